@@ -1,0 +1,341 @@
+/**
+ * The popup's conversations. They live in the offscreen document, so an answer goes on while the popup is closed, and in a
+ * {@link ConversationStore}, so they outlive the browser.
+ *
+ * Methods (params → result):
+ *
+ * | method                     | params                 | result                                                       |
+ * | -------------------------- | ---------------------- | ------------------------------------------------------------ |
+ * | `conversations.list`       | `{}`                   | `{current: string \| null, data: Summary[]}`, newest first   |
+ * | `conversations.get`        | `{id?: string}`        | `Snapshot \| null`; without `id` the current one, if any      |
+ * | `conversations.new`        | `{}`                   | `{}`: from now on no conversation is the current one          |
+ * | `conversations.send`       | `{id?: string, text}`  | `{id, seq}`; without `id` a new conversation begins           |
+ * | `conversations.stop`       | `{id: string}`         | `{}`; the answer so far is kept                               |
+ * | `conversations.regenerate` | `{id: string}`         | `{id, seq}`: the last answer is replaced by another           |
+ * | `conversations.delete`     | `{id: string}`         | `{}`                                                         |
+ *
+ * `send` and `regenerate` return at once; the answer arrives as `conversation` events ({@link ConversationEvent}). Every event of
+ * a conversation carries `seq`, one more than the event before it, and a snapshot carries the `seq` of the last event it
+ * includes: a client drops events up to its snapshot's, applies the next one, and asks for a snapshot when one is missing.
+ * Nothing is lost or doubled whenever a popup opens. Sequence numbers start anew with the offscreen document.
+ *
+ * @typedef {import("./conversations-store.js").ConversationStore} ConversationStore
+ *
+ * @typedef {object} Stats
+ * @property {number} [first_token_ms]             milliseconds from the request to the first token
+ * @property {number} [decode_tokens_per_second]
+ * @property {number} [prompt_tokens]
+ * @property {number} [completion_tokens]
+ *
+ * @typedef {object} Failure
+ * @property {string} name       a DOMException name
+ * @property {string} message    one sentence
+ * @property {unknown} [data]
+ *
+ * @typedef {object} Message
+ * @property {string} id
+ * @property {"user" | "assistant"} role
+ * @property {string} content
+ * @property {"done" | "streaming" | "stopped" | "interrupted" | "failed"} state
+ *   `stopped` by the user, `interrupted` by the end of the offscreen document or the browser
+ * @property {"stop" | "length"} [finish]    why a `done` answer ended
+ * @property {string} [model]                the id of the model that answered
+ * @property {Stats} [stats]
+ * @property {Failure} [error]               of a `failed` answer
+ *
+ * @typedef {object} Conversation
+ * @property {string} id
+ * @property {string} title     the beginning of its first question
+ * @property {number} created   milliseconds since 1970
+ * @property {number} updated
+ * @property {Message[]} messages
+ *
+ * @typedef {{id: string, title: string, updated: number, busy: boolean}} Summary
+ * @typedef {Summary & {seq: number, messages: Message[]}} Snapshot
+ *
+ * @typedef {{id: string, seq: number, type: "message", index: number, message: Message, summary: Summary}} MessageChanged
+ *   message number `index` is now `message`, and no message follows it
+ * @typedef {{id: string, seq: number, type: "delta", message: string, text: string}} TextAdded
+ *   `text` is appended to the last message, whose id is `message`
+ * @typedef {{id: string, seq: number, type: "deleted"}} Deleted
+ * @typedef {MessageChanged | TextAdded | Deleted} ConversationEvent
+ *
+ * @typedef {object} Dependencies
+ * @property {(method: string, params: object, onChunk: (chunk: any) => void, signal: AbortSignal) => Promise<any>} request
+ *   asks the engine; rejects with an object that has `name`, `message` and perhaps `data`
+ * @property {(event: "conversation", detail: ConversationEvent) => void} broadcast    tells every open popup
+ * @property {ConversationStore} [store]
+ * @property {() => number} [now]
+ */
+
+import { indexedDbStore } from "./conversations-store.js";
+
+/** While an answer streams it is stored this often, in milliseconds: a crash loses no more. */
+const SAVE_INTERVAL = 800;
+const TITLE_LENGTH = 60;
+
+/**
+ * @param {string} text
+ * @returns {string} the first words of it on one line, at most `TITLE_LENGTH` code points
+ */
+function titleOf(text) {
+  const points = Array.from(text.trim().replace(/\s+/g, " "));
+  return points.length <= TITLE_LENGTH ? points.join("") : `${points.slice(0, TITLE_LENGTH - 1).join("").trimEnd()}…`;
+}
+
+/**
+ * What the engine is asked. A question that got no word of an answer is left out, so that question and answer alternate, as
+ * chat templates expect.
+ *
+ * @param {Message[]} messages
+ */
+function turns(messages) {
+  return messages
+    .filter((message, index) => {
+      const answer = message.role === "user" ? messages[index + 1] : message;
+      return answer === undefined || answer.content !== "";
+    })
+    .map(({ role, content }) => ({ role, content }));
+}
+
+/**
+ * @param {unknown} error
+ * @returns {Failure}
+ */
+function failureOf(error) {
+  const { name, message, data } = /** @type {Partial<Failure>} */ (error ?? {});
+  return { name: name ?? "UnknownError", message: message ?? String(error), ...(data === undefined ? {} : { data }) };
+}
+
+/**
+ * @param {Dependencies} dependencies
+ * @returns {{handle: (method: string, params: any) => Promise<any>}}
+ *   `handle` rejects with a DOMException: NotFoundError, InvalidStateError, TypeError (as an error of that name)
+ */
+export function createConversations({ request, broadcast, store = indexedDbStore(), now = Date.now }) {
+  /** @type {Map<string, Conversation>} */
+  const conversations = new Map();
+  /** Answers under way, by conversation. @type {Map<string, AbortController>} */
+  const running = new Map();
+  /** Number of the last event, by conversation. @type {Map<string, number>} */
+  const sequence = new Map();
+  /** Conversations that changed since they were stored, with the timer that will store them. @type {Map<string, ReturnType<typeof setTimeout>>} */
+  const dirty = new Map();
+  /** What the popup shows when it opens. @type {string | null} */
+  let current = null;
+
+  const loaded = restore();
+
+  /** Reads the store. Answers that were under way when the document ended are marked. */
+  async function restore() {
+    /** @type {Conversation[]} */
+    let stored = [];
+    try {
+      stored = await store.load();
+    } catch (error) {
+      console.warn("DOPPLER cannot read the stored conversations:", error);
+    }
+    for (const conversation of stored.sort((a, b) => a.updated - b.updated)) {
+      conversations.set(conversation.id, conversation);
+      current = conversation.id;
+      const last = conversation.messages.at(-1);
+      if (last?.state === "streaming") {
+        last.state = "interrupted";
+        void save(conversation);
+      }
+    }
+  }
+
+  /** @param {Conversation} conversation */
+  async function save(conversation) {
+    clearTimeout(dirty.get(conversation.id));
+    dirty.delete(conversation.id);
+    try {
+      await store.put(conversation);
+    } catch (error) {
+      console.warn("DOPPLER cannot store a conversation:", error);
+    }
+  }
+
+  /** @param {Conversation} conversation */
+  function saveSoon(conversation) {
+    if (!dirty.has(conversation.id)) {
+      dirty.set(conversation.id, setTimeout(() => void save(conversation), SAVE_INTERVAL));
+    }
+  }
+
+  /** @param {Conversation} conversation @returns {Summary} */
+  function summary({ id, title, updated }) {
+    return { id, title, updated, busy: running.has(id) };
+  }
+
+  /** @param {string} id */
+  function nextSequence(id) {
+    const seq = (sequence.get(id) ?? 0) + 1;
+    sequence.set(id, seq);
+    return seq;
+  }
+
+  /**
+   * Announces the last message of a conversation.
+   *
+   * @param {Conversation} conversation
+   */
+  function announce(conversation) {
+    const { id, messages } = conversation;
+    const index = messages.length - 1;
+    const message = structuredClone(messages[index]);
+    broadcast("conversation", { id, seq: nextSequence(id), type: "message", index, message, summary: summary(conversation) });
+  }
+
+  /**
+   * @param {unknown} id
+   * @returns {Conversation}
+   */
+  function find(id) {
+    const conversation = typeof id === "string" ? conversations.get(id) : undefined;
+    if (!conversation) throw new DOMException("This conversation no longer exists; start a new one.", "NotFoundError");
+    return conversation;
+  }
+
+  /** @param {Conversation} conversation */
+  function refuseBusy({ id }) {
+    if (running.has(id)) throw new DOMException("An answer is still being written; stop it first.", "InvalidStateError");
+  }
+
+  /**
+   * Appends an empty answer and fills it from the engine. Never rejects: the outcome is in the message.
+   *
+   * @param {Conversation} conversation
+   * @param {object} sampling
+   */
+  async function answer(conversation, sampling) {
+    const controller = new AbortController();
+    running.set(conversation.id, controller);
+    const messages = turns(conversation.messages);
+    /** @type {Message} */
+    const message = { id: crypto.randomUUID(), role: "assistant", content: "", state: "streaming" };
+    conversation.messages.push(message);
+    conversation.updated = now();
+    announce(conversation);
+    void save(conversation);
+
+    const parameters = { messages, stream: true, stream_options: { include_usage: true }, ...sampling };
+    try {
+      await request("chat.completions", parameters, (chunk) => receive(conversation, message, chunk), controller.signal);
+      message.state = "done";
+    } catch (error) {
+      if (controller.signal.aborted) {
+        message.state = "stopped";
+      } else {
+        message.state = "failed";
+        message.error = failureOf(error);
+      }
+    }
+    running.delete(conversation.id);
+    if (conversations.get(conversation.id) !== conversation) return;
+    conversation.updated = now();
+    announce(conversation);
+    await save(conversation);
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Message} message
+   * @param {any} chunk a `chat.completion.chunk`
+   */
+  function receive(conversation, message, chunk) {
+    if (running.get(conversation.id)?.signal.aborted !== false) return;
+    if (chunk.model) message.model = chunk.model;
+    if (chunk.timings) message.stats = chunk.timings;
+    const choice = chunk.choices?.[0];
+    if (choice?.finish_reason) message.finish = choice.finish_reason;
+    const text = choice?.delta?.content;
+    if (!text) return;
+    message.content += text;
+    const { id } = conversation;
+    broadcast("conversation", { id, seq: nextSequence(id), type: "delta", message: message.id, text });
+    saveSoon(conversation);
+  }
+
+  /** @param {Conversation} conversation @returns {{id: string, seq: number}} */
+  function accepted({ id }) {
+    current = id;
+    return { id, seq: sequence.get(id) ?? 0 };
+  }
+
+  /** @type {Record<string, (params: any) => any>} */
+  const methods = {
+    "conversations.list": () => ({
+      current,
+      data: [...conversations.values()].sort((a, b) => b.updated - a.updated).map(summary),
+    }),
+
+    "conversations.get": ({ id = current }) => {
+      if (id === null) return null;
+      const conversation = find(id);
+      current = conversation.id;
+      const { messages } = structuredClone(conversation);
+      return { ...summary(conversation), seq: sequence.get(conversation.id) ?? 0, messages };
+    },
+
+    "conversations.new": () => {
+      current = null;
+      return {};
+    },
+
+    "conversations.send": ({ id, text }) => {
+      if (typeof text !== "string" || text.trim() === "") throw new TypeError("A message needs a text.");
+      const time = now();
+      /** @type {Conversation} */
+      const conversation =
+        id === undefined
+          ? { id: crypto.randomUUID(), title: titleOf(text), created: time, updated: time, messages: [] }
+          : find(id);
+      refuseBusy(conversation);
+      conversations.set(conversation.id, conversation);
+      conversation.messages.push({ id: crypto.randomUUID(), role: "user", content: text, state: "done" });
+      announce(conversation);
+      void answer(conversation, { temperature: 0 });
+      return accepted(conversation);
+    },
+
+    "conversations.stop": ({ id }) => {
+      running.get(find(id).id)?.abort();
+      return {};
+    },
+
+    "conversations.regenerate": ({ id }) => {
+      const conversation = find(id);
+      refuseBusy(conversation);
+      const last = conversation.messages.at(-1);
+      if (last?.role === "assistant") conversation.messages.pop();
+      // The first answer is the likeliest one; asked again, the likeliest would come again word for word. After an answer that
+      // did not come to its end the same one is wanted.
+      void answer(conversation, { temperature: last?.state === "done" ? 0.8 : 0 });
+      return accepted(conversation);
+    },
+
+    "conversations.delete": async ({ id }) => {
+      const conversation = find(id);
+      conversations.delete(conversation.id);
+      running.get(conversation.id)?.abort();
+      if (current === conversation.id) current = null;
+      clearTimeout(dirty.get(conversation.id));
+      dirty.delete(conversation.id);
+      broadcast("conversation", { id: conversation.id, seq: nextSequence(conversation.id), type: "deleted" });
+      sequence.delete(conversation.id);
+      await store.delete(conversation.id);
+      return {};
+    },
+  };
+
+  return {
+    async handle(method, params) {
+      const run = Object.hasOwn(methods, method) ? methods[method] : undefined;
+      if (!run) throw new TypeError(`There is no method ${method}.`);
+      await loaded;
+      return run(params ?? {});
+    },
+  };
+}

@@ -1,0 +1,297 @@
+// @ts-check
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createConversations } from "../../extension/offscreen/conversations.js";
+
+/** @typedef {import("../../extension/offscreen/conversations.js").Conversation} Conversation */
+
+/** Lets every settled promise run its continuations. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** @param {Conversation[]} [initial] */
+function memoryStore(initial = []) {
+  const records = new Map(initial.map((conversation) => [conversation.id, structuredClone(conversation)]));
+  return {
+    records,
+    puts: 0,
+    load: async () => structuredClone([...records.values()]),
+    /** @param {Conversation} conversation */
+    async put(conversation) {
+      this.puts += 1;
+      records.set(conversation.id, structuredClone(conversation));
+    },
+    /** @param {string} id */
+    async delete(id) {
+      records.delete(id);
+    },
+  };
+}
+
+/** An engine that answers when the test says so. */
+function scriptedEngine() {
+  /** @typedef {{params: any, say: (text: string) => void, last: (fields: object) => void, end: () => void, fail: (error: object) => void, signal: AbortSignal}} Call */
+  /** @type {Call[]} */
+  const calls = [];
+  return {
+    calls,
+    /** @returns {Call} */
+    latest() {
+      const call = calls.at(-1);
+      assert.ok(call, "the engine was asked");
+      return call;
+    },
+    /** @param {string} method @param {any} params @param {(chunk: any) => void} onChunk @param {AbortSignal} signal */
+    request(method, params, onChunk, signal) {
+      assert.equal(method, "chat.completions");
+      return new Promise((resolve, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+        calls.push({
+          params,
+          signal,
+          say: (text) => onChunk({ model: "spark", choices: [{ index: 0, delta: { content: text } }] }),
+          last: (fields) => onChunk({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }], ...fields }),
+          end: () => resolve({}),
+          fail: reject,
+        });
+      });
+    },
+  };
+}
+
+/** @param {Conversation[]} [initial] */
+function setUp(initial) {
+  const store = memoryStore(initial);
+  const engine = scriptedEngine();
+  /** @type {any[]} */
+  const events = [];
+  let time = 1000;
+  const { handle } = createConversations({
+    request: engine.request,
+    broadcast: (event, detail) => events.push(structuredClone(detail)),
+    store,
+    now: () => (time += 1),
+  });
+  return { store, engine, events, handle };
+}
+
+/**
+ * What a popup shows that opened with `snapshot` and has applied `events` by the rule of the module's documentation.
+ *
+ * @param {any} snapshot @param {any[]} events
+ */
+function replay(snapshot, events) {
+  const view = structuredClone(snapshot);
+  for (const event of events.filter(({ id }) => id === view.id)) {
+    if (event.seq <= view.seq) continue;
+    assert.equal(event.seq, view.seq + 1, "no event is missing");
+    view.seq = event.seq;
+    if (event.type === "delta") {
+      const last = view.messages.at(-1);
+      assert.equal(last.id, event.message);
+      last.content += event.text;
+    } else if (event.type === "message") {
+      view.messages.splice(event.index, Infinity, event.message);
+    }
+  }
+  return view.messages;
+}
+
+test("a question is answered, announced and stored", async () => {
+  const { store, engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "  What is\n WebGPU? " });
+  const call = engine.latest();
+  assert.deepEqual(call.params.messages, [{ role: "user", content: "  What is\n WebGPU? " }]);
+  assert.equal(call.params.stream, true);
+  call.say("A graphics ");
+  call.say("API.");
+  call.last({ timings: { first_token_ms: 12, decode_tokens_per_second: 80 } });
+  call.end();
+  await settle();
+
+  const snapshot = await handle("conversations.get", { id });
+  assert.equal(snapshot.title, "What is WebGPU?");
+  assert.equal(snapshot.busy, false);
+  const [question, answer] = snapshot.messages;
+  assert.equal(question.role, "user");
+  assert.deepEqual(
+    { ...answer, id: "" },
+    {
+      id: "",
+      role: "assistant",
+      content: "A graphics API.",
+      state: "done",
+      model: "spark",
+      finish: "stop",
+      stats: { first_token_ms: 12, decode_tokens_per_second: 80 },
+    },
+  );
+  assert.deepEqual(store.records.get(id)?.messages, snapshot.messages);
+  assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), snapshot.messages);
+});
+
+test("a popup that opens in mid-answer neither loses nor doubles text", async () => {
+  const { engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "Count." });
+  const call = engine.latest();
+  for (const [index, word] of ["one ", "two ", "three ", "four "].entries()) {
+    call.say(word);
+    if (index === 1) {
+      const opening = handle("conversations.get", {});
+      call.say("two and a half ");
+      const snapshot = await opening;
+      assert.equal(snapshot.id, id);
+      assert.equal(snapshot.busy, true);
+      queueMicrotask(() => call.say("two and three quarters "));
+      await settle();
+      call.say("and then ");
+      const messages = replay(snapshot, events);
+      assert.equal(messages[1].content, "one two two and a half two and three quarters and then ");
+    }
+  }
+});
+
+test("stop keeps the answer so far and ignores what still arrives", async () => {
+  const { engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "Count." });
+  const call = engine.latest();
+  call.say("one");
+  await handle("conversations.stop", { id });
+  assert.equal(call.signal.aborted, true);
+  call.say(" two");
+  await settle();
+  const { messages, busy } = await handle("conversations.get", { id });
+  assert.equal(busy, false);
+  assert.deepEqual([messages[1].content, messages[1].state], ["one", "stopped"]);
+  assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), messages);
+  await handle("conversations.stop", { id });
+});
+
+test("regenerate replaces the last answer and asks the same question", async () => {
+  const { engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "Hi" });
+  engine.latest().say("Hello.");
+  engine.latest().end();
+  await settle();
+  await handle("conversations.regenerate", { id });
+  assert.equal(engine.calls.length, 2);
+  assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Hi" }]);
+  assert.notEqual(engine.latest().params.temperature, engine.calls[0]?.params.temperature);
+  engine.latest().say("Good day.");
+  engine.latest().end();
+  await settle();
+  const { messages } = await handle("conversations.get", { id });
+  assert.deepEqual(messages.map((/** @type {any} */ message) => message.content), ["Hi", "Good day."]);
+  assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), messages);
+});
+
+test("a failed answer says why, can be tried again, and is not part of what the engine is asked next", async () => {
+  const { engine, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "First" });
+  engine.latest().fail({ name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
+  await settle();
+  const failed = (await handle("conversations.get", { id })).messages[1];
+  assert.equal(failed.state, "failed");
+  assert.deepEqual(failed.error, { name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
+
+  await handle("conversations.send", { id, text: "Second" });
+  assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Second" }]);
+  engine.latest().fail(new Error("the engine died"));
+  await settle();
+  await handle("conversations.regenerate", { id });
+  assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Second" }]);
+  assert.equal(engine.latest().params.temperature, 0);
+});
+
+test("one answer at a time in a conversation, several in several", async () => {
+  const { engine, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "A" });
+  await assert.rejects(handle("conversations.send", { id, text: "B" }), { name: "InvalidStateError" });
+  await assert.rejects(handle("conversations.regenerate", { id }), { name: "InvalidStateError" });
+  const other = await handle("conversations.send", { text: "C" });
+  engine.calls[0]?.say("for A");
+  engine.calls[1]?.say("for C");
+  assert.equal((await handle("conversations.get", { id })).messages[1].content, "for A");
+  assert.equal((await handle("conversations.get", { id: other.id })).messages[1].content, "for C");
+  const { data, current } = await handle("conversations.list", {});
+  assert.equal(current, other.id);
+  assert.deepEqual(data.map((/** @type {any} */ { title, busy }) => [title, busy]), [["C", true], ["A", true]]);
+});
+
+test("new forgets which conversation is current; delete ends its answer and its record", async () => {
+  const { store, engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "A" });
+  engine.latest().say("text");
+  await handle("conversations.new", {});
+  assert.equal(await handle("conversations.get", {}), null);
+  await handle("conversations.delete", { id });
+  assert.equal(engine.latest().signal.aborted, true);
+  await settle();
+  assert.equal(store.records.size, 0);
+  assert.equal(events.at(-1)?.type, "deleted");
+  assert.deepEqual((await handle("conversations.list", {})).data, []);
+  await assert.rejects(handle("conversations.get", { id }), { name: "NotFoundError" });
+});
+
+test("a streaming answer is stored at most about once a second", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { store, engine, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "A" });
+  await settle();
+  const before = store.puts;
+  for (let index = 0; index < 100; index += 1) engine.latest().say("x");
+  assert.equal(store.puts, before);
+  context.mock.timers.tick(1000);
+  await settle();
+  assert.equal(store.puts, before + 1);
+  assert.equal(store.records.get(id)?.messages[1]?.content, "x".repeat(100));
+});
+
+test("an answer cut off by the end of the document is kept and marked", async () => {
+  const stored = /** @type {Conversation} */ ({
+    id: "c",
+    title: "Old",
+    created: 1,
+    updated: 2,
+    messages: [
+      { id: "q", role: "user", content: "Tell me.", state: "done" },
+      { id: "a", role: "assistant", content: "Once upon", state: "streaming" },
+    ],
+  });
+  const { store, engine, handle } = setUp([stored]);
+  const { messages, id } = await handle("conversations.get", {});
+  assert.equal(id, "c");
+  assert.deepEqual([messages[1].content, messages[1].state], ["Once upon", "interrupted"]);
+  assert.equal(store.records.get("c")?.messages[1]?.state, "interrupted");
+  await handle("conversations.regenerate", { id });
+  assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Tell me." }]);
+});
+
+test("a store that cannot be read or written costs no answer", async (context) => {
+  context.mock.method(console, "warn", () => {});
+  const engine = scriptedEngine();
+  const refuse = async () => {
+    throw new DOMException("full", "QuotaExceededError");
+  };
+  const store = { load: refuse, put: refuse, delete: refuse };
+  const { handle } = createConversations({ request: engine.request, broadcast: () => {}, store });
+  const { id } = await handle("conversations.send", { text: "A" });
+  engine.latest().say("B");
+  engine.latest().end();
+  await settle();
+  assert.equal((await handle("conversations.get", { id })).messages[1].content, "B");
+});
+
+test("bad calls are refused", async () => {
+  const { handle } = setUp();
+  await assert.rejects(handle("conversations.send", { text: " " }), { name: "TypeError" });
+  await assert.rejects(handle("conversations.send", { id: "none", text: "A" }), { name: "NotFoundError" });
+  await assert.rejects(handle("conversations.toString", {}), { name: "TypeError" });
+  await assert.rejects(handle("toString", {}), { name: "TypeError" });
+});
+
+test("titles are one short line of whole characters", async () => {
+  const { handle } = setUp();
+  await handle("conversations.send", { text: "🚀".repeat(80) });
+  const { title } = (await handle("conversations.list", {})).data[0];
+  assert.equal(title, `${"🚀".repeat(59)}…`);
+});
