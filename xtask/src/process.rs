@@ -1,0 +1,207 @@
+//! Running other programs: with their output shown, captured or both, and with a time limit.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Announces `what`, does it and says how long it took.
+///
+/// # Errors
+/// What `work` returns.
+pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    eprintln!("→ {what} …");
+    let start = Instant::now();
+    let result = work();
+    let sign = if result.is_ok() { '✓' } else { '✗' };
+    eprintln!("{sign} {what} ({:.1} s)", start.elapsed().as_secs_f32());
+    result
+}
+
+/// The command line of `command`, for messages.
+pub(crate) fn describe(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+/// Runs `command` with its output shown.
+///
+/// # Errors
+/// When it cannot be started or does not exit with 0.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", describe(command));
+    }
+    Ok(())
+}
+
+/// Runs `command` and returns what it wrote to standard output.
+///
+/// # Errors
+/// When it cannot be started or does not exit with 0; the message carries its standard error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{}` failed ({}): {}",
+            describe(command),
+            output.status,
+            stderr.trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// How a command with a time limit ended, and all it wrote (standard output and error in order of arrival).
+pub(crate) struct Captured {
+    pub(crate) text: String,
+    pub(crate) success: bool,
+    pub(crate) timed_out: bool,
+}
+
+/// Runs `command` with its output shown and captured, and ends it when it takes longer than `limit`.
+///
+/// In a terminal the command stays in our process group, so that Ctrl-C reaches it. Elsewhere it leads a group of its own,
+/// so that the limit ends its children too.
+///
+/// # Errors
+/// When it cannot be started or waited for.
+pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured> {
+    let own_group = !std::io::stdin().is_terminal();
+    #[cfg(unix)]
+    if own_group {
+        std::os::unix::process::CommandExt::process_group(command, 0);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let copies = [
+        child
+            .stdout
+            .take()
+            .map(|pipe| copy(pipe, &text, std::io::stdout())),
+        child
+            .stderr
+            .take()
+            .map(|pipe| copy(pipe, &text, std::io::stderr())),
+    ];
+    let status = wait(&mut child, limit)?;
+    if status.is_none() {
+        end(&mut child, own_group)?;
+    }
+    // A grandchild that outlives its parent keeps the pipes open: after the end the copies get a moment, not forever.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while copies.iter().flatten().any(|copy| !copy.is_finished()) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let text = text.lock().map_or_else(
+        |poisoned| poisoned.into_inner().clone(),
+        |text| text.clone(),
+    );
+    Ok(Captured {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        success: status.is_some_and(|status| status.success()),
+        timed_out: status.is_none(),
+    })
+}
+
+/// Copies `pipe` to `screen` and to `text` until it ends.
+fn copy(
+    mut pipe: impl Read + Send + 'static,
+    text: &Arc<Mutex<Vec<u8>>>,
+    mut screen: impl Write + Send + 'static,
+) -> JoinHandle<()> {
+    let text = Arc::clone(text);
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            // A closed terminal must not end the run that is being captured.
+            let _ = screen
+                .write_all(&buffer[..count])
+                .and_then(|()| screen.flush());
+            if let Ok(mut text) = text.lock() {
+                text.extend_from_slice(&buffer[..count]);
+            }
+        }
+    })
+}
+
+/// Waits for `child`, `limit` at most; `None` when it still runs then.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() >= limit {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Ends `child` (and its group): asked first, so that browsers close, then forced.
+fn end(child: &mut Child, group: bool) -> Result<()> {
+    if cfg!(unix) {
+        let target = if group {
+            format!("-{}", child.id())
+        } else {
+            child.id().to_string()
+        };
+        for signal in ["-TERM", "-KILL"] {
+            let _ = Command::new("kill").args([signal, "--", &target]).status();
+            if signal == "-TERM" {
+                wait(child, Duration::from_secs(10))?;
+            }
+        }
+    } else {
+        child.kill()?;
+    }
+    child.wait()?;
+    Ok(())
+}
+
+/// The path of program `name` on `PATH`.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(&file))
+        .find(|path| path.is_file())
+}
+
+/// The entries of folder `path` whose names start and end so, sorted; none when there is no such folder.
+pub(crate) fn entries(path: &Path, start: &str, end: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(start) && name.ends_with(end)
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,295 @@
+//! Every check and test of the repository, one after the other; a failing step does not keep the next from running.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::process::{capture, describe, entries, output};
+use crate::report::{Counts, Finished, Runner, Verdict, summary};
+use crate::vulkan::Adapter;
+use crate::{browser, npm, wasm};
+
+/// What `--only` chooses.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    /// Formatting, lints, documentation, licences and Rust tests, native.
+    Rust,
+    /// Types and unit tests of the JavaScript modules.
+    Js,
+    /// The extension in a real browser.
+    E2e,
+}
+
+/// A check compiles at most.
+const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Native tests compile everything and run kernels on a CPU.
+const RUST_LIMIT: Duration = Duration::from_secs(25 * 60);
+/// Browser tests run a model on a CPU.
+const BROWSER_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
+const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
+
+/// The build tool is tested by itself, so that its dependencies, already built for it to run, are not built again with the
+/// features that other members ask for.
+const OTHERS: [&str; 3] = ["--workspace", "--exclude", "xtask"];
+
+/// Runs the tests and prints the summary; whether nothing failed.
+///
+/// # Errors
+/// When a step's output cannot be understood or files cannot be written; failing steps are no error.
+pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Result<bool> {
+    let mut suite = Suite {
+        root,
+        filter,
+        finished: Vec::new(),
+    };
+    let wants = |group| only.is_none_or(|only| only == group);
+    if wants(Group::Rust) {
+        suite.rust()?;
+    }
+    if wants(Group::Js) || wants(Group::E2e) {
+        let built = suite.prepare("extension build", || {
+            wasm::build(root, wasm::Profile::Release)
+        });
+        if wants(Group::Js) {
+            suite.js(built)?;
+        }
+        if wants(Group::E2e) {
+            suite.e2e(built)?;
+        }
+    }
+    println!("{}", summary(&suite.finished));
+    Ok(!suite
+        .finished
+        .iter()
+        .any(|step| matches!(step.verdict, Verdict::Failed(_))))
+}
+
+struct Suite<'a> {
+    root: &'a Path,
+    filter: Option<&'a str>,
+    finished: Vec<Finished>,
+}
+
+impl Suite<'_> {
+    fn rust(&mut self) -> Result<()> {
+        if self.filter.is_none() {
+            self.rust_checks()?;
+        }
+        self.rust_tests()?;
+        let mut own = self.cargo(&["test", "--quiet", "--package", "xtask"]);
+        own.args(self.filter);
+        self.step("build tool tests", Runner::Cargo, &mut own, RUST_LIMIT)?;
+        let mut examples = self.cargo(&["test", "--doc", "--no-fail-fast"]);
+        examples.args(OTHERS);
+        examples.args(self.filter);
+        self.step("doc tests", Runner::Cargo, &mut examples, RUST_LIMIT)
+    }
+
+    fn rust_checks(&mut self) -> Result<()> {
+        let mut format = self.cargo(&["fmt", "--all", "--check"]);
+        self.step("formatting", Runner::Check, &mut format, CHECK_LIMIT)?;
+        let mut lints = self.cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]);
+        self.step("lints", Runner::Check, &mut lints, CHECK_LIMIT)?;
+        let mut docs = self.cargo(&["doc", "--workspace", "--no-deps"]);
+        docs.env("RUSTDOCFLAGS", "-D warnings");
+        self.step("documentation", Runner::Check, &mut docs, CHECK_LIMIT)?;
+        if self.has_subcommand("deny") {
+            let mut deny = self.cargo(&["deny", "check"]);
+            self.step("licences", Runner::Check, &mut deny, CHECK_LIMIT)
+        } else {
+            self.skip(
+                "licences",
+                "cargo-deny is not installed: `cargo install --locked cargo-deny`",
+            );
+            Ok(())
+        }
+    }
+
+    /// Unit and integration tests, on the chosen adapter.
+    fn rust_tests(&mut self) -> Result<()> {
+        let adapter = match Adapter::ensure() {
+            Ok(adapter) => adapter,
+            Err(error) => {
+                self.push(
+                    "rust tests",
+                    Verdict::Failed(format!("{error:#}")),
+                    Duration::ZERO,
+                );
+                return Ok(());
+            }
+        };
+        let log = self.log_file("skipped")?;
+        std::fs::write(&log, "")?;
+        let (runner, mut tests) = if self.has_subcommand("nextest") {
+            let mut tests = self.cargo(&["nextest", "run", "--no-fail-fast", "--no-tests=pass"]);
+            if self.filter.is_none() {
+                tests.arg("--status-level=skip");
+            }
+            (Runner::Nextest, tests)
+        } else {
+            (
+                Runner::Cargo,
+                self.cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]),
+            )
+        };
+        tests.args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
+        adapter.apply(&mut tests);
+        println!("native tests on {}", adapter.describe());
+        self.step("rust tests", runner, &mut tests, RUST_LIMIT)?;
+        if let Some(step) = self.finished.last_mut() {
+            step.counts.move_skipped(&std::fs::read_to_string(&log)?);
+        }
+        Ok(())
+    }
+
+    fn js(&mut self, built: bool) -> Result<()> {
+        if self.filter.is_none() {
+            if built {
+                let mut types = npm::node(self.root);
+                types
+                    .arg(npm::file(self.root, "typescript/bin/tsc"))
+                    .args(["--project", "tests/tsconfig.json"]);
+                self.step("types", Runner::Check, &mut types, CHECK_LIMIT)?;
+            } else {
+                self.skip("types", "the extension is not built");
+            }
+        }
+        self.node_tests("js tests", "tests/unit", CHECK_LIMIT, |_| {})
+    }
+
+    fn e2e(&mut self, built: bool) -> Result<()> {
+        let mut chrome = None;
+        let root = self.root;
+        let found = self.prepare("browser", || {
+            chrome = Some(browser::ensure(root)?);
+            Ok(())
+        });
+        match chrome {
+            Some(chrome) if built && found => {
+                self.node_tests("browser tests", "tests/e2e", BROWSER_LIMIT, |node| {
+                    node.env("CHROME", &chrome).env("DOPPLER_ROOT", root);
+                })
+            }
+            _ => {
+                self.skip("browser tests", "no extension or no browser");
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the `*.test.mjs` of `folder`, one file at a time; no step where there are none.
+    fn node_tests(
+        &mut self,
+        name: &str,
+        folder: &str,
+        limit: Duration,
+        configure: impl Fn(&mut Command),
+    ) -> Result<()> {
+        let files = entries(&self.root.join(folder), "", ".test.mjs");
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut node = npm::node(self.root);
+        node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
+        if let Some(filter) = self.filter {
+            node.arg(format!("--test-name-pattern={filter}"));
+        }
+        node.args(files);
+        configure(&mut node);
+        self.step(name, Runner::Node, &mut node, limit)
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("cargo");
+        command.args(arguments).current_dir(self.root);
+        command
+    }
+
+    fn has_subcommand(&self, name: &str) -> bool {
+        output(self.cargo(&[name]).arg("--version")).is_ok()
+    }
+
+    /// Does what tests need first and notes only its failure; whether it succeeded.
+    fn prepare(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
+        let start = Instant::now();
+        let verdict = match work() {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                Verdict::Failed(
+                    format!("{error:#}")
+                        .lines()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                )
+            }
+        };
+        let passed = verdict == Verdict::Passed;
+        self.push(name, verdict, start.elapsed());
+        passed
+    }
+
+    /// Runs `command`, counts its tests and keeps its output in `target/test/<name>.log`.
+    fn step(
+        &mut self,
+        name: &str,
+        runner: Runner,
+        command: &mut Command,
+        limit: Duration,
+    ) -> Result<()> {
+        println!("\n→ {name}: {}", describe(command));
+        let start = Instant::now();
+        let captured = capture(command, limit)?;
+        let log = self.log_file(name)?;
+        std::fs::write(&log, &captured.text)?;
+        let verdict = if captured.success {
+            Verdict::Passed
+        } else if captured.timed_out {
+            Verdict::Failed(format!(
+                "ended after {} minutes; see {}",
+                limit.as_secs() / 60,
+                log.display()
+            ))
+        } else {
+            Verdict::Failed(format!("see {}", log.display()))
+        };
+        self.push(name, verdict, start.elapsed());
+        if let Some(step) = self.finished.last_mut() {
+            step.counts = Counts::parse(runner, &captured.text, self.filter.is_some())?;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        println!("\n→ {name}: skipped, {why}");
+        self.push(name, Verdict::Skipped(why.to_owned()), Duration::ZERO);
+    }
+
+    fn push(&mut self, name: &str, verdict: Verdict, elapsed: Duration) {
+        self.finished.push(Finished {
+            name: name.to_owned(),
+            verdict,
+            counts: Counts::default(),
+            elapsed,
+        });
+    }
+
+    fn log_file(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join("target/test");
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder.join(format!("{}.log", name.replace(' ', "-"))))
+    }
+}
