@@ -1,0 +1,106 @@
+// The dedicated worker that runs the engine: started on the first request, started afresh after it died.
+
+import { engineStopped, toWire } from "../shared/errors.js";
+
+/**
+ * @typedef {import("../shared/errors.js").WireError} WireError
+ * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: WireError) => void}} Receiver
+ *   zero or more `chunk`, then exactly one of `done` and `error`
+ */
+
+export class Engine {
+  /** @type {Worker | undefined} */
+  #worker;
+  /** @type {Map<string, Receiver>} */
+  #running = new Map();
+  #next = 0;
+  #onEvent;
+
+  /** @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all */
+  constructor(onEvent) {
+    this.#onEvent = onEvent;
+  }
+
+  /**
+   * Sends a request; the worker is started if there is none.
+   * @param {string} method
+   * @param {object} params
+   * @param {Receiver} receiver
+   * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
+   */
+  send(method, params, receiver) {
+    const worker = this.#worker ??= this.#start();
+    const id = `r${this.#next++}`;
+    this.#running.set(id, receiver);
+    worker.postMessage({ id, method, params });
+    return () => {
+      if (this.#running.has(id)) worker.postMessage({ id, method: "cancel" });
+    };
+  }
+
+  /**
+   * The same as a promise.
+   * @param {string} method
+   * @param {object} params
+   * @param {{onChunk?: (chunk: any) => void, signal?: AbortSignal}} [options]
+   * @returns {Promise<any>}  rejects with a `WireError`
+   */
+  request(method, params, { onChunk, signal } = {}) {
+    return new Promise((resolve, reject) => {
+      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject });
+      if (signal?.aborted) cancel();
+      signal?.addEventListener("abort", cancel, { once: true });
+    });
+  }
+
+  #start() {
+    const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "doppler-engine" });
+    worker.onmessage = ({ data }) => this.#receive(worker, data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#died(worker, event.message || "its program could not be started");
+    };
+    worker.onmessageerror = () => this.#died(worker, "it sent an unreadable message");
+    return worker;
+  }
+
+  /**
+   * @param {Worker} worker
+   * @param {any} frame
+   */
+  #receive(worker, frame) {
+    if (worker !== this.#worker) return;
+    if (frame.event) return this.#event(worker, frame.event, frame.detail);
+    const receiver = this.#running.get(frame.id);
+    if (!receiver) return;
+    if ("chunk" in frame) return receiver.chunk(frame.chunk);
+    this.#running.delete(frame.id);
+    if (frame.error) receiver.error(frame.error);
+    else receiver.done(frame.done);
+  }
+
+  /**
+   * @param {Worker} worker
+   * @param {string} event
+   * @param {any} detail
+   */
+  #event(worker, event, detail) {
+    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason");
+    this.#onEvent(event, detail);
+  }
+
+  /**
+   * @param {Worker} worker
+   * @param {string} why
+   */
+  #died(worker, why) {
+    if (worker !== this.#worker) return;
+    worker.terminate();
+    this.#worker = undefined;
+    const error = toWire(engineStopped(why));
+    const receivers = [...this.#running.values()];
+    this.#running.clear();
+    this.#event(worker, "status", { state: "failed", error });
+    for (const receiver of receivers) receiver.error(error);
+  }
+}

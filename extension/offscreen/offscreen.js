@@ -1,0 +1,79 @@
+// The router: the end of every port. It decides who is heard, keeps requests apart, and hands them to the engine's worker.
+// Nothing here waits for the service worker while tokens flow.
+
+import { Engine } from "./engine.js";
+import { PageClient, requesterOf } from "./page-client.js";
+import { Quota } from "./quota.js";
+import { isOwnPage, UiClient } from "./ui-client.js";
+
+/** What one origin may ask at a time. */
+const LIMITS = { running: 4, queued: 16 };
+
+/** @type {Set<PageClient>} */
+const pages = new Set();
+/** @type {Set<UiClient>} */
+const uis = new Set();
+
+const quota = new Quota(LIMITS);
+const engine = new Engine(onEngineEvent);
+
+/** The model pages were told of last. @type {string | undefined} */
+let model;
+
+/**
+ * @param {string} event
+ * @param {any} detail
+ */
+function onEngineEvent(event, detail) {
+  for (const ui of uis) ui.tell(event, detail);
+  if (event !== "status" || !detail.model || detail.model.id === model) return;
+  model = detail.model.id;
+  // Pages learn which model answers, nothing about the machine it runs on.
+  for (const page of pages) void page.tell("modelchange", { model });
+}
+
+/** @type {Promise<{handle: (method: string, params: any) => Promise<unknown>}> | undefined} */
+let conversations;
+
+/** Loaded when the popup first asks: pages do without. */
+const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
+  createConversations({
+    request: (method, params, onChunk, signal) => engine.request(method, params, { onChunk, signal }),
+    broadcast(event, detail) {
+      for (const ui of uis) ui.tell(event, detail);
+    },
+  }));
+
+chrome.runtime.onConnect.addListener((port) => {
+  const requester = requesterOf(port.sender);
+  if (port.name === "doppler" && requester) {
+    const page = new PageClient(port, requester, engine, quota);
+    pages.add(page);
+    port.onDisconnect.addListener(() => {
+      pages.delete(page);
+      void page.gone();
+    });
+  } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
+    const ui = new UiClient(port, engine, openConversations);
+    uis.add(ui);
+    port.onDisconnect.addListener(() => {
+      uis.delete(ui);
+      ui.gone();
+    });
+  } else {
+    port.disconnect();
+  }
+});
+
+/** The service worker has no origin and no tab, only an address. */
+const SERVICE_WORKER = chrome.runtime.getURL("extension/background/service-worker.js");
+
+/** The service worker announces that grants of an origin may have changed. */
+chrome.runtime.onMessage.addListener((message, sender) => {
+  if (message?.to !== "router" || sender.id !== chrome.runtime.id || sender.url !== SERVICE_WORKER || sender.tab) return false;
+  const { origin, asked } = message.change;
+  for (const page of pages) {
+    if (page.origin === origin) void page.regrant(asked === true);
+  }
+  return false;
+});

@@ -1,0 +1,221 @@
+// One page: a port whose other end is the bridge in a web page's process. Everything it says is doubted; who it is, the
+// browser attests.
+
+import { background } from "../shared/background.js";
+import { notAllowed, Refusal, toWire } from "../shared/errors.js";
+import { isFrame } from "./frames.js";
+
+/**
+ * @typedef {import("../background/grants.js").Grant} Grant
+ * @typedef {import("../shared/errors.js").WireError} WireError
+ * @typedef {import("./frames.js").Frame} Frame
+ * @typedef {{origin: string, documentId: string}} Requester
+ * @typedef {{engine: boolean, withdraw: () => void}} Open
+ *   `engine`: handed to the engine or queued for it; `withdraw`: nobody wants its result any more
+ */
+
+/** What a page with a grant may ask the engine. */
+const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count"]);
+
+/**
+ * Whom the browser says is at the other end, if that is somebody pages' requests are taken from: the top frame of an
+ * active document with a secure, non-opaque origin, through this extension's own content script.
+ * @param {chrome.runtime.MessageSender | undefined} sender
+ * @returns {Requester | undefined}
+ */
+export function requesterOf(sender) {
+  if (!sender || sender.id !== chrome.runtime.id || !sender.tab || sender.frameId !== 0) return undefined;
+  if (sender.documentLifecycle !== "active" || !sender.documentId || !sender.origin || !sender.url) return undefined;
+  // An opaque origin ("null": sandboxed documents) is nobody a user could have allowed.
+  if (!URL.canParse(sender.origin) || new URL(sender.origin).origin !== sender.origin) return undefined;
+  const { protocol, hostname } = new URL(sender.origin);
+  const secure = protocol === "https:" || (protocol === "http:" && (hostname === "localhost" || hostname === "127.0.0.1"));
+  return secure ? { origin: sender.origin, documentId: sender.documentId } : undefined;
+}
+
+export class PageClient {
+  /** @type {Map<number, Open>} */
+  #open = new Map();
+  /** Requests waiting for the user's answer. @type {Set<number>} */
+  #asking = new Set();
+  #lastId = -1;
+  #port;
+  #requester;
+  #engine;
+  #quota;
+  /** Asked once, and again after every announced change. @type {Promise<Grant> | undefined} */
+  #grant;
+  /** The state the page was last told. @type {Grant["state"] | undefined} */
+  #known;
+
+  /**
+   * @param {chrome.runtime.Port} port
+   * @param {Requester} requester
+   * @param {import("./engine.js").Engine} engine
+   * @param {import("./quota.js").Quota} quota
+   */
+  constructor(port, requester, engine, quota) {
+    this.#port = port;
+    this.#requester = requester;
+    this.#engine = engine;
+    this.#quota = quota;
+    port.onMessage.addListener((frame) => this.#receive(frame));
+  }
+
+  get origin() {
+    return this.#requester.origin;
+  }
+
+  /**
+   * What the page may do now; a failure to find out is not kept.
+   * @returns {Promise<Grant>}
+   */
+  #granted() {
+    return this.#grant ??= background("permissions.query", this.#requester).then(
+      (grant) => {
+        this.#known ??= grant.state;
+        return grant;
+      },
+      (thrown) => {
+        this.#grant = undefined;
+        throw thrown;
+      },
+    );
+  }
+
+  /** @param {any} frame */
+  #receive(frame) {
+    if (!isFrame(frame, this.#lastId, this.#open.size)) return this.drop();
+    if (frame.method === "cancel") {
+      return this.#fail(frame.id, new Refusal("AbortError", "aborted", "The request was aborted."));
+    }
+    this.#lastId = frame.id;
+    this.#open.set(frame.id, { engine: false, withdraw() {} });
+    this.#answer(frame).catch((thrown) => this.#fail(frame.id, thrown));
+  }
+
+  /** @param {Frame} frame */
+  async #answer({ id, method, params }) {
+    switch (method) {
+      case "hello": {
+        const { state } = await this.#granted();
+        return this.#done(id, { version: chrome.runtime.getManifest().version, permission: state });
+      }
+      case "permissions.query": {
+        const { state } = await this.#granted();
+        return this.#done(id, { state });
+      }
+      case "permissions.request": {
+        this.#asking.add(id);
+        const answer = await background("permissions.request", { ...this.#requester, activated: params.activated === true });
+        // "asking": `regrant` ends it when the prompt is over.
+        if (answer !== "asking") this.#done(id, { state: answer.state });
+        return;
+      }
+      case "permissions.revoke": {
+        await background("grants.revoke", { origin: this.origin });
+        return this.#done(id, { state: await this.regrant(false) });
+      }
+    }
+    if ((await this.#granted()).state !== "granted") throw notAllowed();
+    if (!ENGINE_METHODS.has(method)) {
+      throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method.slice(0, 64)}" in this version.`);
+    }
+    if (this.#open.has(id)) this.#run(id, method, params);
+  }
+
+  /**
+   * Hands a request to the engine when its origin's turn comes. Once there it keeps its place in the quota until the
+   * engine is done with it, wanted or not.
+   * @param {number} id
+   * @param {string} method
+   * @param {object} params
+   */
+  #run(id, method, params) {
+    /** @type {(() => void) | undefined} */
+    let cancel;
+    const leave = this.#quota.enter(this.origin, () => {
+      cancel = this.#engine.send(method, params, {
+        chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk }); },
+        done: (done) => { leave(); this.#done(id, done); },
+        error: (error) => { leave(); this.#fail(id, error); },
+      });
+    });
+    this.#open.set(id, { engine: true, withdraw: () => cancel ? cancel() : leave() });
+  }
+
+  /**
+   * This origin's grants may have changed.
+   * @param {boolean} asked  a prompt is over: whoever waits for it learns the state
+   * @returns {Promise<Grant["state"]>}
+   */
+  async regrant(asked) {
+    this.#grant = undefined;
+    const { state } = await this.#granted();
+    for (const id of asked ? [...this.#asking] : []) this.#done(id, { state });
+    if (state !== "granted") {
+      for (const [id, { engine }] of [...this.#open]) if (engine) this.#fail(id, notAllowed());
+    }
+    if (state !== this.#known) this.#post({ event: "permissionchange", detail: { state } });
+    this.#known = state;
+    return state;
+  }
+
+  /**
+   * Tells the page something, if it may know it.
+   * @param {string} event
+   * @param {object} detail
+   */
+  async tell(event, detail) {
+    if ((await this.#granted()).state === "granted") this.#post({ event, detail });
+  }
+
+  /** The page went away: nothing is computed for it any more. */
+  async gone() {
+    const asking = this.#asking.size > 0;
+    for (const id of [...this.#open.keys()]) this.#end(id)?.withdraw();
+    const grant = await this.#grant;
+    if (asking || grant?.scope === "once") await background("document.gone", { documentId: this.#requester.documentId });
+  }
+
+  /** Ends the connection with a client that breaks the protocol. */
+  drop() {
+    this.#port.disconnect();
+    void this.gone();
+  }
+
+  /**
+   * @param {number} id
+   * @param {object} done
+   */
+  #done(id, done) {
+    if (this.#end(id)) this.#post({ id, done });
+  }
+
+  /**
+   * @param {number} id
+   * @param {unknown} thrown
+   */
+  #fail(id, thrown) {
+    const request = this.#end(id);
+    if (!request) return;
+    request.withdraw();
+    this.#post({ id, error: toWire(thrown) });
+  }
+
+  /**
+   * @param {number} id
+   * @returns {Open | undefined}  the request, unless it has ended before
+   */
+  #end(id) {
+    const request = this.#open.get(id);
+    this.#open.delete(id);
+    this.#asking.delete(id);
+    return request;
+  }
+
+  /** @param {object} frame */
+  #post(frame) {
+    this.#port.postMessage(frame);
+  }
+}

@@ -1,0 +1,84 @@
+// One of the extension's own pages: popup, options, permission window.
+
+import { Refusal, toWire } from "../shared/errors.js";
+
+/** What goes to the engine as it is. */
+const ENGINE_METHODS = new Set(["engine.status", "models.list", "chat.completions", "tokens.count"]);
+
+/**
+ * The port's other end is a page of this extension. A content script never is: its origin is its page's.
+ * @param {chrome.runtime.MessageSender | undefined} sender
+ */
+export function isOwnPage(sender) {
+  const own = chrome.runtime.getURL("");
+  return sender?.id === chrome.runtime.id && sender.origin === new URL(own).origin && sender.url?.startsWith(own) === true;
+}
+
+export class UiClient {
+  /** @type {Map<number, AbortController>} */
+  #open = new Map();
+  #closed = false;
+  #port;
+  #engine;
+  #conversations;
+
+  /**
+   * @param {chrome.runtime.Port} port
+   * @param {import("./engine.js").Engine} engine
+   * @param {() => Promise<{handle: (method: string, params: any) => Promise<unknown>}>} conversations
+   */
+  constructor(port, engine, conversations) {
+    this.#port = port;
+    this.#engine = engine;
+    this.#conversations = conversations;
+    port.onMessage.addListener((frame) => this.#receive(frame));
+  }
+
+  /** @param {any} frame */
+  async #receive({ id, method, params = {} }) {
+    if (method === "cancel") return this.#open.get(id)?.abort();
+    const abort = new AbortController();
+    this.#open.set(id, abort);
+    try {
+      const done = await this.#answer(id, method, params, abort.signal);
+      this.#post({ id, done: done ?? {} });
+    } catch (thrown) {
+      this.#post({ id, error: toWire(thrown) });
+    } finally {
+      this.#open.delete(id);
+    }
+  }
+
+  /**
+   * @param {number} id
+   * @param {string} method
+   * @param {any} params
+   * @param {AbortSignal} signal
+   */
+  async #answer(id, method, params, signal) {
+    if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
+    if (ENGINE_METHODS.has(method)) {
+      return this.#engine.request(method, params, { signal, onChunk: (chunk) => this.#post({ id, chunk }) });
+    }
+    throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+  }
+
+  /**
+   * @param {string} event
+   * @param {object} detail
+   */
+  tell(event, detail) {
+    this.#post({ event, detail });
+  }
+
+  /** The page was closed. Conversations go on; what it asked itself ends. */
+  gone() {
+    this.#closed = true;
+    for (const abort of this.#open.values()) abort.abort();
+  }
+
+  /** @param {object} frame */
+  #post(frame) {
+    if (!this.#closed) this.#port.postMessage(frame);
+  }
+}

@@ -1,0 +1,65 @@
+// The options page: what was granted to whom, and taking it back.
+
+import { background } from "../shared/background.js";
+import { showOrigin } from "../shared/origin.js";
+
+/** @typedef {import("../background/grants.js").ListedGrant} ListedGrant */
+
+/** @type {Record<ListedGrant["scope"], string>} */
+const ACCESS = {
+  once: "Allowed once, until its page is left",
+  session: "Allowed for this session",
+  always: "Always allowed",
+  block: "Blocked",
+};
+
+const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const rows = /** @type {HTMLTableSectionElement} */ (document.querySelector("#grants tbody"));
+const since = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** @param {ListedGrant} grant */
+function row(grant) {
+  const tr = document.createElement("tr");
+  const site = document.createElement("th");
+  site.scope = "row";
+  site.className = "origin";
+  showOrigin(site, grant.origin);
+
+  const revoke = document.createElement("button");
+  revoke.textContent = grant.scope === "block" ? "Unblock" : "Revoke";
+  revoke.setAttribute("aria-label", `${revoke.textContent} ${grant.origin}`);
+  revoke.addEventListener("click", () => revokeAll([grant.origin]));
+
+  tr.append(site, cell(ACCESS[grant.scope]), cell(since.format(grant.since)), cell(revoke));
+  return tr;
+}
+
+/** @param {string | Node} content */
+function cell(content) {
+  const td = document.createElement("td");
+  td.append(content);
+  return td;
+}
+
+/** @param {string[]} origins */
+async function revokeAll(origins) {
+  for (const origin of origins) await background("grants.revoke", { origin });
+  await show();
+  find("status").textContent = origins.length === 1 ? `${origins[0]} has no access any more.` : "No site has access any more.";
+  // The pressed button is gone: keyboard and screen reader go on from the heading.
+  find("sites-title").focus();
+}
+
+async function show() {
+  /** @type {ListedGrant[]} */
+  const grants = await background("grants.list");
+  rows.replaceChildren(...grants.map(row));
+  find("grants").hidden = grants.length === 0;
+  find("none").hidden = grants.length > 0;
+  find("revoke-all").hidden = grants.length < 2;
+  find("revoke-all").onclick = () => revokeAll([...new Set(grants.map(({ origin }) => origin))]);
+}
+
+find("version").textContent = chrome.runtime.getManifest().version;
+chrome.storage.onChanged.addListener(() => void show());
+await show();

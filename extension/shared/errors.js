@@ -1,0 +1,60 @@
+// Errors as they travel on the wire: plain objects whose name is a DOMException name (or TypeError).
+
+/**
+ * @typedef {{name: string, message: string, code: string, data?: unknown}} WireError
+ *   `name` decides the exception a page sees, `message` is one sentence that says what to do,
+ *   `code` is a stable lower_snake_case word for programs, `data` depends on the code.
+ */
+
+/** An exception that carries a wire error; thrown by handlers, sent by whoever answers. */
+export class Refusal extends Error {
+  /**
+   * @param {string} name
+   * @param {string} code
+   * @param {string} message
+   * @param {unknown} [data]
+   */
+  constructor(name, code, message, data) {
+    super(message);
+    this.name = name;
+    this.code = code;
+    this.data = data;
+  }
+}
+
+/** The page has no grant (or lost it). */
+export const notAllowed = () => new Refusal("NotAllowedError", "permission_required",
+  "This page may not use DOPPLER: call doppler.permissions.request() from a click and let the user decide.");
+
+/** The engine went away under a running request. */
+export const engineStopped = (/** @type {string} */ why) => new Refusal("OperationError", "engine_stopped",
+  `The engine stopped (${why}): ask again, it starts afresh.`);
+
+/**
+ * What to put on the wire for anything thrown.
+ * @param {unknown} thrown
+ * @returns {WireError}
+ */
+export function toWire(thrown) {
+  if (thrown instanceof Refusal) {
+    const { name, message, code, data } = thrown;
+    return data === undefined ? { name, message, code } : { name, message, code, data };
+  }
+  if (isWireError(thrown)) return thrown;
+  if (thrown instanceof DOMException) {
+    const code = thrown.name.replace(/Error$/, "").replace(/(?!^)(?=[A-Z])/g, "_").toLowerCase();
+    return { name: thrown.name, message: thrown.message, code };
+  }
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return { name: "UnknownError", message, code: "internal" };
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is WireError}
+ */
+function isWireError(value) {
+  const error = /** @type {any} */ (value);
+  return typeof error === "object" && error !== null && !(error instanceof Error)
+    && typeof error.name === "string" && typeof error.message === "string" && typeof error.code === "string";
+}

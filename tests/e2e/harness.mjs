@@ -1,0 +1,236 @@
+// Drives the real extension in a real Chromium. One browser per test file.
+//
+// Environment: DOPPLER_CHROME (or CHROME) the browser's binary; DOPPLER_CHROME_FLAGS further flags, space separated, e.g. for a
+// machine with a GPU; DOPPLER_HEADED=1 shows the windows.
+
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { dirname, extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+/** @typedef {import("playwright-core").Page} Page */
+/** @typedef {import("playwright-core").CDPSession} CDPSession */
+
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const PAGES = fileURLToPath(new URL("pages", import.meta.url));
+const SCRIPTED_WORKER = fileURLToPath(new URL("fixtures/scripted-worker.js", import.meta.url));
+
+/** The browser under test. */
+export const CHROME = process.env.DOPPLER_CHROME ?? process.env.CHROME
+  ?? ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"].find(existsSync) ?? "chromium";
+
+const FLAGS = [
+  "--enable-unsafe-webgpu",
+  "--no-first-run",
+  "--disable-sync",
+  "--disable-background-networking",
+  "--disable-component-update",
+  // Tabs in the background answer as fast as the one in front.
+  "--disable-background-timer-throttling",
+  "--disable-backgrounding-occluded-windows",
+  "--disable-renderer-backgrounding",
+];
+
+const TYPES = /** @type {Record<string, string>} */ ({ ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css" });
+
+/**
+ * Serves tests/e2e/pages on the loopback interface: `localhost` and `127.0.0.1` are two origins.
+ * @param {Record<string, {headers?: Record<string, string>, body: string}>} [extra]  further pages by path
+ */
+export async function servePages(extra = {}) {
+  const server = createServer(async (request, response) => {
+    const path = new URL(request.url ?? "/", "http://localhost").pathname;
+    const made = extra[path];
+    if (made) {
+      response.writeHead(200, { "content-type": "text/html; charset=utf-8", ...made.headers }).end(made.body);
+      return;
+    }
+    try {
+      const body = await readFile(join(PAGES, path === "/" ? "blank.html" : path.replaceAll("..", "")));
+      response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "text/html; charset=utf-8" }).end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
+  const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+  return {
+    localhost: `http://localhost:${port}`,
+    loopback: `http://127.0.0.1:${port}`,
+    close: () => new Promise((resolve) => {
+      server.closeAllConnections();
+      server.close(resolve);
+    }),
+  };
+}
+
+/**
+ * A copy of the extension whose engine is tests/e2e/fixtures/scripted-worker.js: for tests of the message path, where what
+ * the engine says and when must be known exactly.
+ * @returns {Promise<string>}  a temporary folder
+ */
+export async function scriptedExtension() {
+  const folder = await mkdtemp(join(tmpdir(), "doppler-extension-"));
+  await cp(join(ROOT, "manifest.json"), join(folder, "manifest.json"));
+  const skip = ["models", "host", "ui/src", "node_modules"].map((name) => join(ROOT, "extension", name));
+  await cp(join(ROOT, "extension"), join(folder, "extension"), {
+    recursive: true,
+    filter: (source) => !skip.some((path) => source.startsWith(path)),
+  });
+  await cp(SCRIPTED_WORKER, join(folder, "extension/offscreen/worker.js"));
+  return folder;
+}
+
+/**
+ * @typedef {Awaited<ReturnType<typeof launch>>} Browser
+ */
+
+/**
+ * Starts a browser with the extension, and a server of test pages.
+ * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[]}} [options]
+ *   `extension`: folder of the unpacked extension, by default this repository; one made by `scriptedExtension` is removed on close
+ */
+export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) {
+  const profile = await mkdtemp(join(tmpdir(), "doppler-profile-"));
+  const site = await servePages(pages);
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: CHROME,
+    headless: process.env.DOPPLER_HEADED !== "1",
+    chromiumSandbox: process.getuid?.() !== 0,
+    ignoreDefaultArgs: ["--disable-extensions"],
+    viewport: null,
+    args: [
+      `--disable-extensions-except=${extension}`,
+      `--load-extension=${extension}`,
+      ...FLAGS, ...flags, ...(process.env.DOPPLER_CHROME_FLAGS?.split(/\s+/).filter(Boolean) ?? []),
+    ],
+  });
+  context.setDefaultTimeout(20_000);
+
+  const browser = context.browser();
+  if (!browser) throw new Error("The browser cannot be controlled as a whole.");
+  const cdp = await browser.newBrowserCDPSession();
+  const id = await extensionId(context);
+  const own = `chrome-extension://${id}`;
+
+  const targets = async () => (await cdp.send("Target.getTargets")).targetInfos;
+  const offscreenTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/offscreen.html`);
+  const workerTarget = async () => (await targets()).find(({ type, url }) => type === "service_worker" && url.startsWith(own));
+
+  return {
+    context,
+    cdp,
+    id,
+    ...site,
+    /** Opens a page and waits until it has loaded. */
+    async open(/** @type {string} */ url) {
+      const page = await context.newPage();
+      await page.goto(url);
+      return page;
+    },
+    /** Opens one of the extension's own pages, e.g. "options/options.html". */
+    async openOwn(/** @type {string} */ path) {
+      const page = await context.newPage();
+      await page.goto(`${own}/extension/${path}`);
+      return page;
+    },
+    targets,
+    offscreenTarget,
+    workerTarget,
+    /** Ends the service worker as Chrome does when it is idle, only without asking. */
+    async killServiceWorker() {
+      const target = await workerTarget();
+      if (!target) return false;
+      await cdp.send("Target.closeTarget", { targetId: target.targetId });
+      await until(async () => !(await workerTarget()), "the service worker to end");
+      return true;
+    },
+    /** Closes the offscreen document, and the engine with it, as a crash of its process would. */
+    async killOffscreen() {
+      const target = await offscreenTarget();
+      if (!target) return false;
+      await cdp.send("Target.closeTarget", { targetId: target.targetId });
+      await until(async () => !(await offscreenTarget()), "the offscreen document to end");
+      return true;
+    },
+    /** Evaluates an expression in the offscreen document. */
+    async inOffscreen(/** @type {string} */ expression) {
+      const target = await offscreenTarget();
+      if (!target) throw new Error("There is no offscreen document.");
+      return evaluateIn(cdp, target.targetId, expression);
+    },
+    /**
+     * Clicks a button of the page and, where the extension asks the user, an answer in its window.
+     * @param {Page} page  a page with a button that calls doppler.permissions.request(), like pages/blank.html
+     * @param {"once" | "session" | "always" | "block" | "close"} [answer]
+     * @returns {Promise<string>}  the state the page got
+     */
+    async grant(page, answer = "always") {
+      const [prompt] = await Promise.all([context.waitForEvent("page"), page.click("#request")]);
+      await answerPrompt(prompt, answer);
+      await page.waitForFunction(() => /** @type {any} */ (window).granted !== undefined);
+      return page.evaluate(() => /** @type {any} */ (window).granted);
+    },
+    async close() {
+      await context.close();
+      await site.close();
+      await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+      if (extension !== ROOT && dirname(extension) === tmpdir()) await rm(extension, { recursive: true, force: true });
+    },
+  };
+}
+
+/**
+ * @param {Page} prompt  the permission window
+ * @param {"once" | "session" | "always" | "block" | "close"} answer
+ */
+export async function answerPrompt(prompt, answer) {
+  if (answer === "close") return prompt.close();
+  await prompt.locator(`#${answer}[aria-disabled=false]`).click();
+  if (!prompt.isClosed()) await prompt.waitForEvent("close");
+}
+
+/** @param {import("playwright-core").BrowserContext} context */
+async function extensionId(context) {
+  const worker = context.serviceWorkers()[0] ?? await context.waitForEvent("serviceworker");
+  return new URL(worker.url()).host;
+}
+
+/**
+ * Evaluates in a target Playwright does not show, such as the offscreen document.
+ * @param {CDPSession} cdp  of the browser
+ * @param {string} targetId
+ * @param {string} expression
+ */
+async function evaluateIn(cdp, targetId, expression) {
+  const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
+  /** @type {Promise<any>} */
+  const answer = new Promise((resolve) => {
+    cdp.on("Target.receivedMessageFromTarget", function receive(event) {
+      if (event.sessionId !== sessionId) return;
+      cdp.off("Target.receivedMessageFromTarget", receive);
+      resolve(JSON.parse(event.message));
+    });
+  });
+  const params = { expression, awaitPromise: true, returnByValue: true };
+  await cdp.send("Target.sendMessageToTarget", { sessionId, message: JSON.stringify({ id: 1, method: "Runtime.evaluate", params }) });
+  const { result, error } = await answer;
+  await cdp.send("Target.detachFromTarget", { sessionId });
+  if (error || result.exceptionDetails) throw new Error(error?.message ?? result.exceptionDetails.exception?.description);
+  return result.result.value;
+}
+
+/**
+ * @param {() => unknown | Promise<unknown>} condition
+ * @param {string} what  for the message when it takes longer than 10 s
+ */
+export async function until(condition, what) {
+  for (const start = Date.now(); Date.now() - start < 10_000;) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`Waited in vain for ${what}.`);
+}
