@@ -1,1 +1,29 @@
-//! Part of DOPPLER.
+//! The popup of DOPPLER: a chat with the engine that runs in the extension's offscreen document.
+//!
+//! ```text
+//! popup.js ─▶ start ─▶ app ─┬─ state     what is shown; a pure function of messages (tested natively)
+//!                           ├─ view      the elements of popup.html; built with createElement and text nodes only
+//!                           ├─ engine    requests and events over extension/shared/engine-port.js
+//!                           └─ markdown  answers as a tree that cannot carry anything active (tested natively)
+//! ```
+//!
+//! A message changes the state at once; the view follows at most once a frame, and touches only what differs.
+
+mod app;
+mod engine;
+pub mod markdown;
+pub mod protocol;
+pub mod speech;
+pub mod state;
+mod view;
+
+use wasm_bindgen::prelude::*;
+
+/// Starts the popup. `connect_engine` is the function of that name in `extension/shared/engine-port.js`.
+///
+/// # Errors
+/// When `popup.html` lacks an element.
+#[wasm_bindgen]
+pub fn start(connect_engine: js_sys::Function) -> Result<(), JsValue> {
+    app::App::start(connect_engine)
+}

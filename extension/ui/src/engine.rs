@@ -1,0 +1,108 @@
+//! The connection to the offscreen document, through `extension/shared/engine-port.js`.
+
+use crate::protocol::{Call, ConversationEvent, EngineStatus, Failure};
+use crate::state::Msg;
+use js_sys::{Function, Object, Promise, Reflect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+#[wasm_bindgen]
+extern "C" {
+    /// An `EnginePort`.
+    pub(crate) type EnginePort;
+
+    #[wasm_bindgen(method)]
+    fn request(this: &EnginePort, method: &str, params: JsValue) -> Promise;
+
+    /// A rejection: any object, most likely an error.
+    type Rejection;
+
+    #[wasm_bindgen(method, getter)]
+    fn name(this: &Rejection) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn message(this: &Rejection) -> Option<String>;
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    /// For requests.
+    pub(crate) port: Rc<EnginePort>,
+    /// Resolves when the offscreen document went away.
+    pub(crate) closed: Promise,
+    /// Called by the port; lives as long as the connection.
+    _on_event: Closure<dyn FnMut(String, JsValue)>,
+}
+
+/// Opens a connection; the offscreen document is created if it is not there.
+///
+/// # Errors
+/// When the extension's service worker cannot create it.
+pub(crate) async fn connect(connect_engine: &Function, deliver: Rc<dyn Fn(Msg)>) -> Result<Connection, Failure> {
+    let on_event = Closure::new(move |event: String, detail: JsValue| {
+        if let Some(msg) = event_message(&event, detail) {
+            deliver(msg);
+        }
+    });
+    let options = Object::new();
+    let set = |key: &str, value: &JsValue| drop(Reflect::set(&options, &key.into(), value));
+    set("onEvent", on_event.as_ref());
+    let closed = Promise::new(&mut |resolve, _| set("onClose", &resolve));
+    let pending = connect_engine.call1(&JsValue::NULL, &options).map_err(failure)?;
+    let port = JsFuture::from(Promise::resolve(&pending)).await.map_err(failure)?;
+    Ok(Connection { port: Rc::new(port.unchecked_into()), closed, _on_event: on_event })
+}
+
+/// Asks, and says what came of it.
+pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    let answer = match call.serialize(&serializer) {
+        Ok(params) => JsFuture::from(port.request(call.method(), params)).await.map_err(failure),
+        Err(error) => Err(unreadable(&error)),
+    };
+    match answer.and_then(|answer| answer_message(&call, answer)) {
+        Ok(msg) => msg,
+        Err(failure) => Some(Msg::Failed(call, failure)),
+    }
+}
+
+fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> {
+    Ok(match call {
+        Call::Status {} => Some(Msg::Status(read(answer)?)),
+        Call::List {} => Some(Msg::Listed(read(answer)?)),
+        Call::Get { .. } if answer.is_null() => Some(Msg::Opened(None)),
+        Call::Get { .. } => Some(Msg::Opened(Some(read(answer)?))),
+        Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
+        Call::New {} | Call::Stop { .. } | Call::Delete { .. } => None,
+    })
+}
+
+/// `None` for events the popup does not know.
+fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
+    match event {
+        "status" => read::<EngineStatus>(detail).ok().map(Msg::Status),
+        "conversation" => read::<ConversationEvent>(detail).ok().map(Msg::Conversation),
+        _ => None,
+    }
+}
+
+fn read<T: DeserializeOwned>(value: JsValue) -> Result<T, Failure> {
+    serde_wasm_bindgen::from_value(value).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
+    Failure { name: "DataError".to_owned(), message: format!("Popup and engine do not understand each other: {error}.") }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failure(rejection: JsValue) -> Failure {
+    if !rejection.is_object() {
+        return Failure { name: "UnknownError".to_owned(), message: rejection.as_string().unwrap_or_default() };
+    }
+    let rejection: &Rejection = rejection.unchecked_ref();
+    let name = rejection.name().unwrap_or_else(|| "UnknownError".to_owned());
+    Failure { name, message: rejection.message().unwrap_or_default() }
+}

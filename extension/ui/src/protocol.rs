@@ -1,0 +1,272 @@
+//! What the popup and the offscreen document say to each other, as Rust types.
+//!
+//! The conversation types mirror `extension/offscreen/conversations.js`, where they are documented; the engine's status is
+//! that of `engine.status`.
+
+use serde::{Deserialize, Serialize};
+
+/// A failure as the wire carries it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// A `DOMException` name.
+    pub name: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// How fast an answer came.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    /// Milliseconds from the request to the first token.
+    pub first_token_ms: Option<f64>,
+    /// Speed after the first token.
+    pub decode_tokens_per_second: Option<f64>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<f64>,
+}
+
+/// Who wrote a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// How far a message got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// Complete.
+    Done,
+    /// Still being written.
+    Streaming,
+    /// Stopped by the user.
+    Stopped,
+    /// Cut off by the end of the engine's document.
+    Interrupted,
+    /// Ended by an error.
+    Failed,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Message {
+    /// Unique among all messages.
+    pub id: String,
+    /// Who wrote it.
+    pub role: Role,
+    /// Plain text from the user, Markdown from the model.
+    pub content: String,
+    /// How far it got.
+    pub state: Progress,
+    /// `stop` or `length`.
+    #[serde(default)]
+    pub finish: Option<String>,
+    /// How fast it came.
+    #[serde(default)]
+    pub stats: Option<Stats>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<Failure>,
+}
+
+/// A line of the list of conversations.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Summary {
+    /// Unique among conversations.
+    pub id: String,
+    /// The beginning of its first question.
+    pub title: String,
+    /// Milliseconds since 1970.
+    pub updated: f64,
+    /// Whether an answer is being written.
+    pub busy: bool,
+}
+
+/// A whole conversation, as it was after event number `seq`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Snapshot {
+    /// Which conversation.
+    pub id: String,
+    /// Number of the last event it includes.
+    pub seq: u32,
+    /// Oldest first.
+    pub messages: Vec<Message>,
+}
+
+/// Something happened to a conversation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ConversationEvent {
+    /// Message number `index` is now `message`, and none follows it.
+    Message {
+        /// Which conversation.
+        id: String,
+        /// Number of this event.
+        seq: u32,
+        /// Position of the message.
+        index: usize,
+        /// The message.
+        message: Message,
+        /// The conversation's line in the list.
+        summary: Summary,
+    },
+    /// `text` was appended to the last message.
+    Delta {
+        /// Which conversation.
+        id: String,
+        /// Number of this event.
+        seq: u32,
+        /// What to append.
+        text: String,
+    },
+    /// The conversation is gone.
+    Deleted {
+        /// Which conversation.
+        id: String,
+    },
+}
+
+impl ConversationEvent {
+    /// The conversation it is about.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Message { id, .. } | Self::Delta { id, .. } | Self::Deleted { id } => id,
+        }
+    }
+}
+
+/// What the engine is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineState {
+    /// Nothing yet: it starts with the first question.
+    #[default]
+    Idle,
+    /// Loading the model.
+    Loading,
+    /// Answering at once.
+    Ready,
+    /// Unable to answer.
+    Failed,
+}
+
+/// The graphics adapter the engine runs on.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Adapter {
+    /// `nvidia`, `apple`, …
+    pub vendor: String,
+    /// Family of the chip.
+    pub architecture: String,
+    /// The device, where the browser tells.
+    pub device: String,
+    /// The driver's words, where the browser tells.
+    pub description: String,
+}
+
+/// The loaded model.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Model {
+    /// Its id.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Weight format, such as `Q8_0`.
+    pub quantization: String,
+    /// Tokens that prompt and answer may have together.
+    pub context: Option<f64>,
+}
+
+/// Answer to `engine.status`, and the `status` event.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct EngineStatus {
+    /// What it is doing.
+    pub state: EngineState,
+    /// Loaded part, 0 to 1.
+    pub progress: Option<f64>,
+    /// What it runs on, once known.
+    pub adapter: Option<Adapter>,
+    /// What it runs, once known.
+    pub model: Option<Model>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+}
+
+/// Answer to `conversations.list`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct List {
+    /// Newest first.
+    pub data: Vec<Summary>,
+}
+
+/// Answer to `conversations.send` and `conversations.regenerate`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Accepted {
+    /// Which conversation.
+    pub id: String,
+}
+
+/// A request. Serialized, it is the request's parameters.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Call {
+    /// What is the engine doing?
+    Status {},
+    /// Which conversations are there?
+    List {},
+    /// A conversation; without `id` the current one.
+    Get {
+        /// Which conversation.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    /// No conversation is the current one.
+    New {},
+    /// Ask; without `id` in a new conversation.
+    Send {
+        /// Which conversation.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// The question.
+        text: String,
+    },
+    /// Stop the answer.
+    Stop {
+        /// Which conversation.
+        id: String,
+    },
+    /// Answer the last question again.
+    Regenerate {
+        /// Which conversation.
+        id: String,
+    },
+    /// Delete a conversation.
+    Delete {
+        /// Which conversation.
+        id: String,
+    },
+}
+
+impl Call {
+    /// The method's name on the wire.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Status {} => "engine.status",
+            Self::List {} => "conversations.list",
+            Self::Get { .. } => "conversations.get",
+            Self::New {} => "conversations.new",
+            Self::Send { .. } => "conversations.send",
+            Self::Stop { .. } => "conversations.stop",
+            Self::Regenerate { .. } => "conversations.regenerate",
+            Self::Delete { .. } => "conversations.delete",
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Everything the popup shows, and how it changes: a pure function of messages, with effects as data.
+
+use crate::markdown;
+use crate::protocol::{
+    Accepted, Call, ConversationEvent, EngineStatus, Failure, List, Message, Progress, Role, Snapshot, Summary,
+};
+use crate::speech;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Msg {
+    /// The offscreen document is there.
+    Connected,
+    /// The offscreen document went away.
+    Disconnected,
+    /// The offscreen document could not be reached; the next attempt follows by itself.
+    Unreachable(Failure),
+    /// The engine's status changed.
+    Status(EngineStatus),
+    /// A conversation changed.
+    Conversation(ConversationEvent),
+    /// `conversations.list` was answered.
+    Listed(List),
+    /// `conversations.get` was answered.
+    Opened(Option<Snapshot>),
+    /// A question was accepted.
+    Accepted(Accepted),
+    /// A call failed.
+    Failed(Call, Failure),
+    /// The user asks.
+    Submit(String),
+    /// The user stops the answer.
+    Stop,
+    /// The user wants another answer, or the same again after an error.
+    Regenerate,
+    /// The user starts over.
+    NewChat,
+    /// The user opens a conversation.
+    Open(String),
+    /// The user deletes a conversation.
+    Delete(String),
+    /// The user has read the alert.
+    Dismiss,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask the offscreen document.
+    Call(Call),
+    /// Tell a screen reader.
+    Announce(String),
+    /// Put a question that could not be sent back into the input, if that is empty.
+    Restore(String),
+    /// Move the focus to the input.
+    Focus,
+    /// Show the end of the conversation.
+    ShowEnd,
+}
+
+/// A message, and a number that changes whenever the message does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The message.
+    pub message: Message,
+    /// Equal numbers mean equal messages.
+    pub revision: u32,
+}
+
+/// The open conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chat {
+    /// Which conversation.
+    pub id: String,
+    /// Number of the last event applied.
+    seq: u32,
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// Bytes of the last message that a screen reader was told or need not be told.
+    spoken: usize,
+}
+
+impl Chat {
+    /// Whether an answer is being written.
+    pub fn busy(&self) -> bool {
+        self.entries.last().is_some_and(|entry| entry.message.state == Progress::Streaming)
+    }
+}
+
+/// A conversation that was asked for.
+#[derive(Debug, Default)]
+struct Opening {
+    /// Which one; `None` for the current one.
+    id: Option<String>,
+    /// What happened since.
+    events: Vec<ConversationEvent>,
+}
+
+/// What the popup shows.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Whether the offscreen document answers.
+    pub connected: bool,
+    /// What the engine is doing.
+    pub engine: EngineStatus,
+    /// All conversations, newest first.
+    pub chats: Vec<Summary>,
+    /// The open conversation; `None` is a new one.
+    pub chat: Option<Chat>,
+    /// A question that is on its way.
+    pub outgoing: Option<String>,
+    /// What went wrong outside any answer.
+    pub alert: Option<String>,
+    /// Whether it is known what was open last.
+    pub restored: bool,
+    opening: Option<Opening>,
+    /// A question that waits for the conversation to be restored.
+    held: Option<String>,
+    revisions: u32,
+}
+
+impl State {
+    /// Whether an answer is being written or about to be.
+    pub fn busy(&self) -> bool {
+        self.outgoing.is_some() || self.chat.as_ref().is_some_and(Chat::busy)
+    }
+
+    /// Applies what happened and says what to do.
+    pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
+        match msg {
+            Msg::Connected => {
+                self.connected = true;
+                self.alert = None;
+                let id = self.chat.as_ref().map(|chat| chat.id.clone());
+                let mut effects = vec![Effect::Call(Call::Status {}), Effect::Call(Call::List {})];
+                // A new chat stays a new chat; at the start it is not known yet what was open.
+                if id.is_some() || !self.restored {
+                    effects.push(self.open(id));
+                }
+                effects
+            }
+            Msg::Disconnected => {
+                self.connected = false;
+                self.engine = EngineStatus::default();
+                self.opening = None;
+                Vec::new()
+            }
+            Msg::Unreachable(failure) => {
+                self.alert = Some(failure.message);
+                Vec::new()
+            }
+            Msg::Status(status) => {
+                self.engine = status;
+                Vec::new()
+            }
+            Msg::Conversation(event) => self.conversation(event),
+            Msg::Listed(list) => {
+                self.chats = list.data;
+                Vec::new()
+            }
+            Msg::Opened(snapshot) => self.opened(snapshot),
+            Msg::Accepted(Accepted { id }) => {
+                if self.chat.as_ref().is_some_and(|chat| chat.id == id) {
+                    self.outgoing = None;
+                    Vec::new()
+                } else if self.outgoing.is_some() {
+                    vec![self.open(Some(id))]
+                } else {
+                    Vec::new()
+                }
+            }
+            Msg::Failed(call, failure) => self.failed(call, failure),
+            Msg::Submit(text) => {
+                if text.trim().is_empty() || self.busy() {
+                    return Vec::new();
+                }
+                self.alert = None;
+                self.outgoing = Some(text.clone());
+                self.held = Some(text);
+                let mut effects = vec![Effect::ShowEnd];
+                if self.restored {
+                    effects.extend(self.send_held());
+                }
+                effects
+            }
+            Msg::Stop => self.call_if(true, |id| Call::Stop { id }),
+            Msg::Regenerate => {
+                let mut effects = self.call_if(false, |id| Call::Regenerate { id });
+                effects.extend([Effect::Focus, Effect::ShowEnd]);
+                effects
+            }
+            Msg::NewChat => {
+                self.close();
+                vec![Effect::Call(Call::New {}), Effect::Focus]
+            }
+            Msg::Open(id) => {
+                self.outgoing = None;
+                self.held = None;
+                self.alert = None;
+                vec![self.open(Some(id)), Effect::Focus]
+            }
+            Msg::Delete(id) => vec![Effect::Call(Call::Delete { id })],
+            Msg::Dismiss => {
+                self.alert = None;
+                vec![Effect::Focus]
+            }
+        }
+    }
+
+    /// `call` on the open conversation, if there is one whose [`Chat::busy`] is `busy`.
+    fn call_if(&self, busy: bool, call: impl FnOnce(String) -> Call) -> Vec<Effect> {
+        let chat = self.chat.as_ref().filter(|chat| chat.busy() == busy);
+        chat.map(|chat| Effect::Call(call(chat.id.clone()))).into_iter().collect()
+    }
+
+    /// Goes to an empty conversation.
+    fn close(&mut self) {
+        self.chat = None;
+        self.opening = None;
+        self.outgoing = None;
+        self.held = None;
+        self.alert = None;
+        self.restored = true;
+    }
+
+    fn open(&mut self, id: Option<String>) -> Effect {
+        self.opening = Some(Opening { id: id.clone(), events: Vec::new() });
+        Effect::Call(Call::Get { id })
+    }
+
+    fn opened(&mut self, snapshot: Option<Snapshot>) -> Vec<Effect> {
+        // Another conversation, or a new one, was chosen meanwhile.
+        let wanted = |opening: &mut Opening| match (&opening.id, &snapshot) {
+            (Some(id), Some(snapshot)) => *id == snapshot.id,
+            (wanted, _) => wanted.is_none(),
+        };
+        let Some(opening) = self.opening.take_if(wanted) else { return Vec::new() };
+        self.restored = true;
+        self.outgoing = None;
+        let Some(Snapshot { id, seq, messages }) = snapshot else { return self.send_held().into_iter().collect() };
+        let spoken = messages.last().map_or(0, |message| message.content.len());
+        let entries = messages.into_iter().map(|message| self.entry(message)).collect();
+        self.chat = Some(Chat { id, seq, entries, spoken });
+        let mut effects = vec![Effect::ShowEnd];
+        for event in opening.events {
+            effects.extend(self.conversation(event));
+        }
+        effects.extend(self.send_held());
+        effects
+    }
+
+    fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
+        // What is asked on connecting is asked again on the next connection.
+        if !self.connected && matches!(call, Call::Status {} | Call::List {} | Call::Get { .. }) {
+            return Vec::new();
+        }
+        if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
+            self.close();
+        }
+        self.alert = Some(if failure.message.is_empty() { failure.name } else { failure.message });
+        match call {
+            Call::Send { text, .. } => {
+                self.outgoing = None;
+                vec![Effect::Restore(text)]
+            }
+            Call::Get { .. } => {
+                self.opening = None;
+                self.restored = true;
+                self.send_held().into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Sends a question that was asked before it was known which conversation is open.
+    fn send_held(&mut self) -> Option<Effect> {
+        let text = self.held.take()?;
+        self.outgoing = Some(text.clone());
+        let id = self.chat.as_ref().map(|chat| chat.id.clone());
+        Some(Effect::Call(Call::Send { id, text }))
+    }
+
+    fn conversation(&mut self, event: ConversationEvent) -> Vec<Effect> {
+        match &event {
+            ConversationEvent::Message { summary, .. } => self.list(summary.clone()),
+            ConversationEvent::Deleted { id } => {
+                self.chats.retain(|chat| chat.id != *id);
+                if self.chat.as_ref().is_some_and(|chat| chat.id == *id) {
+                    self.close();
+                }
+                return Vec::new();
+            }
+            ConversationEvent::Delta { .. } => {}
+        }
+        if let Some(opening) = &mut self.opening
+            && opening.id.as_ref().is_none_or(|id| id == event.id())
+        {
+            opening.events.push(event);
+            return Vec::new();
+        }
+        match &self.chat {
+            Some(chat) if chat.id == event.id() => self.apply(event),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Applies an event to the open conversation, or asks for a snapshot if one before it is missing.
+    fn apply(&mut self, event: ConversationEvent) -> Vec<Effect> {
+        let Some(chat) = &mut self.chat else { return Vec::new() };
+        let (ConversationEvent::Message { seq, .. } | ConversationEvent::Delta { seq, .. }) = event else {
+            return Vec::new();
+        };
+        if seq <= chat.seq {
+            return Vec::new();
+        }
+        if seq != chat.seq + 1 {
+            let id = chat.id.clone();
+            return vec![self.open(Some(id))];
+        }
+        chat.seq = seq;
+        self.revisions += 1;
+        match event {
+            ConversationEvent::Message { index, message, .. } => {
+                let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
+                if !same {
+                    chat.spoken = 0;
+                }
+                if message.role == Role::User {
+                    self.outgoing = None;
+                }
+                chat.entries.truncate(index);
+                chat.entries.push(Entry { message, revision: self.revisions });
+            }
+            ConversationEvent::Delta { text, .. } => {
+                if let Some(entry) = chat.entries.last_mut() {
+                    entry.message.content.push_str(&text);
+                    entry.revision = self.revisions;
+                }
+            }
+            ConversationEvent::Deleted { .. } => {}
+        }
+        chat.announce().into_iter().collect()
+    }
+
+    fn entry(&mut self, message: Message) -> Entry {
+        self.revisions += 1;
+        Entry { message, revision: self.revisions }
+    }
+
+    fn list(&mut self, summary: Summary) {
+        self.chats.retain(|chat| chat.id != summary.id);
+        let place = self.chats.partition_point(|chat| chat.updated > summary.updated);
+        self.chats.insert(place, summary);
+    }
+}
+
+impl Chat {
+    /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
+    fn announce(&mut self) -> Option<Effect> {
+        let Message { role, content, state, error, .. } = &self.entries.last()?.message;
+        if *role == Role::User {
+            return None;
+        }
+        let rest = content.get(self.spoken..).unwrap_or_default();
+        let streaming = *state == Progress::Streaming;
+        let end = if streaming { speech::finished(rest) } else { rest.len() };
+        let mut text = markdown::plain_text(&rest[..end]);
+        self.spoken += end;
+        if let Some(failure) = error {
+            text = format!("{text} {}", failure.message);
+        } else if *state == Progress::Stopped {
+            text.push_str(" Stopped.");
+        }
+        let text = text.trim();
+        (!text.is_empty()).then(|| Effect::Announce(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What runs the answers: model, adapter, loading progress.
+
+use crate::protocol::{Adapter, EngineState, EngineStatus, Model};
+use crate::state::State;
+use crate::view::dom;
+use wasm_bindgen::JsValue;
+use web_sys::{HtmlElement, HtmlProgressElement};
+
+/// The header's lines and the progress bar.
+pub(crate) struct Status {
+    model: HtmlElement,
+    detail: HtmlElement,
+    progress: HtmlProgressElement,
+}
+
+impl Status {
+    /// Takes the elements from `popup.html`.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub(crate) fn new() -> Result<Self, JsValue> {
+        Ok(Self { model: dom::by_id("model")?, detail: dom::by_id("detail")?, progress: dom::by_id("progress")? })
+    }
+
+    /// Shows the engine's status.
+    pub(crate) fn render(&self, state: &State) {
+        let engine = &state.engine;
+        dom::set_text(&self.model, &model_line(engine.model.as_ref()));
+        let detail = detail_line(state.connected, engine);
+        dom::set_text(&self.detail, &detail);
+        self.detail.set_title(&detail);
+        dom::show(&self.progress, engine.state == EngineState::Loading);
+        match engine.progress {
+            Some(progress) => self.progress.set_value(progress),
+            None => drop(self.progress.remove_attribute("value")),
+        }
+    }
+}
+
+fn model_line(model: Option<&Model>) -> String {
+    let Some(model) = model else { return "DOPPLER".to_owned() };
+    let name = if model.name.is_empty() { &model.id } else { &model.name };
+    [name.as_str(), &model.quantization].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
+}
+
+fn detail_line(connected: bool, engine: &EngineStatus) -> String {
+    match engine.state {
+        _ if !connected => "Connecting to the engine…".to_owned(),
+        EngineState::Idle => "Starts with your first question".to_owned(),
+        EngineState::Loading => engine.progress.map_or_else(
+            || "Loading the model…".to_owned(),
+            |progress| format!("Loading the model… {:.0} %", progress.clamp(0.0, 1.0) * 100.0),
+        ),
+        EngineState::Ready => {
+            let adapter = engine.adapter.as_ref().map(adapter_name).unwrap_or_default();
+            if adapter.is_empty() { "Ready".to_owned() } else { format!("Runs here, on {adapter}") }
+        }
+        EngineState::Failed => {
+            let reason = engine.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
+            if reason.is_empty() { "The engine could not start.".to_owned() } else { reason.to_owned() }
+        }
+    }
+}
+
+/// The most telling name a browser gives: description, device, or vendor and architecture.
+fn adapter_name(adapter: &Adapter) -> String {
+    if let Some(name) = [&adapter.description, &adapter.device].into_iter().find(|name| !name.is_empty()) {
+        return name.clone();
+    }
+    format!("{} {}", adapter.vendor, adapter.architecture).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        assert_eq!(model_line(None), "DOPPLER");
+        let model = Model { id: "spark-28m".into(), quantization: "Q8_0".into(), ..Model::default() };
+        assert_eq!(model_line(Some(&model)), "spark-28m · Q8_0");
+
+        let mut engine = EngineStatus::default();
+        assert_eq!(detail_line(false, &engine), "Connecting to the engine…");
+        engine.state = EngineState::Loading;
+        engine.progress = Some(0.426);
+        assert_eq!(detail_line(true, &engine), "Loading the model… 43 %");
+        engine.state = EngineState::Ready;
+        assert_eq!(detail_line(true, &engine), "Ready");
+        let adapter = Adapter { vendor: "google".into(), architecture: "swiftshader".into(), ..Adapter::default() };
+        engine.adapter = Some(adapter);
+        assert_eq!(detail_line(true, &engine), "Runs here, on google swiftshader");
+    }
+}
