@@ -108,8 +108,9 @@ export class PageClient {
       case "permissions.request": {
         this.#asking.add(id);
         const answer = await background("permissions.request", { ...this.#requester, activated: params.activated === true });
-        // "asking": `regrant` ends it when the prompt is over.
-        if (answer !== "asking") this.#done(id, { state: answer.state });
+        if (answer !== "asking") return this.#done(id, { state: answer.state });
+        // `regrant` ends it when the prompt is over.
+        this.#known ??= "prompt";
         return;
       }
       case "permissions.revoke": {

@@ -144,8 +144,11 @@ export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) 
     async killServiceWorker() {
       const target = await workerTarget();
       if (!target) return false;
-      await cdp.send("Target.closeTarget", { targetId: target.targetId });
-      await until(async () => !(await workerTarget()), "the service worker to end");
+      // Told again until it is gone: one that is just starting does not hear it. Another instance may be there already.
+      await until(async () => {
+        await cdp.send("Target.closeTarget", { targetId: target.targetId }).catch(() => {});
+        return (await workerTarget())?.targetId !== target.targetId;
+      }, "the service worker to end");
       return true;
     },
     /** Closes the offscreen document, and the engine with it, as a crash of its process would. */
@@ -153,7 +156,7 @@ export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) 
       const target = await offscreenTarget();
       if (!target) return false;
       await cdp.send("Target.closeTarget", { targetId: target.targetId });
-      await until(async () => !(await offscreenTarget()), "the offscreen document to end");
+      await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
     },
     /** Evaluates an expression in the offscreen document. */
@@ -163,16 +166,38 @@ export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) 
       return evaluateIn(cdp, target.targetId, expression);
     },
     /**
+     * Evaluates in the isolated world of a page's bridge: what a page's process could do if it were taken over.
+     * @param {Page} page
+     * @param {string} expression
+     */
+    async inBridge(page, expression) {
+      const session = await context.newCDPSession(page);
+      /** @type {number | undefined} */
+      let contextId;
+      session.on("Runtime.executionContextCreated", ({ context: { id, origin } }) => { if (origin === own) contextId = id; });
+      await session.send("Runtime.enable");
+      const { result, exceptionDetails } = await session.send("Runtime.evaluate", { expression, contextId, awaitPromise: true, returnByValue: true });
+      await session.detach();
+      if (exceptionDetails) throw new Error(exceptionDetails.exception?.description);
+      return result.value;
+    },
+    /**
      * Clicks a button of the page and, where the extension asks the user, an answer in its window.
      * @param {Page} page  a page with a button that calls doppler.permissions.request(), like pages/blank.html
      * @param {"once" | "session" | "always" | "block" | "close"} [answer]
      * @returns {Promise<string>}  the state the page got
      */
     async grant(page, answer = "always") {
+      await answerPrompt(await this.ask(page), answer);
+      return answerOf(page);
+    },
+    /**
+     * Clicks the page's button and waits for the permission window.
+     * @param {Page} page
+     */
+    async ask(page) {
       const [prompt] = await Promise.all([context.waitForEvent("page"), page.click("#request")]);
-      await answerPrompt(prompt, answer);
-      await page.waitForFunction(() => /** @type {any} */ (window).granted !== undefined);
-      return page.evaluate(() => /** @type {any} */ (window).granted);
+      return prompt;
     },
     async close() {
       await context.close();
@@ -190,7 +215,16 @@ export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) 
 export async function answerPrompt(prompt, answer) {
   if (answer === "close") return prompt.close();
   await prompt.locator(`#${answer}[aria-disabled=false]`).click();
-  if (!prompt.isClosed()) await prompt.waitForEvent("close");
+  await until(() => prompt.isClosed(), "the permission window to close");
+}
+
+/**
+ * @param {Page} page  one like pages/blank.html, after a click on its button
+ * @returns {Promise<string>}  the state doppler.permissions.request() brought, or the name of its error
+ */
+export async function answerOf(page) {
+  await page.waitForFunction(() => /** @type {any} */ (window).granted !== undefined);
+  return page.evaluate(() => /** @type {any} */ (window).granted);
 }
 
 /** @param {import("playwright-core").BrowserContext} context */

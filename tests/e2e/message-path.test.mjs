@@ -1,0 +1,242 @@
+// The way of a request and its tokens, under hostile timing: the worker is scripted, everything else is real.
+
+import assert from "node:assert/strict";
+import { after, before, beforeEach, test } from "node:test";
+import { launch, scriptedExtension, until } from "./harness.mjs";
+
+/** @typedef {import("./harness.mjs").Browser} Browser */
+/** @typedef {import("playwright-core").Page} Page */
+/** @typedef {{tokens?: number, every?: number, hang?: boolean, crash?: boolean, fatal?: string, error?: object}} Script */
+
+/** @type {Browser} */
+let browser;
+/** A page with a grant. @type {Page} */
+let page;
+before(async () => {
+  browser = await launch({ extension: await scriptedExtension() });
+  page = await browser.open(browser.localhost);
+  assert.equal(await browser.grant(page, "always"), "granted");
+});
+after(() => browser.close());
+beforeEach(async () => {
+  await page.goto(browser.localhost);
+});
+
+/**
+ * Starts a streamed answer; `heard` in the page fills with its text, `ended` is set to how it ended.
+ * @param {Page} page
+ * @param {Script} script
+ */
+const start = (page, script) => page.evaluate((script) => {
+  const w = /** @type {any} */ (window);
+  w.heard = "";
+  w.ended = undefined;
+  w.abort = new AbortController();
+  w.running = (async () => {
+    try {
+      const messages = [{ role: /** @type {const} */ ("user"), content: JSON.stringify(script) }];
+      const stream = await doppler.chat.completions.create({ messages, stream: true }, { signal: w.abort.signal });
+      w.stream = stream;
+      for await (const { choices } of stream) w.heard += choices[0]?.delta.content ?? "";
+      w.ended = "done";
+    } catch (error) {
+      const { name, code } = /** @type {any} */ (error);
+      w.ended = `${name} ${code}`;
+    }
+  })();
+}, script);
+/** @param {Page} page */
+const heard = (page) => page.evaluate(() => /** @type {any} */ (window).heard);
+/** @param {Page} page */
+const end = async (page) => {
+  await page.waitForFunction(() => /** @type {any} */ (window).ended);
+  return page.evaluate(() => /** @type {any} */ (window).ended);
+};
+/** @param {Page} page */
+const streaming = (page) => page.waitForFunction(() => /** @type {any} */ (window).heard.length > 0);
+const text = (/** @type {number} */ tokens) => Array.from({ length: tokens }, (_, i) => `t${i} `).join("");
+/** What the worker was asked so far. @param {Page} page @returns {Promise<{id: string, method: string}[]>} */
+const log = (page) => page.evaluate(() => doppler.models.list().then((list) => /** @type {any} */ (list).log));
+/** @param {Page} page @param {Script} script @returns {Promise<any>} the answer, or its error */
+const complete = (page, script) => page.evaluate(
+  (content) => doppler.chat.completions.create({ messages: [{ role: "user", content }] })
+    .then(({ choices }) => choices[0]?.message.content, (/** @type {any} */ { name, code, message }) => ({ name, code, message })),
+  JSON.stringify(script));
+
+const T = { timeout: 60_000 };
+
+test("a burst of tokens arrives complete and in order", T, async () => {
+  await start(page, { tokens: 2000, every: 0 });
+  assert.equal(await end(page), "done");
+  assert.equal(await heard(page), text(2000));
+});
+
+test("the service worker dies in mid-stream: no token is lost or doubled", T, async () => {
+  await start(page, { tokens: 150, every: 10 });
+  await streaming(page);
+  assert.ok(await browser.killServiceWorker());
+  assert.equal(await end(page), "done");
+  assert.equal(await heard(page), text(150));
+  assert.equal(await browser.workerTarget(), undefined, "nothing on the token path started it again");
+});
+
+test("two tabs at once, of two origins, do not mix", T, async () => {
+  const other = await browser.open(browser.loopback);
+  if (await other.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(other, "once");
+  await Promise.all([start(page, { tokens: 60, every: 5 }), start(other, { tokens: 40, every: 7 })]);
+  assert.deepEqual([await end(page), await end(other)], ["done", "done"]);
+  assert.deepEqual([await heard(page), await heard(other)], [text(60), text(40)]);
+  await other.close();
+});
+
+test("a page that closes, or goes elsewhere, cancels its requests", T, async () => {
+  for (const leave of [(/** @type {Page} */ p) => p.close(), (/** @type {Page} */ p) => p.goto(browser.loopback)]) {
+    const other = await browser.open(browser.localhost);
+    await start(other, { tokens: 100_000, every: 10 });
+    await streaming(other);
+    const before = (await log(page)).filter(({ method }) => method === "cancel").length;
+    await leave(other);
+    await until(async () => (await log(page)).filter(({ method }) => method === "cancel").length === before + 1, "the cancel");
+    if (!other.isClosed()) await other.close();
+  }
+});
+
+test("aborting: the page's signal, the stream's controller, leaving the loop; the worker is told each time", T, async () => {
+  const cancels = async () => (await log(page)).filter(({ method }) => method === "cancel").length;
+  const before = await cancels();
+  await start(page, { tokens: 100_000, every: 5 });
+  await streaming(page);
+  await page.evaluate(() => /** @type {any} */ (window).abort.abort());
+  assert.match(await end(page), /^AbortError/);
+
+  await start(page, { tokens: 100_000, every: 5 });
+  await streaming(page);
+  await page.evaluate(() => /** @type {any} */ (window).stream.controller.abort());
+  assert.equal(await end(page), "done");
+
+  const first = await page.evaluate(async () => {
+    const content = JSON.stringify({ tokens: 100_000, every: 5 });
+    for await (const chunk of await doppler.chat.completions.create({ messages: [{ role: "user", content }], stream: true })) {
+      return chunk.choices[0]?.delta.content;
+    }
+    return "nothing";
+  });
+  assert.equal(first, "t0 ");
+
+  await start(page, { hang: true });
+  await page.evaluate(() => /** @type {any} */ (window).abort.abort(new TypeError("my reason")));
+  assert.match(await end(page), /^TypeError/);
+  await until(async () => await cancels() === before + 4, "four cancels");
+
+  const early = await page.evaluate(() => doppler.models.list({ signal: AbortSignal.abort() }).catch(({ name }) => name));
+  assert.equal(early, "AbortError");
+});
+
+test("the engine crashes: what runs ends with a clear error, the next request starts it again", T, async () => {
+  for (const script of [{ crash: true }, { fatal: "out of memory" }]) {
+    await start(page, { tokens: 100_000, every: 10 });
+    await streaming(page);
+    const error = await complete(page, script);
+    assert.equal(error.name, "OperationError");
+    assert.match(error.message, /The engine stopped \(.*\): ask again/);
+    assert.equal(await end(page), "OperationError engine_stopped");
+    assert.equal(await complete(page, { tokens: 3 }), text(3));
+  }
+});
+
+test("the offscreen document is killed: what runs ends with an error, the next request finds a new one", T, async () => {
+  await start(page, { tokens: 100_000, every: 10 });
+  await streaming(page);
+  assert.ok(await browser.killOffscreen());
+  assert.equal(await end(page), "OperationError disconnected");
+  assert.deepEqual(await page.evaluate("events"), [{ type: "disconnect", detail: {} }]);
+  assert.equal(await complete(page, { tokens: 3 }), text(3));
+});
+
+test("offscreen document and service worker are killed together", T, async () => {
+  await start(page, { tokens: 100_000, every: 10 });
+  await streaming(page);
+  await Promise.all([browser.killServiceWorker(), browser.killOffscreen()]);
+  assert.equal(await end(page), "OperationError disconnected");
+  assert.equal(await complete(page, { tokens: 3 }), text(3));
+});
+
+test("ten tabs that start at the same time share one engine", T, async () => {
+  await browser.killOffscreen();
+  const tabs = await Promise.all(Array.from({ length: 10 }, () => browser.open(browser.localhost)));
+  const answers = await Promise.all(tabs.map((tab) => complete(tab, { tokens: 5, every: 2 })));
+  assert.deepEqual(new Set(answers), new Set([text(5)]));
+  const documents = (await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/offscreen.html"));
+  assert.equal(documents.length, 1);
+  await Promise.all(tabs.map((tab) => tab.close()));
+});
+
+test("quota: four of an origin run, sixteen wait, over all its tabs; other origins do not notice", T, async () => {
+  const tabs = await Promise.all([1, 2].map(() => browser.open(browser.localhost)));
+  const chats = async () => (await log(stranger)).filter(({ method }) => method === "chat.completions").length;
+  const stranger = await browser.open(browser.loopback);
+  if (await stranger.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(stranger, "once");
+  const before = await chats();
+  const ask = (/** @type {Page} */ tab, /** @type {number} */ times) => tab.evaluate((times) => {
+    const w = /** @type {any} */ (window);
+    w.abort = new AbortController();
+    w.results = [];
+    for (let i = 0; i < times; i++) {
+      const messages = [{ role: /** @type {const} */ ("user"), content: `{"hang":true}` }];
+      doppler.chat.completions.create({ messages }, { signal: w.abort.signal }).catch(({ name, code }) => w.results.push(`${name} ${code}`));
+    }
+  }, times);
+  for (const tab of tabs) await ask(tab, 10);
+  await until(async () => await chats() === before + 4, "four to run");
+  await ask(/** @type {Page} */ (tabs[0]), 1);
+  await tabs[0]?.waitForFunction(() => /** @type {any} */ (window).results.length === 1);
+  assert.deepEqual(await tabs[0]?.evaluate(() => /** @type {any} */ (window).results), ["QuotaExceededError too_many_requests"]);
+  assert.equal(await complete(stranger, { tokens: 2 }), text(2));
+  assert.equal(await chats(), before + 5, "no more than four ran");
+  // Closing one tab makes room for the other's.
+  await tabs[0]?.close();
+  await until(async () => await chats() >= before + 5 + 4, "the other tab's turn");
+  await Promise.all([tabs[1]?.close(), stranger.close()]);
+  assert.equal(await complete(page, { tokens: 2 }), text(2));
+});
+
+test("a page in the back/forward cache is cut off cleanly and can ask again when it returns", T, async () => {
+  const tab = await browser.open(browser.localhost);
+  await start(tab, { tokens: 100_000, every: 10 });
+  await streaming(tab);
+  await tab.evaluate(() => addEventListener("pageshow", ({ persisted }) => { document.title = `persisted ${persisted}`; }));
+  await tab.goto(browser.loopback);
+  await tab.goBack();
+  const cached = (await tab.title()) === "persisted true";
+  if (cached) assert.equal(await end(tab), "OperationError disconnected");
+  assert.equal(await complete(tab, { tokens: 3 }), text(3));
+  await tab.close();
+});
+
+test("a message longer than 1 MiB is refused with an error that says so", T, async () => {
+  const error = await page.evaluate(() => doppler.chat.completions.create({ messages: [{ role: "user", content: "x".repeat(1 << 20) }] })
+    .then(() => "done", (/** @type {any} */ { name, code }) => `${name} ${code}`));
+  assert.equal(error, "QuotaExceededError message_too_long");
+});
+
+test("errors of the engine reach the page as they are", T, async () => {
+  const error = { name: "QuotaExceededError", message: "Too long.", code: "context_exceeded", data: { requested: 900, quota: 512 } };
+  const seen = await page.evaluate(async (content) => {
+    try {
+      await doppler.chat.completions.create({ messages: [{ role: "user", content }], stream: true });
+      return "done";
+    } catch (thrown) {
+      const error = /** @type {any} */ (thrown);
+      const { name, message, code, data, requested, quota } = error;
+      return { dom: error instanceof DOMException, name, message, code, data, requested, quota };
+    }
+  }, JSON.stringify({ error }));
+  assert.deepEqual(seen, { dom: true, ...error, requested: 900, quota: 512 });
+});
+
+test("the extension is reloaded under an open page: the page is told to reload", T, async () => {
+  await complete(page, { tokens: 1 });
+  const options = await browser.openOwn("options/options.html");
+  await options.evaluate(() => chrome.runtime.reload()).catch(() => {});
+  await until(async () => (await complete(page, { tokens: 1 })).code === "extension_reloaded", "the page to be cut off");
+});
