@@ -7,7 +7,7 @@
  * | method                     | params                 | result                                                       |
  * | -------------------------- | ---------------------- | ------------------------------------------------------------ |
  * | `conversations.list`       | `{}`                   | `{current: string \| null, data: Summary[]}`, newest first   |
- * | `conversations.get`        | `{id?: string}`        | `Snapshot \| null`; without `id` the current one, if any      |
+ * | `conversations.get`        | `{id?: string}`        | `{conversation: Snapshot \| null}`; without `id` the current one, if any |
  * | `conversations.new`        | `{}`                   | `{}`: from now on no conversation is the current one          |
  * | `conversations.send`       | `{id?: string, text}`  | `{id, seq}`; without `id` a new conversation begins           |
  * | `conversations.stop`       | `{id: string}`         | `{}`; the answer so far is kept                               |
@@ -272,11 +272,11 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     }),
 
     "conversations.get": ({ id = current }) => {
-      if (id === null) return null;
+      if (id === null) return { conversation: null };
       const conversation = find(id);
       current = conversation.id;
       const { messages } = structuredClone(conversation);
-      return { ...summary(conversation), seq: sequence.get(conversation.id) ?? 0, messages };
+      return { conversation: { ...summary(conversation), seq: sequence.get(conversation.id) ?? 0, messages } };
     },
 
     "conversations.new": () => {

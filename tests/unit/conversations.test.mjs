@@ -71,7 +71,9 @@ function setUp(initial) {
     store,
     now: () => (time += 1),
   });
-  return { store, engine, events, handle };
+  /** @param {string} [id] */
+  const get = async (id) => (await handle("conversations.get", { id })).conversation;
+  return { store, engine, events, handle, get };
 }
 
 /**
@@ -97,7 +99,7 @@ function replay(snapshot, events) {
 }
 
 test("a question is answered, announced and stored", async () => {
-  const { store, engine, events, handle } = setUp();
+  const { store, engine, events, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "  What is\n WebGPU? " });
   const call = engine.latest();
   assert.deepEqual(call.params.messages, [{ role: "user", content: "  What is\n WebGPU? " }]);
@@ -108,7 +110,7 @@ test("a question is answered, announced and stored", async () => {
   call.end();
   await settle();
 
-  const snapshot = await handle("conversations.get", { id });
+  const snapshot = await get(id);
   assert.equal(snapshot.title, "What is WebGPU?");
   assert.equal(snapshot.busy, false);
   const [question, answer] = snapshot.messages;
@@ -130,13 +132,13 @@ test("a question is answered, announced and stored", async () => {
 });
 
 test("a popup that opens in mid-answer neither loses nor doubles text", async () => {
-  const { engine, events, handle } = setUp();
+  const { engine, events, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "Count." });
   const call = engine.latest();
   for (const [index, word] of ["one ", "two ", "three ", "four "].entries()) {
     call.say(word);
     if (index === 1) {
-      const opening = handle("conversations.get", {});
+      const opening = get();
       call.say("two and a half ");
       const snapshot = await opening;
       assert.equal(snapshot.id, id);
@@ -151,7 +153,7 @@ test("a popup that opens in mid-answer neither loses nor doubles text", async ()
 });
 
 test("stop keeps the answer so far and ignores what still arrives", async () => {
-  const { engine, events, handle } = setUp();
+  const { engine, events, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "Count." });
   const call = engine.latest();
   call.say("one");
@@ -159,7 +161,7 @@ test("stop keeps the answer so far and ignores what still arrives", async () => 
   assert.equal(call.signal.aborted, true);
   call.say(" two");
   await settle();
-  const { messages, busy } = await handle("conversations.get", { id });
+  const { messages, busy } = await get(id);
   assert.equal(busy, false);
   assert.deepEqual([messages[1].content, messages[1].state], ["one", "stopped"]);
   assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), messages);
@@ -167,7 +169,7 @@ test("stop keeps the answer so far and ignores what still arrives", async () => 
 });
 
 test("regenerate replaces the last answer and asks the same question", async () => {
-  const { engine, events, handle } = setUp();
+  const { engine, events, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "Hi" });
   engine.latest().say("Hello.");
   engine.latest().end();
@@ -179,17 +181,17 @@ test("regenerate replaces the last answer and asks the same question", async () 
   engine.latest().say("Good day.");
   engine.latest().end();
   await settle();
-  const { messages } = await handle("conversations.get", { id });
+  const { messages } = await get(id);
   assert.deepEqual(messages.map((/** @type {any} */ message) => message.content), ["Hi", "Good day."]);
   assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), messages);
 });
 
 test("a failed answer says why, can be tried again, and is not part of what the engine is asked next", async () => {
-  const { engine, handle } = setUp();
+  const { engine, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "First" });
   engine.latest().fail({ name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
   await settle();
-  const failed = (await handle("conversations.get", { id })).messages[1];
+  const failed = (await get(id)).messages[1];
   assert.equal(failed.state, "failed");
   assert.deepEqual(failed.error, { name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
 
@@ -203,26 +205,26 @@ test("a failed answer says why, can be tried again, and is not part of what the 
 });
 
 test("one answer at a time in a conversation, several in several", async () => {
-  const { engine, handle } = setUp();
+  const { engine, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "A" });
   await assert.rejects(handle("conversations.send", { id, text: "B" }), { name: "InvalidStateError" });
   await assert.rejects(handle("conversations.regenerate", { id }), { name: "InvalidStateError" });
   const other = await handle("conversations.send", { text: "C" });
   engine.calls[0]?.say("for A");
   engine.calls[1]?.say("for C");
-  assert.equal((await handle("conversations.get", { id })).messages[1].content, "for A");
-  assert.equal((await handle("conversations.get", { id: other.id })).messages[1].content, "for C");
+  assert.equal((await get(id)).messages[1].content, "for A");
+  assert.equal((await get(other.id)).messages[1].content, "for C");
   const { data, current } = await handle("conversations.list", {});
   assert.equal(current, other.id);
   assert.deepEqual(data.map((/** @type {any} */ { title, busy }) => [title, busy]), [["C", true], ["A", true]]);
 });
 
 test("new forgets which conversation is current; delete ends its answer and its record", async () => {
-  const { store, engine, events, handle } = setUp();
+  const { store, engine, events, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "A" });
   engine.latest().say("text");
   await handle("conversations.new", {});
-  assert.equal(await handle("conversations.get", {}), null);
+  assert.equal(await get(), null);
   await handle("conversations.delete", { id });
   assert.equal(engine.latest().signal.aborted, true);
   await settle();
@@ -257,8 +259,8 @@ test("an answer cut off by the end of the document is kept and marked", async ()
       { id: "a", role: "assistant", content: "Once upon", state: "streaming" },
     ],
   });
-  const { store, engine, handle } = setUp([stored]);
-  const { messages, id } = await handle("conversations.get", {});
+  const { store, engine, handle, get } = setUp([stored]);
+  const { messages, id } = await get();
   assert.equal(id, "c");
   assert.deepEqual([messages[1].content, messages[1].state], ["Once upon", "interrupted"]);
   assert.equal(store.records.get("c")?.messages[1]?.state, "interrupted");
@@ -278,7 +280,7 @@ test("a store that cannot be read or written costs no answer", async (context) =
   engine.latest().say("B");
   engine.latest().end();
   await settle();
-  assert.equal((await handle("conversations.get", { id })).messages[1].content, "B");
+  assert.equal((await handle("conversations.get", { id })).conversation.messages[1].content, "B");
 });
 
 test("bad calls are refused", async () => {

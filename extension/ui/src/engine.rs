@@ -1,6 +1,6 @@
 //! The connection to the offscreen document, through `extension/shared/engine-port.js`.
 
-use crate::protocol::{Call, ConversationEvent, EngineStatus, Failure};
+use crate::protocol::{Call, ConversationEvent, EngineStatus, Failure, Opened};
 use crate::state::Msg;
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
@@ -73,8 +73,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
     Ok(match call {
         Call::Status {} => Some(Msg::Status(read(answer)?)),
         Call::List {} => Some(Msg::Listed(read(answer)?)),
-        Call::Get { .. } if answer.is_null() => Some(Msg::Opened(None)),
-        Call::Get { .. } => Some(Msg::Opened(Some(read(answer)?))),
+        Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
         Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
         Call::New {} | Call::Stop { .. } | Call::Delete { .. } => None,
     })

@@ -207,6 +207,13 @@ pub struct List {
     pub data: Vec<Summary>,
 }
 
+/// Answer to `conversations.get`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Opened {
+    /// The conversation; `None` when there is no current one.
+    pub conversation: Option<Snapshot>,
+}
+
 /// Answer to `conversations.send` and `conversations.regenerate`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Accepted {

@@ -86,7 +86,6 @@ struct Answer {
     text: RichText,
     waiting: HtmlElement,
     actions: HtmlElement,
-    copy: HtmlElement,
     stats: HtmlElement,
     problem: HtmlElement,
     sentence: HtmlElement,
@@ -135,7 +134,6 @@ impl Answer {
             text: RichText::new(dom::find(root, ".text")?.into()),
             waiting: dom::find(root, ".waiting")?,
             actions: dom::find(root, ".actions")?,
-            copy: dom::find(root, ".copy")?,
             stats: dom::find(root, ".stats")?,
             problem: dom::find(root, ".problem")?,
             sentence: dom::find(root, ".sentence")?,
@@ -148,8 +146,7 @@ impl Answer {
         self.text.update(markdown::parse(&message.content))?;
         let streaming = message.state == Progress::Streaming;
         dom::show(&self.waiting, streaming && message.content.is_empty());
-        dom::show(&self.actions, !streaming);
-        dom::show(&self.copy, !message.content.is_empty());
+        dom::show(&self.actions, !streaming && !message.content.is_empty());
         dom::set_text(&self.stats, &message.stats.as_ref().map(speed).unwrap_or_default());
 
         let problem = problem(message);
@@ -184,6 +181,7 @@ fn problem(message: &Message) -> Option<Problem> {
         }
         Progress::Done if message.content.trim().is_empty() => ("The model had nothing to say.", Some(Remedy::Retry)),
         Progress::Done => return None,
+        Progress::Stopped if message.content.is_empty() => ("Stopped.", Some(Remedy::Retry)),
         Progress::Stopped => ("Stopped.", None),
         Progress::Interrupted => ("The answer was cut off when the engine stopped.", Some(Remedy::Retry)),
         Progress::Failed => match &message.error {

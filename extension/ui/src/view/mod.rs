@@ -67,7 +67,8 @@ impl View {
         self.status.render(state);
         self.messages.render(state)?;
         self.chats.render(state)?;
-        dom::show(&self.welcome, state.restored && state.chat.is_none() && state.outgoing.is_none());
+        let empty = state.chat.is_none() && state.outgoing.is_none();
+        dom::show(&self.welcome, empty && state.restored);
         dom::show(&self.alert, state.alert.is_some());
         dom::set_text(&self.alert_text, state.alert.as_deref().unwrap_or_default());
         let busy = state.busy();
@@ -83,7 +84,9 @@ impl View {
                 self.input.focus()?;
             }
         }
-        if self.following {
+        if empty {
+            self.following = true;
+        } else if self.following {
             self.scroller.set_scroll_top(self.scroller.scroll_height());
         }
         dom::show(&self.to_end, !self.following);
