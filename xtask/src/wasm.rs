@@ -180,6 +180,7 @@ fn bind(compiled: &Path, folder: &Path, stem: &str, profile: Profile) -> Result<
         .out_name(stem)
         .web(true)?
         .typescript(true)
+        .omit_default_module_path(false)
         .remove_name_section(profile == Profile::Release)
         .remove_producers_section(true)
         .generate(folder)
