@@ -1,0 +1,336 @@
+//! Chat completions: <https://platform.openai.com/docs/api-reference/chat>.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{EngineError, Result};
+use crate::formats::Metadata;
+use crate::serve::{FinishReason, SamplingOptions, Timings};
+
+/// A checked request. Fields that the request leaves open are `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatRequest {
+    /// Model id; `None`: whichever is loaded.
+    pub model: Option<String>,
+    /// The conversation: an array of `{role, content}` with text only.
+    pub messages: Value,
+    /// Tools, for the template.
+    pub tools: Option<Value>,
+    /// Whether the answer comes in chunks.
+    pub stream: bool,
+    /// Whether a stream's last chunk has the token counts.
+    pub include_usage: bool,
+    /// Limit on new tokens.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    temperature: Option<f32>,
+    top_k: Option<u32>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    seed: Option<u32>,
+}
+
+/// OpenAI allows four; more cost nothing.
+const MAX_STOP_STRINGS: usize = 16;
+
+impl ChatRequest {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a field that makes no sense; `UnsupportedField` for one that means something the engine does not
+    /// do. Nothing is ignored, except what only serves bookkeeping elsewhere (`user`, `metadata`, `store`).
+    pub fn parse(request: &Value) -> Result<Self> {
+        let Value::Object(fields) = request else {
+            return Err(invalid("request", "must be an object"));
+        };
+        let mut parsed = Self::default();
+        for (name, value) in fields.iter().filter(|(_, v)| !v.is_null()) {
+            parsed.set(name, value)?;
+        }
+        if !parsed.messages.is_array() {
+            return Err(invalid("messages", "is required"));
+        }
+        Ok(parsed)
+    }
+
+    fn set(&mut self, name: &str, value: &Value) -> Result<()> {
+        match name {
+            "model" => self.model = Some(string(name, value)?),
+            "messages" => self.messages = messages(value)?,
+            "tools" if value.as_array().is_some_and(Vec::is_empty) => {}
+            "tools" => self.tools = Some(array(name, value)?.clone().into()),
+            "stream" => self.stream = boolean(name, value)?,
+            "stream_options" => self.include_usage = stream_options(value)?,
+            "max_tokens" | "max_completion_tokens" => self.max_tokens = Some(integer(name, value, 1)?),
+            "stop" => self.stop = stop(value)?,
+            "temperature" => self.temperature = Some(number(name, value, 0.0, 100.0)?),
+            "top_k" => self.top_k = Some(integer(name, value, 0)?),
+            "top_p" => self.top_p = Some(number(name, value, 0.0, 1.0)?),
+            "min_p" => self.min_p = Some(number(name, value, 0.0, 1.0)?),
+            "repetition_penalty" => self.repetition_penalty = Some(number(name, value, 0.01, 10.0)?),
+            "presence_penalty" => self.presence_penalty = Some(number(name, value, -2.0, 2.0)?),
+            "frequency_penalty" => self.frequency_penalty = Some(number(name, value, -2.0, 2.0)?),
+            "seed" => self.seed = Some(value.as_i64().ok_or_else(|| invalid(name, "must be a whole number"))? as u32),
+            "n" if *value == json!(1) => {}
+            "n" => return Err(unsupported(name, "ask once for each answer")),
+            "logprobs" if *value == json!(false) => {}
+            "tool_choice" if *value == json!("auto") => {}
+            "response_format" if value.get("type") == Some(&json!("text")) => {}
+            "user" | "metadata" | "store" => {}
+            _ => return Err(unsupported(name, "leave the field out")),
+        }
+        Ok(())
+    }
+
+    /// Sampling, with `defaults` for what the request leaves open. A seed that is left open is drawn.
+    pub fn sampling(&self, defaults: &SamplingOptions) -> SamplingOptions {
+        SamplingOptions {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            seed: self.seed.unwrap_or_else(fresh_seed),
+        }
+    }
+}
+
+/// The sampling that a file recommends (`general.sampling.*`); without a word from it, the most likely token always.
+///
+/// # Errors
+/// When a key has another type than it should.
+pub fn default_sampling(metadata: &Metadata) -> Result<SamplingOptions> {
+    let defaults = SamplingOptions::default();
+    Ok(SamplingOptions {
+        temperature: metadata.f32_opt("general.sampling.temp")?.unwrap_or(defaults.temperature),
+        top_k: metadata.u32_opt("general.sampling.top_k")?.unwrap_or(defaults.top_k),
+        top_p: metadata.f32_opt("general.sampling.top_p")?.unwrap_or(defaults.top_p),
+        min_p: metadata.f32_opt("general.sampling.min_p")?.unwrap_or(defaults.min_p),
+        ..defaults
+    })
+}
+
+/// The constant parts of a response.
+#[derive(Clone, Debug)]
+pub struct CompletionShape {
+    /// Id of the response.
+    pub id: String,
+    /// Unix time in seconds.
+    pub created: u64,
+    /// Model id.
+    pub model: String,
+}
+
+impl CompletionShape {
+    /// A piece of the answer. The first one names the role.
+    pub fn chunk(&self, text: &str, first: bool) -> Value {
+        let mut delta = Map::new();
+        if first {
+            delta.insert("role".to_owned(), json!("assistant"));
+        }
+        delta.insert("content".to_owned(), json!(text));
+        self.chunk_of(&Value::Object(delta), None)
+    }
+
+    /// The last chunk.
+    pub fn last_chunk(&self, reason: FinishReason, timings: &Timings, first_token_ms: f64, include_usage: bool) -> Value {
+        let mut chunk = self.chunk_of(&json!({}), Some(reason));
+        chunk["timings"] = timings_value(timings, first_token_ms);
+        if include_usage {
+            chunk["usage"] = usage(timings);
+        }
+        chunk
+    }
+
+    fn chunk_of(&self, delta: &Value, reason: Option<FinishReason>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": reason.map(reason_name) }],
+        })
+    }
+
+    /// The whole answer.
+    pub fn completion(&self, text: &str, reason: FinishReason, timings: &Timings, first_token_ms: f64) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": reason_name(reason) }],
+            "usage": usage(timings),
+            "timings": timings_value(timings, first_token_ms),
+        })
+    }
+}
+
+fn reason_name(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+fn usage(timings: &Timings) -> Value {
+    json!({
+        "prompt_tokens": timings.prompt_tokens,
+        "completion_tokens": timings.completion_tokens,
+        "total_tokens": timings.prompt_tokens + timings.completion_tokens,
+    })
+}
+
+fn timings_value(timings: &Timings, first_token_ms: f64) -> Value {
+    let decode = timings.decode.as_secs_f64();
+    // The first token belongs to the prefill.
+    let decoded = f64::from(timings.completion_tokens.saturating_sub(1));
+    json!({
+        "queue_ms": timings.queued.as_secs_f64() * 1e3,
+        "prefill_ms": timings.prefill.as_secs_f64() * 1e3,
+        "first_token_ms": first_token_ms,
+        "decode_tokens_per_second": if decode > 0.0 { decoded / decode } else { 0.0 },
+        "prompt_tokens": timings.prompt_tokens,
+        "completion_tokens": timings.completion_tokens,
+    })
+}
+
+fn messages(value: &Value) -> Result<Value> {
+    let list = array("messages", value)?;
+    if list.is_empty() {
+        return Err(invalid("messages", "is empty"));
+    }
+    list.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>>>().map(Value::from)
+}
+
+/// A message with its content as one string, which is what templates take.
+fn message(index: usize, value: &Value) -> Result<Value> {
+    let field = |name: &str| format!("messages[{index}].{name}");
+    let mut message = value.as_object().cloned().ok_or_else(|| invalid(&format!("messages[{index}]"), "must be an object"))?;
+    if !message.get("role").is_some_and(Value::is_string) {
+        return Err(invalid(&field("role"), "must be a string"));
+    }
+    let text = match message.get("content") {
+        Some(Value::String(_)) => return Ok(message.into()),
+        None | Some(Value::Null) => String::new(),
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .map(|part| match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
+                (Some("text"), Some(text)) => Ok(text),
+                _ => Err(unsupported(&field("content"), "only parts of type text are understood")),
+            })
+            .collect::<Result<String>>()?,
+        Some(_) => return Err(invalid(&field("content"), "must be a string or an array of text parts")),
+    };
+    message.insert("content".to_owned(), text.into());
+    Ok(message.into())
+}
+
+fn stream_options(value: &Value) -> Result<bool> {
+    let options = value.as_object().ok_or_else(|| invalid("stream_options", "must be an object"))?;
+    if let Some(other) = options.keys().find(|k| *k != "include_usage") {
+        return Err(unsupported(&format!("stream_options.{other}"), "leave the field out"));
+    }
+    options.get("include_usage").map_or(Ok(false), |v| boolean("stream_options.include_usage", v))
+}
+
+fn stop(value: &Value) -> Result<Vec<String>> {
+    let strings = match value {
+        Value::String(one) => vec![one.clone()],
+        _ => array("stop", value)?.iter().map(|v| string("stop", v)).collect::<Result<_>>()?,
+    };
+    if strings.len() > MAX_STOP_STRINGS || strings.iter().any(String::is_empty) {
+        return Err(invalid("stop", &format!("takes up to {MAX_STOP_STRINGS} strings, none empty")));
+    }
+    Ok(strings)
+}
+
+fn string(field: &str, value: &Value) -> Result<String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| invalid(field, "must be a string"))
+}
+
+fn boolean(field: &str, value: &Value) -> Result<bool> {
+    value.as_bool().ok_or_else(|| invalid(field, "must be true or false"))
+}
+
+fn array<'a>(field: &str, value: &'a Value) -> Result<&'a Vec<Value>> {
+    value.as_array().ok_or_else(|| invalid(field, "must be an array"))
+}
+
+fn integer(field: &str, value: &Value, minimum: u32) -> Result<u32> {
+    // JavaScript has no integers: 3.0 is 3.
+    let whole = value.as_f64().filter(|v| v.fract() == 0.0 && *v >= f64::from(minimum) && *v <= f64::from(u32::MAX));
+    whole.map(|v| v as u32).ok_or_else(|| invalid(field, &format!("must be a whole number from {minimum}")))
+}
+
+fn number(field: &str, value: &Value, minimum: f64, maximum: f64) -> Result<f32> {
+    let inside = value.as_f64().filter(|v| (minimum..=maximum).contains(v));
+    inside.map(|v| v as f32).ok_or_else(|| invalid(field, &format!("must be a number from {minimum} to {maximum}")))
+}
+
+fn invalid(field: &str, problem: &str) -> EngineError {
+    EngineError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
+}
+
+fn unsupported(field: &str, hint: &str) -> EngineError {
+    EngineError::UnsupportedField { field: field.to_owned(), hint: hint.to_owned() }
+}
+
+/// Different each time; not for secrets.
+fn fresh_seed() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).unwrap_or_default().as_nanos()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(mut fields: Value) -> Result<ChatRequest> {
+        fields["messages"] = json!([{ "role": "user", "content": "hi" }]);
+        ChatRequest::parse(&fields)
+    }
+
+    #[test]
+    fn reads_what_it_knows() {
+        let request = parse(json!({ "stream": true, "max_tokens": 3.0, "stop": "x", "temperature": 0.5, "seed": -1, "n": 1, "user": "me" }));
+        let request = request.expect("valid");
+        assert!(request.stream);
+        assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
+        let sampling = request.sampling(&SamplingOptions::default());
+        assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.5, 1.0, u32::MAX));
+    }
+
+    #[test]
+    fn joins_text_parts() {
+        let parts = json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }] });
+        assert_eq!(ChatRequest::parse(&parts).expect("valid").messages[0]["content"], "ab");
+    }
+
+    #[test]
+    fn refuses_rather_than_ignores() {
+        for (fields, name) in [
+            (json!({ "n": 2 }), "UnsupportedField"),
+            (json!({ "logprobs": true }), "UnsupportedField"),
+            (json!({ "response_format": { "type": "json_object" } }), "UnsupportedField"),
+            (json!({ "logit_bias": {} }), "UnsupportedField"),
+            (json!({ "max_tokens": 0 }), "InvalidRequest"),
+            (json!({ "max_tokens": 1.5 }), "InvalidRequest"),
+            (json!({ "temperature": "hot" }), "InvalidRequest"),
+            (json!({ "top_p": 2 }), "InvalidRequest"),
+            (json!({ "stop": [""] }), "InvalidRequest"),
+        ] {
+            let error = parse(fields.clone()).expect_err("refused");
+            assert!(format!("{error:?}").starts_with(name), "{fields}: {error:?}");
+        }
+        assert!(ChatRequest::parse(&json!({})).is_err());
+        assert!(ChatRequest::parse(&json!({ "messages": [] })).is_err());
+        let image = json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] });
+        assert_eq!(ChatRequest::parse(&image).expect_err("refused").dom_name(), "NotSupportedError");
+    }
+}

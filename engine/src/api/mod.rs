@@ -1,0 +1,5 @@
+//! Requests and responses in the shapes that web developers know: OpenAI's chat completions.
+
+mod chat;
+
+pub use chat::{ChatRequest, CompletionShape, default_sampling};

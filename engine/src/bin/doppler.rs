@@ -1,0 +1,268 @@
+//! `doppler`: the engine on the command line, on any Vulkan, Metal or Direct3D adapter.
+#![cfg_attr(target_arch = "wasm32", allow(missing_docs))]
+
+#[cfg(not(target_arch = "wasm32"))]
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
+
+#[cfg(target_arch = "wasm32")]
+fn main() {}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod cli {
+    use std::io::{BufRead, Write};
+    use std::path::{Path, PathBuf};
+    use std::process::ExitCode;
+
+    use clap::{Args, Parser, Subcommand};
+    use doppler_engine::api::ChatRequest;
+    use doppler_engine::engine::{Client, Engine, Piece, read_checkpoint};
+    use doppler_engine::executor::Executor;
+    use doppler_engine::gpu::{Gpu, GpuOptions};
+    use doppler_engine::kernels::KvFormat;
+    use doppler_engine::model::{Hyperparameters, ModelOptions};
+    use doppler_engine::serve::Timings;
+    use doppler_engine::source::FileSource;
+    use doppler_engine::verify::{References, compare};
+    use futures::future::{Either, select};
+    use serde_json::{Value, json};
+
+    type Failure = Box<dyn std::error::Error>;
+
+    /// Runs GGUF language models on the GPU.
+    #[derive(Parser)]
+    #[command(version)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[derive(Subcommand)]
+    enum Command {
+        /// Answer one prompt.
+        Run {
+            #[command(flatten)]
+            model: ModelArgs,
+            /// The prompt.
+            #[arg(short, long)]
+            prompt: String,
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        },
+        /// Hold a conversation; an empty line or Ctrl-D ends it.
+        Chat {
+            #[command(flatten)]
+            model: ModelArgs,
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        },
+        /// Print what a file holds.
+        Inspect {
+            /// A GGUF file.
+            model: PathBuf,
+            /// Also list the tensors.
+            #[arg(long)]
+            tensors: bool,
+        },
+        /// Compare with reference outputs of transformers.
+        Verify {
+            #[command(flatten)]
+            model: ModelArgs,
+            /// JSON file of reference outputs.
+            references: PathBuf,
+        },
+    }
+
+    #[derive(Args)]
+    struct ModelArgs {
+        /// A GGUF file.
+        model: PathBuf,
+        /// Positions of the context, at most what the model was trained for.
+        #[arg(long, default_value_t = ModelOptions::default().context)]
+        context: u32,
+        /// Keep the cache in 4-byte floats.
+        #[arg(long)]
+        kv_f32: bool,
+        /// Use the adapter whose name contains this.
+        #[arg(long, env = "DOPPLER_ADAPTER")]
+        adapter: Option<String>,
+        /// Do not use half-precision arithmetic.
+        #[arg(long)]
+        no_f16: bool,
+        /// Do not use subgroup operations.
+        #[arg(long)]
+        no_subgroups: bool,
+    }
+
+    #[derive(Args)]
+    struct SamplingArgs {
+        /// 0 takes the most likely token always.
+        #[arg(long)]
+        temperature: Option<f32>,
+        /// Keep this many most likely tokens.
+        #[arg(long)]
+        top_k: Option<u32>,
+        /// Keep the most likely tokens that together have this probability.
+        #[arg(long)]
+        top_p: Option<f32>,
+        /// Keep tokens at least this likely relative to the most likely.
+        #[arg(long)]
+        min_p: Option<f32>,
+        /// Same seed, same answer.
+        #[arg(long)]
+        seed: Option<u32>,
+        /// At most this many new tokens.
+        #[arg(short = 'n', long)]
+        max_tokens: Option<u32>,
+    }
+
+    pub(super) fn main() -> ExitCode {
+        match pollster::block_on(run(Cli::parse().command)) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("doppler: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn run(command: Command) -> Result<ExitCode, Failure> {
+        match command {
+            Command::Run { model, prompt, sampling } => {
+                let (mut engine, client) = open(&model).await?;
+                let messages = json!([{ "role": "user", "content": prompt }]);
+                with_engine(&mut engine, answer(&client, messages, &sampling)).await?;
+            }
+            Command::Chat { model, sampling } => {
+                let (mut engine, client) = open(&model).await?;
+                with_engine(&mut engine, chat(&client, &sampling)).await?;
+            }
+            Command::Inspect { model, tensors } => inspect(&model, tensors).await?,
+            Command::Verify { model, references } => {
+                let references: References = serde_json::from_slice(&std::fs::read(references)?)?;
+                let (mut engine, client) = open(&model).await?;
+                return with_engine(&mut engine, verify(&client, &references)).await;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn open(args: &ModelArgs) -> Result<(Engine, Client), Failure> {
+        let gpu = Gpu::open(&GpuOptions {
+            adapter: args.adapter.clone(),
+            without_f16: args.no_f16,
+            without_subgroups: args.no_subgroups,
+            ..GpuOptions::default()
+        })
+        .await?;
+        eprintln!("{} ({}; {})", gpu.adapter().description, gpu.adapter().vendor, gpu.adapter().features.join(", "));
+        let source = FileSource::open(&args.model)?;
+        let id = args.model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
+        let kv = if args.kv_f32 { KvFormat::F32 } else { KvFormat::F16 };
+        let options = ModelOptions { context: args.context, sequences: 1, kv, ..ModelOptions::default() };
+        let mut shown = 0;
+        let mut progress = |done: f32| {
+            let percent = (done * 100.0) as u32;
+            if percent != shown {
+                shown = percent;
+                eprint!("\rloading {percent} %");
+            }
+        };
+        let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), &id, &source, options, &mut progress).await;
+        eprintln!("\r{:20}", "");
+        let (engine, client) = loaded.map_err(|(_, error)| error)?;
+        let info = client.info();
+        let (parameters, megabytes) = (info.parameters as f64 / 1e6, info.device_bytes as f64 / 1e6);
+        eprintln!("{}: {parameters:.1} M parameters, {}, context {}, {megabytes:.0} MB on the device", info.name, info.quantization, info.context);
+        Ok((engine, client))
+    }
+
+    /// Runs the engine as long as `work` needs it.
+    async fn with_engine<T>(engine: &mut Engine, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let work = std::pin::pin!(work);
+        let running = std::pin::pin!(engine.run());
+        match select(work, running).await {
+            Either::Left((result, _)) => result,
+            Either::Right((result, _)) => Err(result.err().map_or_else(|| "the engine stopped".into(), |e| e.to_string().into())),
+        }
+    }
+
+    async fn answer(client: &Client, messages: Value, sampling: &SamplingArgs) -> Result<String, Failure> {
+        let mut request = json!({
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "seed": sampling.seed,
+        });
+        request["max_tokens"] = sampling.max_tokens.into();
+        let mut completion = client.chat(&ChatRequest::parse(&request)?)?;
+        let mut text = String::new();
+        let mut out = std::io::stdout().lock();
+        while let Some(piece) = completion.next().await {
+            match piece.map_err(|e| e.to_string())? {
+                Piece::Text(more) => {
+                    write!(out, "{more}")?;
+                    out.flush()?;
+                    text.push_str(&more);
+                }
+                Piece::End(_, timings) => {
+                    writeln!(out)?;
+                    print_timings(&timings);
+                }
+            }
+        }
+        Ok(text)
+    }
+
+    fn print_timings(t: &Timings) {
+        let prefill = f64::from(t.prompt_tokens) / t.prefill.as_secs_f64();
+        let decode = f64::from(t.completion_tokens.saturating_sub(1)) / t.decode.as_secs_f64();
+        eprintln!("[prompt {} tokens, {prefill:.0}/s; answer {} tokens, {decode:.1}/s]", t.prompt_tokens, t.completion_tokens);
+    }
+
+    async fn chat(client: &Client, sampling: &SamplingArgs) -> Result<(), Failure> {
+        let mut messages = Vec::new();
+        let mut lines = std::io::stdin().lock().lines();
+        loop {
+            eprint!("> ");
+            let Some(line) = lines.next().transpose()?.filter(|l| !l.trim().is_empty()) else { return Ok(()) };
+            messages.push(json!({ "role": "user", "content": line }));
+            let text = answer(client, messages.clone().into(), sampling).await?;
+            messages.push(json!({ "role": "assistant", "content": text }));
+        }
+    }
+
+    async fn inspect(path: &Path, tensors: bool) -> Result<(), Failure> {
+        let source = FileSource::open(path)?;
+        let checkpoint = read_checkpoint(&source).await?;
+        for (key, value) in checkpoint.metadata.iter() {
+            println!("{key} = {value}");
+        }
+        println!("{} tensors, mostly {}", checkpoint.tensors.len(), checkpoint.main_dtype());
+        if tensors {
+            for t in &checkpoint.tensors {
+                println!("{:40} {:6} {:?}", t.name, t.dtype.to_string(), t.shape);
+            }
+        }
+        let h = Hyperparameters::from_gguf(&checkpoint)?;
+        println!("cache: {} bytes a position at 2 bytes an element", h.kv_bytes_per_position(2));
+        Ok(())
+    }
+
+    async fn verify(client: &Client, references: &References) -> Result<ExitCode, Failure> {
+        let mut failed = 0;
+        for reference in &references.prompts {
+            let c = compare(client, reference).await.map_err(|e| e.to_string())?;
+            let good = c.text_equal && c.prompt_equal && c.greedy_equal;
+            failed += u32::from(!good);
+            let error = c.logit_error.map_or_else(String::new, |e| format!(", logits within {e:.1e}"));
+            let verdict = if good { "equal" } else { "DIFFERS" };
+            println!("{:20} {verdict}: {} of {} tokens (least margin {:.4}){error}", c.name, c.matching, c.expected, c.min_margin);
+        }
+        println!("{} equal, {failed} different", references.prompts.len() as u32 - failed);
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

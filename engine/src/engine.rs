@@ -1,0 +1,360 @@
+//! A model being served: the loop that runs it and the handles that ask it.
+
+use std::rc::Rc;
+
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+
+use crate::api::ChatRequest;
+use crate::error::{EngineError, Result};
+use crate::executor::Executor;
+use crate::formats::{Checkpoint, FormatError, Gguf};
+use crate::model::{Model, ModelOptions};
+use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Timings};
+use crate::source::Source;
+use crate::text::{ChatTemplate, Detokenizer, StopStrings, Tokenizer};
+
+/// What a person wants to know about a model.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ModelInfo {
+    /// Name that requests use.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Type that most of the weights have.
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Positions of a sequence.
+    pub context: u32,
+    /// Bytes on the device: weights, cache and scratch.
+    pub device_bytes: u64,
+}
+
+/// The running side: owns device and model.
+#[derive(Debug)]
+pub struct Engine {
+    executor: Executor,
+    model: Model,
+    scheduler: Scheduler,
+    jobs: UnboundedReceiver<Job>,
+}
+
+/// The asking side; clone it freely.
+#[derive(Clone, Debug)]
+pub struct Client {
+    jobs: UnboundedSender<Job>,
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    info: ModelInfo,
+    tokenizer: Rc<Tokenizer>,
+    template: ChatTemplate,
+    stop_tokens: Rc<[u32]>,
+    sampling: SamplingOptions,
+}
+
+/// Reads and parses a GGUF file's header, however long it is.
+///
+/// # Errors
+/// When the file is not GGUF, damaged, or cannot be read.
+pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
+    let mut bytes = 1 << 20;
+    loop {
+        let length = source.bytes().min(bytes);
+        let prefix = source.read(0, length as usize).await?;
+        match Gguf::parse(&prefix, Some(source.bytes())) {
+            Err(FormatError::NeedMore { at_least }) if length < source.bytes() => bytes = at_least.max(2 * bytes),
+            other => return Ok(other?),
+        }
+    }
+}
+
+impl Engine {
+    /// Loads a GGUF model onto a device. `id` is the name that requests use; `progress` goes from 0 to 1.
+    ///
+    /// # Errors
+    /// When the file is damaged, not supported, or does not fit. The device is left as it was.
+    pub async fn load(
+        mut executor: Executor,
+        id: &str,
+        source: &dyn Source,
+        options: ModelOptions,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<(Self, Client), (Executor, EngineError)> {
+        let mark = executor.mark();
+        match Self::load_parts(&mut executor, id, source, options, progress).await {
+            Ok((model, scheduler, shared)) => {
+                let (sender, jobs) = unbounded();
+                Ok((Self { executor, model, scheduler, jobs }, Client { jobs: sender, shared: Rc::new(shared) }))
+            }
+            Err(error) => {
+                executor.destroy_since(mark);
+                Err((executor, error))
+            }
+        }
+    }
+
+    async fn load_parts(
+        executor: &mut Executor,
+        id: &str,
+        source: &dyn Source,
+        options: ModelOptions,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<(Model, Scheduler, Shared)> {
+        let checkpoint = read_checkpoint(source).await?;
+        let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
+        let template = ChatTemplate::from_gguf(&checkpoint.metadata)?;
+        let before = executor.allocated_bytes();
+        let model = Model::load(executor, &checkpoint, source, options, progress).await?;
+        let scheduler = Scheduler::new(executor, &model)?;
+        let h = &model.hyperparameters;
+        let info = ModelInfo {
+            id: id.to_owned(),
+            name: h.name.clone(),
+            architecture: h.architecture.clone(),
+            quantization: checkpoint.main_dtype().to_string(),
+            parameters: checkpoint.tensors.iter().map(|t| t.shape.iter().product::<u64>()).sum(),
+            file_bytes: source.bytes(),
+            context: model.options.context,
+            device_bytes: executor.allocated_bytes() - before,
+        };
+        let shared = Shared {
+            info,
+            stop_tokens: tokenizer.stop_tokens().into(),
+            tokenizer: Rc::new(tokenizer),
+            template,
+            sampling: crate::api::default_sampling(&checkpoint.metadata)?,
+        };
+        Ok((model, scheduler, shared))
+    }
+
+    /// The device.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    /// The model, to record passes outside of the scheduler (tests, benches).
+    pub fn parts(&mut self) -> (&mut Executor, &mut Model) {
+        (&mut self.executor, &mut self.model)
+    }
+
+    /// Serves until every [`Client`] is gone.
+    ///
+    /// # Errors
+    /// When the device fails; all running requests have been told so. Load anew to go on.
+    pub async fn run(&mut self) -> Result<(), Rc<EngineError>> {
+        while let Some(job) = self.jobs.next().await {
+            self.scheduler.push(job);
+            while self.scheduler.busy() {
+                while let Ok(job) = self.jobs.try_recv() {
+                    self.scheduler.push(job);
+                }
+                if let Err(error) = self.scheduler.step(&mut self.executor, &self.model).await {
+                    return Err(self.scheduler.fail(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the model and gives the device back.
+    pub fn unload(mut self) -> Executor {
+        self.scheduler.unload(&mut self.executor);
+        self.model.unload(&mut self.executor);
+        self.executor
+    }
+}
+
+impl Client {
+    /// What is being served.
+    pub fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// The model's chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.shared.template
+    }
+
+    /// Sampling where a request does not say: what the file recommends, or always the most likely token.
+    pub fn default_sampling(&self) -> &SamplingOptions {
+        &self.shared.sampling
+    }
+
+    /// Token ids of a conversation, ready for the answer.
+    ///
+    /// # Errors
+    /// When the template refuses the messages.
+    pub fn encode_chat(&self, request: &ChatRequest) -> Result<Vec<u32>> {
+        Ok(self.shared.template.encode_chat(&self.shared.tokenizer, &request.messages, request.tools.as_ref(), true)?)
+    }
+
+    /// Asks for the next turn of a conversation.
+    ///
+    /// # Errors
+    /// When the template refuses the messages or the prompt does not fit.
+    pub fn chat(&self, request: &ChatRequest) -> Result<Completion> {
+        let prompt = self.encode_chat(request)?;
+        self.complete(prompt, request.max_tokens, request.sampling(&self.shared.sampling), &request.stop)
+    }
+
+    /// Asks for a continuation of token ids.
+    ///
+    /// # Errors
+    /// When the prompt is empty or does not fit.
+    pub fn complete(&self, prompt: Vec<u32>, max_tokens: Option<u32>, sampling: SamplingOptions, stop: &[String]) -> Result<Completion> {
+        let context = self.shared.info.context;
+        let requested = prompt.len() as u32;
+        if requested == 0 {
+            return Err(EngineError::InvalidRequest { field: "messages".to_owned(), problem: "are empty".to_owned() });
+        }
+        // One position is for the answer.
+        if requested >= context {
+            return Err(EngineError::ContextExceeded { requested, quota: context - 1 });
+        }
+        let (events, receiver) = unbounded();
+        let job = Job {
+            prompt,
+            max_tokens: max_tokens.unwrap_or(u32::MAX).min(context - requested),
+            stop_tokens: Rc::clone(&self.shared.stop_tokens),
+            sampling,
+            logits: 0,
+            events,
+        };
+        self.jobs.unbounded_send(job).map_err(|_| EngineError::DeviceLost { reason: "the engine has stopped".to_owned() })?;
+        Ok(Completion {
+            events: receiver,
+            detokenizer: Detokenizer::new(Rc::clone(&self.shared.tokenizer)),
+            stop: StopStrings::new(stop),
+            end: None,
+            tokens: 0,
+            prompt_tokens: requested,
+        })
+    }
+}
+
+impl Client {
+    /// Greedy continuation with the logits of its first `logits` tokens, without detokenizing: for checks.
+    ///
+    /// # Errors
+    /// When the engine stops.
+    pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
+        let (events, mut receiver) = unbounded();
+        let job = Job { prompt, max_tokens, stop_tokens: Rc::clone(&self.shared.stop_tokens), sampling: SamplingOptions::default(), logits, events };
+        let stopped = || Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() });
+        self.jobs.unbounded_send(job).map_err(|_| stopped())?;
+        let mut trace = Trace::default();
+        loop {
+            match receiver.next().await.ok_or_else(stopped)?? {
+                Event::Logits(row) => trace.logits.push(row),
+                Event::Token(token) => trace.tokens.push(token),
+                Event::End(reason, timings) => {
+                    trace.stopped = reason == FinishReason::Stop;
+                    trace.timings = timings;
+                    return Ok(trace);
+                }
+            }
+        }
+    }
+}
+
+/// A greedy continuation.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Tokens, without the stop token.
+    pub tokens: Vec<u32>,
+    /// Whether a stop token ended it.
+    pub stopped: bool,
+    /// Logits (vocab) that the first tokens were chosen from.
+    pub logits: Vec<Vec<f32>>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// More text; never empty, never a part of a character.
+    Text(String),
+    /// The end; nothing follows.
+    End(FinishReason, Timings),
+}
+
+/// An answer as it comes. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Completion {
+    events: UnboundedReceiver<Result<Event, Rc<EngineError>>>,
+    detokenizer: Detokenizer,
+    stop: StopStrings,
+    end: Option<Piece>,
+    tokens: u32,
+    prompt_tokens: u32,
+}
+
+impl Completion {
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
+    }
+
+    /// The next piece; `None` after the end.
+    ///
+    /// # Errors
+    /// When the engine failed; nothing follows.
+    pub async fn next(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
+        if let Some(end) = self.end.take() {
+            self.events.close();
+            return Some(Ok(end));
+        }
+        loop {
+            match self.events.next().await? {
+                Err(error) => {
+                    self.events.close();
+                    return Some(Err(error));
+                }
+                Ok(Event::Logits(_)) => {}
+                Ok(Event::Token(token)) => {
+                    self.tokens += 1;
+                    let text = self.detokenizer.push(token);
+                    let (text, stopped) = self.stop.push(&text);
+                    if stopped {
+                        let timings = Timings { prompt_tokens: self.prompt_tokens, completion_tokens: self.tokens, ..Timings::default() };
+                        return Some(Ok(self.last(text, Piece::End(FinishReason::Stop, timings))));
+                    }
+                    if !text.is_empty() {
+                        return Some(Ok(Piece::Text(text)));
+                    }
+                }
+                Ok(Event::End(reason, timings)) => {
+                    let (mut text, stopped) = self.stop.push(&self.detokenizer.finish());
+                    if !stopped {
+                        text.push_str(&self.stop.finish());
+                    }
+                    return Some(Ok(self.last(text, Piece::End(reason, timings))));
+                }
+            }
+        }
+    }
+
+    /// The text that was held back, if any, then the end.
+    fn last(&mut self, text: String, end: Piece) -> Piece {
+        if text.is_empty() {
+            self.events.close();
+            return end;
+        }
+        self.end = Some(end);
+        Piece::Text(text)
+    }
+}

@@ -1,0 +1,151 @@
+//! The engine's error type.
+
+use crate::formats::FormatError;
+use crate::text::TextError;
+
+/// Everything that can go wrong between a model file and its answer.
+///
+/// Each message is one sentence for the person at the screen: what failed, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model file cannot be read as what it claims to be.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Bytes of the model could not be fetched.
+    #[error("cannot read {bytes} bytes at {offset} of {name}: {reason}; check that the file is still there and try again")]
+    Source {
+        /// What was being read.
+        name: String,
+        /// First byte of the range.
+        offset: u64,
+        /// Length of the range.
+        bytes: u64,
+        /// What the system said.
+        reason: String,
+    },
+    /// There is no WebGPU adapter (of the kind asked for).
+    #[error("no usable WebGPU adapter: {reason}; update the graphics driver or enable WebGPU, then try again")]
+    NoAdapter {
+        /// What the system said.
+        reason: String,
+    },
+    /// The GPU reported an error for an operation.
+    #[error("the GPU refused to {operation}: {reason}")]
+    Gpu {
+        /// What the engine was doing.
+        operation: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device went away (driver reset, GPU process killed).
+    #[error("the GPU was lost ({reason}); ask again, the engine restarts by itself")]
+    DeviceLost {
+        /// What the driver said.
+        reason: String,
+    },
+    /// A buffer is larger than the device takes.
+    #[error("{what} needs {needed} bytes in one buffer and this device takes at most {limit}; use a smaller model or context")]
+    TooLarge {
+        /// Name of the buffer.
+        what: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes possible.
+        limit: u64,
+    },
+    /// The checkpoint is well-formed, but the engine has no code for it.
+    #[error("{what} {value:?} is not supported yet; supported: {supported}")]
+    Unsupported {
+        /// Which property.
+        what: &'static str,
+        /// Its value in the file.
+        value: String,
+        /// What would work.
+        supported: String,
+    },
+    /// A tensor is absent or of the wrong shape.
+    #[error("tensor {name} {problem}; the file is incomplete or damaged, download it again")]
+    Tensor {
+        /// Name in the file.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The prompt does not fit the context.
+    #[error("the prompt has {requested} tokens and the context holds {quota}; shorten it or start a new chat")]
+    ContextExceeded {
+        /// Tokens of the prompt.
+        requested: u32,
+        /// Tokens that fit.
+        quota: u32,
+    },
+    /// A request field is out of range.
+    #[error("{field} {problem}")]
+    InvalidRequest {
+        /// Name of the field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A request field that means something and that this engine does not do.
+    #[error("{field} is not supported: {hint}")]
+    UnsupportedField {
+        /// Name of the field.
+        field: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// No such model.
+    #[error("there is no model {name:?}; models.list() names those that are here")]
+    ModelNotFound {
+        /// The model asked for.
+        name: String,
+    },
+    /// The caller gave up on the request.
+    #[error("the request was aborted")]
+    Aborted,
+}
+
+impl EngineError {
+    /// The `DOMException` name that the page sees for this error (the Prompt API's names).
+    pub fn dom_name(&self) -> &'static str {
+        match self {
+            Self::Format(_) | Self::Tensor { .. } => "DataError",
+            Self::Text(_) => "DataError",
+            Self::Source { .. } => "NetworkError",
+            Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
+            Self::Gpu { .. } | Self::DeviceLost { .. } => "OperationError",
+            Self::TooLarge { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
+            Self::InvalidRequest { .. } => "TypeError",
+            Self::ModelNotFound { .. } => "NotFoundError",
+            Self::Aborted => "AbortError",
+        }
+    }
+
+    /// A short machine-readable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Format(_) => "model_file_invalid",
+            Self::Text(_) => "text_processing_failed",
+            Self::Source { .. } => "model_read_failed",
+            Self::NoAdapter { .. } => "no_gpu",
+            Self::Gpu { .. } => "gpu_error",
+            Self::DeviceLost { .. } => "device_lost",
+            Self::TooLarge { .. } => "too_large_for_device",
+            Self::Unsupported { .. } => "unsupported_model",
+            Self::Tensor { .. } => "tensor_invalid",
+            Self::ContextExceeded { .. } => "context_length_exceeded",
+            Self::InvalidRequest { .. } => "invalid_request",
+            Self::UnsupportedField { .. } => "unsupported_field",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Result of an engine operation.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;

@@ -1,0 +1,175 @@
+//! One interface over the two executors.
+
+use crate::cpu::Cpu;
+use crate::error::Result;
+use crate::gpu::{Gpu, GpuProgram, Readback};
+use crate::kernels::Capabilities;
+use crate::recording::{BufferId, Recording};
+
+/// Where recordings run.
+#[derive(Debug)]
+pub enum Executor {
+    /// WebGPU.
+    Gpu(Box<Gpu>),
+    /// The kernels' references.
+    Cpu(Cpu),
+}
+
+/// A recording made ready to be run many times.
+#[derive(Debug)]
+pub enum Program {
+    /// Pipelines, bind groups and geometry.
+    Gpu(GpuProgram),
+    /// The recording itself.
+    Cpu(Recording),
+}
+
+/// A result on its way from the device.
+#[derive(Debug)]
+pub enum Pending {
+    /// A mapping in progress.
+    Gpu(Readback),
+    /// Already here.
+    Cpu(Vec<u8>),
+}
+
+impl Pending {
+    /// Waits for the bytes.
+    ///
+    /// # Errors
+    /// When the device was lost or reported an error meanwhile.
+    pub async fn wait(self) -> Result<Vec<u8>> {
+        match self {
+            Self::Gpu(readback) => readback.wait().await,
+            Self::Cpu(bytes) => Ok(bytes),
+        }
+    }
+}
+
+impl Executor {
+    /// What the device can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        match self {
+            Self::Gpu(gpu) => gpu.capabilities(),
+            Self::Cpu(cpu) => cpu.capabilities(),
+        }
+    }
+
+    /// Creates a zeroed buffer of at least `bytes`.
+    ///
+    /// # Errors
+    /// When it is larger than the device's limits.
+    pub fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
+        match self {
+            Self::Gpu(gpu) => gpu.create_buffer(label, bytes),
+            Self::Cpu(cpu) => Ok(cpu.create_buffer(bytes)),
+        }
+    }
+
+    /// Frees a buffer at once.
+    pub fn destroy_buffer(&mut self, id: BufferId) {
+        match self {
+            Self::Gpu(gpu) => gpu.destroy_buffer(id),
+            Self::Cpu(cpu) => cpu.destroy_buffer(id),
+        }
+    }
+
+    /// A mark for [`Self::destroy_since`].
+    pub fn mark(&self) -> usize {
+        match self {
+            Self::Gpu(gpu) => gpu.buffer_count(),
+            Self::Cpu(cpu) => cpu.buffer_count(),
+        }
+    }
+
+    /// Frees every buffer created since a mark: what a failed load leaves.
+    pub fn destroy_since(&mut self, mark: usize) {
+        for id in mark..self.mark() {
+            self.destroy_buffer(BufferId(id as u32));
+        }
+    }
+
+    /// Writes bytes, ordered with the submissions around it. Offset and length are multiples of 4.
+    pub fn write(&mut self, id: BufferId, offset: u64, data: &[u8]) {
+        match self {
+            Self::Gpu(gpu) => gpu.write(id, offset, data),
+            Self::Cpu(cpu) => cpu.write(id, offset, data),
+        }
+    }
+
+    /// Makes a recording ready to run.
+    pub fn compile(&mut self, label: &str, recording: Recording) -> Program {
+        match self {
+            Self::Gpu(gpu) => Program::Gpu(gpu.compile(label, &recording)),
+            Self::Cpu(_) => Program::Cpu(recording),
+        }
+    }
+
+    /// Runs programs in order, in one submission.
+    ///
+    /// # Errors
+    /// When the device was lost or reported an error before.
+    pub fn submit(&mut self, programs: &[&Program]) -> Result<()> {
+        match self {
+            Self::Gpu(gpu) => gpu.submit(programs.iter().filter_map(|p| if let Program::Gpu(p) = p { Some(p) } else { None }), None).map(|_| ()),
+            Self::Cpu(cpu) => {
+                run_on_cpu(cpu, programs);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs programs in order and begins to read `bytes` at `offset` of a buffer after them.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_and_read(&mut self, programs: &[&Program], from: BufferId, offset: u64, bytes: u64) -> Result<Pending> {
+        match self {
+            Self::Gpu(gpu) => {
+                let programs = programs.iter().filter_map(|p| if let Program::Gpu(p) = p { Some(p) } else { None });
+                let readback = gpu.submit(programs, Some((from, offset, bytes)))?;
+                Ok(Pending::Gpu(readback.expect("asked for")))
+            }
+            Self::Cpu(cpu) => {
+                run_on_cpu(cpu, programs);
+                Ok(Pending::Cpu(cpu.read(from, offset, bytes)))
+            }
+        }
+    }
+
+    /// Records, compiles and submits once.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn run_once(&mut self, label: &str, recording: Recording) -> Result<()> {
+        let program = self.compile(label, recording);
+        self.submit(&[&program])
+    }
+
+    /// Fails when the device reported an error or was lost.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Gpu(gpu) => gpu.check(),
+            Self::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// Bytes of all live buffers.
+    pub fn allocated_bytes(&self) -> u64 {
+        match self {
+            Self::Gpu(gpu) => gpu.allocated_bytes(),
+            Self::Cpu(_) => 0,
+        }
+    }
+}
+
+fn run_on_cpu(cpu: &mut Cpu, programs: &[&Program]) {
+    for program in programs {
+        if let Program::Cpu(recording) = program {
+            cpu.run(recording);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Opening an adapter: features and limits that kernels can use, and where its errors go.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{EngineError, Result};
+use crate::kernels::Capabilities;
+
+/// Which adapter to open and how much of it to use.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Native only: take the adapter whose name contains this (any case), instead of the system's choice.
+    pub adapter: Option<String>,
+    /// Use at most this many bytes in a storage binding, as if it were the device's limit.
+    pub max_binding: Option<u64>,
+    /// Use at most this much workgroup memory, as if it were the device's limit.
+    pub workgroup_storage: Option<u32>,
+    /// Do not use half-precision arithmetic.
+    pub without_f16: bool,
+    /// Do not use subgroup operations.
+    pub without_subgroups: bool,
+}
+
+/// What is known of an adapter, for people.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct AdapterSummary {
+    /// Vendor, such as `nvidia`.
+    pub vendor: String,
+    /// Name of the device, or its architecture where the browser hides the name.
+    pub description: String,
+    /// Optional features that the engine uses.
+    pub features: Vec<&'static str>,
+}
+
+/// The first error of a device. Everything after it is a consequence.
+#[derive(Debug, Default)]
+pub(super) struct Fault(Mutex<Option<FaultKind>>);
+
+#[derive(Debug)]
+enum FaultKind {
+    Lost(String),
+    Error(String),
+}
+
+impl Fault {
+    fn set(&self, fault: FaultKind) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lost device explains any error seen just before it.
+        if slot.is_none() || matches!(fault, FaultKind::Lost(_)) {
+            *slot = Some(fault);
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(FaultKind::Lost(reason)) => Err(EngineError::DeviceLost { reason: reason.clone() }),
+            Some(FaultKind::Error(reason)) => Err(EngineError::Gpu { operation: "run the model".to_owned(), reason: reason.clone() }),
+        }
+    }
+}
+
+pub(super) struct Opened {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) adapter: AdapterSummary,
+    pub(super) capabilities: Capabilities,
+    pub(super) fault: Arc<Fault>,
+}
+
+pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
+    let adapter = choose(options).await?;
+    let offered = adapter.limits();
+    let f16 = adapter.features().contains(wgpu::Features::SHADER_F16) && !options.without_f16;
+    #[cfg(not(target_arch = "wasm32"))]
+    let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP) && !options.without_subgroups;
+    // wgpu's web backend does not know the feature (gfx-rs/wgpu #10146): web.rs asks for it around wgpu.
+    #[cfg(target_arch = "wasm32")]
+    super::web::request_feature("subgroups", !options.without_subgroups);
+
+    let mut features = wgpu::Features::empty();
+    features.set(wgpu::Features::SHADER_F16, f16);
+    #[cfg(not(target_arch = "wasm32"))]
+    features.set(wgpu::Features::SUBGROUP, subgroups);
+
+    let mut limits = wgpu::Limits::default();
+    limits.max_buffer_size = offered.max_buffer_size;
+    limits.max_storage_buffer_binding_size = offered.max_storage_buffer_binding_size.min(options.max_binding.unwrap_or(u64::MAX));
+    limits.max_compute_workgroup_storage_size =
+        offered.max_compute_workgroup_storage_size.min(options.workgroup_storage.unwrap_or(u32::MAX));
+    let (device, queue) = adapter
+        .request_device(&wgpu::DeviceDescriptor {
+            label: Some("doppler"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        })
+        .await
+        .map_err(|e| EngineError::NoAdapter { reason: e.to_string() })?;
+    #[cfg(target_arch = "wasm32")]
+    let subgroups = super::web::granted_feature("subgroups");
+
+    let fault = Arc::new(Fault::default());
+    let seen = Arc::clone(&fault);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        log::error!("WebGPU: {error}");
+        seen.set(FaultKind::Error(error.to_string()));
+    }));
+    let seen = Arc::clone(&fault);
+    device.set_device_lost_callback(move |reason, message| {
+        log::warn!("WebGPU device lost: {reason:?} {message}");
+        seen.set(FaultKind::Lost(if message.is_empty() { format!("{reason:?}") } else { message }));
+    });
+
+    let capabilities = Capabilities {
+        shader_f16: f16,
+        subgroups,
+        workgroup_storage: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+    };
+    let adapter = summary(&adapter, &capabilities);
+    Ok(Opened { device, queue, adapter, capabilities, fault })
+}
+
+async fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let Some(wanted) = &options.adapter else {
+        return instance
+            .request_adapter(&wgpu::RequestAdapterOptions {
+                power_preference: wgpu::PowerPreference::HighPerformance,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| EngineError::NoAdapter { reason: e.to_string() });
+    };
+    let all = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let names: Vec<_> = all.iter().map(|a| a.get_info().name).collect();
+    let matches = |name: &String| name.to_lowercase().contains(&wanted.to_lowercase());
+    all.into_iter()
+        .zip(&names)
+        .find(|(_, name)| matches(name))
+        .map(|(adapter, _)| adapter)
+        .ok_or_else(|| EngineError::NoAdapter { reason: format!("none is named {wanted:?} among {names:?}") })
+}
+
+fn summary(adapter: &wgpu::Adapter, capabilities: &Capabilities) -> AdapterSummary {
+    let info = adapter.get_info();
+    #[cfg(target_arch = "wasm32")]
+    let (vendor, description) = super::web::adapter_names();
+    #[cfg(not(target_arch = "wasm32"))]
+    let (vendor, description) = (format!("{:?}", info.backend), info.name.clone());
+    let features = [("shader-f16", capabilities.shader_f16), ("subgroups", capabilities.subgroups)];
+    log::info!("adapter {} {:?}", info.name, capabilities);
+    AdapterSummary { vendor, description, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
+}

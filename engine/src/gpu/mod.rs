@@ -1,0 +1,333 @@
+//! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
+
+mod device;
+mod readback;
+#[cfg(target_arch = "wasm32")]
+mod web;
+
+pub use device::{AdapterSummary, GpuOptions};
+pub use readback::Readback;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{EngineError, Result};
+use crate::kernels::{Capabilities, Kernel, Plan, storage_bindings};
+use crate::recording::{BufferId, Command, Recording};
+use crate::shaders::{BindingKind, Shader};
+use device::Fault;
+use readback::StagingPool;
+
+/// Offset alignment of the uniform slices (WebGPU's default limit).
+const UNIFORM_ALIGNMENT: usize = 256;
+
+/// A WebGPU device with its buffers and pipelines.
+#[derive(Debug)]
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: AdapterSummary,
+    capabilities: Capabilities,
+    fault: Arc<Fault>,
+    buffers: Vec<Option<wgpu::Buffer>>,
+    allocated: u64,
+    pipelines: HashMap<PipelineKey, Pipeline>,
+    staging: StagingPool,
+}
+
+/// A variant with the values of its `override` constants.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PipelineKey {
+    kernel: &'static str,
+    variant: &'static str,
+    constants: Vec<(&'static str, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// A recording with its pipelines and bind groups made.
+#[derive(Debug)]
+pub struct GpuProgram {
+    label: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Dispatch { pipeline: wgpu::ComputePipeline, bind_group: wgpu::BindGroup, workgroups: [u32; 3] },
+    Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
+}
+
+impl GpuProgram {
+    /// Number of dispatches.
+    pub fn dispatches(&self) -> usize {
+        self.steps.iter().filter(|s| matches!(s, Step::Dispatch { .. })).count()
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// When there is none that fits `options`, or it refuses to make a device.
+    pub async fn open(options: &GpuOptions) -> Result<Self> {
+        let opened = device::open(options).await?;
+        Ok(Self {
+            device: opened.device,
+            queue: opened.queue,
+            adapter: opened.adapter,
+            capabilities: opened.capabilities,
+            fault: opened.fault,
+            buffers: Vec::new(),
+            allocated: 0,
+            pipelines: HashMap::new(),
+            staging: StagingPool::default(),
+        })
+    }
+
+    /// Names of adapter and driver.
+    pub fn adapter(&self) -> &AdapterSummary {
+        &self.adapter
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Bytes of all live buffers.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated
+    }
+
+    /// Pipelines made so far.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Fails when the device reported an error or was lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.fault.check()
+    }
+
+    pub(crate) fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
+        let size = bytes.next_multiple_of(16).max(16);
+        let limit = self.capabilities.max_binding.min(self.capabilities.max_buffer);
+        if size > limit {
+            return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.allocated += size;
+        self.buffers.push(Some(buffer));
+        Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    pub(crate) fn buffer_count(&self) -> usize {
+        self.buffers.len()
+    }
+
+    pub(crate) fn destroy_buffer(&mut self, id: BufferId) {
+        if let Some(buffer) = self.buffers[id.0 as usize].take() {
+            self.allocated -= buffer.size();
+            buffer.destroy();
+        }
+    }
+
+    pub(crate) fn write(&mut self, id: BufferId, offset: u64, data: &[u8]) {
+        self.queue.write_buffer(self.buffer(id), offset, data);
+    }
+
+    fn buffer(&self, id: BufferId) -> &wgpu::Buffer {
+        self.buffers[id.0 as usize].as_ref().expect("a buffer is used after it was destroyed")
+    }
+
+    pub(crate) fn compile(&mut self, label: &str, recording: &Recording) -> GpuProgram {
+        let plans: Vec<Option<Plan>> = recording
+            .commands
+            .iter()
+            .map(|c| match c {
+                Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
+                Command::Copy { .. } => None,
+            })
+            .collect();
+        let (params, offsets) = self.upload_params(label, &plans);
+        let mut steps = Vec::with_capacity(plans.len());
+        for ((command, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
+            steps.push(match (command, plan) {
+                (Command::Dispatch { kernel, buffers }, Some(plan)) => self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset),
+                (Command::Copy { from, from_offset, to, to_offset, bytes }, _) => Step::Copy {
+                    from: self.buffer(*from).clone(),
+                    from_offset: *from_offset,
+                    to: self.buffer(*to).clone(),
+                    to_offset: *to_offset,
+                    bytes: *bytes,
+                },
+                (Command::Dispatch { .. }, None) => unreachable!("every dispatch was planned"),
+            });
+        }
+        GpuProgram { label: label.to_owned(), steps }
+    }
+
+    /// Puts all uniform blocks of a program into one buffer; returns it with each block's offset.
+    fn upload_params(&self, label: &str, plans: &[Option<Plan>]) -> (wgpu::Buffer, Vec<u64>) {
+        let mut bytes = Vec::new();
+        let mut offsets = Vec::with_capacity(plans.len());
+        for plan in plans {
+            bytes.resize(bytes.len().next_multiple_of(UNIFORM_ALIGNMENT), 0);
+            offsets.push(bytes.len() as u64);
+            if let Some(plan) = plan {
+                bytes.extend_from_slice(&plan.params);
+            }
+        }
+        bytes.resize(bytes.len().next_multiple_of(UNIFORM_ALIGNMENT).max(UNIFORM_ALIGNMENT), 0);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, &bytes);
+        (buffer, offsets)
+    }
+
+    fn compile_dispatch(&mut self, kernel: &dyn Kernel, plan: &Plan, buffers: &[BufferId], params: &wgpu::Buffer, offset: u64) -> Step {
+        let Pipeline { pipeline, layout } = self.pipeline(plan);
+        assert_eq!(
+            storage_bindings(plan.shader).count(),
+            buffers.len(),
+            "{kernel:?}: one buffer for each storage binding of {}",
+            plan.shader.kernel
+        );
+        let mut storage = buffers.iter();
+        let entries: Vec<_> = plan
+            .shader
+            .bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupEntry {
+                binding: binding.index,
+                resource: match binding.kind {
+                    BindingKind::Uniform { size } => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: params,
+                        offset,
+                        size: wgpu::BufferSize::new(u64::from(size)),
+                    }),
+                    _ => self.buffer(*storage.next().expect("counted above")).as_entire_binding(),
+                },
+            })
+            .collect();
+        let bind_group =
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(plan.shader.kernel), layout: &layout, entries: &entries });
+        Step::Dispatch { pipeline, bind_group, workgroups: plan.workgroups }
+    }
+
+    fn pipeline(&mut self, plan: &Plan) -> Pipeline {
+        let shader = plan.shader;
+        let key = PipelineKey {
+            kernel: shader.kernel,
+            variant: shader.variant,
+            constants: plan.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(),
+        };
+        if let Some(pipeline) = self.pipelines.get(&key) {
+            return pipeline.clone();
+        }
+        let layout = self.bind_group_layout(shader);
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(shader.kernel),
+            source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()),
+        });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(shader.kernel),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&format!("{} {}", shader.kernel, shader.variant)),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(shader.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &plan.constants,
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        let made = Pipeline { pipeline, layout };
+        self.pipelines.insert(key, made.clone());
+        made
+    }
+
+    fn bind_group_layout(&self, shader: &Shader) -> wgpu::BindGroupLayout {
+        let entries: Vec<_> = shader
+            .bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.index,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match binding.kind {
+                        BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
+                        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(shader.kernel), entries: &entries })
+    }
+
+    /// Encodes programs into one submission; optionally begins to read a range after them.
+    pub(crate) fn submit<'a>(
+        &mut self,
+        programs: impl IntoIterator<Item = &'a GpuProgram>,
+        read: Option<(BufferId, u64, u64)>,
+    ) -> Result<Option<Readback>> {
+        self.fault.check()?;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encode(&mut encoder, programs);
+        let staging = read.map(|(from, offset, bytes)| {
+            let staging = self.staging.take(&self.device, bytes);
+            encoder.copy_buffer_to_buffer(self.buffer(from), offset, &staging, 0, bytes);
+            (staging, bytes)
+        });
+        let submission = self.queue.submit([encoder.finish()]);
+        Ok(staging.map(|(buffer, bytes)| Readback::begin(&self.device, submission, buffer, bytes, &self.staging, &self.fault)))
+    }
+}
+
+/// Encodes with as few compute passes as the copies between them allow.
+fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<Item = &'a GpuProgram>) {
+    let mut pass: Option<wgpu::ComputePass<'static>> = None;
+    for program in programs {
+        for step in &program.steps {
+            match step {
+                Step::Dispatch { pipeline, bind_group, workgroups: [x, y, z] } => {
+                    let pass = pass.get_or_insert_with(|| {
+                        encoder
+                            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(&program.label), timestamp_writes: None })
+                            .forget_lifetime()
+                    });
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[]);
+                    pass.dispatch_workgroups(*x, *y, *z);
+                }
+                Step::Copy { from, from_offset, to, to_offset, bytes } => {
+                    pass = None;
+                    encoder.copy_buffer_to_buffer(from, *from_offset, to, *to_offset, *bytes);
+                }
+            }
+        }
+    }
+}

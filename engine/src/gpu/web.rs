@@ -1,0 +1,25 @@
+//! What wgpu's web backend leaves out, asked of the browser directly.
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+#[wasm_bindgen(module = "/src/gpu/web_features.js")]
+extern "C" {
+    /// From the next device on, ask for this feature where the adapter offers it.
+    #[wasm_bindgen(js_name = requestFeature)]
+    pub(super) fn request_feature(name: &str, on: bool);
+
+    /// Whether the newest device has the feature.
+    #[wasm_bindgen(js_name = grantedFeature)]
+    pub(super) fn granted_feature(name: &str) -> bool;
+
+    #[wasm_bindgen(js_name = adapterVendor)]
+    fn adapter_vendor() -> String;
+
+    #[wasm_bindgen(js_name = adapterDescription)]
+    fn adapter_description() -> String;
+}
+
+/// Vendor and description of the newest device's adapter.
+pub(super) fn adapter_names() -> (String, String) {
+    (adapter_vendor(), adapter_description())
+}

@@ -1,0 +1,312 @@
+//! Attention over the paged cache: a split kernel for decode, three tiers for prefill.
+
+use half::f16;
+
+use super::sample::Row;
+use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
+use crate::shaders::{self, params::{AttentionCombineParams, AttentionDecodeParams, AttentionPrefillParams, AttentionStreamingParams}};
+
+/// Positions in a page of the cache.
+pub const PAGE: u32 = 32;
+
+/// Positions that one workgroup of the decode kernel covers.
+pub const DECODE_SPLIT: u32 = 256;
+
+/// Largest head of the kernels that use workgroup memory.
+const MAX_TILED_HEAD: u32 = 256;
+
+/// Elements of the cache. Half precision is packed with core WGSL, so it needs no `shader-f16`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Four bytes an element.
+    F32,
+    /// Two bytes an element.
+    #[default]
+    F16,
+}
+
+impl KvFormat {
+    /// Bytes of an element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    pub(super) fn feature(self) -> &'static str {
+        match self {
+            Self::F32 => "kv_f32",
+            Self::F16 => "kv_f16",
+        }
+    }
+
+    fn load(self, memory: &HostBindings<'_>, name: &str, at: usize) -> f64 {
+        match self {
+            Self::F32 => f64::from(memory.view::<f32>(name)[at]),
+            Self::F16 => memory.view::<f16>(name)[at].to_f64(),
+        }
+    }
+}
+
+/// What all attention kernels need to know.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads; divides `heads` (grouped-query attention, Ainslie et al. 2023).
+    pub kv_heads: u32,
+    /// Elements of a head; a multiple of 4.
+    pub head_dim: u32,
+    /// Elements from a row of q to the next; a multiple of 4.
+    pub q_stride: u32,
+    /// Row length of the page table.
+    pub pages_per_slot: u32,
+    /// Positions that a query sees, itself included; 0: all.
+    pub window: u32,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Soft cap on the scores; 0: none.
+    pub cap: f32,
+    /// Elements of the cache.
+    pub kv: KvFormat,
+}
+
+/// Attention of rows that may belong to different sequences, split along the cache.
+#[derive(Debug)]
+pub struct AttentionDecode {
+    /// Shape.
+    pub shape: AttentionShape,
+    /// Rows of q.
+    pub rows: u32,
+    /// Parts of [`DECODE_SPLIT`] positions that the longest row has. More than one needs [`AttentionCombine`] after it.
+    pub splits: u32,
+}
+
+impl AttentionDecode {
+    /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
+    pub fn serves(head_dim: u32) -> bool {
+        head_dim <= MAX_TILED_HEAD
+    }
+}
+
+impl Kernel for AttentionDecode {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let s = &self.shape;
+        let params = AttentionDecodeParams {
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            head_dim: s.head_dim,
+            splits: self.splits,
+            q_stride: s.q_stride / 4,
+            pages_per_slot: s.pages_per_slot,
+            window: s.window,
+            scale: s.scale,
+            cap: s.cap,
+            ..Default::default()
+        };
+        Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits, self.rows])
+            .with("PAGE", PAGE)
+            .with("SPLIT", DECODE_SPLIT)
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let (heads, quads) = (self.shape.heads as usize, self.shape.head_dim as usize / 4);
+        for r in 0..self.rows as usize {
+            let row = memory.view::<Row>("rows")[r];
+            for head in 0..heads {
+                for split in 0..self.splits {
+                    let span = split * DECODE_SPLIT..(split + 1) * DECODE_SPLIT;
+                    let (sums, maximum, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, span);
+                    if self.splits == 1 {
+                        store(memory, (r * heads + head) * 4 * quads, &sums, weight);
+                    } else {
+                        let at = ((r * heads + head) * self.splits as usize + split as usize) * 4 * (quads + 1);
+                        let partial = &mut memory.view_mut::<f32>("partial")[at..][..4 * (quads + 1)];
+                        for (p, s) in partial.iter_mut().zip(&sums) {
+                            *p = *s as f32;
+                        }
+                        partial[4 * quads..].copy_from_slice(&[maximum as f32, weight as f32, 0.0, 0.0]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Joins the splits of [`AttentionDecode`].
+#[derive(Debug)]
+pub struct AttentionCombine {
+    /// Query heads.
+    pub heads: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// Rows.
+    pub rows: u32,
+    /// Splits.
+    pub splits: u32,
+}
+
+impl Kernel for AttentionCombine {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let params = AttentionCombineParams { heads: self.heads, head_dim: self.head_dim, splits: self.splits, rows: self.rows };
+        let quads = self.rows * self.heads * (self.head_dim / 4);
+        Plan::new(shaders::find("attention_combine", &[]), &params, [quads.div_ceil(64), 1, 1])
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let (dim, splits) = (self.head_dim as usize, self.splits as usize);
+        for row_head in 0..(self.rows * self.heads) as usize {
+            let partial = &memory.view::<f32>("partial")[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
+            let maximum = partial.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
+            let mut sums = vec![0.0f64; dim];
+            let mut weight = 0.0f64;
+            for part in partial.chunks_exact(dim + 4) {
+                let factor = f64::from(part[dim] - maximum).exp();
+                weight += factor * f64::from(part[dim + 1]);
+                for (s, p) in sums.iter_mut().zip(part) {
+                    *s += factor * f64::from(*p);
+                }
+            }
+            store(memory, row_head * dim, &sums, weight);
+        }
+    }
+}
+
+/// How much workgroup memory the prefill kernel uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionTier {
+    /// Heads up to 64, 48 KiB.
+    Large,
+    /// Heads up to 256, 8 KiB.
+    Small,
+    /// Any head, no workgroup memory.
+    Streaming,
+}
+
+impl AttentionTier {
+    /// The fastest tier that the device and the head size allow.
+    pub fn choose(capabilities: &Capabilities, head_dim: u32) -> Self {
+        if head_dim <= 64 && capabilities.workgroup_storage >= 48 << 10 && capabilities.workgroup_invocations >= 256 {
+            Self::Large
+        } else if head_dim <= MAX_TILED_HEAD && capabilities.workgroup_storage >= 8 << 10 {
+            Self::Small
+        } else {
+            Self::Streaming
+        }
+    }
+}
+
+/// Attention of a run of consecutive positions of one sequence.
+#[derive(Debug)]
+pub struct AttentionPrefill {
+    /// Shape.
+    pub shape: AttentionShape,
+    /// Rows of q.
+    pub rows: u32,
+    /// Kernel; [`AttentionTier::Streaming`] also serves rows of different sequences.
+    pub tier: AttentionTier,
+}
+
+impl Kernel for AttentionPrefill {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let s = &self.shape;
+        if self.tier == AttentionTier::Streaming {
+            let params = AttentionStreamingParams {
+                heads: s.heads,
+                kv_heads: s.kv_heads,
+                head_dim: s.head_dim,
+                rows: self.rows,
+                q_stride: s.q_stride / 4,
+                pages_per_slot: s.pages_per_slot,
+                window: s.window,
+                scale: s.scale,
+                cap: s.cap,
+                ..Default::default()
+            };
+            let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
+            return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
+                .with("PAGE", PAGE);
+        }
+        let (tile, queries) = match (self.tier, s.head_dim) {
+            (AttentionTier::Large, _) => ("large_64", 64),
+            (_, 0..=64) => ("small_64", 16),
+            (_, 65..=128) => ("small_128", 16),
+            _ => ("small_256", 16),
+        };
+        let params = AttentionPrefillParams {
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            head_dim: s.head_dim,
+            rows: self.rows,
+            q_stride: s.q_stride / 4,
+            pages_per_slot: s.pages_per_slot,
+            window: s.window,
+            scale: s.scale,
+            cap: s.cap,
+            ..Default::default()
+        };
+        Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
+            .with("PAGE", PAGE)
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let (heads, dim) = (self.shape.heads as usize, self.shape.head_dim as usize);
+        for r in 0..self.rows as usize {
+            let row = memory.view::<Row>("rows")[r];
+            for head in 0..heads {
+                let (sums, _, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, 0..row.position + 1);
+                store(memory, (r * heads + head) * dim, &sums, weight);
+            }
+        }
+    }
+}
+
+/// Softmax-weighted values over the visible positions in `span`: unnormalized sums, largest score, sum of weights.
+fn attend(
+    memory: &HostBindings<'_>,
+    shape: &AttentionShape,
+    r: usize,
+    head: usize,
+    slot: u32,
+    position: u32,
+    span: std::ops::Range<u32>,
+) -> (Vec<f64>, f64, f64) {
+    let dim = shape.head_dim as usize;
+    let kv_heads = shape.kv_heads as usize;
+    let kv_head = head / (shape.heads as usize / kv_heads);
+    let q = &memory.view::<f32>("q")[r * shape.q_stride as usize + head * dim..][..dim];
+    let first_visible = if shape.window == 0 { 0 } else { (position + 1).saturating_sub(shape.window) };
+    let visible = span.start.max(first_visible)..span.end.min(position + 1);
+    let at = |p: u32| {
+        let page = memory.view::<u32>("pages")[(slot * shape.pages_per_slot + p / PAGE) as usize];
+        ((page * PAGE + p % PAGE) as usize * kv_heads + kv_head) * dim
+    };
+    let scores: Vec<f64> = visible
+        .clone()
+        .map(|p| {
+            let at = at(p);
+            let dot: f64 = q.iter().enumerate().map(|(i, q)| f64::from(*q) * shape.kv.load(memory, "keys", at + i)).sum();
+            let score = dot * f64::from(shape.scale);
+            if shape.cap > 0.0 { f64::from(shape.cap) * (score / f64::from(shape.cap)).tanh() } else { score }
+        })
+        .collect();
+    let maximum = scores.iter().copied().fold(-1e30, f64::max);
+    let mut sums = vec![0.0; dim];
+    let mut weight = 0.0;
+    for (p, score) in visible.zip(scores) {
+        let w = (score - maximum).exp();
+        weight += w;
+        let at = at(p);
+        for (i, s) in sums.iter_mut().enumerate() {
+            *s += w * shape.kv.load(memory, "values", at + i);
+        }
+    }
+    (sums, maximum, weight)
+}
+
+fn store(memory: &mut HostBindings<'_>, at: usize, sums: &[f64], weight: f64) {
+    for (out, s) in memory.view_mut::<f32>("out")[at..].iter_mut().zip(sums) {
+        *out = (s / weight) as f32;
+    }
+}

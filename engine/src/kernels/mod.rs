@@ -1,0 +1,141 @@
+//! The kernels: typed parameters, choice of variant, dispatch geometry, and a plain CPU reference each.
+//!
+//! A kernel's WGSL is `shaders/<name>.wesl`; its twin is the file of the same name here. To add one, see the README.
+
+mod attention;
+mod embed;
+mod linear;
+mod repack;
+mod rms_norm;
+mod rope;
+mod sample;
+mod silu_mul;
+mod weights;
+
+pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, KvFormat, PAGE};
+pub use embed::Embed;
+pub use linear::{Epilogue, Matmul, Matvec};
+pub use repack::Repack;
+pub use rms_norm::RmsNorm;
+pub use rope::{RopeKv, RopePairing};
+pub use sample::{Row, Sample, Sampler, sample_reference};
+pub use silu_mul::SiluMul;
+pub use weights::{WeightLayout, dequantize_row};
+
+use std::fmt;
+
+use bytemuck::Pod;
+
+use crate::recording::BufferId;
+use crate::shaders::{BindingKind, Shader};
+
+/// What a device can do, as far as a kernel's variant and geometry depend on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capabilities {
+    /// `shader-f16`: arithmetic in half precision.
+    pub shader_f16: bool,
+    /// `subgroups`.
+    pub subgroups: bool,
+    /// Bytes of workgroup memory.
+    pub workgroup_storage: u32,
+    /// Invocations in a workgroup.
+    pub workgroup_invocations: u32,
+    /// Largest storage buffer binding in bytes.
+    pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+}
+
+impl Capabilities {
+    /// What every WebGPU device can do: the specification's default limits and no optional feature.
+    pub const BASELINE: Self = Self {
+        shader_f16: false,
+        subgroups: false,
+        workgroup_storage: 16 << 10,
+        workgroup_invocations: 256,
+        max_binding: 128 << 20,
+        max_buffer: 256 << 20,
+    };
+}
+
+/// How a kernel runs on a device: the variant and the geometry, decided together.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The compiled variant.
+    pub shader: &'static Shader,
+    /// Values of the shader's `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// The uniform `params`, as bytes.
+    pub params: Vec<u8>,
+    /// Workgroups in x, y, z. Each is at most 65,535.
+    pub workgroups: [u32; 3],
+}
+
+impl Plan {
+    /// A plan without `override` constants.
+    pub fn new<P: Pod>(shader: &'static Shader, params: &P, workgroups: [u32; 3]) -> Self {
+        debug_assert!(workgroups.iter().all(|&n| n <= MAX_WORKGROUPS), "{}: {workgroups:?}", shader.kernel);
+        Self { shader, constants: Vec::new(), params: bytemuck::bytes_of(params).to_vec(), workgroups }
+    }
+
+    /// Sets an `override` constant.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.push((name, f64::from(value)));
+        self
+    }
+}
+
+/// A unit of GPU work with its CPU twin.
+pub trait Kernel: fmt::Debug {
+    /// Chooses variant and geometry for a device.
+    fn plan(&self, capabilities: &Capabilities) -> Plan;
+
+    /// Does the same on host memory, plainly.
+    fn reference(&self, memory: &mut HostBindings<'_>);
+}
+
+/// WebGPU's limit on workgroups per dimension.
+pub const MAX_WORKGROUPS: u32 = 65_535;
+
+/// Spreads `count` workgroups over x and y. The shader recovers the index as `y * num_workgroups.x + x` and must ignore
+/// indices past `count`.
+pub fn grid_2d(count: u32) -> [u32; 3] {
+    if count <= MAX_WORKGROUPS {
+        return [count.max(1), 1, 1];
+    }
+    let rows = count.div_ceil(MAX_WORKGROUPS);
+    [count.div_ceil(rows), rows, 1]
+}
+
+/// A dispatch's buffers in host memory, found by the names of the shader's bindings.
+pub struct HostBindings<'a> {
+    pub(crate) shader: &'static Shader,
+    pub(crate) buffers: &'a [BufferId],
+    pub(crate) memory: &'a mut [Option<Vec<u32>>],
+}
+
+impl HostBindings<'_> {
+    fn index(&self, name: &str) -> usize {
+        let position = storage_bindings(self.shader)
+            .position(|b| b.name == name)
+            .unwrap_or_else(|| panic!("{} has no binding {name}", self.shader.kernel));
+        self.buffers[position].0 as usize
+    }
+
+    /// The buffer bound as `name`.
+    pub fn view<T: Pod>(&self, name: &str) -> &[T] {
+        bytemuck::cast_slice(self.memory[self.index(name)].as_deref().expect("live buffer"))
+    }
+
+    /// The buffer bound as `name`, to write.
+    pub fn view_mut<T: Pod>(&mut self, name: &str) -> &mut [T] {
+        let index = self.index(name);
+        bytemuck::cast_slice_mut(self.memory[index].as_deref_mut().expect("live buffer"))
+    }
+}
+
+/// The storage bindings of a shader in order: what [`crate::recording::Command::Dispatch`] gives buffers for.
+pub fn storage_bindings(shader: &'static Shader) -> impl Iterator<Item = &'static crate::shaders::Binding> {
+    shader.bindings.iter().filter(|b| !matches!(b.kind, BindingKind::Uniform { .. }))
+}

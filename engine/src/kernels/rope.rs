@@ -1,0 +1,102 @@
+//! Rotary position embedding (Su et al. 2021) and the write into the key/value cache.
+
+use half::f16;
+
+use super::attention::{KvFormat, PAGE};
+use super::sample::Row;
+use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
+use crate::shaders::{self, params::RopeKvParams};
+
+/// Which elements of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairing {
+    /// 2i and 2i + 1: GGUF files of the llama architecture.
+    Neighbours,
+    /// i and i + rotated / 2: NeoX and most other architectures.
+    Halves,
+}
+
+/// Turns the queries of `qkv` in place, and the keys on their way into the cache, beside the values.
+#[derive(Debug)]
+pub struct RopeKv {
+    /// Rows of qkv.
+    pub rows: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads.
+    pub kv_heads: u32,
+    /// Elements of a head; a multiple of 4.
+    pub head_dim: u32,
+    /// Leading elements that turn; a multiple of 4.
+    pub rotated: u32,
+    /// Pairs.
+    pub pairing: RopePairing,
+    /// Row length of the page table.
+    pub pages_per_slot: u32,
+    /// Elements of the cache.
+    pub kv: KvFormat,
+}
+
+impl Kernel for RopeKv {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let params = RopeKvParams {
+            rows: self.rows,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            rotated: self.rotated,
+            pages_per_slot: self.pages_per_slot,
+            ..Default::default()
+        };
+        let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
+        Plan::new(shaders::find("rope_kv", &[self.kv.feature()]), &params, grid_2d(quads.div_ceil(64)))
+            .with("PAGE", PAGE)
+            .with("PAIRING", self.pairing as u32)
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let dim = self.head_dim as usize;
+        let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
+        let kv_len = self.kv_heads as usize * dim;
+        let frequencies = memory.view::<f32>("frequencies").to_vec();
+        let half = self.rotated as usize / 2;
+        for r in 0..self.rows as usize {
+            let row = memory.view::<Row>("rows")[r];
+            let page = memory.view::<u32>("pages")[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
+            let at = (page * PAGE + row.position % PAGE) as usize * kv_len;
+            let qkv = &mut memory.view_mut::<f32>("qkv")[r * row_len..][..row_len];
+            // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
+            let mut turned = qkv.to_vec();
+            for head in turned[..row_len - kv_len].chunks_exact_mut(dim) {
+                for (i, f) in frequencies.iter().take(half).enumerate() {
+                    let (a, b) = match self.pairing {
+                        RopePairing::Neighbours => (2 * i, 2 * i + 1),
+                        RopePairing::Halves => (i, i + half),
+                    };
+                    // As transformers: the angle is a product in single precision.
+                    let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
+                    let (x, y) = (f64::from(head[a]), f64::from(head[b]));
+                    head[a] = (x * cos - y * sin) as f32;
+                    head[b] = (y * cos + x * sin) as f32;
+                }
+            }
+            let queries = self.heads as usize * dim;
+            qkv[..queries].copy_from_slice(&turned[..queries]);
+            self.kv.store(memory, "keys", at, &turned[queries..queries + kv_len]);
+            self.kv.store(memory, "values", at, &turned[queries + kv_len..]);
+        }
+    }
+}
+
+impl KvFormat {
+    fn store(self, memory: &mut HostBindings<'_>, name: &str, at: usize, data: &[f32]) {
+        match self {
+            Self::F32 => memory.view_mut::<f32>(name)[at..][..data.len()].copy_from_slice(data),
+            Self::F16 => {
+                for (slot, v) in memory.view_mut::<f16>(name)[at..].iter_mut().zip(data) {
+                    *slot = f16::from_f32(*v);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Serving: many sequences share one model. Prefill steps of one alternate with decode steps of all others.
+
+mod pages;
+mod scheduler;
+mod sequence;
+
+pub use scheduler::Scheduler;
+pub use sequence::{Event, FinishReason, Job, SamplingOptions, Timings};

@@ -1,0 +1,326 @@
+//! Continuous batching (Yu et al. 2022, Orca): sequences join and leave between steps; the device always has the next
+//! submission before the host reads the last one.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use web_time::Instant;
+
+use super::pages::PagePool;
+use super::sequence::{Event, Job, Sequence};
+use crate::error::{EngineError, Result};
+use crate::executor::{Executor, Pending, Program};
+use crate::kernels::{Row, Sample, Sampler};
+use crate::model::{Attend, Model, Pass};
+use crate::recording::BufferId;
+
+/// Tokens of each row that the device keeps for reading.
+const RING: u32 = 64;
+
+/// Submissions that the device has before the host waits for the oldest.
+const DEPTH: usize = 2;
+
+/// Most decode steps in a submission: with [`DEPTH`] of them in flight the ring is never overtaken.
+const MAX_STEPS: u32 = 16;
+
+/// A submission should take about this long: often enough for a smooth stream, seldom enough to cost nothing.
+const SUBMISSION_TIME: Duration = Duration::from_millis(25);
+
+/// Tokens on their way from the device.
+#[derive(Debug)]
+struct InFlight {
+    /// First row and number of rows.
+    rows: (u32, u32),
+    /// Tokens of each row.
+    steps: u32,
+    submitted: Instant,
+    pending: Pending,
+}
+
+/// Runs sequences on a model.
+#[derive(Debug)]
+pub struct Scheduler {
+    waiting: VecDeque<(Job, Instant)>,
+    /// Sequences whose prompt is being read, oldest first.
+    prefilling: VecDeque<Sequence>,
+    /// Sequence i is row i of the decode batch.
+    decoding: Vec<Sequence>,
+    free_slots: Vec<u32>,
+    pages: PagePool,
+    in_flight: VecDeque<InFlight>,
+    programs: HashMap<ProgramKey, Rc<Program>>,
+    steps: u32,
+    samplers: BufferId,
+    counts: BufferId,
+    sampled: BufferId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ProgramKey {
+    /// Forward pass, then sampling of the first n rows (0: no sampling).
+    Pass(Pass),
+    /// Sampling of one row.
+    Sample { first_row: u32, rows: u32 },
+}
+
+impl Scheduler {
+    /// A scheduler with its state on the device.
+    ///
+    /// # Errors
+    /// When the buffers do not fit.
+    pub fn new(executor: &mut Executor, model: &Model) -> Result<Self> {
+        let sequences = model.options.sequences;
+        let vocab = model.hyperparameters.vocab;
+        Ok(Self {
+            waiting: VecDeque::new(),
+            prefilling: VecDeque::new(),
+            decoding: Vec::new(),
+            free_slots: (0..sequences).rev().collect(),
+            pages: PagePool::new(model.page_count),
+            in_flight: VecDeque::new(),
+            programs: HashMap::new(),
+            steps: 1,
+            samplers: executor.create_buffer("samplers", u64::from(sequences) * size_of::<Sampler>() as u64)?,
+            counts: executor.create_buffer("token counts", 4 * u64::from(sequences) * u64::from(vocab))?,
+            sampled: executor.create_buffer("sampled", 4 * u64::from(sequences) * u64::from(RING))?,
+        })
+    }
+
+    /// Frees the scheduler's buffers.
+    pub fn unload(self, executor: &mut Executor) {
+        for buffer in [self.samplers, self.counts, self.sampled] {
+            executor.destroy_buffer(buffer);
+        }
+    }
+
+    /// Puts a job into the queue.
+    pub fn push(&mut self, job: Job) {
+        debug_assert!(!job.prompt.is_empty() && job.max_tokens > 0);
+        self.waiting.push_back((job, Instant::now()));
+    }
+
+    /// Whether there is anything to do.
+    pub fn busy(&self) -> bool {
+        !(self.waiting.is_empty() && self.prefilling.is_empty() && self.decoding.is_empty() && self.in_flight.is_empty())
+    }
+
+    /// Tells everyone that it is over; returns what they were told.
+    pub fn fail(&mut self, error: EngineError) -> Rc<EngineError> {
+        let error = Rc::new(error);
+        let sequences = self.prefilling.drain(..).chain(self.decoding.drain(..)).map(|s| s.job);
+        for job in sequences.chain(self.waiting.drain(..).map(|(job, _)| job)) {
+            let _ = job.events.unbounded_send(Err(Rc::clone(&error)));
+        }
+        self.in_flight.clear();
+        error
+    }
+
+    /// Does the next piece of work: admits, submits, and reads the oldest result once [`DEPTH`] are in flight.
+    ///
+    /// # Errors
+    /// When the device fails. The sequences stay; [`Self::fail`] ends them.
+    pub async fn step(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+        self.drop_cancelled();
+        if self.decoding.iter().any(|s| s.finished) {
+            self.drain(executor, model).await?;
+            self.retire(executor, model);
+        }
+        self.admit(executor, model);
+        let mut submitted = self.prefill(executor, model).await?;
+        submitted |= self.decode(executor, model)?;
+        let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
+        if self.in_flight.len() >= depth || !submitted {
+            self.receive(executor, model).await?;
+        }
+        Ok(())
+    }
+
+    fn drop_cancelled(&mut self) {
+        self.waiting.retain(|(job, _)| !job.events.is_closed());
+        for sequence in &mut self.decoding {
+            sequence.finished |= sequence.cancelled();
+        }
+        let (cancelled, live) = self.prefilling.drain(..).partition::<Vec<_>, _>(Sequence::cancelled);
+        self.prefilling = live.into();
+        // The device may still write to these pages, but only before anything that is submitted from now on.
+        for sequence in cancelled {
+            self.release(sequence);
+        }
+    }
+
+    fn release(&mut self, sequence: Sequence) {
+        self.free_slots.push(sequence.slot);
+        self.pages.give_back(sequence.pages);
+    }
+
+    /// Removes finished sequences and closes the ranks of the batch. Nothing may be in flight.
+    fn retire(&mut self, executor: &mut Executor, model: &Model) {
+        let (finished, live) = self.decoding.drain(..).partition::<Vec<_>, _>(|s| s.finished);
+        self.decoding = live;
+        for sequence in finished {
+            self.release(sequence);
+        }
+        for row in 0..self.decoding.len() {
+            self.write_row(executor, model, row as u32);
+        }
+    }
+
+    /// Gives places to waiting jobs, in order, as long as there is room for their longest answer.
+    fn admit(&mut self, executor: &mut Executor, model: &Model) {
+        while let (Some((job, _)), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
+            let positions = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
+            let Some(pages) = self.pages.take(positions) else { return };
+            self.free_slots.pop();
+            let Some((mut job, submitted)) = self.waiting.pop_front() else { return };
+            job.max_tokens = positions - job.prompt.len() as u32;
+            let table = u64::from(slot) * u64::from(model.pages_per_slot) * 4;
+            executor.write(model.buffers.pages, table, bytemuck::cast_slice(&pages));
+            if job.sampling.penalizes() {
+                let vocab = model.hyperparameters.vocab as usize;
+                let counts = Sample::prompt_counts(&job.prompt, vocab);
+                executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
+            }
+            self.prefilling.push_back(Sequence::new(job, slot, pages, submitted));
+        }
+    }
+
+    /// Submits the next part of the oldest unread prompt; at its end the sequence joins the batch with its first token.
+    async fn prefill(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+        let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+        let begin = sequence.prefilled;
+        let rows = (sequence.prompt_len() - begin).min(model.options.prefill_rows);
+        sequence.prefilled += rows;
+        let data: Vec<Row> = (begin..begin + rows)
+            .map(|position| Row { token: sequence.job.prompt[position as usize], position, slot: sequence.slot, flags: Row::ACTIVE })
+            .collect();
+        if sequence.prefilling() {
+            executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
+            let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, logits_to: None }));
+            executor.submit(&[&program])?;
+            return Ok(true);
+        }
+        // The batch changes.
+        self.drain(executor, model).await?;
+        let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
+        sequence.issued = 1;
+        let row = self.decoding.len() as u32;
+        self.decoding.push(sequence);
+        self.write_row(executor, model, row);
+        executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
+        let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, logits_to: Some(row) }));
+        let sample = self.program(executor, model, ProgramKey::Sample { first_row: row, rows: 1 });
+        self.submit(executor, &[&pass, &sample], (row, 1), 1)?;
+        Ok(true)
+    }
+
+    /// Submits decode steps for the batch, unless a row has already been asked for all its tokens.
+    fn decode(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+        let Some(remaining) = self.decoding.iter().map(Sequence::remaining).min() else { return Ok(false) };
+        let wants_logits = self.decoding.iter().any(Sequence::wants_logits);
+        if wants_logits && !self.in_flight.is_empty() {
+            return Ok(false);
+        }
+        let steps = if wants_logits { remaining.min(1) } else { self.steps.min(remaining) };
+        if steps == 0 || self.decoding.iter().any(|s| s.finished) {
+            return Ok(false);
+        }
+        let rows = self.decoding.len() as u32;
+        let positions = self.decoding.iter().map(|s| s.prompt_len() + s.issued + steps).max().unwrap_or(1);
+        let pass = self.program(executor, model, ProgramKey::Pass(Pass::decode(rows, positions.min(model.options.context))));
+        let sample = self.program(executor, model, ProgramKey::Sample { first_row: 0, rows });
+        let step = [&*pass, &*sample];
+        let programs: Vec<&Program> = std::iter::repeat_n(step, steps as usize).flatten().collect();
+        for sequence in &mut self.decoding {
+            sequence.issued += steps;
+        }
+        self.submit(executor, &programs, (0, rows), steps)?;
+        Ok(true)
+    }
+
+    fn submit(&mut self, executor: &mut Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
+        let row_bytes = 4 * u64::from(RING);
+        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes, u64::from(rows.1) * row_bytes)?;
+        self.in_flight.push_back(InFlight { rows, steps, submitted: Instant::now(), pending });
+        Ok(())
+    }
+
+    async fn drain(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            self.receive(executor, model).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the oldest result and hands its tokens out.
+    async fn receive(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+        let Some(InFlight { rows: (first, count), steps, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
+        let bytes = pending.wait().await?;
+        let tokens: &[u32] = bytemuck::cast_slice(&bytes);
+        for row in first..first + count {
+            if self.decoding[row as usize].wants_logits() {
+                // Nothing was submitted since: decode() waits for this.
+                let row_bytes = 4 * u64::from(model.hyperparameters.vocab);
+                let pending = executor.submit_and_read(&[], model.buffers.logits, u64::from(row) * row_bytes, row_bytes)?;
+                let logits = bytemuck::pod_collect_to_vec(&pending.wait().await?);
+                let _ = self.decoding[row as usize].job.events.unbounded_send(Ok(Event::Logits(logits)));
+            }
+        }
+        for (sequence, ring) in self.decoding[first as usize..][..count as usize].iter_mut().zip(tokens.chunks_exact(RING as usize)) {
+            for _ in 0..steps {
+                let step = sequence.received;
+                sequence.received += 1;
+                sequence.accept(ring[(step % RING) as usize]);
+            }
+        }
+        // Other submissions may have been before this one: an upper bound, so the steady state settles below the aim.
+        let elapsed = submitted.elapsed() / (self.in_flight.len() as u32 + 1);
+        if elapsed < SUBMISSION_TIME / 2 {
+            self.steps = (self.steps * 2).min(MAX_STEPS);
+        } else if elapsed > SUBMISSION_TIME {
+            self.steps = (self.steps / 2).max(1);
+        }
+        Ok(())
+    }
+
+    /// Writes the state of a decode row. Nothing of the row may be in flight.
+    fn write_row(&mut self, executor: &mut Executor, model: &Model, row: u32) {
+        let sequence = &self.decoding[row as usize];
+        let generated = sequence.generated.len() as u32;
+        // Sampling moves on by one position: before the first token the row stands on the prompt's last.
+        let (token, position) = match sequence.generated.last() {
+            Some(&token) => (token, sequence.prompt_len() + generated - 1),
+            None => (0, sequence.prompt_len() - 1),
+        };
+        let data = Row { token, position, slot: sequence.slot, flags: Row::ACTIVE };
+        executor.write(model.buffers.decode_rows, u64::from(row) * size_of::<Row>() as u64, bytemuck::bytes_of(&data));
+        let sampler = sequence.job.sampling.sampler(generated);
+        executor.write(self.samplers, u64::from(row) * size_of::<Sampler>() as u64, bytemuck::bytes_of(&sampler));
+    }
+
+    fn program(&mut self, executor: &mut Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
+        if let Some(program) = self.programs.get(&key) {
+            return Rc::clone(program);
+        }
+        let (label, recording) = match key {
+            ProgramKey::Pass(pass) => ("pass", model.record(&pass)),
+            ProgramKey::Sample { first_row, rows } => {
+                let mut recording = crate::recording::Recording::new();
+                let sample = Sample { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
+                let b = &model.buffers;
+                recording.dispatch(sample, &[b.logits, self.counts, self.samplers, b.decode_rows, self.sampled]);
+                ("sample", recording)
+            }
+        };
+        let program = Rc::new(executor.compile(label, recording));
+        // Prompts end in parts of any length: only the programs that come again are kept.
+        let kept = match key {
+            ProgramKey::Pass(pass) => pass.attend != Attend::Prefill || pass.rows == model.options.prefill_rows && pass.logits_to.is_none(),
+            ProgramKey::Sample { .. } => true,
+        };
+        if kept {
+            self.programs.insert(key, Rc::clone(&program));
+        }
+        program
+    }
+}

@@ -1,0 +1,214 @@
+//! One request on its way through the scheduler.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedSender;
+use web_time::Instant;
+
+use crate::error::EngineError;
+use crate::kernels::Sampler;
+
+/// How the next token is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingOptions {
+    /// 0: the most likely token always.
+    pub temperature: f32,
+    /// Keep this many most likely tokens; 0: all.
+    pub top_k: u32,
+    /// Keep the most likely tokens that together have this probability (Holtzman et al. 2020); 1: all.
+    pub top_p: f32,
+    /// Keep tokens at least this likely relative to the most likely; 0: all.
+    pub min_p: f32,
+    /// Divide the logits of tokens seen anywhere by this (Keskar et al. 2019); 1: off.
+    pub repetition_penalty: f32,
+    /// Subtract from the logits of tokens in the answer.
+    pub presence_penalty: f32,
+    /// Subtract for each time the token is in the answer.
+    pub frequency_penalty: f32,
+    /// Same seed, same prompt, same options: same answer.
+    pub seed: u32,
+}
+
+impl Default for SamplingOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingOptions {
+    /// Whether token counts matter.
+    pub(super) fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    pub(super) fn sampler(&self, step: u32) -> Sampler {
+        Sampler {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            seed: self.seed,
+            step,
+            ..Default::default()
+        }
+    }
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model said so.
+    Stop,
+    /// The limit on tokens, or the context's end.
+    Length,
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Waiting for a place.
+    pub queued: Duration,
+    /// From the place to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer, the stop token not counted.
+    pub completion_tokens: u32,
+}
+
+/// What the scheduler tells the owner of a request.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The logits that the next token was chosen from, when the job asked for them.
+    Logits(Vec<f32>),
+    /// The next token of the answer.
+    Token(u32),
+    /// The end; nothing follows.
+    End(FinishReason, Timings),
+}
+
+/// A request: a prompt and where its tokens go. Dropping the receiver cancels it.
+#[derive(Debug)]
+pub struct Job {
+    /// Token ids; not empty, shorter than the context.
+    pub prompt: Vec<u32>,
+    /// At most this many new tokens.
+    pub max_tokens: u32,
+    /// Tokens that end the answer.
+    pub stop_tokens: Rc<[u32]>,
+    /// Sampling.
+    pub sampling: SamplingOptions,
+    /// Send the logits of this many first tokens. The whole batch waits for them: for checks, not for serving.
+    pub logits: u32,
+    /// Where events go.
+    pub events: UnboundedSender<Result<Event, Rc<EngineError>>>,
+}
+
+/// A job with a place in the batch.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub(super) job: Job,
+    /// Row of the page table and of the token counts.
+    pub(super) slot: u32,
+    pub(super) pages: Vec<u32>,
+    /// Prompt tokens whose keys and values are in the cache.
+    pub(super) prefilled: u32,
+    /// Tokens asked of the device so far.
+    pub(super) issued: u32,
+    /// Tokens that came back, those after the end included.
+    pub(super) received: u32,
+    /// The answer.
+    pub(super) generated: Vec<u32>,
+    /// Set when the answer is over; the place is freed at the next change of the batch.
+    pub(super) finished: bool,
+    submitted: Instant,
+    admitted: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Sequence {
+    pub(super) fn new(job: Job, slot: u32, pages: Vec<u32>, submitted: Instant) -> Self {
+        Self {
+            job,
+            slot,
+            pages,
+            prefilled: 0,
+            issued: 0,
+            received: 0,
+            generated: Vec::new(),
+            finished: false,
+            submitted,
+            admitted: Instant::now(),
+            first_token: None,
+        }
+    }
+
+    pub(super) fn prompt_len(&self) -> u32 {
+        self.job.prompt.len() as u32
+    }
+
+    pub(super) fn prefilling(&self) -> bool {
+        self.prefilled < self.prompt_len()
+    }
+
+    /// Tokens that may still be asked for.
+    pub(super) fn remaining(&self) -> u32 {
+        self.job.max_tokens - self.issued
+    }
+
+    pub(super) fn cancelled(&self) -> bool {
+        self.job.events.is_closed()
+    }
+
+    /// Whether the next token's logits are asked for.
+    pub(super) fn wants_logits(&self) -> bool {
+        !self.finished && (self.generated.len() as u32) < self.job.logits
+    }
+
+    /// Takes a token from the device.
+    pub(super) fn accept(&mut self, token: u32) {
+        if self.finished {
+            return;
+        }
+        self.first_token.get_or_insert_with(Instant::now);
+        if self.job.stop_tokens.contains(&token) {
+            self.finish(FinishReason::Stop);
+            return;
+        }
+        self.generated.push(token);
+        // A closed channel is a cancelled request: the scheduler looks for those itself.
+        let _ = self.job.events.unbounded_send(Ok(Event::Token(token)));
+        if self.generated.len() as u32 == self.job.max_tokens {
+            self.finish(FinishReason::Length);
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        self.finished = true;
+        let now = Instant::now();
+        let first_token = self.first_token.unwrap_or(now);
+        let timings = Timings {
+            queued: self.admitted - self.submitted,
+            prefill: first_token - self.admitted,
+            decode: now - first_token,
+            prompt_tokens: self.prompt_len(),
+            completion_tokens: self.generated.len() as u32,
+        };
+        let _ = self.job.events.unbounded_send(Ok(Event::End(reason, timings)));
+    }
+}

@@ -1,0 +1,70 @@
+//! Frames of the wire protocol, between JavaScript values and Rust.
+
+use doppler_engine::error::EngineError;
+use js_sys::Function;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use serde_wasm_bindgen::Serializer;
+use wasm_bindgen::JsValue;
+
+/// `{id, method, params}`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) id: String,
+    pub(crate) method: String,
+    #[serde(default)]
+    pub(crate) params: Value,
+}
+
+impl Request {
+    pub(crate) fn from_js(frame: JsValue) -> Result<Self, serde_wasm_bindgen::Error> {
+        serde_wasm_bindgen::from_value(frame)
+    }
+}
+
+/// Where answers go.
+#[derive(Debug)]
+pub(crate) struct Outbox(Function);
+
+impl Outbox {
+    pub(crate) fn new(post: Function) -> Self {
+        Self(post)
+    }
+
+    pub(crate) fn chunk(&self, id: &str, chunk: &Value) {
+        self.post(&json!({ "id": id, "chunk": chunk }));
+    }
+
+    pub(crate) fn done(&self, id: &str, done: &Value) {
+        self.post(&json!({ "id": id, "done": done }));
+    }
+
+    pub(crate) fn error(&self, id: &str, error: &EngineError) {
+        self.post(&json!({ "id": id, "error": error_value(error) }));
+    }
+
+    pub(crate) fn event(&self, event: &str, detail: &Value) {
+        self.post(&json!({ "event": event, "detail": detail }));
+    }
+
+    fn post(&self, frame: &Value) {
+        let sent = frame
+            .serialize(&Serializer::json_compatible())
+            .map_err(JsValue::from)
+            .and_then(|frame| self.0.call1(&JsValue::NULL, &frame));
+        if let Err(error) = sent {
+            log::error!("a frame was lost: {error:?}");
+        }
+    }
+}
+
+/// `{name, message, code, data?}`.
+pub(crate) fn error_value(error: &EngineError) -> Value {
+    let mut value = json!({ "name": error.dom_name(), "message": error.to_string(), "code": error.code() });
+    match error {
+        EngineError::ContextExceeded { requested, quota } => value["data"] = json!({ "requested": requested, "quota": quota }),
+        EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => value["data"] = json!({ "param": field }),
+        _ => {}
+    }
+    value
+}

@@ -1,0 +1,19 @@
+// The engine's worker: starts the wasm module and passes frames between it and the offscreen document.
+
+import init, { Host } from "../pkg/worker/doppler_worker.js";
+
+/** @param {unknown} reason */
+function fatal(reason) {
+  const message = reason instanceof Error ? reason.message : String(reason);
+  postMessage({ event: "fatal", detail: { message } });
+}
+
+// A panic in the module traps: it cannot go on, and the offscreen document starts another worker.
+addEventListener("unhandledrejection", (event) => fatal(event.reason));
+
+const host = init().then(() => new Host(postMessage.bind(globalThis), new URL("../models", import.meta.url).href));
+host.catch(fatal);
+
+addEventListener("message", async ({ data }) => {
+  (await host).handle(data);
+});
