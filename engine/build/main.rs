@@ -33,7 +33,7 @@ struct Variant {
 }
 
 fn main() -> ExitCode {
-    let shaders = Path::new(&env("CARGO_MANIFEST_DIR")).join("../shaders");
+    let shaders = Path::new(&env("CARGO_MANIFEST_DIR")).with_file_name("shaders");
     let out = PathBuf::from(env("OUT_DIR"));
     match build(&shaders, &out) {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,20 +54,37 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
     let browser = env("CARGO_CFG_TARGET_ARCH") == "wasm32";
     let compiler = Compiler::new(shaders, table.features(), browser);
     let mut sources = BTreeSet::new();
-    let result: Result<Vec<Kernel>, String> = table.iter().map(|(name, axes)| kernel(&compiler, name, axes, &mut sources)).collect();
+    let mut kernels = Vec::new();
+    let mut errors = Vec::new();
+    for (name, axes) in table.iter() {
+        match kernel(&compiler, name, axes, &mut sources) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) => errors.push(error),
+        }
+    }
     for source in sources {
         println!("cargo::rerun-if-changed={}", source.display());
     }
-    let kernels = result?;
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
+    }
 
     let size = generate::write(&kernels, out).map_err(|e| format!("{}: {e}", out.display()))?;
     if size > SIZE_LIMIT {
-        println!("cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller");
+        println!(
+            "cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller"
+        );
     }
     Ok(())
 }
 
-fn kernel(compiler: &Compiler, name: &str, axes: &variants::Axes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel, String> {
+/// Compiles all variants of a kernel; stops at the first that fails.
+fn kernel(
+    compiler: &Compiler,
+    name: &str,
+    axes: &variants::Axes,
+    sources: &mut BTreeSet<PathBuf>,
+) -> Result<Kernel, String> {
     // Before compiling, so that a kernel which fails is built again when it is corrected.
     sources.insert(compiler.path(name));
     let mut interface = KernelInterface::default();
@@ -77,9 +94,17 @@ fn kernel(compiler: &Compiler, name: &str, axes: &variants::Axes, sources: &mut 
         let fail = |message: String| format!("shaders/{name}.wesl [{variant}]: {message}");
         let (wgsl, reflection) = compiler.compile(name, &features, sources).map_err(fail)?;
         interface.merge(&reflection).map_err(fail)?;
-        variants.push(Variant { name: variant, wgsl, reflection });
+        variants.push(Variant {
+            name: variant,
+            wgsl,
+            reflection,
+        });
     }
-    Ok(Kernel { name: name.to_owned(), interface, variants })
+    Ok(Kernel {
+        name: name.to_owned(),
+        interface,
+        variants,
+    })
 }
 
 fn env(name: &str) -> String {
