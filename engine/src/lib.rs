@@ -1,1 +1,3 @@
 //! The DOPPLER engine.
+
+pub mod shaders;

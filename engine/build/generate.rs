@@ -1,0 +1,115 @@
+//! The Rust that `engine/src/shaders.rs` includes, and the WGSL files beside it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
+
+use crate::reflect::{Kind, Params};
+use crate::{Kernel, Variant};
+
+/// Writes `shaders.rs` and `wgsl/*.wgsl`. Returns the bytes of distinct WGSL.
+pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
+    let folder = out.join("wgsl");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+
+    let mut rust = "static SHADERS: &[Shader] = &[\n".to_owned();
+    let mut size = 0;
+    for kernel in kernels {
+        // Variants that come to the same text share it.
+        let mut files: HashMap<&str, String> = HashMap::new();
+        for variant in &kernel.variants {
+            let file = match files.get(variant.wgsl.as_str()) {
+                Some(file) => file.clone(),
+                None => {
+                    let file = format!(
+                        "{}.wgsl",
+                        [kernel.name.as_str(), &variant.name]
+                            .join("-")
+                            .trim_end_matches('-')
+                    );
+                    fs::write(folder.join(&file), &variant.wgsl)?;
+                    size += variant.wgsl.len();
+                    files.insert(&variant.wgsl, file.clone());
+                    file
+                }
+            };
+            shader(&mut rust, kernel, variant, &file);
+        }
+    }
+    rust += "];\n\n/// The uniform of each kernel.\npub mod params {\n    use bytemuck::{Pod, Zeroable};\n";
+    for kernel in kernels {
+        if let Some(params) = &kernel.interface.params {
+            structure(&mut rust, &kernel.name, params);
+        }
+    }
+    rust += "}\n";
+    fs::write(out.join("shaders.rs"), rust)?;
+    Ok(size)
+}
+
+fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
+    let reflection = &variant.reflection;
+    let bindings: Vec<_> = reflection
+        .bindings
+        .iter()
+        .map(|b| {
+            let kind = match b.kind {
+                Kind::Uniform { size } => format!("Uniform {{ size: {size} }}"),
+                Kind::Read => "Read".to_owned(),
+                Kind::ReadWrite => "ReadWrite".to_owned(),
+            };
+            format!(
+                "Binding {{ name: {:?}, index: {}, kind: BindingKind::{kind} }}",
+                b.name, b.index
+            )
+        })
+        .collect();
+    let _ = writeln!(
+        rust,
+        "    Shader {{ kernel: {:?}, variant: {:?}, wgsl: include_str!(concat!(env!(\"OUT_DIR\"), \"/wgsl/{file}\")), entry: \"main\", \
+         bindings: &[{}], overrides: &{:?}, needs_f16: {}, needs_subgroups: {} }},",
+        kernel.name,
+        variant.name,
+        bindings.join(", "),
+        reflection.overrides,
+        reflection.needs_f16,
+        reflection.needs_subgroups,
+    );
+}
+
+fn structure(rust: &mut String, kernel: &str, params: &Params) {
+    let name: String = kernel
+        .split('_')
+        .map(|part| part[..1].to_uppercase() + &part[1..])
+        .collect();
+    let _ = writeln!(
+        rust,
+        "    /// `struct Params` of `shaders/{kernel}.wesl`; generated from it.\n    #[repr(C)]\n    \
+         #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]\n    pub struct {name}Params {{"
+    );
+    let mut end = 0;
+    let pad = |rust: &mut String, end: u32, to: u32| {
+        if to > end {
+            let _ = writeln!(
+                rust,
+                "        /// Zero.\n        pub padding_{end}: [u32; {}],",
+                (to - end) / 4
+            );
+        }
+    };
+    for field in &params.fields {
+        pad(rust, end, field.offset);
+        let _ = writeln!(
+            rust,
+            "        /// `{0}` of the shader.\n        pub {0}: {1},",
+            field.name, field.ty
+        );
+        end = field.offset + field.size;
+    }
+    pad(rust, end, params.size);
+    rust.push_str("    }\n");
+}

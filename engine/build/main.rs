@@ -1,0 +1,112 @@
+//! Compiles every shader variant at build time: WESL to WGSL, checked by naga, reflected into Rust.
+//!
+//! `shaders/variants.toml` says which variants there are. Any error stops the build and names file, variant and place.
+
+mod compile;
+mod generate;
+mod reflect;
+mod variants;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use compile::Compiler;
+use reflect::{KernelInterface, Reflection};
+use variants::Table;
+
+/// Past this many bytes of distinct WGSL the build warns: it all ends up in the wasm file.
+const SIZE_LIMIT: usize = 1 << 20;
+
+/// One kernel with all its variants compiled.
+struct Kernel {
+    name: String,
+    interface: KernelInterface,
+    variants: Vec<Variant>,
+}
+
+/// One compiled variant.
+struct Variant {
+    name: String,
+    wgsl: String,
+    reflection: Reflection,
+}
+
+fn main() -> ExitCode {
+    let shaders = Path::new(&env("CARGO_MANIFEST_DIR")).with_file_name("shaders");
+    let out = PathBuf::from(env("OUT_DIR"));
+    match build(&shaders, &out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(shaders: &Path, out: &Path) -> Result<(), String> {
+    let path = shaders.join("variants.toml");
+    println!("cargo::rerun-if-changed={}", path.display());
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let table: Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+
+    // Chromium wants `enable subgroups;`, naga 30 has subgroups without it and refuses the line.
+    let browser = env("CARGO_CFG_TARGET_ARCH") == "wasm32";
+    let compiler = Compiler::new(shaders, table.features(), browser);
+    let mut sources = BTreeSet::new();
+    let mut kernels = Vec::new();
+    let mut errors = Vec::new();
+    for (name, axes) in table.iter() {
+        match kernel(&compiler, name, axes, &mut sources) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) => errors.push(error),
+        }
+    }
+    for source in sources {
+        println!("cargo::rerun-if-changed={}", source.display());
+    }
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
+    }
+
+    let size = generate::write(&kernels, out).map_err(|e| format!("{}: {e}", out.display()))?;
+    if size > SIZE_LIMIT {
+        println!(
+            "cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller"
+        );
+    }
+    Ok(())
+}
+
+/// Compiles all variants of a kernel; stops at the first that fails.
+fn kernel(
+    compiler: &Compiler,
+    name: &str,
+    axes: &variants::Axes,
+    sources: &mut BTreeSet<PathBuf>,
+) -> Result<Kernel, String> {
+    // Before compiling, so that a kernel which fails is built again when it is corrected.
+    sources.insert(compiler.path(name));
+    let mut interface = KernelInterface::default();
+    let mut variants = Vec::new();
+    for features in axes.expand(name)? {
+        let variant = features.join("+");
+        let fail = |message: String| format!("shaders/{name}.wesl [{variant}]: {message}");
+        let (wgsl, reflection) = compiler.compile(name, &features, sources).map_err(fail)?;
+        interface.merge(&reflection).map_err(fail)?;
+        variants.push(Variant {
+            name: variant,
+            wgsl,
+            reflection,
+        });
+    }
+    Ok(Kernel {
+        name: name.to_owned(),
+        interface,
+        variants,
+    })
+}
+
+fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}
