@@ -1,1 +1,4 @@
 //! The DOPPLER engine.
+
+pub mod formats;
+pub mod text;
