@@ -1,18 +1,20 @@
 //! A model being served: the loop that runs it and the handles that ask it.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use serde_json::{Map, Value};
 
 use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
-use crate::formats::{Checkpoint, FormatError, Gguf};
+use crate::formats::{Checkpoint, DType, FormatError, Gguf, TensorInfo};
 use crate::model::{Model, ModelOptions};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Timings};
 use crate::source::Source;
-use crate::text::{ChatTemplate, Detokenizer, StopStrings, Tokenizer};
+use crate::text::{ChatTemplate, Detokenizer, StopStrings, Tokenizer, encode_chat};
 
 /// What a person wants to know about a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -54,7 +56,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     info: ModelInfo,
-    tokenizer: Rc<Tokenizer>,
+    tokenizer: Tokenizer,
     template: ChatTemplate,
     stop_tokens: Rc<[u32]>,
     sampling: SamplingOptions,
@@ -74,6 +76,15 @@ pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
             other => return Ok(other?),
         }
     }
+}
+
+/// The type that holds most of the weights.
+pub fn main_dtype(checkpoint: &Checkpoint) -> DType {
+    let mut elements = HashMap::new();
+    for tensor in &checkpoint.tensors {
+        *elements.entry(tensor.dtype).or_insert(0) += tensor.elements();
+    }
+    elements.into_iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
 impl Engine {
@@ -119,16 +130,16 @@ impl Engine {
             id: id.to_owned(),
             name: h.name.clone(),
             architecture: h.architecture.clone(),
-            quantization: checkpoint.main_dtype().to_string(),
-            parameters: checkpoint.tensors.iter().map(|t| t.shape.iter().product::<u64>()).sum(),
+            quantization: main_dtype(&checkpoint).to_string(),
+            parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
             file_bytes: source.bytes(),
             context: model.options.context,
             device_bytes: executor.allocated_bytes() - before,
         };
         let shared = Shared {
             info,
-            stop_tokens: tokenizer.stop_tokens().into(),
-            tokenizer: Rc::new(tokenizer),
+            stop_tokens: tokenizer.stop_tokens().collect(),
+            tokenizer,
             template,
             sampling: crate::api::default_sampling(&checkpoint.metadata)?,
         };
@@ -197,8 +208,9 @@ impl Client {
     ///
     /// # Errors
     /// When the template refuses the messages.
-    pub fn encode_chat(&self, request: &ChatRequest) -> Result<Vec<u32>> {
-        Ok(self.shared.template.encode_chat(&self.shared.tokenizer, &request.messages, request.tools.as_ref(), true)?)
+    pub fn encode_chat(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>> {
+        let Shared { tokenizer, template, .. } = &*self.shared;
+        Ok(encode_chat(tokenizer, template, messages, tools, true, &Map::new())?)
     }
 
     /// Asks for the next turn of a conversation.
@@ -206,7 +218,7 @@ impl Client {
     /// # Errors
     /// When the template refuses the messages or the prompt does not fit.
     pub fn chat(&self, request: &ChatRequest) -> Result<Completion> {
-        let prompt = self.encode_chat(request)?;
+        let prompt = self.encode_chat(&request.messages, request.tools.as_ref())?;
         self.complete(prompt, request.max_tokens, request.sampling(&self.shared.sampling), &request.stop)
     }
 
@@ -236,8 +248,8 @@ impl Client {
         self.jobs.unbounded_send(job).map_err(|_| EngineError::DeviceLost { reason: "the engine has stopped".to_owned() })?;
         Ok(Completion {
             events: receiver,
-            detokenizer: Detokenizer::new(Rc::clone(&self.shared.tokenizer)),
-            stop: StopStrings::new(stop),
+            detokenizer: self.shared.tokenizer.detokenizer(),
+            stop: StopStrings::new(stop.iter().cloned()),
             end: None,
             tokens: 0,
             prompt_tokens: requested,
@@ -340,7 +352,7 @@ impl Completion {
                 Ok(Event::End(reason, timings)) => {
                     let (mut text, stopped) = self.stop.push(&self.detokenizer.finish());
                     if !stopped {
-                        text.push_str(&self.stop.finish());
+                        text.push_str(&self.stop.flush());
                     }
                     return Some(Ok(self.last(text, Piece::End(reason, timings))));
                 }

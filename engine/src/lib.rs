@@ -1,3 +1,21 @@
-//! The DOPPLER engine.
+//! DOPPLER's engine: a GGUF file in, tokens out, on any WebGPU device, natively and in the browser.
+//!
+//! A request goes [`api`] → [`engine`] → [`serve`] (batching) → [`model`] (forward pass) → [`kernels`] →
+//! [`executor`] ([`gpu`], or [`cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
+//! The engine knows nothing of extensions, tabs or pages.
 
+pub mod api;
+pub mod cpu;
+pub mod engine;
+pub mod error;
+pub mod executor;
+pub mod formats;
+pub mod gpu;
+pub mod kernels;
+pub mod model;
+pub mod recording;
+pub mod serve;
 pub mod shaders;
+pub mod source;
+pub mod text;
+pub mod verify;

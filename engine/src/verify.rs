@@ -3,9 +3,8 @@
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::api::ChatRequest;
 use crate::engine::Client;
 use crate::error::EngineError;
 
@@ -67,9 +66,8 @@ pub struct Comparison {
 /// When the template fails or the engine stops.
 pub async fn compare(client: &Client, reference: &Reference) -> Result<Comparison, Rc<EngineError>> {
     let tools = reference.tools.as_ref().filter(|t| !t.is_null());
-    let text = client.template().render(&reference.messages, tools, true).map_err(|e| Rc::new(e.into()))?;
-    let request = ChatRequest { messages: reference.messages.clone(), tools: tools.cloned(), ..ChatRequest::default() };
-    let prompt = client.encode_chat(&request).map_err(Rc::new)?;
+    let text = client.template().render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
+    let prompt = client.encode_chat(&reference.messages, tools).map_err(Rc::new)?;
     let prompt_equal = prompt == reference.prompt_ids;
 
     let stops = reference.stop == "eos";

@@ -205,3 +205,43 @@ pub(crate) fn entries(path: &Path, start: &str, end: &str) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::{capture, entries};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn output_is_captured_whole() {
+        let done = capture(
+            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
+            Duration::from_secs(20),
+        )
+        .expect("sh starts");
+        assert!(!done.success && !done.timed_out);
+        assert!(done.text.contains("out\n") && done.text.contains("err\n"));
+    }
+
+    #[test]
+    fn a_command_over_its_limit_is_ended_with_its_children() {
+        let start = Instant::now();
+        let done = capture(
+            Command::new("sh").args(["-c", "echo begun; sleep 60 & sleep 60"]),
+            Duration::from_millis(500),
+        )
+        .expect("sh starts");
+        assert!(done.timed_out && !done.success);
+        assert_eq!(done.text, "begun\n");
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn entries_are_chosen_by_start_and_end() {
+        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let found = entries(sources.as_ref(), "pro", ".rs");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].ends_with("process.rs"));
+        assert!(entries("/no/such/folder".as_ref(), "", "").is_empty());
+    }
+}

@@ -156,13 +156,13 @@ impl Module {
     }
 }
 
-/// What the output of [`Module::finish`] depends on, as a line of text: input, profile and the versions of the tools.
+/// What the output of [`Module::finish`] depends on, as a line of text: input, profile, the tools' versions and options.
 fn stamp(root: &Path, compiled: &Path, profile: Profile) -> Result<String> {
     let bytes =
         fs::read(compiled).with_context(|| format!("cargo left no {}", compiled.display()))?;
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
-    WASM_OPT.hash(&mut hasher);
+    include_str!("wasm.rs").hash(&mut hasher);
     fs::read(root.join("tests/package-lock.json"))?.hash(&mut hasher);
     fs::read(root.join("Cargo.lock"))?.hash(&mut hasher);
     Ok(format!(

@@ -17,7 +17,7 @@ mod cli {
 
     use clap::{Args, Parser, Subcommand};
     use doppler_engine::api::ChatRequest;
-    use doppler_engine::engine::{Client, Engine, Piece, read_checkpoint};
+    use doppler_engine::engine::{Client, Engine, Piece, main_dtype, read_checkpoint};
     use doppler_engine::executor::Executor;
     use doppler_engine::gpu::{Gpu, GpuOptions};
     use doppler_engine::kernels::KvFormat;
@@ -241,7 +241,7 @@ mod cli {
         for (key, value) in checkpoint.metadata.iter() {
             println!("{key} = {value}");
         }
-        println!("{} tensors, mostly {}", checkpoint.tensors.len(), checkpoint.main_dtype());
+        println!("{} tensors, mostly {}", checkpoint.tensors.len(), main_dtype(&checkpoint));
         if tensors {
             for t in &checkpoint.tensors {
                 println!("{:40} {:6} {:?}", t.name, t.dtype.to_string(), t.shape);

@@ -102,10 +102,12 @@ impl Hyperparameters {
             linear_factor: linear_factor(meta, &architecture)?,
         };
         let vocab = checkpoint
-            .tensor("token_embd.weight")
-            .and_then(|t| t.shape.get(1).copied())
+            .tensor("token_embd.weight")?
+            .shape
+            .get(1)
+            .copied()
             .and_then(|v| u32::try_from(v).ok())
-            .ok_or_else(|| EngineError::Tensor { name: "token_embd.weight".to_owned(), problem: "is missing".to_owned() })?;
+            .ok_or_else(|| EngineError::Tensor { name: "token_embd.weight".to_owned(), problem: "is not a matrix".to_owned() })?;
         Ok(Self {
             name: meta.str_opt("general.name")?.unwrap_or(&architecture).to_owned(),
             layers: bounded(meta, &key("block_count"), MAX_LAYERS)?,

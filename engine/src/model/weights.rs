@@ -57,7 +57,7 @@ impl<'a> Loader<'a> {
         source: &'a dyn Source,
         progress: &'a mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let widest = checkpoint.tensors.iter().filter_map(|t| t.shape.first().map(|cols| t.dtype.row_bytes(*cols))).max().unwrap_or(0);
+        let widest = checkpoint.tensors.iter().filter_map(|t| t.shape.first().map(|cols| cols / t.dtype.block_size() * t.dtype.block_bytes())).max().unwrap_or(0);
         let staging = executor.create_buffer("staging", PIECE_BYTES.max(widest))?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
         Ok(Self { executor, checkpoint, source, progress, staging, used: HashSet::new(), loaded: 0, in_flight: 0, total })
@@ -82,14 +82,11 @@ impl<'a> Loader<'a> {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.checkpoint.tensor(name).is_some()
+        self.checkpoint.find(name).is_some()
     }
 
     fn tensor(&mut self, name: &str) -> Result<&'a TensorInfo> {
-        let tensor = self
-            .checkpoint
-            .tensor(name)
-            .ok_or_else(|| EngineError::Tensor { name: name.to_owned(), problem: "is missing".to_owned() })?;
+        let tensor = self.checkpoint.tensor(name)?;
         self.used.insert(&tensor.name);
         Ok(tensor)
     }

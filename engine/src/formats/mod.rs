@@ -1,0 +1,213 @@
+//! Checkpoint files: bytes to a description of what is in them, never the weights themselves.
+//!
+//! Every parser here treats its input as hostile: checked arithmetic, caps on counts and lengths, no panic, and memory
+//! bounded by the size of the input.
+
+pub mod dequantize;
+pub mod dtype;
+pub mod gguf;
+pub mod gguf_write;
+pub mod metadata;
+
+use std::collections::HashMap;
+
+pub use dequantize::dequantize;
+pub use dtype::DType;
+pub use gguf::Gguf;
+pub use metadata::{Array, Metadata, Value};
+
+/// Why a checkpoint could not be read. Every variant names the thing at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The header is longer than the bytes given; not a fault of the file.
+    #[error("the header needs more bytes: read at least the first {at_least} and parse again")]
+    NeedMore {
+        /// A prefix of this many bytes is worth trying next; it grows at least twofold, so that repeated tries cost
+        /// linear time, and never exceeds the length of the file where that is known.
+        at_least: u64,
+    },
+    /// The file ends before its contents do.
+    #[error("the file is incomplete: {missing} of {needed} bytes are missing; download it again")]
+    Truncated {
+        /// Bytes the file should have at the least.
+        needed: u64,
+        /// How many of them are not there.
+        missing: u64,
+    },
+    /// The first four bytes are not `GGUF`.
+    #[error("this is not a GGUF file: it begins with {magic:02x?}; choose a file ending in .gguf")]
+    NotGguf {
+        /// The first four bytes.
+        magic: [u8; 4],
+    },
+    /// A GGUF file written for a big-endian machine.
+    #[error("this GGUF file is big-endian; convert it to little-endian")]
+    BigEndian,
+    /// A GGUF version other than 2 and 3.
+    #[error(
+        "GGUF version {version} is not supported (2 and 3 are); convert the model again with current tools"
+    )]
+    Version {
+        /// The version in the file.
+        version: u32,
+    },
+    /// A count or length beyond any sane file.
+    #[error("the file is corrupt: {what} is {count}, more than the limit of {limit}")]
+    TooLarge {
+        /// Which count.
+        what: &'static str,
+        /// Its value in the file.
+        count: u64,
+        /// The largest value accepted.
+        limit: u64,
+    },
+    /// A value type id GGUF does not define.
+    #[error("the file is corrupt: key {key:?} has the unknown value type {id}")]
+    ValueType {
+        /// The metadata key.
+        key: String,
+        /// The type id.
+        id: u32,
+    },
+    /// Text that is not UTF-8, or a boolean that is neither 0 nor 1.
+    #[error("the file is corrupt: {what} near byte {offset} is not valid")]
+    Invalid {
+        /// What was being read.
+        what: &'static str,
+        /// Where it starts in the file.
+        offset: u64,
+    },
+    /// A metadata key or tensor name that occurs twice or is empty.
+    #[error("the file is corrupt: the {what} {name:?} is empty or occurs twice")]
+    BadName {
+        /// `metadata key` or `tensor name`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A tensor whose shape, offset or size cannot be.
+    #[error("the file is corrupt: tensor {name:?}: {problem}")]
+    Tensor {
+        /// The tensor's name.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// `general.alignment` is not a power of two.
+    #[error("the file is corrupt: its alignment {alignment} is not a power of two of at least 8")]
+    Alignment {
+        /// The alignment in bytes.
+        alignment: u64,
+    },
+    /// A metadata key that is needed is not there.
+    #[error("the model file lacks the metadata key {key:?}; it was converted incompletely")]
+    MissingKey {
+        /// The metadata key.
+        key: String,
+    },
+    /// A metadata value of another type than the key calls for.
+    #[error("metadata key {key:?} is {found}, expected {expected}")]
+    WrongType {
+        /// The metadata key.
+        key: String,
+        /// The type wanted.
+        expected: &'static str,
+        /// The type in the file.
+        found: &'static str,
+    },
+    /// A tensor that is needed is not there.
+    #[error(
+        "the model file lacks the tensor {name:?}; it is incomplete or of another architecture than it says"
+    )]
+    MissingTensor {
+        /// The tensor's name.
+        name: String,
+    },
+    /// A weight format there is no decoder for.
+    #[error(
+        "the weight format {dtype} is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K"
+    )]
+    UnsupportedDType {
+        /// The format.
+        dtype: DType,
+    },
+    /// Bytes that are no whole number of blocks.
+    #[error("{bytes} bytes are no whole number of {dtype} blocks")]
+    PartialBlock {
+        /// The weight format.
+        dtype: DType,
+        /// How many bytes were given.
+        bytes: u64,
+    },
+}
+
+/// One tensor of a checkpoint: where its bytes lie and how to read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name, as `blk.0.attn_q.weight`.
+    pub name: String,
+    /// The weight format.
+    pub dtype: DType,
+    /// The dimensions in GGUF order: `shape[0]` is the row length, the dimension that lies contiguous in memory.
+    pub shape: Vec<u64>,
+    /// Where the data starts, in bytes from the start of the file.
+    pub offset: u64,
+    /// Length of the data in bytes; 0 for a dtype of unknown layout.
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// Number of values.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product() // cannot overflow: checked when the checkpoint was built
+    }
+}
+
+/// What a checkpoint file holds.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The key-value pairs, in file order.
+    pub metadata: Metadata,
+    /// The tensors, in file order.
+    pub tensors: Vec<TensorInfo>,
+    index: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// A checkpoint of these parts.
+    ///
+    /// # Errors
+    /// [`FormatError::BadName`] when a tensor name is empty or occurs twice.
+    pub fn new(metadata: Metadata, tensors: Vec<TensorInfo>) -> Result<Self, FormatError> {
+        let mut index = HashMap::with_capacity(tensors.len());
+        for (i, tensor) in tensors.iter().enumerate() {
+            if tensor.name.is_empty() || index.insert(tensor.name.clone(), i).is_some() {
+                return Err(FormatError::BadName {
+                    what: "tensor name",
+                    name: tensor.name.clone(),
+                });
+            }
+        }
+        Ok(Self {
+            metadata,
+            tensors,
+            index,
+        })
+    }
+
+    /// The tensor of this name, if there is one.
+    pub fn find(&self, name: &str) -> Option<&TensorInfo> {
+        self.index.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// [`FormatError::MissingTensor`].
+    pub fn tensor(&self, name: &str) -> Result<&TensorInfo, FormatError> {
+        self.find(name).ok_or_else(|| FormatError::MissingTensor {
+            name: name.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Text in and out: tokenizer, chat template, streaming detokenizer, stop strings.
+
+pub mod chat;
+pub mod detokenizer;
+mod pretokenizer;
+mod python;
+pub mod stop;
+pub mod template;
+pub mod tokenizer;
+mod vocabulary;
+
+pub use chat::encode_chat;
+pub use detokenizer::Detokenizer;
+pub use stop::StopStrings;
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
+
+use crate::formats::FormatError;
+
+/// Why text could not be turned into tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The model file lacks a key or has it in the wrong type.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A tokenizer model there is no implementation of.
+    #[error(
+        "the tokenizer {model:?} is not supported (supported: {supported}); choose another model"
+    )]
+    UnsupportedTokenizer {
+        /// `tokenizer.ggml.model` of the file.
+        model: String,
+        /// The supported values.
+        supported: &'static str,
+    },
+    /// A pre-tokenizer whose rules are not known.
+    #[error(
+        "the pre-tokenizer {pre:?} is not supported (supported: {supported}); choose another model"
+    )]
+    UnsupportedPreTokenizer {
+        /// `tokenizer.ggml.pre` of the file.
+        pre: String,
+        /// The supported values.
+        supported: String,
+    },
+    /// A vocabulary that contradicts itself.
+    #[error("the model file's vocabulary is corrupt: {problem}; download it again")]
+    Vocabulary {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The tokenizer refused a text.
+    #[error("the text cannot be tokenized: {message}")]
+    Encode {
+        /// The tokenizer's message.
+        message: String,
+    },
+    /// The model file has no chat template.
+    #[error(
+        "the model has no chat template: it is not a chat model; choose one whose name ends in Instruct or Chat"
+    )]
+    NoChatTemplate,
+    /// The chat template does not parse.
+    #[error("the model's chat template cannot be used: {message}")]
+    Template {
+        /// What is wrong and where.
+        message: String,
+    },
+    /// The chat template refused the messages, or failed on them.
+    #[error("the model's chat template rejects these messages: {message}")]
+    Render {
+        /// The template's own words where it raised the error.
+        message: String,
+    },
+    /// The messages contain every one of the 32 noncharacters U+FDD0 to U+FDEF, one of which is needed as a mark.
+    #[error("the messages contain all of the noncharacters U+FDD0 to U+FDEF; remove one of them")]
+    Noncharacters,
+}
