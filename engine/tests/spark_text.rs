@@ -168,3 +168,59 @@ fn messages_cannot_inject_control_tokens() {
         assert!(tokenizer.decode(&ids).contains("<|im_end|>"), "{messages}");
     }
 }
+
+#[test]
+fn awkward_strings_equal_the_python_package() {
+    let (tokenizer, _) = spark();
+    let cases = json_file("tests/fixtures/text/spark_strings.json");
+    for case in cases.as_array().unwrap() {
+        let text = case[0].as_str().unwrap();
+        assert_eq!(
+            tokenizer.encode(text, true).unwrap(),
+            ids(&case[1]),
+            "{text:?}"
+        );
+        assert_eq!(
+            tokenizer.encode(text, false).unwrap(),
+            ids(&case[2]),
+            "{text:?}"
+        );
+        assert_eq!(
+            tokenizer.decode(&ids(&case[1])),
+            case[3].as_str().unwrap(),
+            "{text:?}"
+        );
+    }
+    assert!(cases.as_array().unwrap().len() > 300);
+}
+
+/// Any order of tokens gives valid text that equals the lossy decoding of all bytes at once.
+#[test]
+fn streaming_never_breaks_a_character() {
+    let (tokenizer, _) = spark();
+    let mut state = 1_u32;
+    for _ in 0..200 {
+        let tokens: Vec<u32> = (0..30)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Half of them single bytes, which are the tokens right behind the added ones.
+                if state >> 31 == 0 {
+                    6 + (state >> 8) % 256
+                } else {
+                    (state >> 8) % 8192
+                }
+            })
+            .collect();
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .flat_map(|&id| tokenizer.token_bytes(id).to_vec())
+            .collect();
+        assert_eq!(tokenizer.decode(&tokens), String::from_utf8_lossy(&bytes));
+    }
+    let rocket = tokenizer.encode("🚀", false).unwrap();
+    let mut detokenizer = tokenizer.detokenizer();
+    let pieces: Vec<String> = rocket.iter().map(|&id| detokenizer.push(id)).collect();
+    assert_eq!(pieces.concat(), "🚀");
+    assert!(pieces[..pieces.len() - 1].iter().all(String::is_empty));
+    assert_eq!(detokenizer.finish(), "");
+}

@@ -30,7 +30,9 @@ pub fn write(metadata: &Metadata, tensors: &[TensorData<'_>]) -> Vec<u8> {
     for t in tensors {
         string(&mut out, t.name);
         out.extend((t.shape.len() as u32).to_le_bytes());
-        t.shape.iter().for_each(|d| out.extend(d.to_le_bytes()));
+        for d in t.shape {
+            out.extend(d.to_le_bytes());
+        }
         out.extend(t.dtype.ggml_id().to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
         offset = (offset + t.data.len()).next_multiple_of(alignment);
@@ -84,7 +86,9 @@ fn array(out: &mut Vec<u8>, array_: &Array) {
     macro_rules! scalars {
         ($id:literal, $values:expr) => {{
             head(out, $id, $values.len());
-            $values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+            for v in $values {
+                out.extend(v.to_le_bytes());
+            }
         }};
     }
     match array_ {
@@ -101,11 +105,15 @@ fn array(out: &mut Vec<u8>, array_: &Array) {
         }
         Array::String(v) => {
             head(out, 8, v.len());
-            v.iter().for_each(|s| string(out, s));
+            for s in v {
+                string(out, s);
+            }
         }
         Array::Array(v) => {
             head(out, 9, v.len());
-            v.iter().for_each(|a| array(out, a));
+            for a in v {
+                array(out, a);
+            }
         }
         Array::U64(v) => scalars!(10, v),
         Array::I64(v) => scalars!(11, v),

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::{ChatTemplate, TextError, Tokenizer};
 
-/// Token ids of a conversation: `messages` (a JSON array in OpenAI's shape) and `tools` rendered by the model's chat template, BOS
+/// Token ids of a conversation: `messages` (a JSON array of `{role, content, …}`) and `tools` rendered by the model's chat template, BOS
 /// once if the model wants it. `extra` are further template variables, such as `enable_thinking`. See the module on what control tokens
 /// in messages, tools and `extra` become: plain text.
 ///

@@ -109,7 +109,7 @@ impl ChatTemplate {
             })
     }
 
-    /// The prompt text of `messages` (a JSON array in OpenAI's shape) and `tools`. `extra` are further variables, such as
+    /// The prompt text of `messages` (a JSON array of `{role, content, …}`) and `tools`. `extra` are further variables, such as
     /// `enable_thinking`. Control tokens in messages are not neutralised here: see [`encode_chat`](super::encode_chat).
     ///
     /// # Errors

@@ -330,7 +330,7 @@ fn byte_level(
     Ok(model)
 }
 
-/// SentencePiece BPE: merges follow from the scores, as `transformers` derives them. Every way of cutting a token into two tokens is
+/// `SentencePiece` BPE: merges follow from the scores, as `transformers` derives them. Every way of cutting a token into two tokens is
 /// a merge, best score first.
 fn sentence_piece(
     metadata: &Metadata,

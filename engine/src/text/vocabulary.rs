@@ -19,7 +19,7 @@ pub(super) enum TokenType {
 pub(super) enum Kind {
     /// `gpt2`: byte-level byte-pair encoding.
     ByteLevel,
-    /// `llama`: SentencePiece byte-pair encoding with byte fallback.
+    /// `llama`: `SentencePiece` byte-pair encoding with byte fallback.
     SentencePiece,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Vocabulary {
     bytes: Vec<u8>,
     /// `bytes[ends[i - 1]..ends[i]]` are token `i`'s.
     ends: Vec<u32>,
-    /// SentencePiece puts a space before the first word; decoding takes it away again.
+    /// `SentencePiece` puts a space before the first word; decoding takes it away again.
     pub(super) strip_first_space: bool,
 }
 
