@@ -38,7 +38,11 @@ async function open() {
 /** @param {Page} page @param {object} script  see fixtures/scripted-worker.js */
 async function ask(page, script) {
   await page.fill("#input", JSON.stringify(script));
-  await page.press("#input", "Enter");
+  // Enter does nothing while an answer is being written.
+  await until(async () => {
+    await page.press("#input", "Enter");
+    return await page.inputValue("#input") === "";
+  }, "the question to be taken");
 }
 
 /** @param {Page} page */

@@ -3,7 +3,7 @@
 use crate::engine::{self, EnginePort};
 use crate::protocol::Call;
 use crate::state::{Effect, Msg, State};
-use crate::view::{View, dom};
+use crate::view::{View, chats, dom};
 use js_sys::{Function, Promise};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -72,7 +72,11 @@ impl App {
     fn schedule(&self) {
         let Some(draw) = self.draw.get() else { return };
         if !self.scheduled.replace(true) {
-            report(dom::window().and_then(|window| window.request_animation_frame(draw.as_ref().unchecked_ref())));
+            report(
+                dom::window().and_then(|window| {
+                    window.request_animation_frame(draw.as_ref().unchecked_ref())
+                }),
+            );
         }
     }
 
@@ -118,7 +122,9 @@ impl App {
                     self.port.replace(Some(Rc::clone(&connection.port)));
                     self.dispatch(Msg::Connected);
                     let waiting = self.queue.take();
-                    waiting.into_iter().for_each(|call| self.call(call));
+                    for call in waiting {
+                        self.call(call);
+                    }
                     // The promise has no way to reject.
                     let _ = JsFuture::from(connection.closed).await;
                     self.port.replace(None);
@@ -139,22 +145,31 @@ impl App {
     fn listen(self: &Rc<Self>) -> Result<(), JsValue> {
         let document = dom::document()?;
         self.on(&document, "click", |app, event| {
-            let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
+            let target = event
+                .target()
+                .and_then(|target| target.dyn_into::<Element>().ok());
             match target.map(|target| target.closest("[data-action]")) {
                 Some(Ok(Some(element))) => app.act(&element),
                 _ => Ok(()),
             }
         })?;
-        self.on(&document, "keydown", |app, event| app.key(event.unchecked_ref()))?;
+        self.on(&document, "keydown", |app, event| {
+            app.key(event.unchecked_ref());
+            Ok(())
+        })?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
             Ok(())
         })?;
-        self.on(&*dom::by_id::<Element>("composer")?, "submit", |app, event| {
-            event.prevent_default();
-            app.submit();
-            Ok(())
-        })?;
+        self.on(
+            &*dom::by_id::<Element>("composer")?,
+            "submit",
+            |app, event| {
+                event.prevent_default();
+                app.submit();
+                Ok(())
+            },
+        )?;
         self.on(&*dom::by_id::<Element>("scroller")?, "scroll", |app, _| {
             app.view.borrow_mut().scrolled();
             Ok(())
@@ -173,7 +188,11 @@ impl App {
         let options = AddEventListenerOptions::new();
         options.set_passive(event == "scroll");
         let function = listener.into_js_value();
-        target.add_event_listener_with_callback_and_add_event_listener_options(event, function.unchecked_ref(), &options)
+        target.add_event_listener_with_callback_and_add_event_listener_options(
+            event,
+            function.unchecked_ref(),
+            &options,
+        )
     }
 
     /// Does what the button `element` is for.
@@ -186,7 +205,9 @@ impl App {
             }
             Some("stop") => self.dispatch(Msg::Stop),
             Some("regenerate") => self.dispatch(Msg::Regenerate),
-            Some("example") => self.dispatch(Msg::Submit(element.text_content().unwrap_or_default().trim().to_owned())),
+            Some("example") => self.dispatch(Msg::Submit(
+                element.text_content().unwrap_or_default().trim().to_owned(),
+            )),
             Some("copy") => self.copy(element),
             Some("list") => self.view.borrow_mut().chats.open(&self.state.borrow())?,
             Some("close-list") => self.view.borrow().chats.close(),
@@ -194,11 +215,7 @@ impl App {
                 self.view.borrow().chats.close();
                 self.dispatch(Msg::Open(id()));
             }
-            Some("delete") => {
-                if self.view.borrow().chats.confirms(element)? {
-                    self.dispatch(Msg::Delete(id()));
-                }
-            }
+            Some("delete") if chats::is_confirmed(element)? => self.dispatch(Msg::Delete(id())),
             Some("dismiss") => self.dispatch(Msg::Dismiss),
             Some("to-end") => {
                 self.view.borrow_mut().follow();
@@ -209,10 +226,10 @@ impl App {
         Ok(())
     }
 
-    fn key(self: &Rc<Self>, event: &KeyboardEvent) -> Result<(), JsValue> {
+    fn key(self: &Rc<Self>, event: &KeyboardEvent) {
         // Enter and Escape belong to the input method while it composes.
         if event.is_composing() {
-            return Ok(());
+            return;
         }
         let in_input = event.target().as_deref() == Some(self.view.borrow().input.as_ref());
         match event.key().as_str() {
@@ -236,7 +253,6 @@ impl App {
             }
             _ => {}
         }
-        Ok(())
     }
 
     fn submit(self: &Rc<Self>) {
@@ -251,12 +267,18 @@ impl App {
 
     /// Copies what `button` stands next to, and says so on the button.
     fn copy(self: &Rc<Self>, button: &Element) {
-        let Some(text) = self.view.borrow().text_to_copy(button) else { return };
+        let Some(text) = self.view.borrow().text_to_copy(button) else {
+            return;
+        };
         let (app, button) = (Rc::clone(self), button.clone());
         spawn_local(async move {
             let Ok(window) = dom::window() else { return };
             let written = JsFuture::from(window.navigator().clipboard().write_text(&text)).await;
-            let (class, word) = if written.is_ok() { ("copied", "Copied") } else { ("refused", "Copying failed") };
+            let (class, word) = if written.is_ok() {
+                ("copied", "Copied")
+            } else {
+                ("refused", "Copying failed")
+            };
             report(app.view.borrow().announce(word));
             report(button.class_list().add_1(class));
             sleep(COPIED).await;

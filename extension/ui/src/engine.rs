@@ -17,6 +17,12 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn request(this: &EnginePort, method: &str, params: JsValue) -> Promise;
 
+    /// The detail of a `conversation` event.
+    type Detail;
+
+    #[wasm_bindgen(method, getter, js_name = type)]
+    fn kind(this: &Detail) -> Option<String>;
+
     /// A rejection: any object, most likely an error.
     type Rejection;
 
@@ -41,7 +47,10 @@ pub(crate) struct Connection {
 ///
 /// # Errors
 /// When the extension's service worker cannot create it.
-pub(crate) async fn connect(connect_engine: &Function, deliver: Rc<dyn Fn(Msg)>) -> Result<Connection, Failure> {
+pub(crate) async fn connect(
+    connect_engine: &Function,
+    deliver: Rc<dyn Fn(Msg)>,
+) -> Result<Connection, Failure> {
     let on_event = Closure::new(move |event: String, detail: JsValue| {
         if let Some(msg) = event_message(&event, detail) {
             deliver(msg);
@@ -51,16 +60,26 @@ pub(crate) async fn connect(connect_engine: &Function, deliver: Rc<dyn Fn(Msg)>)
     let set = |key: &str, value: &JsValue| drop(Reflect::set(&options, &key.into(), value));
     set("onEvent", on_event.as_ref());
     let closed = Promise::new(&mut |resolve, _| set("onClose", &resolve));
-    let pending = connect_engine.call1(&JsValue::NULL, &options).map_err(failure)?;
-    let port = JsFuture::from(Promise::resolve(&pending)).await.map_err(failure)?;
-    Ok(Connection { port: Rc::new(port.unchecked_into()), closed, _on_event: on_event })
+    let pending = connect_engine
+        .call1(&JsValue::NULL, &options)
+        .map_err(failure)?;
+    let port = JsFuture::from(Promise::resolve(&pending))
+        .await
+        .map_err(failure)?;
+    Ok(Connection {
+        port: Rc::new(port.unchecked_into()),
+        closed,
+        _on_event: on_event,
+    })
 }
 
 /// Asks, and says what came of it.
 pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
     let serializer = serde_wasm_bindgen::Serializer::json_compatible();
     let answer = match call.serialize(&serializer) {
-        Ok(params) => JsFuture::from(port.request(call.method(), params)).await.map_err(failure),
+        Ok(params) => JsFuture::from(port.request(call.method(), params))
+            .await
+            .map_err(failure),
         Err(error) => Err(unreadable(&error)),
     };
     match answer.and_then(|answer| answer_message(&call, answer)) {
@@ -83,7 +102,16 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
 fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
     match event {
         "status" => read::<EngineStatus>(detail).ok().map(Msg::Status),
-        "conversation" => read::<ConversationEvent>(detail).ok().map(Msg::Conversation),
+        "conversation" => conversation_event(detail).map(Msg::Conversation),
+        _ => None,
+    }
+}
+
+fn conversation_event(detail: JsValue) -> Option<ConversationEvent> {
+    match detail.unchecked_ref::<Detail>().kind()?.as_str() {
+        "message" => read(detail).ok().map(ConversationEvent::Message),
+        "delta" => read(detail).ok().map(ConversationEvent::Delta),
+        "deleted" => read(detail).ok().map(ConversationEvent::Deleted),
         _ => None,
     }
 }
@@ -93,15 +121,26 @@ fn read<T: DeserializeOwned>(value: JsValue) -> Result<T, Failure> {
 }
 
 fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
-    Failure { name: "DataError".to_owned(), message: format!("Popup and engine do not understand each other: {error}.") }
+    Failure {
+        name: "DataError".to_owned(),
+        message: format!("Popup and engine do not understand each other: {error}."),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {
-        return Failure { name: "UnknownError".to_owned(), message: rejection.as_string().unwrap_or_default() };
+        return Failure {
+            name: "UnknownError".to_owned(),
+            message: rejection.as_string().unwrap_or_default(),
+        };
     }
     let rejection: &Rejection = rejection.unchecked_ref();
-    let name = rejection.name().unwrap_or_else(|| "UnknownError".to_owned());
-    Failure { name, message: rejection.message().unwrap_or_default() }
+    let name = rejection
+        .name()
+        .unwrap_or_else(|| "UnknownError".to_owned());
+    Failure {
+        name,
+        message: rejection.message().unwrap_or_default(),
+    }
 }

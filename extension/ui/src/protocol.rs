@@ -24,7 +24,7 @@ pub struct Stats {
     /// Speed after the first token.
     pub decode_tokens_per_second: Option<f64>,
     /// Tokens of the answer.
-    pub completion_tokens: Option<f64>,
+    pub completion_tokens: Option<u32>,
 }
 
 /// Who wrote a message.
@@ -99,44 +99,58 @@ pub struct Snapshot {
     pub messages: Vec<Message>,
 }
 
-/// Something happened to a conversation.
+/// Message number `index` is now `message`, and none follows it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+pub struct MessageChanged {
+    /// Which conversation.
+    pub id: String,
+    /// Number of this event.
+    pub seq: u32,
+    /// Position of the message.
+    pub index: usize,
+    /// The message.
+    pub message: Message,
+    /// The conversation's line in the list.
+    pub summary: Summary,
+}
+
+/// `text` was appended to the last message.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct TextAdded {
+    /// Which conversation.
+    pub id: String,
+    /// Number of this event.
+    pub seq: u32,
+    /// What to append.
+    pub text: String,
+}
+
+/// The conversation is gone.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Deleted {
+    /// Which conversation.
+    pub id: String,
+}
+
+/// Something happened to a conversation. On the wire the kind is the field `type`; it is read by hand, because serde's tagged
+/// enums would be a tenth of the popup's code.
+#[derive(Debug, Clone, PartialEq)]
 pub enum ConversationEvent {
-    /// Message number `index` is now `message`, and none follows it.
-    Message {
-        /// Which conversation.
-        id: String,
-        /// Number of this event.
-        seq: u32,
-        /// Position of the message.
-        index: usize,
-        /// The message.
-        message: Message,
-        /// The conversation's line in the list.
-        summary: Summary,
-    },
-    /// `text` was appended to the last message.
-    Delta {
-        /// Which conversation.
-        id: String,
-        /// Number of this event.
-        seq: u32,
-        /// What to append.
-        text: String,
-    },
-    /// The conversation is gone.
-    Deleted {
-        /// Which conversation.
-        id: String,
-    },
+    /// `message`
+    Message(Box<MessageChanged>),
+    /// `delta`
+    Delta(TextAdded),
+    /// `deleted`
+    Deleted(Deleted),
 }
 
 impl ConversationEvent {
     /// The conversation it is about.
     pub fn id(&self) -> &str {
         match self {
-            Self::Message { id, .. } | Self::Delta { id, .. } | Self::Deleted { id } => id,
+            Self::Message(event) => &event.id,
+            Self::Delta(event) => &event.id,
+            Self::Deleted(event) => &event.id,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineStatus, Failure, List, Message, Progress, Role, Snapshot, Summary,
+    Accepted, Call, ConversationEvent, EngineStatus, Failure, List, Message, MessageChanged,
+    Progress, Role, Snapshot, Summary, TextAdded,
 };
 use crate::speech;
 
@@ -83,7 +84,9 @@ pub struct Chat {
 impl Chat {
     /// Whether an answer is being written.
     pub fn busy(&self) -> bool {
-        self.entries.last().is_some_and(|entry| entry.message.state == Progress::Streaming)
+        self.entries
+            .last()
+            .is_some_and(|entry| entry.message.state == Progress::Streaming)
     }
 }
 
@@ -210,7 +213,9 @@ impl State {
     /// `call` on the open conversation, if there is one whose [`Chat::busy`] is `busy`.
     fn call_if(&self, busy: bool, call: impl FnOnce(String) -> Call) -> Vec<Effect> {
         let chat = self.chat.as_ref().filter(|chat| chat.busy() == busy);
-        chat.map(|chat| Effect::Call(call(chat.id.clone()))).into_iter().collect()
+        chat.map(|chat| Effect::Call(call(chat.id.clone())))
+            .into_iter()
+            .collect()
     }
 
     /// Goes to an empty conversation.
@@ -224,7 +229,10 @@ impl State {
     }
 
     fn open(&mut self, id: Option<String>) -> Effect {
-        self.opening = Some(Opening { id: id.clone(), events: Vec::new() });
+        self.opening = Some(Opening {
+            id: id.clone(),
+            events: Vec::new(),
+        });
         Effect::Call(Call::Get { id })
     }
 
@@ -234,13 +242,25 @@ impl State {
             (Some(id), Some(snapshot)) => *id == snapshot.id,
             (wanted, _) => wanted.is_none(),
         };
-        let Some(opening) = self.opening.take_if(wanted) else { return Vec::new() };
+        let Some(opening) = self.opening.take_if(wanted) else {
+            return Vec::new();
+        };
         self.restored = true;
         self.outgoing = None;
-        let Some(Snapshot { id, seq, messages }) = snapshot else { return self.send_held().into_iter().collect() };
+        let Some(Snapshot { id, seq, messages }) = snapshot else {
+            return self.send_held().into_iter().collect();
+        };
         let spoken = messages.last().map_or(0, |message| message.content.len());
-        let entries = messages.into_iter().map(|message| self.entry(message)).collect();
-        self.chat = Some(Chat { id, seq, entries, spoken });
+        let entries = messages
+            .into_iter()
+            .map(|message| self.entry(message))
+            .collect();
+        self.chat = Some(Chat {
+            id,
+            seq,
+            entries,
+            spoken,
+        });
         let mut effects = vec![Effect::ShowEnd];
         for event in opening.events {
             effects.extend(self.conversation(event));
@@ -257,7 +277,11 @@ impl State {
         if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
             self.close();
         }
-        self.alert = Some(if failure.message.is_empty() { failure.name } else { failure.message });
+        self.alert = Some(if failure.message.is_empty() {
+            failure.name
+        } else {
+            failure.message
+        });
         match call {
             Call::Send { text, .. } => {
                 self.outgoing = None;
@@ -282,15 +306,15 @@ impl State {
 
     fn conversation(&mut self, event: ConversationEvent) -> Vec<Effect> {
         match &event {
-            ConversationEvent::Message { summary, .. } => self.list(summary.clone()),
-            ConversationEvent::Deleted { id } => {
-                self.chats.retain(|chat| chat.id != *id);
-                if self.chat.as_ref().is_some_and(|chat| chat.id == *id) {
+            ConversationEvent::Message(event) => self.list(event.summary.clone()),
+            ConversationEvent::Deleted(event) => {
+                self.chats.retain(|chat| chat.id != event.id);
+                if self.chat.as_ref().is_some_and(|chat| chat.id == event.id) {
                     self.close();
                 }
                 return Vec::new();
             }
-            ConversationEvent::Delta { .. } => {}
+            ConversationEvent::Delta(_) => {}
         }
         if let Some(opening) = &mut self.opening
             && opening.id.as_ref().is_none_or(|id| id == event.id())
@@ -306,9 +330,13 @@ impl State {
 
     /// Applies an event to the open conversation, or asks for a snapshot if one before it is missing.
     fn apply(&mut self, event: ConversationEvent) -> Vec<Effect> {
-        let Some(chat) = &mut self.chat else { return Vec::new() };
-        let (ConversationEvent::Message { seq, .. } | ConversationEvent::Delta { seq, .. }) = event else {
+        let Some(chat) = &mut self.chat else {
             return Vec::new();
+        };
+        let seq = match &event {
+            ConversationEvent::Message(event) => event.seq,
+            ConversationEvent::Delta(event) => event.seq,
+            ConversationEvent::Deleted(_) => return Vec::new(),
         };
         if seq <= chat.seq {
             return Vec::new();
@@ -320,8 +348,12 @@ impl State {
         chat.seq = seq;
         self.revisions += 1;
         match event {
-            ConversationEvent::Message { index, message, .. } => {
-                let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
+            ConversationEvent::Message(event) => {
+                let MessageChanged { index, message, .. } = *event;
+                let same = chat
+                    .entries
+                    .get(index)
+                    .is_some_and(|entry| entry.message.id == message.id);
                 if !same {
                     chat.spoken = 0;
                 }
@@ -329,27 +361,35 @@ impl State {
                     self.outgoing = None;
                 }
                 chat.entries.truncate(index);
-                chat.entries.push(Entry { message, revision: self.revisions });
+                chat.entries.push(Entry {
+                    message,
+                    revision: self.revisions,
+                });
             }
-            ConversationEvent::Delta { text, .. } => {
+            ConversationEvent::Delta(TextAdded { text, .. }) => {
                 if let Some(entry) = chat.entries.last_mut() {
                     entry.message.content.push_str(&text);
                     entry.revision = self.revisions;
                 }
             }
-            ConversationEvent::Deleted { .. } => {}
+            ConversationEvent::Deleted(_) => {}
         }
         chat.announce().into_iter().collect()
     }
 
     fn entry(&mut self, message: Message) -> Entry {
         self.revisions += 1;
-        Entry { message, revision: self.revisions }
+        Entry {
+            message,
+            revision: self.revisions,
+        }
     }
 
     fn list(&mut self, summary: Summary) {
         self.chats.retain(|chat| chat.id != summary.id);
-        let place = self.chats.partition_point(|chat| chat.updated > summary.updated);
+        let place = self
+            .chats
+            .partition_point(|chat| chat.updated > summary.updated);
         self.chats.insert(place, summary);
     }
 }
@@ -357,13 +397,23 @@ impl State {
 impl Chat {
     /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
     fn announce(&mut self) -> Option<Effect> {
-        let Message { role, content, state, error, .. } = &self.entries.last()?.message;
+        let Message {
+            role,
+            content,
+            state,
+            error,
+            ..
+        } = &self.entries.last()?.message;
         if *role == Role::User {
             return None;
         }
         let rest = content.get(self.spoken..).unwrap_or_default();
         let streaming = *state == Progress::Streaming;
-        let end = if streaming { speech::finished(rest) } else { rest.len() };
+        let end = if streaming {
+            speech::finished(rest)
+        } else {
+            rest.len()
+        };
         let mut text = markdown::plain_text(&rest[..end]);
         self.spoken += end;
         if let Some(failure) = error {

@@ -78,24 +78,33 @@ impl Chats {
 
     /// Number of the item that has the focus.
     fn focused(&self) -> Result<Option<usize>, JsValue> {
-        let Some(active) = dom::document()?.active_element() else { return Ok(None) };
+        let Some(active) = dom::document()?.active_element() else {
+            return Ok(None);
+        };
         let items = self.list.children();
-        Ok((0..items.length()).find(|&index| items.item(index).is_some_and(|item| item.contains(Some(&active)))).map(|index| index as usize))
+        Ok((0..items.length())
+            .find(|&index| {
+                items
+                    .item(index)
+                    .is_some_and(|item| item.contains(Some(&active)))
+            })
+            .map(|index| index as usize))
     }
+}
 
-    /// The first press of a delete button asks, the second one means it.
-    ///
-    /// # Errors
-    /// Those of the DOM; none is expected.
-    pub(crate) fn confirms(&self, button: &Element) -> Result<bool, JsValue> {
-        if button.class_list().contains("armed") {
-            return Ok(true);
-        }
-        button.class_list().add_1("armed")?;
-        button.set_attribute("aria-label", &format!("Press again to delete {}", button.get_attribute("data-title").unwrap_or_default()))?;
-        dom::set_text(&*dom::find(button, ".label")?, "Delete?");
-        Ok(false)
+/// Whether the user means it: the first press of a delete button only asks.
+///
+/// # Errors
+/// Those of the DOM; none is expected.
+pub(crate) fn is_confirmed(button: &Element) -> Result<bool, JsValue> {
+    if button.class_list().contains("armed") {
+        return Ok(true);
     }
+    button.class_list().add_1("armed")?;
+    let title = button.get_attribute("data-title").unwrap_or_default();
+    button.set_attribute("aria-label", &format!("Press again to delete {title}"))?;
+    dom::set_text(&*dom::find(button, ".label")?, "Delete?");
+    Ok(false)
 }
 
 fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
@@ -106,7 +115,14 @@ fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
         open.set_attribute("aria-current", "true")?;
     }
     dom::set_text(&*dom::find(&item, ".title")?, &chat.title);
-    dom::set_text(&*dom::find(&item, ".time")?, &if chat.busy { "answering…".to_owned() } else { time(chat.updated) });
+    dom::set_text(
+        &*dom::find(&item, ".time")?,
+        &if chat.busy {
+            "answering…".to_owned()
+        } else {
+            time(chat.updated)
+        },
+    );
     let delete = dom::find(&item, ".delete")?;
     delete.set_attribute("data-id", &chat.id)?;
     delete.set_attribute("data-title", &chat.title)?;
@@ -121,7 +137,9 @@ fn time(milliseconds: f64) -> String {
     let set = |key: &str, value: &str| drop(Reflect::set(&options, &key.into(), &value.into()));
     if moment.to_date_string() == Date::new_0().to_date_string() {
         set("timeStyle", "short");
-        return moment.to_locale_time_string_with_options("default", &options).into();
+        return moment
+            .to_locale_time_string_with_options("default", &options)
+            .into();
     }
     set("dateStyle", "medium");
     moment.to_locale_date_string("default", &options).into()

@@ -19,7 +19,11 @@ impl Status {
     /// # Errors
     /// When one is missing.
     pub(crate) fn new() -> Result<Self, JsValue> {
-        Ok(Self { model: dom::by_id("model")?, detail: dom::by_id("detail")?, progress: dom::by_id("progress")? })
+        Ok(Self {
+            model: dom::by_id("model")?,
+            detail: dom::by_id("detail")?,
+            progress: dom::by_id("progress")?,
+        })
     }
 
     /// Shows the engine's status.
@@ -38,9 +42,19 @@ impl Status {
 }
 
 fn model_line(model: Option<&Model>) -> String {
-    let Some(model) = model else { return "DOPPLER".to_owned() };
-    let name = if model.name.is_empty() { &model.id } else { &model.name };
-    [name.as_str(), &model.quantization].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
+    let Some(model) = model else {
+        return "DOPPLER".to_owned();
+    };
+    let name = if model.name.is_empty() {
+        &model.id
+    } else {
+        &model.name
+    };
+    [name.as_str(), &model.quantization]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" · ")
 }
 
 fn detail_line(connected: bool, engine: &EngineStatus) -> String {
@@ -49,25 +63,46 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
         EngineState::Idle => "Starts with your first question".to_owned(),
         EngineState::Loading => engine.progress.map_or_else(
             || "Loading the model…".to_owned(),
-            |progress| format!("Loading the model… {:.0} %", progress.clamp(0.0, 1.0) * 100.0),
+            |progress| format!("Loading the model… {} %", (progress * 100.0).round() as u8),
         ),
         EngineState::Ready => {
-            let adapter = engine.adapter.as_ref().map(adapter_name).unwrap_or_default();
-            if adapter.is_empty() { "Ready".to_owned() } else { format!("Runs here, on {adapter}") }
+            let adapter = engine
+                .adapter
+                .as_ref()
+                .map(adapter_name)
+                .unwrap_or_default();
+            if adapter.is_empty() {
+                "Ready".to_owned()
+            } else {
+                format!("Runs here, on {adapter}")
+            }
         }
         EngineState::Failed => {
-            let reason = engine.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
-            if reason.is_empty() { "The engine could not start.".to_owned() } else { reason.to_owned() }
+            let reason = engine
+                .error
+                .as_ref()
+                .map(|error| error.message.as_str())
+                .unwrap_or_default();
+            if reason.is_empty() {
+                "The engine could not start.".to_owned()
+            } else {
+                reason.to_owned()
+            }
         }
     }
 }
 
 /// The most telling name a browser gives: description, device, or vendor and architecture.
 fn adapter_name(adapter: &Adapter) -> String {
-    if let Some(name) = [&adapter.description, &adapter.device].into_iter().find(|name| !name.is_empty()) {
+    if let Some(name) = [&adapter.description, &adapter.device]
+        .into_iter()
+        .find(|name| !name.is_empty())
+    {
         return name.clone();
     }
-    format!("{} {}", adapter.vendor, adapter.architecture).trim().to_owned()
+    format!("{} {}", adapter.vendor, adapter.architecture)
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -77,7 +112,11 @@ mod tests {
     #[test]
     fn lines() {
         assert_eq!(model_line(None), "DOPPLER");
-        let model = Model { id: "spark-28m".into(), quantization: "Q8_0".into(), ..Model::default() };
+        let model = Model {
+            id: "spark-28m".into(),
+            quantization: "Q8_0".into(),
+            ..Model::default()
+        };
         assert_eq!(model_line(Some(&model)), "spark-28m · Q8_0");
 
         let mut engine = EngineStatus::default();
@@ -87,8 +126,15 @@ mod tests {
         assert_eq!(detail_line(true, &engine), "Loading the model… 43 %");
         engine.state = EngineState::Ready;
         assert_eq!(detail_line(true, &engine), "Ready");
-        let adapter = Adapter { vendor: "google".into(), architecture: "swiftshader".into(), ..Adapter::default() };
+        let adapter = Adapter {
+            vendor: "google".into(),
+            architecture: "swiftshader".into(),
+            ..Adapter::default()
+        };
         engine.adapter = Some(adapter);
-        assert_eq!(detail_line(true, &engine), "Runs here, on google swiftshader");
+        assert_eq!(
+            detail_line(true, &engine),
+            "Runs here, on google swiftshader"
+        );
     }
 }
