@@ -193,7 +193,8 @@
 
   // ---- Prompt API ----------------------------------------------------------------------------------------------------
 
-  const PARAMS = freeze({ defaultTopK: 3, maxTopK: 128, defaultTemperature: 1, maxTemperature: 2 });
+  /** Without a word from the page the most likely token, which is what small models answer best with. */
+  const PARAMS = freeze({ defaultTopK: 40, maxTopK: 128, defaultTemperature: 0, maxTemperature: 2 });
   const MODEL_OPTIONS = ["temperature", "topK", "expectedInputs", "expectedOutputs"];
 
   /**

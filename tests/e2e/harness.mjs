@@ -7,7 +7,7 @@ import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { dirname, extname, join } from "node:path";
+import { dirname, extname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -68,18 +68,28 @@ export async function servePages(extra = {}) {
 }
 
 /**
+ * A copy of the extension in a temporary folder, which `launch` removes in the end.
+ * @param {(path: string) => boolean} [wanted]  which of its files, by their path in `extension/`
+ * @returns {Promise<string>}
+ */
+export async function copyExtension(wanted = () => true) {
+  const folder = await mkdtemp(join(tmpdir(), "doppler-extension-"));
+  const from = join(ROOT, "extension");
+  const skip = ["host", "ui", "node_modules"];
+  await cp(join(ROOT, "manifest.json"), join(folder, "manifest.json"));
+  await cp(from, join(folder, "extension"), {
+    recursive: true,
+    filter: (source) => source === from || (!skip.includes(relative(from, source)) && wanted(relative(from, source))),
+  });
+  return folder;
+}
+
+/**
  * A copy of the extension whose engine is tests/e2e/fixtures/scripted-worker.js: for tests of the message path, where what
  * the engine says and when must be known exactly.
- * @returns {Promise<string>}  a temporary folder
  */
 export async function scriptedExtension() {
-  const folder = await mkdtemp(join(tmpdir(), "doppler-extension-"));
-  await cp(join(ROOT, "manifest.json"), join(folder, "manifest.json"));
-  const skip = ["models", "host", "ui/src", "node_modules"].map((name) => join(ROOT, "extension", name));
-  await cp(join(ROOT, "extension"), join(folder, "extension"), {
-    recursive: true,
-    filter: (source) => !skip.some((path) => source.startsWith(path)),
-  });
+  const folder = await copyExtension((path) => path !== "models" && path !== "pkg/worker");
   await cp(SCRIPTED_WORKER, join(folder, "extension/offscreen/worker.js"));
   return folder;
 }
@@ -90,15 +100,15 @@ export async function scriptedExtension() {
 
 /**
  * Starts a browser with the extension, and a server of test pages.
- * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[]}} [options]
- *   `extension`: folder of the unpacked extension, by default this repository; one made by `scriptedExtension` is removed on close
+ * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean}} [options]
+ *   `extension`: folder of the unpacked extension, by default this repository; a copy is removed on close
  */
-export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) {
+export async function launch({ extension = ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1" } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "doppler-profile-"));
   const site = await servePages(pages);
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: CHROME,
-    headless: process.env.DOPPLER_HEADED !== "1",
+    headless,
     chromiumSandbox: process.getuid?.() !== 0,
     ignoreDefaultArgs: ["--disable-extensions"],
     viewport: null,
@@ -158,6 +168,13 @@ export async function launch({ extension = ROOT, pages = {}, flags = [] } = {}) 
       await cdp.send("Target.closeTarget", { targetId: target.targetId });
       await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
+    },
+    /** Kills the GPU process, and every device in it; Chrome starts another. */
+    async killGpuProcess() {
+      const { processInfo } = await cdp.send("SystemInfo.getProcessInfo");
+      const gpu = processInfo.find(({ type }) => type === "GPU");
+      if (!gpu) throw new Error("There is no GPU process.");
+      process.kill(gpu.id, "SIGKILL");
     },
     /** Evaluates an expression in the offscreen document. */
     async inOffscreen(/** @type {string} */ expression) {
@@ -259,10 +276,11 @@ async function evaluateIn(cdp, targetId, expression) {
 
 /**
  * @param {() => unknown | Promise<unknown>} condition
- * @param {string} what  for the message when it takes longer than 10 s
+ * @param {string} what  for the message when it takes too long
+ * @param {number} [limit]  ms
  */
-export async function until(condition, what) {
-  for (const start = Date.now(); Date.now() - start < 10_000;) {
+export async function until(condition, what, limit = 10_000) {
+  for (const start = Date.now(); Date.now() - start < limit;) {
     if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

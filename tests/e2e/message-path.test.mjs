@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { launch, scriptedExtension, until } from "./harness.mjs";
+import { measureOverhead } from "./overhead.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
@@ -211,6 +212,12 @@ test("a page in the back/forward cache is cut off cleanly and can ask again when
   if (cached) assert.equal(await end(tab), "OperationError disconnected");
   assert.equal(await complete(tab, { tokens: 3 }), text(3));
   await tab.close();
+});
+
+test("the way to the engine and back costs less than 5 ms", T, async () => {
+  const { first_chunk_overhead_ms, round_trip_ms } = await measureOverhead(page, { content: '{"tokens":1}', samples: 100 });
+  assert.ok(first_chunk_overhead_ms.median < 5, `first chunk ${JSON.stringify(first_chunk_overhead_ms)}`);
+  assert.ok(round_trip_ms.median < 5, `round trip ${JSON.stringify(round_trip_ms)}`);
 });
 
 test("a message longer than 1 MiB is refused with an error that says so", T, async () => {

@@ -142,7 +142,7 @@ test("LanguageModel: availability, params, create, prompt, promptStreaming", T, 
     };
   }), {
     availability: "available",
-    params: { defaultTopK: 3, maxTopK: 128, defaultTemperature: 1, maxTemperature: 2 },
+    params: { defaultTopK: 40, maxTopK: 128, defaultTemperature: 0, maxTemperature: 2 },
     instance: true,
     progress: [0, 1], before: [3, 100, 0, 1], answer: "t0 t1 ", deltas: ["t0 ", "t1 ", "t2 "], after: 4,
   });
