@@ -59,7 +59,7 @@
     } catch (thrown) {
       // After an update of the extension this script outlives it, cut off.
       if (chrome.runtime?.id) fail(request.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
-      else fail(request.id, "InvalidStateError", "extension_reloaded", "DOPPLER was updated or removed: reload this page.");
+      else fail(request.id, "InvalidStateError", "extension_reloaded", "DOPPLER was updated, restarted or removed: reload this page.");
     }
   }
 
