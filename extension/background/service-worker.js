@@ -76,11 +76,19 @@ const methods = {
   "prompt.decide": { from: ["prompt"], handle: ({ scope }, sender) => prompts.decide(promptOf(sender), checkedScope(scope), announce) },
 
   "grants.list": { from: ["extension"], handle: grants.list },
+  "permissions.revoke": {
+    from: ["router"],
+    async handle(requester) {
+      // A page gives up what it was given; a block is the user's to lift.
+      if ((await grants.query(requester)).state !== "granted") return;
+      await grants.forget(requester.origin);
+      await announce({ origin: requester.origin });
+    },
+  },
   "grants.revoke": {
-    from: ["router", "extension"],
-    async handle({ origin }, sender) {
-      await grants.forget(origin);
-      if (roleOf(sender) === "extension") await prompts.forgetDismissals(origin);
+    from: ["extension"],
+    async handle({ origin }) {
+      await Promise.all([grants.forget(origin), prompts.forgetDismissals(origin)]);
       await announce({ origin });
     },
   },

@@ -114,7 +114,7 @@ export class PageClient {
         return;
       }
       case "permissions.revoke": {
-        await background("grants.revoke", { origin: this.origin });
+        await background("permissions.revoke", this.#requester);
         return this.#done(id, { state: await this.regrant(false) });
       }
     }
