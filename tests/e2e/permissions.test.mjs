@@ -215,11 +215,14 @@ test("revoking in the options ends running streams at once, and the page hears o
   ]);
 });
 
-test("a page gives its own grant up", T, async () => {
+test("a page gives its own grant up, but cannot lift a block", T, async () => {
+  const revoke = (/** @type {Page} */ page) => page.evaluate(() => doppler.permissions.revoke().then(({ state }) => state));
   const page = await browser.open(browser.localhost);
   await browser.grant(page, "always");
-  assert.equal(await page.evaluate(() => doppler.permissions.revoke().then(({ state }) => state)), "prompt");
+  assert.equal(await revoke(page), "prompt");
   assert.equal(await list(page), "NotAllowedError");
+  await browser.grant(page, "block");
+  assert.equal(await revoke(page), "denied");
 });
 
 test("there is no window.doppler in frames, and a sandboxed document is nobody", T, async () => {
@@ -240,7 +243,7 @@ test("a page's process that was taken over gets no more than its page", T, async
   await state(page);
   const ask = (/** @type {string} */ method, params = {}) => browser.inBridge(page,
     `chrome.runtime.sendMessage(${JSON.stringify({ to: "background", method, params })}).then((answer) => answer?.error?.code ?? "done")`);
-  for (const method of ["permissions.query", "permissions.request", "document.gone", "prompt.describe", "prompt.decide", "grants.list", "grants.revoke", "constructor"]) {
+  for (const method of ["permissions.query", "permissions.request", "permissions.revoke", "document.gone", "prompt.describe", "prompt.decide", "grants.list", "grants.revoke", "constructor"]) {
     assert.equal(await ask(method, { origin: browser.localhost, scope: "always" }), "forbidden", method);
   }
   // A port that calls itself a popup's, or speaks out of turn, is closed.
