@@ -374,18 +374,27 @@ test("colours have the contrast of WCAG AA in light and dark", T, async () => {
 });
 
 test("it opens quickly", T, async (context) => {
-  await open();
+  const opener = await browser.openOwn("options/options.html");
+  /** @type {{paint: number, usable: number}[]} */
   const times = [];
   for (let run = 0; run < 5; run += 1) {
-    const page = await open();
-    times.push(await page.evaluate(() => {
-      const [paint] = performance.getEntriesByName("first-contentful-paint");
-      const [usable] = performance.getEntriesByName("doppler-usable");
-      return { paint: Math.round(paint?.startTime ?? NaN), usable: Math.round(usable?.startTime ?? NaN) };
+    times.push(await opener.evaluate(async () => {
+      const clicked = performance.timeOrigin + performance.now();
+      await chrome.action.openPopup();
+      for (;;) {
+        const [popup] = chrome.extension.getViews({ type: "popup" });
+        const [usable] = popup?.performance.getEntriesByName("doppler-usable") ?? [];
+        const [paint] = popup?.performance.getEntriesByName("first-contentful-paint") ?? [];
+        if (popup && usable && paint) {
+          const since = popup.performance.timeOrigin - clicked;
+          popup.close();
+          return { paint: since + paint.startTime, usable: since + usable.startTime };
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
     }));
-    await page.close();
+    await until(() => opener.evaluate(() => chrome.extension.getViews({ type: "popup" }).length === 0), "the popup to close");
   }
-  const median = (/** @type {number[]} */ values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
-  assert.ok(times.every(({ usable }) => Number.isFinite(usable)));
-  context.diagnostic(`from navigation to first paint ${median(times.map(({ paint }) => paint))} ms, to usable ${median(times.map(({ usable }) => usable))} ms (medians of ${times.length})`);
+  const median = (/** @type {number[]} */ values) => Math.round(values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN);
+  context.diagnostic(`from the click to the first paint ${median(times.map(({ paint }) => paint))} ms, to usable ${median(times.map(({ usable }) => usable))} ms (medians of ${times.length})`);
 });

@@ -157,6 +157,14 @@ impl App {
             app.key(event.unchecked_ref());
             Ok(())
         })?;
+        self.on(&document, "focusout", |_, event| {
+            let target = event
+                .target()
+                .and_then(|target| target.dyn_into::<Element>().ok());
+            target
+                .filter(|target| target.class_list().contains("armed"))
+                .map_or(Ok(()), |armed| chats::disarm(&armed))
+        })?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
             Ok(())

@@ -2,8 +2,8 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineStatus, Failure, List, Message, MessageChanged,
-    Progress, Role, Snapshot, Summary, TextAdded,
+    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message,
+    MessageChanged, Progress, Role, Snapshot, Summary, TextAdded,
 };
 use crate::speech;
 
@@ -117,6 +117,8 @@ pub struct State {
     /// Whether it is known what was open last.
     pub restored: bool,
     opening: Option<Opening>,
+    /// Whether another answer was asked for and is not there yet.
+    asked_again: bool,
     /// A question that waits for the conversation to be restored.
     held: Option<String>,
     revisions: u32,
@@ -125,7 +127,7 @@ pub struct State {
 impl State {
     /// Whether an answer is being written or about to be.
     pub fn busy(&self) -> bool {
-        self.outgoing.is_some() || self.chat.as_ref().is_some_and(Chat::busy)
+        self.outgoing.is_some() || self.asked_again || self.chat.as_ref().is_some_and(Chat::busy)
     }
 
     /// Applies what happened and says what to do.
@@ -153,8 +155,11 @@ impl State {
                 Vec::new()
             }
             Msg::Status(status) => {
-                self.engine = status;
-                Vec::new()
+                let before = std::mem::replace(&mut self.engine, status);
+                let ready =
+                    before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
+                let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
+                news.into_iter().collect()
             }
             Msg::Conversation(event) => self.conversation(event),
             Msg::Listed(list) => {
@@ -163,6 +168,7 @@ impl State {
             }
             Msg::Opened(snapshot) => self.opened(snapshot),
             Msg::Accepted(Accepted { id }) => {
+                self.asked_again = false;
                 if self.chat.as_ref().is_some_and(|chat| chat.id == id) {
                     self.outgoing = None;
                     Vec::new()
@@ -188,7 +194,11 @@ impl State {
             }
             Msg::Stop => self.call_if(true, |id| Call::Stop { id }),
             Msg::Regenerate => {
+                if self.busy() {
+                    return Vec::new();
+                }
                 let mut effects = self.call_if(false, |id| Call::Regenerate { id });
+                self.asked_again = !effects.is_empty();
                 effects.extend([Effect::Focus, Effect::ShowEnd]);
                 effects
             }
@@ -283,6 +293,10 @@ impl State {
             failure.message
         });
         match call {
+            Call::Regenerate { .. } => {
+                self.asked_again = false;
+                Vec::new()
+            }
             Call::Send { text, .. } => {
                 self.outgoing = None;
                 vec![Effect::Restore(text)]

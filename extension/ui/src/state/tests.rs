@@ -199,6 +199,7 @@ fn stop_and_regenerate_only_when_they_make_sense() {
     state.update(put("c", 3, 1, answer("One", Progress::Stopped)));
     assert_eq!(state.update(Msg::Stop), []);
     assert!(state.update(Msg::Regenerate).contains(&regenerate));
+    assert!(state.busy(), "no second question in between");
     let another = message("b", Role::Assistant, "", Progress::Streaming);
     state.update(put("c", 4, 1, another));
     assert_eq!(contents(&state), ["Hi", ""]);

@@ -63,12 +63,17 @@ impl Chats {
         }
         let focused = self.focused()?;
         self.list.replace_children_with_node_0();
-        for (index, chat) in state.chats.iter().enumerate() {
+        for chat in &state.chats {
             let item = item(chat, current.as_ref() == Some(&chat.id))?;
             self.list.append_child(&item)?;
-            if focused == Some(index) {
-                dom::find(&item, ".open")?.focus()?;
-            }
+        }
+        // The focus stays at its place in the list, or goes to the first button when the list is empty.
+        if let Some(index) = focused {
+            let place = index.min(state.chats.len().saturating_sub(1)) + 1;
+            let item = format!("#chat-list li:nth-child({place}) .open");
+            dom::find(&self.dialog, &item)
+                .or_else(|_| dom::find(&self.dialog, "button"))?
+                .focus()?;
         }
         dom::show(&self.empty, state.chats.is_empty());
         self.shown.clone_from(&state.chats);
@@ -107,6 +112,22 @@ pub(crate) fn is_confirmed(button: &Element) -> Result<bool, JsValue> {
     Ok(false)
 }
 
+/// The user turned away from a delete button.
+///
+/// # Errors
+/// Those of the DOM; none is expected.
+pub(crate) fn disarm(button: &Element) -> Result<(), JsValue> {
+    button.class_list().remove_1("armed")?;
+    label(button)?;
+    dom::set_text(&*dom::find(button, ".label")?, "");
+    Ok(())
+}
+
+fn label(button: &Element) -> Result<(), JsValue> {
+    let title = button.get_attribute("data-title").unwrap_or_default();
+    button.set_attribute("aria-label", &format!("Delete {title}"))
+}
+
 fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
     let item = dom::instantiate("chat-item")?;
     let open = dom::find(&item, ".open")?;
@@ -126,7 +147,7 @@ fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
     let delete = dom::find(&item, ".delete")?;
     delete.set_attribute("data-id", &chat.id)?;
     delete.set_attribute("data-title", &chat.title)?;
-    delete.set_attribute("aria-label", &format!("Delete {}", chat.title))?;
+    label(&delete)?;
     Ok(item)
 }
 
