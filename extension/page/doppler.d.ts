@@ -135,6 +135,7 @@ export type LanguageModelPrompt = string | LanguageModelMessage[];
 export interface LanguageModelExpected { type: "text"; languages?: string[] }
 
 export interface LanguageModelOptions {
+  /** 0 (the default): the most likely token always. */
   temperature?: number;
   topK?: number;
   /** Text only; languages are taken as a hint. */
@@ -181,6 +182,7 @@ export interface LanguageModelConstructor {
   params(): Promise<{ defaultTopK: number; maxTopK: number; defaultTemperature: number; maxTemperature: number }>;
 }
 
+/** A page that has not called anything yet is not connected and hears nothing. */
 export interface DopplerEventMap {
   /** `detail.state`: the user changed this origin's grant. */
   permissionchange: CustomEvent<{ state: PermissionState }>;
