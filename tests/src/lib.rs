@@ -1,1 +1,173 @@
-//! Part of DOPPLER.
+//! What the kernel and model tests share: devices, sentinels, comparison.
+
+use doppler_engine::executor::Executor;
+use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::kernels::{Capabilities, Kernel};
+use doppler_engine::recording::{BufferId, Recording};
+
+/// A word that no kernel writes by chance, behind every buffer.
+const SENTINEL: u32 = 0xdead_beef;
+/// Sentinel words behind a buffer.
+const SENTINELS: usize = 64;
+
+/// Opens the adapter that `DOPPLER_ADAPTER` names, or Mesa's lavapipe, which every machine can have.
+///
+/// # Panics
+/// When there is none: `cargo xtask test` installs it.
+pub fn gpu(options: GpuOptions) -> Gpu {
+    let adapter = std::env::var("DOPPLER_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_owned());
+    let options = GpuOptions { adapter: Some(adapter), ..options };
+    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
+}
+
+/// The devices that every kernel is tested on: with all that the adapter has, without subgroups and half precision, and with
+/// WebGPU's default limits.
+pub fn devices() -> Vec<(&'static str, GpuOptions)> {
+    let plain = GpuOptions { without_f16: true, without_subgroups: true, ..GpuOptions::default() };
+    let baseline = GpuOptions {
+        max_binding: Some(Capabilities::BASELINE.max_binding),
+        workgroup_storage: Some(Capabilities::BASELINE.workgroup_storage),
+        ..plain.clone()
+    };
+    vec![("all features", GpuOptions::default()), ("no features", plain), ("default limits", baseline)]
+}
+
+/// Numbers that look random and are the same in every run (`SplitMix64`, Steele et al. 2014).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A stream of numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Any 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
+        (self.bits() % u64::from(n)) as u32
+    }
+
+    /// A number in [-1, 1).
+    pub fn float(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// Numbers in [-1, 1).
+    pub fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// A buffer of a case: what it holds before, and how its content is compared after.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// Compared by normalized mean squared error.
+    F32(Vec<f32>),
+    /// Packed half precision; compared by normalized mean squared error.
+    F16(Vec<half::f16>),
+    /// Compared exactly.
+    U32(Vec<u32>),
+}
+
+impl Data {
+    fn words(&self) -> Vec<u32> {
+        match self {
+            Self::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+            Self::F16(v) => v.chunks(2).map(|c| u32::from(c[0].to_bits()) | c.get(1).map_or(0, |h| u32::from(h.to_bits()) << 16)).collect(),
+            Self::U32(v) => v.clone(),
+        }
+    }
+
+    /// Bytes of bytes, padded to words.
+    pub fn bytes(bytes: &[u8]) -> Self {
+        Self::U32(bytes.chunks(4).map(|c| c.iter().rev().fold(0, |w, b| (w << 8) | u32::from(*b))).collect())
+    }
+
+    /// A description of how `got` differs from `want` beyond `bound`.
+    fn difference(&self, got: &[u32], want: &[u32], bound: f64) -> Option<String> {
+        let floats = |words: &[u32]| -> Vec<f32> {
+            match self {
+                Self::F16(_) => words.iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).map(|b| half::f16::from_bits(b).to_f32()).collect(),
+                _ => words.iter().map(|w| f32::from_bits(*w)).collect(),
+            }
+        };
+        if let Self::U32(_) = self {
+            let i = got.iter().zip(want).position(|(g, w)| g != w)?;
+            return Some(format!("word {i} is {:#x} instead of {:#x}", got[i], want[i]));
+        }
+        let (got, want) = (floats(got), floats(want));
+        if let Some(i) = got.iter().zip(&want).position(|(g, w)| g.is_finite() != w.is_finite()) {
+            return Some(format!("element {i} is {} instead of {}", got[i], want[i]));
+        }
+        let error = nmse(&got, &want);
+        (error > bound).then(|| {
+            let worst = (0..got.len()).max_by(|a, b| (got[*a] - want[*a]).abs().total_cmp(&(got[*b] - want[*b]).abs())).unwrap_or(0);
+            format!("normalized error {error:.2e} over {bound:.0e}; element {worst} is {} instead of {}", got[worst], want[worst])
+        })
+    }
+}
+
+/// Mean squared error over mean square of the reference. NaN where either is not finite.
+pub fn nmse(got: &[f32], want: &[f32]) -> f64 {
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
+    let square: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
+    error / square.max(f64::MIN_POSITIVE)
+}
+
+/// Runs a kernel on a device and its reference on the host, and compares all buffers. Returns what is wrong, if anything:
+/// a difference beyond `bound`, or a write behind a buffer.
+///
+/// # Panics
+/// When the device fails.
+pub fn compare<K: Kernel + 'static>(gpu: GpuOptions, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) -> Result<(), String> {
+    let gpu = crate::gpu(gpu);
+    let capabilities = gpu.capabilities().clone();
+    let plan = kernel().plan(&capabilities);
+    let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
+    let got = run(Executor::Gpu(Box::new(gpu)), kernel(), buffers);
+    let want = run(Executor::Cpu(doppler_engine::cpu::Cpu::new(capabilities)), kernel(), buffers);
+    for (i, ((got, want), data)) in got.iter().zip(&want).zip(buffers).enumerate() {
+        let len = data.words().len();
+        if let Some(at) = got[len..].iter().position(|w| *w != SENTINEL) {
+            return Err(format!("{name}: buffer {i} was written {at} words behind its end"));
+        }
+        if let Some(difference) = data.difference(&got[..len], &want[..len], bound) {
+            return Err(format!("{name}: buffer {i}: {difference}"));
+        }
+    }
+    Ok(())
+}
+
+fn run(mut executor: Executor, kernel: impl Kernel + 'static, buffers: &[Data]) -> Vec<Vec<u32>> {
+    let mut ids = Vec::new();
+    for (i, data) in buffers.iter().enumerate() {
+        let mut words = data.words();
+        words.resize(words.len() + SENTINELS, SENTINEL);
+        let id = executor.create_buffer(&format!("buffer {i}"), 4 * words.len() as u64).expect("a small buffer");
+        executor.write(id, 0, bytemuck::cast_slice(&words));
+        ids.push((id, words.len()));
+    }
+    let mut recording = Recording::new();
+    recording.dispatch(kernel, &ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    executor.run_once("test", recording).expect("a run");
+    ids.iter().map(|(id, words)| read(&mut executor, *id, *words)).collect()
+}
+
+/// The words of a buffer.
+///
+/// # Panics
+/// When the device fails.
+pub fn read(executor: &mut Executor, id: BufferId, words: usize) -> Vec<u32> {
+    let pending = executor.submit_and_read(&[], id, 0, 4 * words as u64).expect("a read");
+    let bytes = pollster::block_on(pending.wait()).expect("bytes");
+    executor.check().expect("no error on the device");
+    bytemuck::pod_collect_to_vec(&bytes)
+}

@@ -1,5 +1,7 @@
 //! Key-value metadata of a checkpoint with typed access.
 
+use std::fmt;
+
 use indexmap::IndexMap;
 
 use super::FormatError;
@@ -81,6 +83,20 @@ impl Value {
             Self::I64(v) => v.into(),
             _ => return None,
         })
+    }
+}
+
+/// Scalars as they are, arrays as their type and length.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32(v) => write!(f, "{v}"),
+            Self::F64(v) => write!(f, "{v}"),
+            Self::Bool(v) => write!(f, "{v}"),
+            Self::String(v) => write!(f, "{v:?}"),
+            Self::Array(array) => write!(f, "{} ({})", array.type_name(), array.len()),
+            integer => write!(f, "{}", integer.integer().unwrap_or_default()),
+        }
     }
 }
 
