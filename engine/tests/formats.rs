@@ -71,7 +71,9 @@ fn header(version: u32, tensors: u64, entries: u64, rest: &[&[u8]]) -> Vec<u8> {
     out.extend(version.to_le_bytes());
     out.extend(tensors.to_le_bytes());
     out.extend(entries.to_le_bytes());
-    rest.iter().for_each(|part| out.extend_from_slice(part));
+    for part in rest {
+        out.extend_from_slice(part);
+    }
     out
 }
 
@@ -175,13 +177,13 @@ fn cut_at_every_length() {
     for n in 0..file.len() {
         match whole(&file[..n]) {
             Err(FormatError::Truncated { needed, missing }) => {
-                assert_eq!(needed, n as u64 + missing, "{n}")
+                assert_eq!(needed, n as u64 + missing, "{n}");
             }
             other => panic!("{n}: {other:?}"),
         }
         match Gguf::parse(&file[..n], Some(file.len() as u64)) {
             Err(FormatError::NeedMore { at_least }) => {
-                assert!(at_least > n as u64 && at_least <= file.len() as u64, "{n}")
+                assert!(at_least > n as u64 && at_least <= file.len() as u64, "{n}");
             }
             Ok(_) => assert!(n > header - 64, "{n}"),
             Err(error) => panic!("{n}: {error}"),

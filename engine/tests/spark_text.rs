@@ -224,3 +224,14 @@ fn streaming_never_breaks_a_character() {
     assert!(pieces[..pieces.len() - 1].iter().all(String::is_empty));
     assert_eq!(detokenizer.finish(), "");
 }
+
+/// Far more than any context holds goes through within the template's fuel.
+#[test]
+fn a_million_characters_of_chat() {
+    let (tokenizer, template) = spark();
+    let messages: Value = (0..2000)
+        .map(|i| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": "if a < b: say <hello>\n".repeat(25)}))
+        .collect();
+    let ids = encode_chat(&tokenizer, &template, &messages, None, true, &Map::new()).unwrap();
+    assert_eq!(ids.iter().filter(|id| **id == 3).count(), 2000);
+}

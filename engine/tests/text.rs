@@ -1,4 +1,4 @@
-//! SentencePiece vocabularies against the `sentencepiece` package, templates against `transformers`, and vocabularies that are wrong.
+//! `SentencePiece` vocabularies against the `sentencepiece` package, templates against `transformers`, and vocabularies that are wrong.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn strings(items: &[&str]) -> Value {
     ))
 }
 
-/// Metadata of the SentencePiece model in a fixture.
+/// Metadata of the `SentencePiece` model in a fixture.
 fn sentence_piece(model: &Json) -> Metadata {
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("llama".to_owned()));

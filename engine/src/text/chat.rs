@@ -13,6 +13,8 @@
 //!    more with all of these marked, which leaves only the template's own control tokens. If both renderings have the same
 //!    control tokens, the first is used, otherwise the second.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{ChatTemplate, TextError, Tokenizer};
@@ -44,11 +46,8 @@ pub fn encode_chat(
         })
         .ok_or(TextError::Noncharacters)?;
     let texts = tokenizer.control_texts();
-    let begins = |rest: &str| {
-        texts
-            .iter()
-            .any(|t| t.chars().next() == rest.chars().next())
-    };
+    let first_characters: BTreeSet<char> = texts.iter().filter_map(|t| t.chars().next()).collect();
+    let begins = |rest: &str| rest.starts_with(|c| first_characters.contains(&c));
     let render = |is_marked: &dyn Fn(&str) -> bool| {
         let [messages, tools_, extra] =
             parts.map(|part| map_strings(part, &|s| mark(s, guard, is_marked)));

@@ -193,6 +193,10 @@ fn to_json(value: &Value) -> Result<Json, Error> {
 }
 
 /// `tojson` as in `transformers`: Python's `json.dumps(value, ensure_ascii=False)`, nothing escaped for HTML, key order kept.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the signature minijinja calls filters by"
+)]
 fn to_json_filter(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(Error::new(

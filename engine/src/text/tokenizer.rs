@@ -315,7 +315,7 @@ fn byte_level(
     let bpe = BPE::builder()
         .vocab_and_merges(model_vocabulary(tokens, vocabulary), merges)
         .ignore_merges(pre.ignore_merges);
-    let mut model = tokenizers::Tokenizer::new(bpe.build().map_err(corrupt)?);
+    let mut model = tokenizers::Tokenizer::new(bpe.build().map_err(|e| corrupt(&e))?);
     let mut steps = Vec::new();
     for pattern in pre.patterns {
         let split = Split::new(
@@ -323,7 +323,7 @@ fn byte_level(
             SplitDelimiterBehavior::Isolated,
             false,
         );
-        steps.push(split.map_err(corrupt)?.into());
+        steps.push(split.map_err(|e| corrupt(&e))?.into());
     }
     steps.push(ByteLevel::new(false, true, false).into());
     model.with_pre_tokenizer(Some(Sequence::new(steps)));
@@ -374,7 +374,9 @@ fn sentence_piece(
     if let Some((_, text)) = unknown {
         bpe = bpe.unk_token(text.clone());
     }
-    Ok(tokenizers::Tokenizer::new(bpe.build().map_err(corrupt)?))
+    Ok(tokenizers::Tokenizer::new(
+        bpe.build().map_err(|e| corrupt(&e))?,
+    ))
 }
 
 /// The tokens text may be made of: all but control tokens, so that no text can become one by merging.
@@ -386,7 +388,7 @@ fn model_vocabulary(tokens: &[String], vocabulary: &Vocabulary) -> Vocab {
         .collect()
 }
 
-fn corrupt(error: tokenizers::Error) -> TextError {
+fn corrupt(error: &tokenizers::Error) -> TextError {
     TextError::Vocabulary {
         problem: error.to_string(),
     }
