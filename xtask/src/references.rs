@@ -34,7 +34,7 @@ pub(crate) fn missing(files: &Files, manifest: &Value) -> Result<Vec<String>> {
         };
         for reference in scanner.references(path, text) {
             match resolve(path, &reference) {
-                Some(target) if files.contains_key(&target) => {}
+                Some(target) if is_there(&target, files) => {}
                 _ => missing.push(format!("{path}: {reference}")),
             }
         }
@@ -68,6 +68,15 @@ fn matches_any(pattern: &str, files: &Files) -> bool {
             .keys()
             .any(|path| path.starts_with(start) && path.ends_with(end)),
     }
+}
+
+/// Whether `path` is a file, or a folder with files in it.
+fn is_there(path: &str, files: &Files) -> bool {
+    files.contains_key(path)
+        || files.keys().any(|file| {
+            file.strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with('/'))
+        })
 }
 
 /// The path that `reference` in file `from` names; `None` when it leads out of the package or names no file of ours.
@@ -213,7 +222,10 @@ mod tests {
     fn what_is_missing_is_named() {
         let present = files(&[
             ("extension/a.js", "import './b.js';"),
-            ("extension/b.js", "import './gone.js';"),
+            (
+                "extension/b.js",
+                "import './gone.js'; new URL('.', import.meta.url); new URL('../ext', import.meta.url);",
+            ),
         ]);
         let manifest = json!({
             "name": "a and/or b.js", "host_permissions": ["http://127.0.0.1/*"],
@@ -224,7 +236,8 @@ mod tests {
             missing(&present, &manifest).expect("patterns compile"),
             [
                 "manifest.json: extension/icons/*",
-                "extension/b.js: ./gone.js"
+                "extension/b.js: ./gone.js",
+                "extension/b.js: ../ext"
             ]
         );
     }
