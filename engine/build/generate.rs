@@ -22,21 +22,15 @@ pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
         // Variants that come to the same text share it.
         let mut files: HashMap<&str, String> = HashMap::new();
         for variant in &kernel.variants {
-            let file = match files.get(variant.wgsl.as_str()) {
-                Some(file) => file.clone(),
-                None => {
-                    let file = format!(
-                        "{}.wgsl",
-                        [kernel.name.as_str(), &variant.name]
-                            .join("-")
-                            .trim_end_matches('-')
-                    );
-                    fs::write(folder.join(&file), &variant.wgsl)?;
-                    size += variant.wgsl.len();
-                    files.insert(&variant.wgsl, file.clone());
-                    file
-                }
-            };
+            let separator = if variant.name.is_empty() { "" } else { "-" };
+            let mut file = format!("{}{separator}{}.wgsl", kernel.name, variant.name);
+            if let Some(same) = files.get(variant.wgsl.as_str()) {
+                file.clone_from(same);
+            } else {
+                fs::write(folder.join(&file), &variant.wgsl)?;
+                size += variant.wgsl.len();
+                files.insert(&variant.wgsl, file.clone());
+            }
             shader(&mut rust, kernel, variant, &file);
         }
     }

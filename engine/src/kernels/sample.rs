@@ -1,8 +1,13 @@
-//! Sampling (being written by the SHADERS helper; this is the lead's glue).
+//! Sampling on the device: penalties, temperature, top-k, top-p, min-p, and the draw.
+//!
+//! The order is that of OpenAI's and Hugging Face's samplers. Filters keep a token by its likelihood alone, so tokens as
+//! likely as the last one kept stay too. The draw adds Gumbel noise to the log-likelihoods and takes the largest (Gumbel 1954;
+//! Maddison et al. 2014): exact without a sum, and a function of seed, step and token only, the same on every device.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{Capabilities, HostBindings, Kernel, Plan};
+use crate::shaders::{self, params::SampleParams};
 
 /// A token on its way through the model, and where its sequence's cache is: `shaders/shared/rows.wesl`.
 #[repr(C)]
@@ -25,22 +30,48 @@ impl Row {
 
 /// Sampling state of a row: `Sampler` in `shaders/sample.wesl`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Sampler {
+    /// Divides logits. Below 1e-5 the most likely token is taken, of equals the one with the lowest id.
     pub temperature: f32,
+    /// Keep this many most likely tokens; 0: all.
     pub top_k: u32,
+    /// Keep the fewest most likely tokens that together have this much of what `top_k` left (Holtzman et al. 2020); 1: all.
     pub top_p: f32,
+    /// Keep tokens at least this likely relative to the most likely; 0: all.
     pub min_p: f32,
+    /// Divides positive logits of tokens in prompt or answer, multiplies negative ones (Keskar et al. 2019); 1: off.
     pub repetition_penalty: f32,
+    /// Subtracted from logits of tokens in the answer.
     pub presence_penalty: f32,
+    /// Subtracted for each time the token is in the answer.
     pub frequency_penalty: f32,
+    /// Same seed, same logits: same tokens.
     pub seed: u32,
+    /// Tokens drawn so far. Moves on with each; its remainder is the place in the ring.
     pub step: u32,
+    /// Zero.
     pub padding: [u32; 3],
 }
 
-/// Chooses the next token of `rows` rows from `first_row` on.
+impl Default for Sampler {
+    /// The most likely token, nothing filtered.
+    fn default() -> Self {
+        Self { top_p: 1.0, repetition_penalty: 1.0, ..Self::zeroed() }
+    }
+}
+
+impl Sampler {
+    /// Whether token counts are looked at and kept.
+    pub fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+}
+
+/// Chooses the next token of `rows` rows from `first_row` on. Writes it to the row, to the ring and, if the sampler penalizes,
+/// to the counts; moves the row to the next position. Rows that are not active stay as they are.
+///
+/// Bindings: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), sampled (rows, ring).
 #[derive(Debug)]
 pub struct Sample {
     /// Vocabulary.
@@ -54,7 +85,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A row of the counts for a new sequence.
+    /// A row of the counts for a new sequence: bits 0 to 15 count a token in the answer, bit 16 tells that it is in the prompt.
     pub fn prompt_counts(prompt: &[u32], vocab: usize) -> Vec<u32> {
         let mut counts = vec![0; vocab];
         for &token in prompt {
@@ -66,11 +97,250 @@ impl Sample {
 
 impl Kernel for Sample {
     fn plan(&self, _: &Capabilities) -> Plan {
-        unimplemented!()
+        let params = SampleParams { vocab: self.vocab, first_row: self.first_row, rows: self.rows, ring: self.ring };
+        Plan::new(shaders::find("sample", &[]), &params, [self.rows, 1, 1])
     }
-    fn reference(&self, _: &mut HostBindings<'_>) {
-        unimplemented!()
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let vocab = self.vocab as usize;
+        for index in self.first_row as usize..(self.first_row + self.rows) as usize {
+            let mut row = memory.view::<Row>("rows")[index];
+            let mut sampler = memory.view::<Sampler>("samplers")[index];
+            let step = sampler.step;
+            let logits = memory.view::<f32>("logits")[index * vocab..][..vocab].to_vec();
+            let counts = &mut memory.view_mut::<u32>("counts")[row.slot as usize * vocab..][..vocab];
+            if let Some(token) = sample_reference(&logits, counts, &mut sampler, &mut row) {
+                memory.view_mut::<Row>("rows")[index] = row;
+                memory.view_mut::<Sampler>("samplers")[index] = sampler;
+                memory.view_mut::<u32>("sampled")[index * self.ring as usize + (step % self.ring) as usize] = token;
+            }
+        }
     }
 }
-/// x
-pub fn sample_reference() {}
+
+/// Logits are clamped to this; those at the lower end are never chosen.
+const LIMIT: f32 = 1e30;
+
+/// Chooses the next token of one row from its logits (vocab) and counts (vocab), and moves the row on. `None` if not active.
+pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler, row: &mut Row) -> Option<u32> {
+    if row.flags & Row::ACTIVE == 0 {
+        return None;
+    }
+    let logits: Vec<f32> = logits.iter().zip(counts.iter()).map(|(&logit, &count)| penalized(logit, count, sampler)).collect();
+    let mut token = argmax(logits.iter().copied());
+    if sampler.temperature >= 1e-5 {
+        let likelihoods = relative(&logits, logits[token], sampler.temperature);
+        let kept = threshold(&likelihoods, sampler);
+        let noisy = likelihoods.iter().enumerate().map(|(token, &likelihood)| {
+            let keep = likelihood > -LIMIT && key(likelihood) >= kept && (sampler.min_p <= 0.0 || likelihood >= sampler.min_p.min(1.0).ln());
+            if keep { likelihood + gumbel(random(sampler.seed, sampler.step, token as u32)) } else { -2.0 * LIMIT }
+        });
+        token = argmax(noisy);
+    }
+    if sampler.penalizes() && counts[token] & 0xffff < 0xffff {
+        counts[token] += 1;
+    }
+    sampler.step += 1;
+    row.token = token as u32;
+    row.position += 1;
+    Some(row.token)
+}
+
+/// The first of the largest.
+fn argmax(scores: impl Iterator<Item = f32>) -> usize {
+    scores.enumerate().fold((0, f32::NEG_INFINITY), |best, (i, score)| if score > best.1 { (i, score) } else { best }).0
+}
+
+fn penalized(logit: f32, count: u32, sampler: &Sampler) -> f32 {
+    let mut logit = if logit.is_nan() { -LIMIT } else { logit.clamp(-LIMIT, LIMIT) };
+    if sampler.penalizes() && count != 0 && logit.abs() < LIMIT {
+        logit = if logit > 0.0 { logit / sampler.repetition_penalty } else { logit * sampler.repetition_penalty };
+        let answered = count & 0xffff;
+        if answered != 0 {
+            logit -= sampler.presence_penalty + answered as f32 * sampler.frequency_penalty;
+        }
+    }
+    logit.clamp(-LIMIT, LIMIT)
+}
+
+/// Log-likelihoods relative to the most likely token.
+fn relative(logits: &[f32], largest: f32, temperature: f32) -> Vec<f32> {
+    let relative = |&logit: &f32| if logit <= -LIMIT { -LIMIT } else { ((logit - largest) / temperature).max(-0.5 * LIMIT) };
+    logits.iter().map(relative).collect()
+}
+
+/// The shader's fixed point: monotonic, and 0 for all that is too unlikely to matter.
+fn key(likelihood: f32) -> u32 {
+    ((likelihood + 32.0) * (1u32 << 27) as f32).clamp(0.0, 4_294_967_040.0) as u32
+}
+
+/// The key from which on `top_k` and `top_p` keep tokens.
+fn threshold(likelihoods: &[f32], sampler: &Sampler) -> u32 {
+    let mut sorted: Vec<f32> = likelihoods.iter().copied().filter(|&l| l > -LIMIT).collect();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let mut threshold = 0;
+    if sampler.top_k > 0 && !sorted.is_empty() {
+        threshold = key(sorted[sorted.len().min(sampler.top_k as usize) - 1]);
+    }
+    if sampler.top_p < 1.0 {
+        sorted.retain(|&l| key(l) >= threshold);
+        let total: f64 = sorted.iter().map(|&l| f64::from(l).exp()).sum();
+        let mut sum = 0.0;
+        for &likelihood in &sorted {
+            sum += f64::from(likelihood).exp();
+            threshold = key(likelihood);
+            if sum >= f64::from(sampler.top_p) * total {
+                break;
+            }
+        }
+    }
+    threshold
+}
+
+/// 32 random bits.
+fn random(seed: u32, step: u32, token: u32) -> u32 {
+    let stream = pcg(seed);
+    let offset = pcg(step.wrapping_add(stream));
+    pcg(pcg(token ^ stream).wrapping_add(offset))
+}
+
+/// A permutation of the 32-bit integers: PCG RXS-M-XS (O'Neill 2014).
+fn pcg(x: u32) -> u32 {
+    let state = x.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
+    (word >> 22) ^ word
+}
+
+/// A Gumbel variable; precise where it is large, as the largest decide.
+fn gumbel(bits: u32) -> f32 {
+    let v = ((bits as f32 + 0.5) * 2.328_306_4e-10).min(0.999_999_94);
+    let exponential = if v < 0.001 { v + 0.5 * v * v } else { -(1.0 - v).ln() };
+    -exponential.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 8] = [1.0, 2.5, -0.5, 2.0, f32::NEG_INFINITY, 0.0, f32::NAN, 2.0];
+
+    fn draw(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler) -> u32 {
+        let mut row = Row { flags: Row::ACTIVE, ..Row::default() };
+        sample_reference(logits, counts, sampler, &mut row).expect("active")
+    }
+
+    /// Draws 20,000 tokens and compares their frequencies with `weights` by Pearson's chi-square.
+    fn check_distribution(logits: &[f32], mut sampler: Sampler, weights: &[f64]) {
+        const DRAWS: u32 = 20_000;
+        let mut seen = vec![0u32; logits.len()];
+        for _ in 0..DRAWS {
+            seen[draw(logits, &mut vec![0; logits.len()], &mut sampler) as usize] += 1;
+        }
+        let total: f64 = weights.iter().sum();
+        let mut chi_square = 0.0;
+        for (token, (&n, &weight)) in seen.iter().zip(weights).enumerate() {
+            if weight == 0.0 {
+                assert_eq!(n, 0, "token {token} must not be drawn");
+            } else {
+                let expected = f64::from(DRAWS) * weight / total;
+                chi_square += (f64::from(n) - expected).powi(2) / expected;
+            }
+        }
+        // 7 degrees of freedom exceed this once in 10,000 times; the seed is fixed.
+        assert!(chi_square < 29.9, "chi-square {chi_square}: {seen:?}, weights {weights:?}");
+    }
+
+    fn weights(temperature: f64, keep: &[usize]) -> Vec<f64> {
+        let weight = |(i, &l): (usize, &f32)| if keep.contains(&i) { (f64::from(l) / temperature).exp() } else { 0.0 };
+        LOGITS.iter().enumerate().map(weight).collect()
+    }
+
+    fn warm() -> Sampler {
+        Sampler { temperature: 1.0, seed: 7, ..Sampler::default() }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_most_likely() {
+        let mut counts = vec![0; 4];
+        assert_eq!(draw(&[1.0, 3.0, 3.0, f32::NAN], &mut counts, &mut Sampler::default()), 1);
+        assert_eq!(draw(&[f32::NAN, f32::NEG_INFINITY, -1e9, f32::NAN], &mut counts, &mut Sampler::default()), 2);
+        assert_eq!(draw(&[0.0, f32::INFINITY, 5.0, 1.0], &mut counts, &mut warm()), 1);
+        assert_eq!(draw(&[f32::NAN; 4], &mut counts, &mut warm()), 0);
+        assert_eq!(counts, [0; 4], "nothing penalizes");
+    }
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        let all = [0, 1, 2, 3, 5, 7];
+        check_distribution(&LOGITS, warm(), &weights(1.0, &all));
+        check_distribution(&LOGITS, Sampler { temperature: 2.5, ..warm() }, &weights(2.5, &all));
+        check_distribution(&LOGITS, Sampler { temperature: 0.3, ..warm() }, &weights(0.3, &all));
+    }
+
+    #[test]
+    fn top_k_keeps_ties() {
+        check_distribution(&LOGITS, Sampler { top_k: 1, ..warm() }, &weights(1.0, &[1]));
+        check_distribution(&LOGITS, Sampler { top_k: 2, ..warm() }, &weights(1.0, &[1, 3, 7]));
+        check_distribution(&LOGITS, Sampler { top_k: 4, ..warm() }, &weights(1.0, &[0, 1, 3, 7]));
+        check_distribution(&LOGITS, Sampler { top_k: 100, ..warm() }, &weights(1.0, &[0, 1, 2, 3, 5, 7]));
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_suffice() {
+        // e^2.5 : e^2 : e^2 : e : 1 : e^-0.5 = 12.18 : 7.39 : 7.39 : 2.72 : 1 : 0.61, together 31.29.
+        check_distribution(&LOGITS, Sampler { top_p: 0.0, ..warm() }, &weights(1.0, &[1]));
+        check_distribution(&LOGITS, Sampler { top_p: 0.38, ..warm() }, &weights(1.0, &[1]));
+        check_distribution(&LOGITS, Sampler { top_p: 0.85, ..warm() }, &weights(1.0, &[1, 3, 7]));
+        check_distribution(&LOGITS, Sampler { top_p: 0.87, ..warm() }, &weights(1.0, &[0, 1, 3, 7]));
+        // Of what top_k left, 26.96: the most likely has 0.452.
+        check_distribution(&LOGITS, Sampler { top_k: 2, top_p: 0.44, ..warm() }, &weights(1.0, &[1]));
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_most_likely() {
+        check_distribution(&LOGITS, Sampler { min_p: 0.5, ..warm() }, &weights(1.0, &[1, 3, 7]));
+        check_distribution(&LOGITS, Sampler { min_p: 0.2, ..warm() }, &weights(1.0, &[0, 1, 3, 7]));
+        check_distribution(&LOGITS, Sampler { min_p: 1.0, ..warm() }, &weights(1.0, &[1]));
+    }
+
+    #[test]
+    fn penalties_look_at_prompt_and_answer() {
+        let mut counts = Sample::prompt_counts(&[1, 2], 4);
+        let repetition = Sampler { repetition_penalty: 2.0, ..Sampler::default() };
+        let penalize = |logit, count, sampler: &Sampler| penalized(logit, count, sampler);
+        assert_eq!(penalize(3.0, counts[1], &repetition), 1.5);
+        assert_eq!(penalize(-3.0, counts[2], &repetition), -6.0);
+        assert_eq!(penalize(3.0, counts[0], &repetition), 3.0);
+        let frequency = Sampler { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampler::default() };
+        assert_eq!(penalize(3.0, counts[1], &frequency), 3.0, "the prompt is not the answer");
+        assert_eq!(penalize(3.0, counts[1] + 3, &frequency), 1.75);
+        assert_eq!(penalize(3.0, 1, &frequency), 2.25);
+
+        let mut sampler = Sampler { presence_penalty: 1.0, ..Sampler::default() };
+        let logits = [0.0, 1.0, 0.6, 0.5];
+        let tokens: Vec<u32> = (0..5).map(|_| draw(&logits, &mut counts, &mut sampler)).collect();
+        assert_eq!(tokens, [1, 2, 3, 0, 1]);
+        assert_eq!(counts, [1, (1 << 16) + 2, (1 << 16) + 1, 1]);
+    }
+
+    #[test]
+    fn a_seed_repeats_and_seeds_differ() {
+        let run = |seed| {
+            let mut sampler = Sampler { seed, ..warm() };
+            (0..64).map(|_| draw(&LOGITS, &mut [0; 8], &mut sampler)).collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_ne!(run(1)[1..], run(1)[..63], "steps differ");
+    }
+
+    #[test]
+    fn rows_move_on_unless_inactive() {
+        let (mut sampler, mut row) = (warm(), Row { token: 9, position: 5, slot: 3, flags: 0 });
+        assert_eq!(sample_reference(&LOGITS, &mut [0; 8], &mut sampler, &mut row), None);
+        assert_eq!((sampler.step, row.position, row.token), (0, 5, 9));
+        row.flags = Row::ACTIVE;
+        let token = sample_reference(&LOGITS, &mut [0; 8], &mut sampler, &mut row);
+        assert_eq!((sampler.step, row.position, Some(row.token)), (1, 6, token));
+    }
+}
