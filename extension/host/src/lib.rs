@@ -155,7 +155,7 @@ impl Inner {
     async fn count(self: &Rc<Self>, params: &Value) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = client.encode_chat(&chat).map_err(Rc::new)?.len();
+        let tokens = client.encode_chat(&chat.messages, chat.tools.as_ref()).map_err(Rc::new)?.len();
         Ok(json!({ "tokens": tokens, "context": client.info().context }))
     }
 
