@@ -167,6 +167,7 @@ impl App {
         })?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
+            app.dispatch(Msg::Typing);
             Ok(())
         })?;
         self.on(

@@ -94,7 +94,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
         Call::List {} => Some(Msg::Listed(read(answer)?)),
         Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
         Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
-        Call::New {} | Call::Stop { .. } | Call::Delete { .. } => None,
+        Call::Warm { .. } | Call::New {} | Call::Stop { .. } | Call::Delete { .. } => None,
     })
 }
 

@@ -7,7 +7,7 @@
 use pulldown_cmark::{Alignment, CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag};
 
 /// What a link may start with, compared without regard to case.
-const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
+pub const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
 
 /// Elements nested deeper than this are shown in their ancestor: hostile text cannot exhaust the stack.
 const MAX_DEPTH: usize = 24;

@@ -235,12 +235,33 @@ pub struct Accepted {
     pub id: String,
 }
 
+/// A message that nobody answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Draft {
+    role: &'static str,
+    content: &'static str,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            role: "user",
+            content: "Hi",
+        }
+    }
+}
+
 /// A request. Serialized, it is the request's parameters.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Call {
     /// What is the engine doing?
     Status {},
+    /// Load the model: the text to count matters not, counting tokens needs a loaded model.
+    Warm {
+        /// One message.
+        messages: [Draft; 1],
+    },
     /// Which conversations are there?
     List {},
     /// A conversation; without `id` the current one.
@@ -281,6 +302,7 @@ impl Call {
     pub fn method(&self) -> &'static str {
         match self {
             Self::Status {} => "engine.status",
+            Self::Warm { .. } => "tokens.count",
             Self::List {} => "conversations.list",
             Self::Get { .. } => "conversations.get",
             Self::New {} => "conversations.new",

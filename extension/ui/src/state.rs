@@ -28,6 +28,8 @@ pub enum Msg {
     Accepted(Accepted),
     /// A call failed.
     Failed(Call, Failure),
+    /// The user types.
+    Typing,
     /// The user asks.
     Submit(String),
     /// The user stops the answer.
@@ -179,6 +181,16 @@ impl State {
                 }
             }
             Msg::Failed(call, failure) => self.failed(call, failure),
+            Msg::Typing => {
+                // The model loads while the question is typed.
+                if self.engine.state != EngineState::Idle || !self.connected {
+                    return Vec::new();
+                }
+                self.engine.state = EngineState::Loading;
+                vec![Effect::Call(Call::Warm {
+                    messages: <[_; 1]>::default(),
+                })]
+            }
             Msg::Submit(text) => {
                 if text.trim().is_empty() || self.busy() {
                     return Vec::new();
@@ -281,6 +293,10 @@ impl State {
 
     fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
         // What is asked on connecting is asked again on the next connection.
+        if matches!(call, Call::Warm { .. }) {
+            // The question that follows tries again.
+            return vec![Effect::Call(Call::Status {})];
+        }
         if !self.connected && matches!(call, Call::Status {} | Call::List {} | Call::Get { .. }) {
             return Vec::new();
         }

@@ -167,6 +167,26 @@ fn a_question_asked_before_the_conversation_is_restored_goes_there() {
 }
 
 #[test]
+fn the_model_loads_while_the_first_question_is_typed() {
+    let mut state = State::default();
+    assert_eq!(state.update(Msg::Typing), []);
+    state.update(Msg::Connected);
+    let warm = Effect::Call(Call::Warm {
+        messages: <[_; 1]>::default(),
+    });
+    assert_eq!(state.update(Msg::Typing), [warm]);
+    assert_eq!(state.update(Msg::Typing), []);
+    let ready = EngineStatus {
+        state: EngineState::Ready,
+        ..EngineStatus::default()
+    };
+    state.update(Msg::Status(ready));
+    assert_eq!(state.update(Msg::Typing), []);
+    state.update(Msg::Disconnected);
+    assert_eq!(state.update(Msg::Typing), []);
+}
+
+#[test]
 fn a_question_that_cannot_be_sent_comes_back() {
     let mut state = streaming();
     state.update(Msg::NewChat);

@@ -44,7 +44,13 @@ impl Chats {
         if !self.dialog.open() {
             self.dialog.show_modal()?;
         }
-        self.render(state)
+        self.render(state)?;
+        for first in [".open[aria-current]", ".open"] {
+            if let Ok(item) = dom::find(&self.dialog, first) {
+                return item.focus();
+            }
+        }
+        Ok(())
     }
 
     /// Closes the dialog; the focus goes back to where it was.
