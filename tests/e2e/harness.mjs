@@ -1,13 +1,13 @@
 // Drives the real extension in a real Chromium. One browser per test file.
 //
 // Environment: DOPPLER_CHROME (or CHROME) the browser's binary; DOPPLER_CHROME_FLAGS further flags, space separated, e.g. for a
-// machine with a GPU; DOPPLER_HEADED=1 shows the windows.
+// machine with a GPU; DOPPLER_EXTENSION the unpacked extension, by default this repository; DOPPLER_HEADED=1 shows the windows.
 
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { dirname, extname, join, relative } from "node:path";
+import { extname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -67,6 +67,9 @@ export async function servePages(extra = {}) {
   };
 }
 
+/** Folders made by `copyExtension`. @type {Set<string>} */
+const copies = new Set();
+
 /**
  * A copy of the extension in a temporary folder, which `launch` removes in the end.
  * @param {(path: string) => boolean} [wanted]  which of its files, by their path in `extension/`
@@ -74,6 +77,7 @@ export async function servePages(extra = {}) {
  */
 export async function copyExtension(wanted = () => true) {
   const folder = await mkdtemp(join(tmpdir(), "doppler-extension-"));
+  copies.add(folder);
   const from = join(ROOT, "extension");
   const skip = ["host", "ui", "node_modules"];
   await cp(join(ROOT, "manifest.json"), join(folder, "manifest.json"));
@@ -103,7 +107,7 @@ export async function scriptedExtension() {
  * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean}} [options]
  *   `extension`: folder of the unpacked extension, by default this repository; a copy is removed on close
  */
-export async function launch({ extension = ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1" } = {}) {
+export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1" } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "doppler-profile-"));
   const site = await servePages(pages);
   const context = await chromium.launchPersistentContext(profile, {
@@ -220,7 +224,7 @@ export async function launch({ extension = ROOT, pages = {}, flags = [], headles
       await context.close();
       await site.close();
       await rm(profile, { recursive: true, force: true, maxRetries: 5 });
-      if (extension !== ROOT && dirname(extension) === tmpdir()) await rm(extension, { recursive: true, force: true });
+      if (copies.has(extension)) await rm(extension, { recursive: true, force: true });
     },
   };
 }
