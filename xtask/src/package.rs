@@ -23,10 +23,10 @@ const SHIPPED: [&str; 9] = [
     ".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".woff2", ".gguf",
 ];
 
-/// Endings of files that stand beside them and stay home.
-const KEPT: [&str; 3] = [".d.ts", ".md", ".gitignore"];
+/// Endings of files that stand beside them and stay home; the icons are drawn from `icon.svg` beforehand.
+const KEPT: [&str; 4] = [".d.ts", ".md", ".gitignore", "/icon.svg"];
 
-/// Files that ship although their ending stays home: the page API's types, and the licences' texts.
+/// Files that ship although their ending stays home: the page API's types.
 const ALSO_SHIPPED: [&str; 1] = ["extension/page/doppler.d.ts"];
 
 /// Writes `target/doppler-<version>.zip` and returns its path.
