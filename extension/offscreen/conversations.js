@@ -296,7 +296,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       conversations.set(conversation.id, conversation);
       conversation.messages.push({ id: crypto.randomUUID(), role: "user", content: text, state: "done" });
       announce(conversation);
-      void answer(conversation, { temperature: 0 });
+      void answer(conversation, {});
       return accepted(conversation);
     },
 
@@ -310,9 +310,9 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       refuseBusy(conversation);
       const last = conversation.messages.at(-1);
       if (last?.role === "assistant") conversation.messages.pop();
-      // The first answer is the likeliest one; asked again, the likeliest would come again word for word. After an answer that
-      // did not come to its end the same one is wanted.
-      void answer(conversation, { temperature: last?.state === "done" ? 0.8 : 0 });
+      // A model that by default gives the likeliest answer would give it again, word for word. After an answer that did not
+      // come to its end the same one is wanted.
+      void answer(conversation, last?.state === "done" ? { temperature: 0.8 } : {});
       return accepted(conversation);
     },
 

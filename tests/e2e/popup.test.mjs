@@ -375,7 +375,7 @@ test("colours have the contrast of WCAG AA in light and dark", T, async () => {
 
 test("it opens quickly", T, async (context) => {
   const opener = await browser.openOwn("options/options.html");
-  /** @type {{paint: number, usable: number}[]} */
+  /** @type {{started: number, paint: number, usable: number}[]} */
   const times = [];
   for (let run = 0; run < 5; run += 1) {
     times.push(await opener.evaluate(async () => {
@@ -386,9 +386,9 @@ test("it opens quickly", T, async (context) => {
         const [usable] = popup?.performance.getEntriesByName("doppler-usable") ?? [];
         const [paint] = popup?.performance.getEntriesByName("first-contentful-paint") ?? [];
         if (popup && usable && paint) {
-          const since = popup.performance.timeOrigin - clicked;
+          const started = popup.performance.timeOrigin - clicked;
           popup.close();
-          return { paint: since + paint.startTime, usable: since + usable.startTime };
+          return { started, paint: paint.startTime, usable: usable.startTime };
         }
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
@@ -396,5 +396,7 @@ test("it opens quickly", T, async (context) => {
     await until(() => opener.evaluate(() => chrome.extension.getViews({ type: "popup" }).length === 0), "the popup to close");
   }
   const median = (/** @type {number[]} */ values) => Math.round(values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN);
-  context.diagnostic(`from the click to the first paint ${median(times.map(({ paint }) => paint))} ms, to usable ${median(times.map(({ usable }) => usable))} ms (medians of ${times.length})`);
+  // How soon the browser begins is not ours: an empty popup takes as long.
+  const [started, paint, usable] = [times.map(({ started }) => started), times.map(({ paint }) => paint), times.map(({ usable }) => usable)].map(median);
+  context.diagnostic(`the browser begins ${started} ms after the click; from there to the first paint ${paint} ms, to usable ${usable} ms (medians of ${times.length})`);
 });

@@ -101,7 +101,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
 /// `None` for events the popup does not know.
 fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
     match event {
-        "status" => read::<EngineStatus>(detail).ok().map(Msg::Status),
+        "status" => understood(read::<EngineStatus>(detail)).map(Msg::Status),
         "conversation" => conversation_event(detail).map(Msg::Conversation),
         _ => None,
     }
@@ -109,15 +109,22 @@ fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
 
 fn conversation_event(detail: JsValue) -> Option<ConversationEvent> {
     match detail.unchecked_ref::<Detail>().kind()?.as_str() {
-        "message" => read(detail).ok().map(ConversationEvent::Message),
-        "delta" => read(detail).ok().map(ConversationEvent::Delta),
-        "deleted" => read(detail).ok().map(ConversationEvent::Deleted),
+        "message" => understood(read(detail)).map(ConversationEvent::Message),
+        "delta" => understood(read(detail)).map(ConversationEvent::Delta),
+        "deleted" => understood(read(detail)).map(ConversationEvent::Deleted),
         _ => None,
     }
 }
 
 fn read<T: DeserializeOwned>(value: JsValue) -> Result<T, Failure> {
     serde_wasm_bindgen::from_value(value).map_err(|error| unreadable(&error))
+}
+
+/// Notes an event that cannot be read, and does without it.
+fn understood<T>(event: Result<T, Failure>) -> Option<T> {
+    event
+        .inspect_err(|failure| web_sys::console::error_1(&failure.message.as_str().into()))
+        .ok()
 }
 
 fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {

@@ -74,7 +74,7 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
             if adapter.is_empty() {
                 "Ready".to_owned()
             } else {
-                format!("Runs here, on {adapter}")
+                format!("Runs on {adapter}")
             }
         }
         EngineState::Failed => {
@@ -92,17 +92,22 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
     }
 }
 
-/// The most telling name a browser gives: description, device, or vendor and architecture.
+/// The most telling name a browser gives, with the vendor unless that is part of it.
 fn adapter_name(adapter: &Adapter) -> String {
-    if let Some(name) = [&adapter.description, &adapter.device]
+    let Adapter {
+        vendor,
+        architecture,
+        device,
+        description,
+    } = adapter;
+    let name = [description, device, architecture]
         .into_iter()
-        .find(|name| !name.is_empty())
-    {
-        return name.clone();
+        .find(|name| !name.is_empty());
+    match name {
+        None => vendor.clone(),
+        Some(name) if name.to_lowercase().contains(&vendor.to_lowercase()) => name.clone(),
+        Some(name) => format!("{vendor} {name}"),
     }
-    format!("{} {}", adapter.vendor, adapter.architecture)
-        .trim()
-        .to_owned()
 }
 
 #[cfg(test)]
@@ -132,9 +137,18 @@ mod tests {
             ..Adapter::default()
         };
         engine.adapter = Some(adapter);
-        assert_eq!(
-            detail_line(true, &engine),
-            "Runs here, on google swiftshader"
-        );
+        assert_eq!(detail_line(true, &engine), "Runs on google swiftshader");
+
+        let name = |vendor: &str, description: &str| {
+            let (vendor, description) = (vendor.to_owned(), description.to_owned());
+            adapter_name(&Adapter {
+                vendor,
+                description,
+                ..Adapter::default()
+            })
+        };
+        assert_eq!(name("nvidia", "NVIDIA H200"), "NVIDIA H200");
+        assert_eq!(name("apple", "metal-3"), "apple metal-3");
+        assert_eq!(name("intel", ""), "intel");
     }
 }
