@@ -29,7 +29,8 @@
  *
  * @typedef {object} Failure
  * @property {string} name       a DOMException name
- * @property {string} message    one sentence
+ * @property {string} message    what happened, and what to do about it
+ * @property {string} [code]     a word for programs
  * @property {unknown} [data]
  *
  * @typedef {object} Message
@@ -103,8 +104,9 @@ function turns(messages) {
  * @returns {Failure}
  */
 function failureOf(error) {
-  const { name, message, data } = /** @type {Partial<Failure>} */ (error ?? {});
-  return { name: name ?? "UnknownError", message: message ?? String(error), ...(data === undefined ? {} : { data }) };
+  const { name = "UnknownError", message = String(error), code, data } = /** @type {Partial<Failure>} */ (error ?? {});
+  // A DOMException's code is a number.
+  return { name, message, ...(typeof code === "string" && { code }), ...(data !== undefined && { data }) };
 }
 
 /**

@@ -160,7 +160,9 @@ test("errors are one sentence with a remedy", T, async () => {
   assert.match(await problem.innerText(), /^The GPU went away; try again\./);
   await problem.locator(".retry").click();
   await page.locator("#send").waitFor();
-  await ask(page, { error: { name: "QuotaExceededError", code: "x", message: "Too long.", data: { requested: 9, quota: 8 } } });
+  await ask(page, { error: { name: "QuotaExceededError", code: "context_length_exceeded", message: "the prompt is too long", data: { requested: 9, quota: 8 } } });
+  await problem.locator(".new-chat").waitFor();
+  assert.match(await problem.innerText(), /^The prompt is too long\./);
   await problem.locator(".new-chat").click();
   await page.locator("#welcome").waitFor();
 

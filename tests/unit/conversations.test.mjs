@@ -189,11 +189,12 @@ test("regenerate replaces the last answer and asks the same question", async () 
 test("a failed answer says why, can be tried again, and is not part of what the engine is asked next", async () => {
   const { engine, handle, get } = setUp();
   const { id } = await handle("conversations.send", { text: "First" });
-  engine.latest().fail({ name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
+  const failure = { name: "QuotaExceededError", message: "Too long.", code: "context_length_exceeded", data: { requested: 9, quota: 8 } };
+  engine.latest().fail(failure);
   await settle();
   const failed = (await get(id)).messages[1];
   assert.equal(failed.state, "failed");
-  assert.deepEqual(failed.error, { name: "QuotaExceededError", message: "Too long.", data: { requested: 9, quota: 8 } });
+  assert.deepEqual(failed.error, failure);
 
   await handle("conversations.send", { id, text: "Second" });
   assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Second" }]);

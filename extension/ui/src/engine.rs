@@ -31,6 +31,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn message(this: &Rejection) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn code(this: &Rejection) -> JsValue;
 }
 
 /// An open connection.
@@ -128,26 +131,31 @@ fn understood<T>(event: Result<T, Failure>) -> Option<T> {
 }
 
 fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
+    let message = format!("popup and engine do not understand each other: {error}");
     Failure {
         name: "DataError".to_owned(),
-        message: format!("Popup and engine do not understand each other: {error}."),
+        message,
+        ..Failure::default()
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {
+        let message = rejection.as_string().unwrap_or_default();
         return Failure {
             name: "UnknownError".to_owned(),
-            message: rejection.as_string().unwrap_or_default(),
+            message,
+            ..Failure::default()
         };
     }
     let rejection: &Rejection = rejection.unchecked_ref();
-    let name = rejection
-        .name()
-        .unwrap_or_else(|| "UnknownError".to_owned());
     Failure {
-        name,
+        name: rejection
+            .name()
+            .unwrap_or_else(|| "UnknownError".to_owned()),
         message: rejection.message().unwrap_or_default(),
+        // A DOMException's code is a number.
+        code: rejection.code().as_string().unwrap_or_default(),
     }
 }

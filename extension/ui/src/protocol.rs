@@ -11,8 +11,31 @@ use serde::{Deserialize, Serialize};
 pub struct Failure {
     /// A `DOMException` name.
     pub name: String,
-    /// One sentence.
+    /// What happened, and what to do about it.
     pub message: String,
+    /// A word for programs, such as [`CONTEXT_EXCEEDED`].
+    pub code: String,
+}
+
+/// The [`Failure::code`] of a conversation that is longer than the model's context.
+pub const CONTEXT_EXCEEDED: &str = "context_length_exceeded";
+
+impl Failure {
+    /// The message as a sentence of its own: the engine's begin without a capital and end without a full stop.
+    pub fn sentence(&self) -> String {
+        let words = [&self.message, &self.name]
+            .into_iter()
+            .find(|words| !words.is_empty());
+        let message = words.map_or("something failed", String::as_str);
+        let mut characters = message.trim_end_matches('.').chars();
+        let first = characters.next().map(|first| first.to_ascii_uppercase());
+        let ended = message.ends_with(['!', '?', '…']);
+        first
+            .into_iter()
+            .chain(characters)
+            .chain((!ended).then_some('.'))
+            .collect()
+    }
 }
 
 /// How fast an answer came.
@@ -311,5 +334,31 @@ impl Call {
             Self::Regenerate { .. } => "conversations.regenerate",
             Self::Delete { .. } => "conversations.delete",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[test]
+    fn sentences() {
+        let sentence = |name: &str, message: &str| {
+            let (name, message) = (name.to_owned(), message.to_owned());
+            Failure {
+                name,
+                message,
+                ..Failure::default()
+            }
+            .sentence()
+        };
+        assert_eq!(
+            sentence("E", "the prompt is too long; shorten it"),
+            "The prompt is too long; shorten it."
+        );
+        assert_eq!(sentence("E", "It broke."), "It broke.");
+        assert_eq!(sentence("E", "really?"), "Really?");
+        assert_eq!(sentence("AbortError", ""), "AbortError.");
+        assert_eq!(sentence("", ""), "Something failed.");
     }
 }

@@ -153,7 +153,7 @@ impl State {
                 Vec::new()
             }
             Msg::Unreachable(failure) => {
-                self.alert = Some(failure.message);
+                self.alert = Some(failure.sentence());
                 Vec::new()
             }
             Msg::Status(status) => {
@@ -180,7 +180,7 @@ impl State {
                     Vec::new()
                 }
             }
-            Msg::Failed(call, failure) => self.failed(call, failure),
+            Msg::Failed(call, failure) => self.failed(call, &failure),
             Msg::Typing => {
                 // The model loads while the question is typed.
                 if self.engine.state != EngineState::Idle || !self.connected {
@@ -198,7 +198,7 @@ impl State {
                 self.alert = None;
                 self.outgoing = Some(text.clone());
                 self.held = Some(text);
-                let mut effects = vec![Effect::ShowEnd];
+                let mut effects = vec![Effect::ShowEnd, Effect::Focus];
                 if self.restored {
                     effects.extend(self.send_held());
                 }
@@ -291,7 +291,7 @@ impl State {
         effects
     }
 
-    fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
+    fn failed(&mut self, call: Call, failure: &Failure) -> Vec<Effect> {
         // What is asked on connecting is asked again on the next connection.
         if matches!(call, Call::Warm { .. }) {
             // The question that follows tries again.
@@ -303,11 +303,7 @@ impl State {
         if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
             self.close();
         }
-        self.alert = Some(if failure.message.is_empty() {
-            failure.name
-        } else {
-            failure.message
-        });
+        self.alert = Some(failure.sentence());
         match call {
             Call::Regenerate { .. } => {
                 self.asked_again = false;
@@ -447,7 +443,7 @@ impl Chat {
         let mut text = markdown::plain_text(&rest[..end]);
         self.spoken += end;
         if let Some(failure) = error {
-            text = format!("{text} {}", failure.message);
+            text = format!("{text} {}", failure.sentence());
         } else if *state == Progress::Stopped {
             text.push_str(" Stopped.");
         }

@@ -156,7 +156,10 @@ fn sending_in_a_new_chat_shows_the_question_until_it_is_there() {
 #[test]
 fn a_question_asked_before_the_conversation_is_restored_goes_there() {
     let mut state = State::default();
-    assert_eq!(state.update(Msg::Submit("Hi".into())), [Effect::ShowEnd]);
+    assert_eq!(
+        state.update(Msg::Submit("Hi".into())),
+        [Effect::ShowEnd, Effect::Focus]
+    );
     state.update(Msg::Connected);
     let effects = state.update(snapshot("c", 0, &[]));
     assert!(effects.contains(&Effect::Call(Call::Send {
@@ -194,6 +197,7 @@ fn a_question_that_cannot_be_sent_comes_back() {
     let failure = Failure {
         name: "OperationError".into(),
         message: "It broke.".into(),
+        ..Failure::default()
     };
     let effects = state.update(Msg::Failed(
         Call::Send {
@@ -323,6 +327,7 @@ fn a_screen_reader_hears_sentences_then_the_rest() {
     failed.error = Some(Failure {
         name: String::new(),
         message: "It broke.".into(),
+        ..Failure::default()
     });
     assert_eq!(
         state.update(put("c", 8, 1, failed)),

@@ -1,7 +1,7 @@
 //! The messages of the open conversation.
 
 use crate::markdown;
-use crate::protocol::{Failure, Message, Progress, Role, Stats};
+use crate::protocol::{CONTEXT_EXCEEDED, Message, Progress, Role, Stats};
 use crate::state::{Entry, State};
 use crate::view::{dom, rich_text::RichText};
 use wasm_bindgen::JsValue;
@@ -209,16 +209,18 @@ fn problem(message: &Message) -> Option<Problem> {
             "The answer was cut off when the engine stopped.",
             Some(Remedy::Retry),
         ),
-        Progress::Failed => match &message.error {
-            Some(Failure { name, .. }) if name == "QuotaExceededError" => (
-                "This conversation is longer than the model can read.",
-                Some(Remedy::NewChat),
-            ),
-            Some(Failure { message, .. }) if !message.is_empty() => {
-                (message.as_str(), Some(Remedy::Retry))
-            }
-            _ => ("The answer failed.", Some(Remedy::Retry)),
-        },
+        Progress::Failed => {
+            let failure = message.error.clone().unwrap_or_default();
+            let remedy = if failure.code == CONTEXT_EXCEEDED {
+                Remedy::NewChat
+            } else {
+                Remedy::Retry
+            };
+            return Some(Problem {
+                sentence: failure.sentence(),
+                remedy: Some(remedy),
+            });
+        }
     };
     Some(Problem {
         sentence: sentence.to_owned(),
@@ -264,6 +266,7 @@ fn three_digits(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Failure;
 
     fn answer(state: Progress) -> Message {
         Message {
@@ -303,11 +306,21 @@ mod tests {
         assert_eq!(remedy(&answer(Progress::Stopped)), None);
         assert_eq!(remedy(&answer(Progress::Interrupted)), Some(Remedy::Retry));
         let mut failed = answer(Progress::Failed);
+        failed.error = Some(Failure {
+            name: "OperationError".into(),
+            ..Failure::default()
+        });
         assert_eq!(remedy(&failed), Some(Remedy::Retry));
         failed.error = Some(Failure {
             name: "QuotaExceededError".into(),
-            message: "Too long.".into(),
+            message: "the prompt has 9 tokens; start a new chat".into(),
+            code: CONTEXT_EXCEEDED.into(),
         });
+        let sentence = problem(&failed).map(|problem| problem.sentence);
+        assert_eq!(
+            sentence.as_deref(),
+            Some("The prompt has 9 tokens; start a new chat.")
+        );
         assert_eq!(remedy(&failed), Some(Remedy::NewChat));
         let cut = Message {
             finish: Some("length".into()),

@@ -1,6 +1,6 @@
 //! What runs the answers: model, adapter, loading progress.
 
-use crate::protocol::{Adapter, EngineState, EngineStatus, Model};
+use crate::protocol::{Adapter, EngineState, EngineStatus, Failure, Model};
 use crate::state::State;
 use crate::view::dom;
 use wasm_bindgen::JsValue;
@@ -77,18 +77,10 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
                 format!("Runs on {adapter}")
             }
         }
-        EngineState::Failed => {
-            let reason = engine
-                .error
-                .as_ref()
-                .map(|error| error.message.as_str())
-                .unwrap_or_default();
-            if reason.is_empty() {
-                "The engine could not start.".to_owned()
-            } else {
-                reason.to_owned()
-            }
-        }
+        EngineState::Failed => engine.error.as_ref().map_or_else(
+            || "The engine could not start.".to_owned(),
+            Failure::sentence,
+        ),
     }
 }
 
@@ -105,7 +97,13 @@ fn adapter_name(adapter: &Adapter) -> String {
         .find(|name| !name.is_empty());
     match name {
         None => vendor.clone(),
-        Some(name) if name.to_lowercase().contains(&vendor.to_lowercase()) => name.clone(),
+        Some(name)
+            if name
+                .to_ascii_lowercase()
+                .contains(&vendor.to_ascii_lowercase()) =>
+        {
+            name.clone()
+        }
         Some(name) => format!("{vendor} {name}"),
     }
 }
