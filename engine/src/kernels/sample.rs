@@ -1,6 +1,6 @@
 //! Sampling on the device: penalties, temperature, top-k, top-p, min-p, and the draw.
 //!
-//! The order is that of OpenAI's and Hugging Face's samplers. Filters keep a token by its likelihood alone, so tokens as
+//! The order is that of Hugging Face's transformers. Filters keep a token by its likelihood alone, so tokens as
 //! likely as the last one kept stay too. The draw adds Gumbel noise to the log-likelihoods and takes the largest (Gumbel 1954;
 //! Maddison et al. 2014): exact without a sum, and a function of seed, step and token only, the same on every device.
 
@@ -63,6 +63,7 @@ impl Default for Sampler {
 
 impl Sampler {
     /// Whether token counts are looked at and kept.
+    #[allow(clippy::float_cmp)] // Exactly these values mean off.
     pub fn penalizes(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
@@ -219,6 +220,7 @@ fn gumbel(bits: u32) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // The expected values are exact.
 mod tests {
     use super::*;
 
