@@ -3,8 +3,8 @@
 
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, Kernel, KvFormat, Matmul,
-    Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, Kernel, KvFormat,
+    Matmul, Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
 };
 use doppler_tests::{Data, Random, compare, devices};
 use half::f16;
@@ -14,15 +14,8 @@ const F32: f64 = 1e-10;
 /// The same for products of half precision factors.
 const F16: f64 = 1e-5;
 
-const DTYPES: [(DType, u32); 7] = [
-    (DType::F32, 40),
-    (DType::F16, 104),
-    (DType::BF16, 72),
-    (DType::Q8_0, 96),
-    (DType::Q4_0, 160),
-    (DType::Q4_K, 512),
-    (DType::Q6_K, 768),
-];
+const DTYPES: [(DType, u32); 7] =
+    [(DType::F32, 40), (DType::F16, 104), (DType::BF16, 72), (DType::Q8_0, 96), (DType::Q4_0, 160), (DType::Q4_K, 512), (DType::Q6_K, 768)];
 
 /// Runs a case on all devices.
 fn check<K: Kernel + 'static>(kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
@@ -244,7 +237,16 @@ fn rope_kv() {
 #[test]
 fn rope_far_out() {
     let pages_per_slot = 4096;
-    let kernel = || RopeKv { rows: 3, heads: 1, kv_heads: 1, head_dim: 4, rotated: 4, pairing: RopePairing::Neighbours, pages_per_slot, kv: KvFormat::F32 };
+    let kernel = || RopeKv {
+        rows: 3,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 4,
+        rotated: 4,
+        pairing: RopePairing::Neighbours,
+        pages_per_slot,
+        kv: KvFormat::F32,
+    };
     let buffers = [
         Data::F32(Random::new(9).floats(36)),
         Data::F32(vec![1.0, 0.7371]),
@@ -345,7 +347,11 @@ fn attention_prefill_large() {
     use doppler_engine::gpu::GpuOptions;
     let gpu = doppler_tests::gpu(GpuOptions::default());
     if AttentionTier::choose(gpu.capabilities(), 64) != AttentionTier::Large {
-        println!("SKIPPED attention_prefill_large: {} has {} bytes of workgroup memory", gpu.adapter().description, gpu.capabilities().workgroup_storage);
+        println!(
+            "SKIPPED attention_prefill_large: {} has {} bytes of workgroup memory",
+            gpu.adapter().description,
+            gpu.capabilities().workgroup_storage
+        );
         return;
     }
     let mut random = Random::new(13);

@@ -56,10 +56,7 @@ fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
                 Kind::Read => "Read".to_owned(),
                 Kind::ReadWrite => "ReadWrite".to_owned(),
             };
-            format!(
-                "Binding {{ name: {:?}, index: {}, kind: BindingKind::{kind} }}",
-                b.name, b.index
-            )
+            format!("Binding {{ name: {:?}, index: {}, kind: BindingKind::{kind} }}", b.name, b.index)
         })
         .collect();
     let _ = writeln!(
@@ -76,10 +73,7 @@ fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
 }
 
 fn structure(rust: &mut String, kernel: &str, params: &Params) {
-    let name: String = kernel
-        .split('_')
-        .map(|part| part[..1].to_uppercase() + &part[1..])
-        .collect();
+    let name: String = kernel.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect();
     let _ = writeln!(
         rust,
         "    /// `struct Params` of `shaders/{kernel}.wesl`; generated from it.\n    #[repr(C)]\n    \
@@ -88,20 +82,12 @@ fn structure(rust: &mut String, kernel: &str, params: &Params) {
     let mut end = 0;
     let pad = |rust: &mut String, end: u32, to: u32| {
         if to > end {
-            let _ = writeln!(
-                rust,
-                "        /// Zero.\n        pub padding_{end}: [u32; {}],",
-                (to - end) / 4
-            );
+            let _ = writeln!(rust, "        /// Zero.\n        pub padding_{end}: [u32; {}],", (to - end) / 4);
         }
     };
     for field in &params.fields {
         pad(rust, end, field.offset);
-        let _ = writeln!(
-            rust,
-            "        /// `{0}` of the shader.\n        pub {0}: {1},",
-            field.name, field.ty
-        );
+        let _ = writeln!(rust, "        /// `{0}` of the shader.\n        pub {0}: {1},", field.name, field.ty);
         end = field.offset + field.size;
     }
     pad(rust, end, params.size);

@@ -71,20 +71,13 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
 
     let size = generate::write(&kernels, out).map_err(|e| format!("{}: {e}", out.display()))?;
     if size > SIZE_LIMIT {
-        println!(
-            "cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller"
-        );
+        println!("cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller");
     }
     Ok(())
 }
 
 /// Compiles all variants of a kernel; stops at the first that fails.
-fn kernel(
-    compiler: &Compiler,
-    name: &str,
-    axes: &variants::Axes,
-    sources: &mut BTreeSet<PathBuf>,
-) -> Result<Kernel, String> {
+fn kernel(compiler: &Compiler, name: &str, axes: &variants::Axes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel, String> {
     // Before compiling, so that a kernel which fails is built again when it is corrected.
     sources.insert(compiler.path(name));
     let mut interface = KernelInterface::default();
@@ -94,17 +87,9 @@ fn kernel(
         let fail = |message: String| format!("shaders/{name}.wesl [{variant}]: {message}");
         let (wgsl, reflection) = compiler.compile(name, &features, sources).map_err(fail)?;
         interface.merge(&reflection).map_err(fail)?;
-        variants.push(Variant {
-            name: variant,
-            wgsl,
-            reflection,
-        });
+        variants.push(Variant { name: variant, wgsl, reflection });
     }
-    Ok(Kernel {
-        name: name.to_owned(),
-        interface,
-        variants,
-    })
+    Ok(Kernel { name: name.to_owned(), interface, variants })
 }
 
 fn env(name: &str) -> String {

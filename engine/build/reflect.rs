@@ -1,9 +1,6 @@
 //! What the host must know of a shader, read from naga's module.
 
-use naga::{
-    AddressSpace, BuiltIn, Expression, Literal, Module, Scalar, ScalarKind, StorageAccess,
-    TypeInner, VectorSize,
-};
+use naga::{AddressSpace, BuiltIn, Expression, Literal, Module, Scalar, ScalarKind, StorageAccess, TypeInner, VectorSize};
 
 /// A resource in group 0.
 #[derive(Clone, PartialEq)]
@@ -67,57 +64,29 @@ impl Reflection {
             };
             let name = variable.name.clone().unwrap_or_default();
             if resource.group != 0 {
-                return Err(format!(
-                    "`{name}` is in group {}: everything is in group 0",
-                    resource.group
-                ));
+                return Err(format!("`{name}` is in group {}: everything is in group 0", resource.group));
             }
             let kind = match variable.space {
                 AddressSpace::Uniform => {
                     let uniform = uniform(module, variable.ty)?;
                     let size = uniform.size;
-                    if name != "params"
-                        || resource.binding != 0
-                        || params.replace(uniform).is_some()
-                    {
+                    if name != "params" || resource.binding != 0 || params.replace(uniform).is_some() {
                         return Err("the only uniform is `params`, binding 0".to_owned());
                     }
                     Kind::Uniform { size }
                 }
-                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
-                    Kind::ReadWrite
-                }
+                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => Kind::ReadWrite,
                 AddressSpace::Storage { .. } => Kind::Read,
                 space => return Err(format!("`{name}` is in address space {space:?}")),
             };
-            bindings.push(Binding {
-                name,
-                index: resource.binding,
-                kind,
-            });
+            bindings.push(Binding { name, index: resource.binding, kind });
         }
         bindings.sort_by_key(|b| b.index);
-        if let Some(pair) = bindings
-            .windows(2)
-            .find(|pair| pair[0].index == pair[1].index)
-        {
-            return Err(format!(
-                "`{}` and `{}` share binding {}",
-                pair[0].name, pair[1].name, pair[0].index
-            ));
+        if let Some(pair) = bindings.windows(2).find(|pair| pair[0].index == pair[1].index) {
+            return Err(format!("`{}` and `{}` share binding {}", pair[0].name, pair[1].name, pair[0].index));
         }
-        let overrides = module
-            .overrides
-            .iter()
-            .filter_map(|(_, o)| o.name.clone())
-            .collect();
-        Ok(Self {
-            bindings,
-            params,
-            overrides,
-            needs_f16: uses_f16(module),
-            needs_subgroups: uses_subgroups(module),
-        })
+        let overrides = module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
+        Ok(Self { bindings, params, overrides, needs_f16: uses_f16(module), needs_subgroups: uses_subgroups(module) })
     }
 }
 
@@ -125,22 +94,13 @@ impl KernelInterface {
     /// Adds a variant, which may lack bindings that others have but must not differ in one.
     pub(crate) fn merge(&mut self, variant: &Reflection) -> Result<(), String> {
         for binding in &variant.bindings {
-            match self
-                .bindings
-                .iter()
-                .find(|b| b.name == binding.name || b.index == binding.index)
-            {
+            match self.bindings.iter().find(|b| b.name == binding.name || b.index == binding.index) {
                 None => self.bindings.push(binding.clone()),
                 Some(same) if same == binding => {}
                 Some(other) => {
                     return Err(format!(
                         "binding {} `{}` ({:?}) is {} `{}` ({:?}) in another variant",
-                        binding.index,
-                        binding.name,
-                        binding.kind,
-                        other.index,
-                        other.name,
-                        other.kind
+                        binding.index, binding.name, binding.kind, other.index, other.name, other.kind
                     ));
                 }
             }
@@ -157,18 +117,14 @@ impl KernelInterface {
 
 fn uniform(module: &Module, ty: naga::Handle<naga::Type>) -> Result<Params, String> {
     let ty = &module.types[ty];
-    let (TypeInner::Struct { members, span }, Some("Params")) = (&ty.inner, ty.name.as_deref())
-    else {
+    let (TypeInner::Struct { members, span }, Some("Params")) = (&ty.inner, ty.name.as_deref()) else {
         return Err("the type of `params` is `struct Params`".to_owned());
     };
     let fields = members.iter().map(|member| {
         let name = member.name.clone().unwrap_or_default();
         let (scalar, count) = match module.types[member.ty].inner {
             TypeInner::Scalar(scalar) => (scalar, 1),
-            TypeInner::Vector {
-                size: VectorSize::Quad,
-                scalar,
-            } => (scalar, 4),
+            TypeInner::Vector { size: VectorSize::Quad, scalar } => (scalar, 4),
             _ => return Err(format!("`Params.{name}` is neither a scalar nor a vec4")),
         };
         let scalar = match scalar {
@@ -177,46 +133,23 @@ fn uniform(module: &Module, ty: naga::Handle<naga::Type>) -> Result<Params, Stri
             Scalar::F32 => "f32",
             _ => return Err(format!("`Params.{name}` is not of u32, i32 or f32")),
         };
-        let ty = if count == 1 {
-            scalar.to_owned()
-        } else {
-            format!("[{scalar}; {count}]")
-        };
-        Ok(Field {
-            name,
-            ty,
-            offset: member.offset,
-            size: 4 * count,
-        })
+        let ty = if count == 1 { scalar.to_owned() } else { format!("[{scalar}; {count}]") };
+        Ok(Field { name, ty, offset: member.offset, size: 4 * count })
     });
-    Ok(Params {
-        fields: fields.collect::<Result<_, _>>()?,
-        size: *span,
-    })
+    Ok(Params { fields: fields.collect::<Result<_, _>>()?, size: *span })
 }
 
 fn functions(module: &Module) -> impl Iterator<Item = &naga::Function> {
-    module
-        .functions
-        .iter()
-        .map(|(_, f)| f)
-        .chain(module.entry_points.iter().map(|e| &e.function))
+    module.functions.iter().map(|(_, f)| f).chain(module.entry_points.iter().map(|e| &e.function))
 }
 
 fn uses_f16(module: &Module) -> bool {
     let half = |scalar: &Scalar| scalar.kind == ScalarKind::Float && scalar.width == 2;
-    module
-        .types
-        .iter()
-        .any(|(_, ty)| ty.inner.scalar().is_some_and(|s| half(&s)))
+    module.types.iter().any(|(_, ty)| ty.inner.scalar().is_some_and(|s| half(&s)))
         || functions(module).any(|f| {
             f.expressions.iter().any(|(_, e)| match e {
                 Expression::Literal(Literal::F16(_)) => true,
-                Expression::As {
-                    kind: ScalarKind::Float,
-                    convert,
-                    ..
-                } => *convert == Some(2),
+                Expression::As { kind: ScalarKind::Float, convert, .. } => *convert == Some(2),
                 _ => false,
             })
         })
@@ -227,20 +160,12 @@ fn uses_subgroups(module: &Module) -> bool {
         matches!(
             argument.binding,
             Some(naga::Binding::BuiltIn(
-                BuiltIn::SubgroupSize
-                    | BuiltIn::SubgroupInvocationId
-                    | BuiltIn::SubgroupId
-                    | BuiltIn::NumSubgroups
+                BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId | BuiltIn::SubgroupId | BuiltIn::NumSubgroups
             ))
         )
     };
     functions(module).any(|f| {
         f.arguments.iter().any(builtin)
-            || f.expressions.iter().any(|(_, e)| {
-                matches!(
-                    e,
-                    Expression::SubgroupBallotResult | Expression::SubgroupOperationResult { .. }
-                )
-            })
+            || f.expressions.iter().any(|(_, e)| matches!(e, Expression::SubgroupBallotResult | Expression::SubgroupOperationResult { .. }))
     })
 }

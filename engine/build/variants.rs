@@ -29,12 +29,7 @@ impl Table {
 
     /// Every feature of any kernel.
     pub(crate) fn features(&self) -> BTreeSet<&str> {
-        self.0
-            .values()
-            .flat_map(|k| k.axes.iter().flatten())
-            .map(String::as_str)
-            .filter(|f| !f.is_empty())
-            .collect()
+        self.0.values().flat_map(|k| k.axes.iter().flatten()).map(String::as_str).filter(|f| !f.is_empty()).collect()
     }
 }
 
@@ -43,9 +38,7 @@ impl Axes {
     pub(crate) fn expand(&self, kernel: &str) -> Result<Vec<Vec<&str>>, String> {
         let known = |feature: &String| self.axes.iter().any(|axis| axis.contains(feature));
         if let Some(unknown) = self.exclude.iter().flatten().find(|f| !known(f)) {
-            return Err(format!(
-                "shaders/variants.toml: {kernel} excludes {unknown:?}, which is on none of its axes"
-            ));
+            return Err(format!("shaders/variants.toml: {kernel} excludes {unknown:?}, which is on none of its axes"));
         }
         let mut variants = vec![Vec::new()];
         for axis in &self.axes {
@@ -59,12 +52,7 @@ impl Axes {
             };
             variants = variants.iter().flat_map(extend).collect();
         }
-        variants.retain(|v| {
-            !self
-                .exclude
-                .iter()
-                .any(|set| set.iter().all(|f| v.contains(&f.as_str())))
-        });
+        variants.retain(|v| !self.exclude.iter().any(|set| set.iter().all(|f| v.contains(&f.as_str()))));
         Ok(variants)
     }
 }

@@ -264,7 +264,14 @@ impl Client {
     /// When the engine stops.
     pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
         let (events, mut receiver) = unbounded();
-        let job = Job { prompt, max_tokens, stop_tokens: Rc::clone(&self.shared.stop_tokens), sampling: SamplingOptions::default(), logits, events };
+        let job = Job {
+            prompt,
+            max_tokens,
+            stop_tokens: Rc::clone(&self.shared.stop_tokens),
+            sampling: SamplingOptions::default(),
+            logits,
+            events,
+        };
         let stopped = || Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() });
         self.jobs.unbounded_send(job).map_err(|_| stopped())?;
         let mut trace = Trace::default();

@@ -111,7 +111,9 @@ impl Executor {
     /// When the device was lost or reported an error before.
     pub fn submit(&mut self, programs: &[&Program]) -> Result<()> {
         match self {
-            Self::Gpu(gpu) => gpu.submit(programs.iter().filter_map(|p| if let Program::Gpu(p) = p { Some(p) } else { None }), None).map(|_| ()),
+            Self::Gpu(gpu) => {
+                gpu.submit(programs.iter().filter_map(|p| if let Program::Gpu(p) = p { Some(p) } else { None }), None).map(|_| ())
+            }
             Self::Cpu(cpu) => {
                 run_on_cpu(cpu, programs);
                 Ok(())

@@ -66,9 +66,7 @@ pub fn find(kernel: &str, features: &[&str]) -> &'static Shader {
             let has = || shader.variant.split('+').filter(|f| !f.is_empty());
             has().count() == wanted().count() && wanted().all(|f| has().any(|h| h == *f))
         })
-        .unwrap_or_else(|| {
-            panic!("shaders/variants.toml has no {kernel} with features {features:?}")
-        })
+        .unwrap_or_else(|| panic!("shaders/variants.toml has no {kernel} with features {features:?}"))
 }
 
 #[cfg(test)]
@@ -81,12 +79,7 @@ mod tests {
             let mut features: Vec<_> = shader.variant.split('+').collect();
             features.reverse();
             features.push("");
-            assert!(
-                std::ptr::eq(find(shader.kernel, &features), shader),
-                "{} {}",
-                shader.kernel,
-                shader.variant
-            );
+            assert!(std::ptr::eq(find(shader.kernel, &features), shader), "{} {}", shader.kernel, shader.variant);
         }
     }
 
@@ -98,17 +91,10 @@ mod tests {
 
     #[test]
     fn bindings_rise_and_begin_with_params() {
-        for Shader {
-            kernel, bindings, ..
-        } in all()
-        {
+        for Shader { kernel, bindings, .. } in all() {
             assert!(bindings.is_sorted_by(|a, b| a.index < b.index), "{kernel}");
             for binding in *bindings {
-                assert_eq!(
-                    matches!(binding.kind, BindingKind::Uniform { .. }),
-                    binding.name == "params",
-                    "{kernel}"
-                );
+                assert_eq!(matches!(binding.kind, BindingKind::Uniform { .. }), binding.name == "params", "{kernel}");
             }
         }
     }
@@ -116,30 +102,15 @@ mod tests {
     #[test]
     fn params_have_the_size_of_the_uniform() {
         let size = find("rms_norm", &[]).bindings[0].kind;
-        assert_eq!(
-            size,
-            BindingKind::Uniform {
-                size: size_of::<params::RmsNormParams>() as u32
-            }
-        );
+        assert_eq!(size, BindingKind::Uniform { size: size_of::<params::RmsNormParams>() as u32 });
     }
 
     #[test]
     fn requirements_follow_the_features() {
         for shader in all() {
             let has = |feature| shader.variant.split('+').any(|f| f == feature);
-            assert!(
-                !shader.needs_subgroups || has("subgroups"),
-                "{} {}",
-                shader.kernel,
-                shader.variant
-            );
-            assert!(
-                !shader.needs_f16 || has("half"),
-                "{} {}",
-                shader.kernel,
-                shader.variant
-            );
+            assert!(!shader.needs_subgroups || has("subgroups"), "{} {}", shader.kernel, shader.variant);
+            assert!(!shader.needs_f16 || has("half"), "{} {}", shader.kernel, shader.variant);
             assert_eq!(shader.wgsl.contains("enable f16;"), shader.needs_f16);
         }
     }

@@ -20,43 +20,19 @@ fn sample() -> Metadata {
     m.insert("a.u64", Value::U64(1 << 40));
     m.insert("a.i64", Value::I64(-1));
     m.insert("a.f64", Value::F64(0.1));
-    m.insert(
-        "a.strings",
-        Value::Array(Array::String(["", "é", "🚀"].map(str::to_owned).into())),
-    );
+    m.insert("a.strings", Value::Array(Array::String(["", "é", "🚀"].map(str::to_owned).into())));
     m.insert("a.ints", Value::Array(Array::I32(vec![1, 2, 3])));
     m.insert("a.floats", Value::Array(Array::F32(vec![0.5, -0.5])));
     m.insert("a.bools", Value::Array(Array::Bool(vec![true, false])));
-    m.insert(
-        "a.nested",
-        Value::Array(Array::Array(vec![
-            Array::U8(vec![1]),
-            Array::String(vec!["x".to_owned()]),
-        ])),
-    );
+    m.insert("a.nested", Value::Array(Array::Array(vec![Array::U8(vec![1]), Array::String(vec!["x".to_owned()])])));
     m
 }
 
 fn sample_file() -> Vec<u8> {
     let tensors = [
-        TensorData {
-            name: "token_embd.weight",
-            dtype: DType::Q8_0,
-            shape: &[64, 3],
-            data: &[1; 204],
-        },
-        TensorData {
-            name: "norm.weight",
-            dtype: DType::F32,
-            shape: &[5],
-            data: &[2; 20],
-        },
-        TensorData {
-            name: "odd.weight",
-            dtype: DType::Unknown(77),
-            shape: &[8],
-            data: &[],
-        },
+        TensorData { name: "token_embd.weight", dtype: DType::Q8_0, shape: &[64, 3], data: &[1; 204] },
+        TensorData { name: "norm.weight", dtype: DType::F32, shape: &[5], data: &[2; 20] },
+        TensorData { name: "odd.weight", dtype: DType::Unknown(77), shape: &[8], data: &[] },
     ];
     write(&sample(), &tensors)
 }
@@ -85,14 +61,7 @@ fn string(s: &str) -> Vec<u8> {
 /// A tensor description.
 fn tensor(name: &str, shape: &[u64], dtype: u32, offset: u64) -> Vec<u8> {
     let dimensions: Vec<u8> = shape.iter().flat_map(|d| d.to_le_bytes()).collect();
-    [
-        &string(name)[..],
-        &(shape.len() as u32).to_le_bytes(),
-        &dimensions,
-        &dtype.to_le_bytes(),
-        &offset.to_le_bytes(),
-    ]
-    .concat()
+    [&string(name)[..], &(shape.len() as u32).to_le_bytes(), &dimensions, &dtype.to_le_bytes(), &offset.to_le_bytes()].concat()
 }
 
 #[test]
@@ -101,24 +70,13 @@ fn what_is_written_is_read() {
     let checkpoint = whole(&file).unwrap();
     assert_eq!(checkpoint.metadata, sample());
     let embedding = checkpoint.tensor("token_embd.weight").unwrap();
-    assert_eq!(
-        (embedding.dtype, embedding.elements(), embedding.bytes),
-        (DType::Q8_0, 192, 204)
-    );
+    assert_eq!((embedding.dtype, embedding.elements(), embedding.bytes), (DType::Q8_0, 192, 204));
     assert_eq!(embedding.offset % 64, 0);
     assert_eq!(file[embedding.offset as usize..][..204], [1; 204]);
     let norm = checkpoint.tensor("norm.weight").unwrap();
     assert_eq!(file[norm.offset as usize..][..20], [2; 20]);
-    assert_eq!(
-        checkpoint.tensor("odd.weight").unwrap().dtype,
-        DType::Unknown(77)
-    );
-    assert_eq!(
-        checkpoint.tensor("x"),
-        Err(FormatError::MissingTensor {
-            name: "x".to_owned()
-        })
-    );
+    assert_eq!(checkpoint.tensor("odd.weight").unwrap().dtype, DType::Unknown(77));
+    assert_eq!(checkpoint.tensor("x"), Err(FormatError::MissingTensor { name: "x".to_owned() }));
     // Version 2 has the same layout.
     let mut old = file;
     old[4] = 2;
@@ -128,45 +86,15 @@ fn what_is_written_is_read() {
 #[test]
 fn typed_access() {
     let m = sample();
-    assert_eq!(
-        (m.u32("a.u8"), m.u32("a.u16"), m.u64("a.u64")),
-        (Ok(200), Ok(60_000), Ok(1 << 40))
-    );
-    assert_eq!(
-        (m.f32("a.f32"), m.f32("a.f64"), m.f32("a.u8")),
-        (Ok(1e-5), Ok(0.1), Ok(200.0))
-    );
-    assert_eq!(
-        (m.bool("a.bool"), m.str("general.architecture")),
-        (Ok(true), Ok("llama"))
-    );
-    assert_eq!(
-        (
-            m.u32_array("a.ints"),
-            m.string_array("a.strings").map(<[String]>::len)
-        ),
-        (Ok(vec![1, 2, 3]), Ok(3))
-    );
-    assert_eq!(
-        (
-            m.u32_opt("none"),
-            m.str_opt("none"),
-            m.string_array_opt("none")
-        ),
-        (Ok(None), Ok(None), Ok(None))
-    );
+    assert_eq!((m.u32("a.u8"), m.u32("a.u16"), m.u64("a.u64")), (Ok(200), Ok(60_000), Ok(1 << 40)));
+    assert_eq!((m.f32("a.f32"), m.f32("a.f64"), m.f32("a.u8")), (Ok(1e-5), Ok(0.1), Ok(200.0)));
+    assert_eq!((m.bool("a.bool"), m.str("general.architecture")), (Ok(true), Ok("llama")));
+    assert_eq!((m.u32_array("a.ints"), m.string_array("a.strings").map(<[String]>::len)), (Ok(vec![1, 2, 3]), Ok(3)));
+    assert_eq!((m.u32_opt("none"), m.str_opt("none"), m.string_array_opt("none")), (Ok(None), Ok(None), Ok(None)));
     for key in ["a.i8", "a.u64", "a.bool", "a.strings"] {
-        assert!(
-            matches!(m.u32(key), Err(FormatError::WrongType { key: k, .. }) if k == key),
-            "{key}"
-        );
+        assert!(matches!(m.u32(key), Err(FormatError::WrongType { key: k, .. }) if k == key), "{key}");
     }
-    assert_eq!(
-        m.u32("none"),
-        Err(FormatError::MissingKey {
-            key: "none".to_owned()
-        })
-    );
+    assert_eq!(m.u32("none"), Err(FormatError::MissingKey { key: "none".to_owned() }));
 }
 
 /// Whatever part of the file is given, the header is read, more is asked for, or the missing bytes are counted.
@@ -188,30 +116,16 @@ fn cut_at_every_length() {
             Ok(_) => assert!(n > header - 64, "{n}"),
             Err(error) => panic!("{n}: {error}"),
         }
-        assert!(
-            !matches!(
-                Gguf::parse(&file[..n], None),
-                Err(FormatError::Truncated { .. })
-            ),
-            "{n}"
-        );
+        assert!(!matches!(Gguf::parse(&file[..n], None), Err(FormatError::Truncated { .. })), "{n}");
     }
-    assert_eq!(
-        whole(&file[..file.len() - 1]).unwrap_err(),
-        FormatError::Truncated {
-            needed: file.len() as u64,
-            missing: 1
-        }
-    );
+    assert_eq!(whole(&file[..file.len() - 1]).unwrap_err(), FormatError::Truncated { needed: file.len() as u64, missing: 1 });
 }
 
 #[test]
 fn lies_are_named() {
     let fails = |bytes: &[u8]| whole(bytes).unwrap_err().to_string();
     let big = 1_u64 << 60;
-    let entry = |key: &str, id: u32, value: &[u8]| {
-        header(3, 0, 1, &[&string(key), &id.to_le_bytes(), value])
-    };
+    let entry = |key: &str, id: u32, value: &[u8]| header(3, 0, 1, &[&string(key), &id.to_le_bytes(), value]);
     let array = |id: u32, n: u64| [&id.to_le_bytes()[..], &n.to_le_bytes()].concat();
     assert!(fails(b"PK\x03\x04........").contains("not a GGUF file"));
     assert!(fails(b"GGUF\0\0\0\x03........").contains("big-endian"));
@@ -230,14 +144,7 @@ fn lies_are_named() {
     assert!(fails(&entry("k", 13, &[0; 8])).contains("unknown value type 13"));
     assert!(fails(&entry("k", 9, &array(13, 0))).contains("unknown value type 13"));
     assert!(fails(&entry("k", 7, &[2])).contains("boolean"));
-    assert!(
-        fails(&entry(
-            "k",
-            8,
-            &[&2_u64.to_le_bytes()[..], b"\xff\xfe"].concat()
-        ))
-        .contains("not valid")
-    );
+    assert!(fails(&entry("k", 8, &[&2_u64.to_le_bytes()[..], b"\xff\xfe"].concat())).contains("not valid"));
     assert!(fails(&entry("", 0, &[0])).contains("empty or occurs twice"));
     assert!(fails(&entry("general.alignment", 4, &48_u32.to_le_bytes())).contains("alignment"));
     let twice = [&string("k")[..], &0_u32.to_le_bytes(), &[0]].concat();
@@ -294,44 +201,19 @@ fn mutations_never_panic() {
 
 #[test]
 fn dequantization_equals_the_gguf_package() {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/quants/quants.json");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/quants/quants.json");
     let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let hex = |value: &serde_json::Value| -> Vec<u8> {
-        value
-            .as_str()
-            .unwrap()
-            .as_bytes()
-            .chunks(2)
-            .map(|h| u8::from_str_radix(str::from_utf8(h).unwrap(), 16).unwrap())
-            .collect()
+        value.as_str().unwrap().as_bytes().chunks(2).map(|h| u8::from_str_radix(str::from_utf8(h).unwrap(), 16).unwrap()).collect()
     };
-    for dtype in [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::Q8_0,
-        DType::Q4_0,
-        DType::Q4_K,
-        DType::Q6_K,
-    ] {
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K] {
         let case = &fixture[dtype.name()];
-        let want: Vec<u32> = hex(&case["values"])
-            .chunks(4)
-            .map(|b| u32::from_le_bytes(b.try_into().unwrap()))
-            .collect();
+        let want: Vec<u32> = hex(&case["values"]).chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
         let mut values = Vec::new();
         let blocks = hex(&case["blocks"]);
         dequantize(dtype, &blocks, &mut values).unwrap();
-        assert_eq!(
-            values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
-            want,
-            "{dtype}"
-        );
-        assert!(matches!(
-            dequantize(dtype, &blocks[1..], &mut values),
-            Err(FormatError::PartialBlock { .. })
-        ));
+        assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), want, "{dtype}");
+        assert!(matches!(dequantize(dtype, &blocks[1..], &mut values), Err(FormatError::PartialBlock { .. })));
         assert!(dtype.is_supported());
     }
     let error = dequantize(DType::Q3_K, &[], &mut Vec::new()).unwrap_err();

@@ -7,40 +7,21 @@ use doppler_engine::text::{ChatTemplate, TextError, Tokenizer};
 use serde_json::{Map, Value as Json, json};
 
 fn fixture(name: &str) -> Json {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures/text")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/text").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn strings(items: &[&str]) -> Value {
-    Value::Array(Array::String(
-        items.iter().map(ToString::to_string).collect(),
-    ))
+    Value::Array(Array::String(items.iter().map(ToString::to_string).collect()))
 }
 
 /// Metadata of the `SentencePiece` model in a fixture.
 fn sentence_piece(model: &Json) -> Metadata {
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("llama".to_owned()));
-    m.insert(
-        "tokenizer.ggml.tokens",
-        Value::Array(Array::String(
-            serde_json::from_value(model["tokens"].clone()).unwrap(),
-        )),
-    );
-    m.insert(
-        "tokenizer.ggml.scores",
-        Value::Array(Array::F32(
-            serde_json::from_value(model["scores"].clone()).unwrap(),
-        )),
-    );
-    m.insert(
-        "tokenizer.ggml.token_type",
-        Value::Array(Array::I32(
-            serde_json::from_value(model["types"].clone()).unwrap(),
-        )),
-    );
+    m.insert("tokenizer.ggml.tokens", Value::Array(Array::String(serde_json::from_value(model["tokens"].clone()).unwrap())));
+    m.insert("tokenizer.ggml.scores", Value::Array(Array::F32(serde_json::from_value(model["scores"].clone()).unwrap())));
+    m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(serde_json::from_value(model["types"].clone()).unwrap())));
     m
 }
 
@@ -68,20 +49,11 @@ fn templates_render_as_in_transformers() {
     for case in fixture["cases"].as_array().unwrap() {
         let source = case["template"].as_str().unwrap();
         let tokens = Map::from_iter([("bos_token".to_owned(), context["bos_token"].clone())]);
-        let result = ChatTemplate::new(source, tokens).and_then(|t| {
-            t.render(
-                &context["messages"],
-                Some(&context["tools"]),
-                true,
-                &Map::new(),
-            )
-        });
+        let result =
+            ChatTemplate::new(source, tokens).and_then(|t| t.render(&context["messages"], Some(&context["tools"]), true, &Map::new()));
         match (&case["text"], result) {
             (Json::String(text), result) => assert_eq!(result.as_ref(), Ok(text), "{source}"),
-            (_, Err(TextError::Render { message })) => assert!(
-                message.contains(case["error"].as_str().unwrap()),
-                "{message}"
-            ),
+            (_, Err(TextError::Render { message })) => assert!(message.contains(case["error"].as_str().unwrap()), "{message}"),
             (_, other) => panic!("{source}: {other:?}"),
         }
     }
@@ -91,56 +63,28 @@ fn templates_render_as_in_transformers() {
 fn templates_that_cannot_be_used() {
     let render = |source: &str| {
         let template = ChatTemplate::new(source, Map::new())?;
-        template.render(
-            &json!([]),
-            None,
-            false,
-            &Map::from_iter([("thinking".to_owned(), json!(true))]),
-        )
+        template.render(&json!([]), None, false, &Map::from_iter([("thinking".to_owned(), json!(true))]))
     };
-    assert_eq!(
-        render("{{ thinking }}{{ tools is none }}"),
-        Ok("TrueTrue".to_owned())
-    );
-    assert!(matches!(
-        render("{% if %}"),
-        Err(TextError::Template { .. })
-    ));
-    assert!(matches!(
-        render("{{ nope() }}"),
-        Err(TextError::Render { .. })
-    ));
+    assert_eq!(render("{{ thinking }}{{ tools is none }}"), Ok("TrueTrue".to_owned()));
+    assert!(matches!(render("{% if %}"), Err(TextError::Template { .. })));
+    assert!(matches!(render("{{ nope() }}"), Err(TextError::Render { .. })));
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(
-        matches!(render(endless), Err(TextError::Render { message }) if message.contains("come to an end"))
-    );
+    assert!(matches!(render(endless), Err(TextError::Render { message }) if message.contains("come to an end")));
     let huge = "{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}";
     assert!(matches!(render(huge), Err(TextError::Render { .. })));
     let recursive = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
     assert!(matches!(render(recursive), Err(TextError::Render { .. })));
-    assert_eq!(
-        render("{{ strftime_now('%Y') | int > 2024 }}"),
-        Ok("True".to_owned())
-    );
-    assert!(matches!(
-        ChatTemplate::from_gguf(&Metadata::new()),
-        Err(TextError::NoChatTemplate)
-    ));
+    assert_eq!(render("{{ strftime_now('%Y') | int > 2024 }}"), Ok("True".to_owned()));
+    assert!(matches!(ChatTemplate::from_gguf(&Metadata::new()), Err(TextError::NoChatTemplate)));
 }
 
 #[test]
 fn vocabularies_that_cannot_be_used() {
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("gpt2".to_owned()));
-    m.insert(
-        "tokenizer.ggml.tokens",
-        strings(&["a", "b", "ab", "<|x|>", "<y>"]),
-    );
+    m.insert("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "<|x|>", "<y>"]));
     m.insert("tokenizer.ggml.merges", strings(&["a b"]));
-    m.insert(
-        "tokenizer.ggml.token_type",
-        Value::Array(Array::I32(vec![1, 1, 1, 3, 4])),
-    );
+    m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1, 1, 1, 3, 4])));
     m.insert("tokenizer.ggml.eos_token_id", Value::U32(99));
     let tokenizer = Tokenizer::from_gguf(&m).unwrap();
     assert_eq!(tokenizer.encode("aba<|x|><y>", true).unwrap(), [2, 0, 3, 4]);
@@ -152,80 +96,31 @@ fn vocabularies_that_cannot_be_used() {
         m.insert(key, value);
         Tokenizer::from_gguf(&m).unwrap_err().to_string()
     };
+    assert!(fails("tokenizer.ggml.model", Value::String("t5".to_owned())).contains("\"t5\" is not supported (supported: gpt2, llama)"));
     assert!(
-        fails("tokenizer.ggml.model", Value::String("t5".to_owned()))
-            .contains("\"t5\" is not supported (supported: gpt2, llama)")
-    );
-    assert!(
-        fails("tokenizer.ggml.pre", Value::String("martian".to_owned()))
-            .contains("\"martian\" is not supported (supported: llama-bpe")
+        fails("tokenizer.ggml.pre", Value::String("martian".to_owned())).contains("\"martian\" is not supported (supported: llama-bpe")
     );
     assert!(fails("tokenizer.ggml.merges", strings(&["ab"])).contains("no two parts"));
     assert!(fails("tokenizer.ggml.merges", strings(&["a c"])).contains("corrupt"));
-    assert!(
-        fails("tokenizer.ggml.merges", Value::Bool(true)).contains("expected an array of strings")
-    );
-    assert!(
-        fails(
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(vec![1]))
-        )
-        .contains("5 tokens but 1 token types")
-    );
-    assert!(
-        fails(
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(vec![1, 1, 1, 1, 9]))
-        )
-        .contains("token type 9")
-    );
-    assert!(
-        fails("tokenizer.ggml.model", Value::String("llama".to_owned()))
-            .contains("5 tokens but 0 scores")
-    );
-    assert!(
-        Tokenizer::from_gguf(&Metadata::new())
-            .unwrap_err()
-            .to_string()
-            .contains("tokenizer.ggml.tokens")
-    );
+    assert!(fails("tokenizer.ggml.merges", Value::Bool(true)).contains("expected an array of strings"));
+    assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1]))).contains("5 tokens but 1 token types"));
+    assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1, 1, 1, 1, 9]))).contains("token type 9"));
+    assert!(fails("tokenizer.ggml.model", Value::String("llama".to_owned())).contains("5 tokens but 0 scores"));
+    assert!(Tokenizer::from_gguf(&Metadata::new()).unwrap_err().to_string().contains("tokenizer.ggml.tokens"));
 }
 
 /// Every name in the table compiles, and cuts text without losing any.
 #[test]
 fn every_pre_tokenizer_works() {
     let mut m = Metadata::new();
-    let alphabet: Vec<String> = ('!'..='~')
-        .chain('¡'..='ÿ')
-        .chain('Ā'..='Ń')
-        .map(String::from)
-        .collect();
+    let alphabet: Vec<String> = ('!'..='~').chain('¡'..='ÿ').chain('Ā'..='Ń').map(String::from).collect();
     m.insert("tokenizer.ggml.model", Value::String("gpt2".to_owned()));
-    m.insert(
-        "tokenizer.ggml.tokens",
-        Value::Array(Array::String(alphabet)),
-    );
+    m.insert("tokenizer.ggml.tokens", Value::Array(Array::String(alphabet)));
     m.insert("tokenizer.ggml.merges", strings(&[]));
-    let text = "Hello, 12345 WORLD's\t\n\n  naïve 世界 🚀 ".repeat(3)
-        + &" ".repeat(5000)
-        + &"ab".repeat(5000);
-    for pre in [
-        "llama-bpe",
-        "dbrx",
-        "qwen2",
-        "smollm",
-        "gpt-2",
-        "gpt-4o",
-        "tekken",
-        "falcon",
-        "default",
-    ] {
+    let text = "Hello, 12345 WORLD's\t\n\n  naïve 世界 🚀 ".repeat(3) + &" ".repeat(5000) + &"ab".repeat(5000);
+    for pre in ["llama-bpe", "dbrx", "qwen2", "smollm", "gpt-2", "gpt-4o", "tekken", "falcon", "default"] {
         m.insert("tokenizer.ggml.pre", Value::String(pre.to_owned()));
         let tokenizer = Tokenizer::from_gguf(&m).unwrap();
-        assert_eq!(
-            tokenizer.decode(&tokenizer.encode(&text, false).unwrap()),
-            text,
-            "{pre}"
-        );
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text, false).unwrap()), text, "{pre}");
     }
 }

@@ -90,7 +90,7 @@ test("stop keeps what was written, regenerate writes it anew", T, async () => {
 
 test("an answer goes on while the popup is closed, and in every popup that is open", T, async () => {
   const first = await open();
-  await ask(first, { tokens: 150, every: 10 });
+  await ask(first, { tokens: 400, every: 10 });
   await first.locator(`${ANSWER} .text`, { hasText: "t5" }).waitFor();
   await first.close();
   const second = await open();
@@ -99,22 +99,22 @@ test("an answer goes on while the popup is closed, and in every popup that is op
   const third = await open();
   for (const page of [second, third]) {
     await finished(page);
-    assert.equal(await text(page), expected(150));
+    assert.equal(await text(page), expected(400));
   }
 });
 
 test("an answer cut off by the end of the offscreen document is kept, and can be asked for again", T, async () => {
   const page = await open();
-  await ask(page, { tokens: 200, every: 10 });
+  await ask(page, { tokens: 500, every: 10 });
   await page.locator(`${ANSWER} .text`, { hasText: "t120" }).waitFor();
   await browser.killOffscreen();
   await page.locator(`${ANSWER} .problem`, { hasText: "cut off" }).waitFor();
-  assert.ok(expected(200).startsWith(await text(page)));
+  assert.ok(expected(500).startsWith(await text(page)));
   assert.ok((await text(page)).startsWith("t0 t1"), "at most about a second is lost");
   await page.locator(`${ANSWER} .retry`).click();
   await page.locator("#stop").waitFor();
   await finished(page);
-  assert.equal(await text(page), expected(200));
+  assert.equal(await text(page), expected(500));
 });
 
 test("conversations: a new one, back to the old one, delete", T, async () => {

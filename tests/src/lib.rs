@@ -95,7 +95,9 @@ impl Data {
     fn difference(&self, got: &[u32], want: &[u32], bound: f64) -> Option<String> {
         let floats = |words: &[u32]| -> Vec<f32> {
             match self {
-                Self::F16(_) => words.iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).map(|b| half::f16::from_bits(b).to_f32()).collect(),
+                Self::F16(_) => {
+                    words.iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).map(|b| half::f16::from_bits(b).to_f32()).collect()
+                }
                 _ => words.iter().map(|w| f32::from_bits(*w)).collect(),
             }
         };

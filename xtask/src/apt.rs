@@ -18,16 +18,13 @@ pub(crate) fn available() -> bool {
 
 /// Whether this is Ubuntu, whose `chromium` package is only a pointer to a snap.
 pub(crate) fn is_ubuntu() -> bool {
-    std::fs::read_to_string("/etc/os-release")
-        .is_ok_and(|text| text.lines().any(|line| line == "ID=ubuntu"))
+    std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.lines().any(|line| line == "ID=ubuntu"))
 }
 
 /// `apt-get` with `arguments`, never asking.
 pub(crate) fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
@@ -40,10 +37,7 @@ pub(crate) fn with_fresh_lists<T>(work: impl Fn() -> Result<T>) -> Result<T> {
         if !may_install() {
             return Err(error.context("if the package lists are old, run `sudo apt-get update`"));
         }
-        step("Updating the package lists", || {
-            run(&mut apt_get(&["update", "-q"]))
-        })
-        .context(error)?;
+        step("Updating the package lists", || run(&mut apt_get(&["update", "-q"]))).context(error)?;
         work()
     })
 }
@@ -55,7 +49,5 @@ pub(crate) fn with_fresh_lists<T>(work: impl Fn() -> Result<T>) -> Result<T> {
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
     arguments.extend(packages);
-    step(&format!("Installing {}", packages.join(", ")), || {
-        with_fresh_lists(|| run(&mut apt_get(&arguments)))
-    })
+    step(&format!("Installing {}", packages.join(", ")), || with_fresh_lists(|| run(&mut apt_get(&arguments))))
 }

@@ -18,10 +18,7 @@ pub(crate) fn ensure(root: &Path) -> Result<PathBuf> {
     if let Some(chosen) = std::env::var_os("CHROME_PATH") {
         let chosen = PathBuf::from(chosen);
         if !chosen.is_file() {
-            bail!(
-                "CHROME_PATH names {}, which is not a file",
-                chosen.display()
-            );
+            bail!("CHROME_PATH names {}, which is not a file", chosen.display());
         }
         return Ok(chosen);
     }
@@ -34,9 +31,7 @@ pub(crate) fn ensure(root: &Path) -> Result<PathBuf> {
     } else if apt::may_install() {
         step("Installing Chromium", || {
             let playwright = npm::file(root, "playwright-core/cli.js");
-            run(npm::node(root)
-                .arg(playwright)
-                .args(["install", "--with-deps", "chromium"]))
+            run(npm::node(root).arg(playwright).args(["install", "--with-deps", "chromium"]))
         })?;
     }
     match find(root) {

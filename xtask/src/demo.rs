@@ -29,10 +29,7 @@ pub(crate) fn start(root: &Path, headless: bool) -> Result<()> {
 
 /// Whether a window can be shown; says so when not.
 fn has_display() -> bool {
-    let shown = !cfg!(target_os = "linux")
-        || ["DISPLAY", "WAYLAND_DISPLAY"]
-            .iter()
-            .any(|name| std::env::var_os(name).is_some());
+    let shown = !cfg!(target_os = "linux") || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     if !shown {
         eprintln!("  no display: running without a window, as with --headless");
     }

@@ -69,11 +69,7 @@ fn run(task: &Task) -> Result<bool> {
     let root = repository();
     match task {
         Task::Build { dev } => {
-            let profile = if *dev {
-                wasm::Profile::Dev
-            } else {
-                wasm::Profile::Release
-            };
+            let profile = if *dev { wasm::Profile::Dev } else { wasm::Profile::Release };
             wasm::build(&root, profile)?;
             println!("load it unpacked from {}", root.display());
         }

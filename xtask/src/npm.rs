@@ -26,9 +26,7 @@ pub(crate) fn ensure(root: &Path) -> Result<()> {
         let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
         let mut install = Command::new(npm);
         install.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
-        run(install
-            .current_dir(&tests)
-            .env("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1"))?;
+        run(install.current_dir(&tests).env("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1"))?;
         Ok(std::fs::write(stamp, &lock)?)
     })
 }
@@ -46,9 +44,7 @@ pub(crate) fn node(root: &Path) -> Command {
 }
 
 fn check_node() -> Result<()> {
-    let wanted = format!(
-        "install Node.js {OLDEST_NODE} or newer (nodejs.org, or your system's packages `nodejs npm`)"
-    );
+    let wanted = format!("install Node.js {OLDEST_NODE} or newer (nodejs.org, or your system's packages `nodejs npm`)");
     if on_path("node").is_none() {
         bail!("Node.js is missing: {wanted}");
     }

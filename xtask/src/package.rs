@@ -19,9 +19,7 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 const CRATES: [&str; 2] = ["extension/host", "extension/ui"];
 
 /// Endings of files that ship.
-const SHIPPED: [&str; 9] = [
-    ".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".woff2", ".gguf",
-];
+const SHIPPED: [&str; 9] = [".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".woff2", ".gguf"];
 
 /// Endings of files that stand beside them and stay home; the icons are drawn from `icon.svg` beforehand.
 const KEPT: [&str; 4] = [".d.ts", ".md", ".gitignore", "/icon.svg"];
@@ -35,24 +33,15 @@ const ALSO_SHIPPED: [&str; 1] = ["extension/page/doppler.d.ts"];
 /// When a file of unknown kind is found, a reference does not resolve, or the zip cannot be written.
 pub(crate) fn write(root: &Path) -> Result<PathBuf> {
     let files = collect(root)?;
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&files["manifest.json"]).context("manifest.json is not JSON")?;
-    let version = manifest["version"]
-        .as_str()
-        .context("manifest.json has no `version`")?;
+    let manifest: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).context("manifest.json is not JSON")?;
+    let version = manifest["version"].as_str().context("manifest.json has no `version`")?;
     let missing = references::missing(&files, &manifest)?;
     if !missing.is_empty() {
-        bail!(
-            "the package would lack what it refers to:\n  {}",
-            missing.join("\n  ")
-        );
+        bail!("the package would lack what it refers to:\n  {}", missing.join("\n  "));
     }
     let path = root.join(format!("target/doppler-{version}.zip"));
     let content: usize = files.values().map(Vec::len).sum();
-    step(
-        &format!("Packing {} files, {content} bytes", files.len()),
-        || write_zip(&files, &path),
-    )?;
+    step(&format!("Packing {} files, {content} bytes", files.len()), || write_zip(&files, &path))?;
     println!("{} bytes zipped", fs::metadata(&path)?.len());
     Ok(path)
 }
@@ -72,10 +61,7 @@ fn collect_folder(root: &Path, folder: &str, files: &mut Files) -> Result<()> {
     for entry in fs::read_dir(root.join(folder)).with_context(|| format!("cannot read {folder}"))? {
         let entry = entry?;
         let name = entry.file_name();
-        let path = format!(
-            "{folder}/{}",
-            name.to_str().context("a file name is not UTF-8")?
-        );
+        let path = format!("{folder}/{}", name.to_str().context("a file name is not UTF-8")?);
         let ends = |endings: &[&str]| endings.iter().any(|ending| path.ends_with(ending));
         if CRATES.contains(&path.as_str()) {
             continue;

@@ -37,9 +37,7 @@ pub(crate) fn describe(command: &Command) -> String {
 /// # Errors
 /// When it cannot be started or does not exit with 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", describe(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status})", describe(command));
     }
@@ -51,18 +49,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// When it cannot be started or does not exit with 0; the message carries its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", describe(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` failed ({}): {}",
-            describe(command),
-            output.status,
-            stderr.trim()
-        );
+        bail!("`{}` failed ({}): {}", describe(command), output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -87,23 +77,12 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured
     if own_group {
         std::os::unix::process::CommandExt::process_group(command, 0);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
     let text = Arc::new(Mutex::new(Vec::new()));
     let copies = [
-        child
-            .stdout
-            .take()
-            .map(|pipe| copy(pipe, &text, std::io::stdout())),
-        child
-            .stderr
-            .take()
-            .map(|pipe| copy(pipe, &text, std::io::stderr())),
+        child.stdout.take().map(|pipe| copy(pipe, &text, std::io::stdout())),
+        child.stderr.take().map(|pipe| copy(pipe, &text, std::io::stderr())),
     ];
     let status = wait(&mut child, limit)?;
     if status.is_none() {
@@ -114,10 +93,7 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured
     while copies.iter().flatten().any(|copy| !copy.is_finished()) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
     }
-    let text = text.lock().map_or_else(
-        |poisoned| poisoned.into_inner().clone(),
-        |text| text.clone(),
-    );
+    let text = text.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |text| text.clone());
     Ok(Captured {
         text: String::from_utf8_lossy(&text).into_owned(),
         success: status.is_some_and(|status| status.success()),
@@ -126,19 +102,13 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured
 }
 
 /// Copies `pipe` to `screen` and to `text` until it ends.
-fn copy(
-    mut pipe: impl Read + Send + 'static,
-    text: &Arc<Mutex<Vec<u8>>>,
-    mut screen: impl Write + Send + 'static,
-) -> JoinHandle<()> {
+fn copy(mut pipe: impl Read + Send + 'static, text: &Arc<Mutex<Vec<u8>>>, mut screen: impl Write + Send + 'static) -> JoinHandle<()> {
     let text = Arc::clone(text);
     thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
             // A closed terminal must not end the run that is being captured.
-            let _ = screen
-                .write_all(&buffer[..count])
-                .and_then(|()| screen.flush());
+            let _ = screen.write_all(&buffer[..count]).and_then(|()| screen.flush());
             if let Ok(mut text) = text.lock() {
                 text.extend_from_slice(&buffer[..count]);
             }
@@ -163,11 +133,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 /// Ends `child` (and its group): asked first, so that browsers close, then forced.
 fn end(child: &mut Child, group: bool) -> Result<()> {
     if cfg!(unix) {
-        let target = if group {
-            format!("-{}", child.id())
-        } else {
-            child.id().to_string()
-        };
+        let target = if group { format!("-{}", child.id()) } else { child.id().to_string() };
         for signal in ["-TERM", "-KILL"] {
             let _ = Command::new("kill").args([signal, "--", &target]).status();
             if signal == "-TERM" {
@@ -184,9 +150,7 @@ fn end(child: &mut Child, group: bool) -> Result<()> {
 /// The path of program `name` on `PATH`.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(&file))
-        .find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(&file)).find(|path| path.is_file())
 }
 
 /// The entries of folder `path` whose names start and end so, sorted; none when there is no such folder.
@@ -214,11 +178,7 @@ mod tests {
 
     #[test]
     fn output_is_captured_whole() {
-        let done = capture(
-            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
-            Duration::from_secs(20),
-        )
-        .expect("sh starts");
+        let done = capture(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), Duration::from_secs(20)).expect("sh starts");
         assert!(!done.success && !done.timed_out);
         assert!(done.text.contains("out\n") && done.text.contains("err\n"));
     }
@@ -226,11 +186,8 @@ mod tests {
     #[test]
     fn a_command_over_its_limit_is_ended_with_its_children() {
         let start = Instant::now();
-        let done = capture(
-            Command::new("sh").args(["-c", "echo begun; sleep 60 & sleep 60"]),
-            Duration::from_millis(500),
-        )
-        .expect("sh starts");
+        let done =
+            capture(Command::new("sh").args(["-c", "echo begun; sleep 60 & sleep 60"]), Duration::from_millis(500)).expect("sh starts");
         assert!(done.timed_out && !done.success);
         assert_eq!(done.text, "begun\n");
         assert!(start.elapsed() < Duration::from_secs(30));

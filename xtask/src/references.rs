@@ -10,9 +10,7 @@ use serde_json::Value;
 use crate::package::Files;
 
 /// Endings by which a string in the manifest is taken for a path.
-const PATH_ENDINGS: [&str; 9] = [
-    ".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".gguf", "*",
-];
+const PATH_ENDINGS: [&str; 9] = [".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".gguf", "*"];
 
 /// One line for each reference of `manifest` or a module, page or style sheet in `files` to a file that is not in `files`.
 ///
@@ -64,19 +62,13 @@ fn matches_any(pattern: &str, files: &Files) -> bool {
     let pattern = pattern.trim_start_matches('/');
     match pattern.split_once('*') {
         None => files.contains_key(pattern),
-        Some((start, end)) => files
-            .keys()
-            .any(|path| path.starts_with(start) && path.ends_with(end)),
+        Some((start, end)) => files.keys().any(|path| path.starts_with(start) && path.ends_with(end)),
     }
 }
 
 /// Whether `path` is a file, or a folder with files in it.
 fn is_there(path: &str, files: &Files) -> bool {
-    files.contains_key(path)
-        || files.keys().any(|file| {
-            file.strip_prefix(path)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+    files.contains_key(path) || files.keys().any(|file| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// The path that `reference` in file `from` names; `None` when it leads out of the package or names no file of ours.
@@ -84,16 +76,7 @@ fn resolve(from: &str, reference: &str) -> Option<String> {
     let reference = reference.split(['?', '#']).next()?;
     let (mut folders, rest): (Vec<&str>, &str) = match reference.strip_prefix('/') {
         Some(absolute) => (Vec::new(), absolute),
-        None => (
-            from.split('/')
-                .rev()
-                .skip(1)
-                .collect::<Vec<_>>()
-                .into_iter()
-                .rev()
-                .collect(),
-            reference,
-        ),
+        None => (from.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev().collect(), reference),
     };
     for part in rest.split('/') {
         match part {
@@ -121,9 +104,7 @@ struct Scanner {
 impl Scanner {
     fn new() -> Result<Self> {
         Ok(Self {
-            comments: Regex::new(
-                r#"(?s)("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|//[^\n]*|/\*.*?\*/"#,
-            )?,
+            comments: Regex::new(r#"(?s)("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|//[^\n]*|/\*.*?\*/"#)?,
             module: vec![
                 Regex::new(r#"(?m)(?:^|[;}\s])(?:import|from)\s*["']([^"'\n]+)["']"#)?,
                 Regex::new(r#"\bimport\s*\(\s*["']([^"'\n]+)["']\s*\)"#)?,
@@ -137,25 +118,13 @@ impl Scanner {
 
     /// What `text`, the content of `path`, refers to; rooted references start with `/`.
     fn references(&self, path: &str, text: &str) -> Vec<String> {
-        let captures = |pattern: &Regex, text: &str| -> Vec<String> {
-            pattern
-                .captures_iter(text)
-                .map(|found| found[1].to_owned())
-                .collect()
-        };
+        let captures =
+            |pattern: &Regex, text: &str| -> Vec<String> { pattern.captures_iter(text).map(|found| found[1].to_owned()).collect() };
         let found = match path.rsplit_once('.').map(|(_, ending)| ending) {
             Some("js") => {
                 let code = self.comments.replace_all(text, "$1");
-                let mut found: Vec<String> = self
-                    .module
-                    .iter()
-                    .flat_map(|pattern| captures(pattern, &code))
-                    .collect();
-                found.extend(
-                    captures(&self.rooted, &code)
-                        .into_iter()
-                        .map(|path| format!("/{path}")),
-                );
+                let mut found: Vec<String> = self.module.iter().flat_map(|pattern| captures(pattern, &code)).collect();
+                found.extend(captures(&self.rooted, &code).into_iter().map(|path| format!("/{path}")));
                 found
             }
             Some("html") => captures(&self.page, text),
@@ -164,11 +133,7 @@ impl Scanner {
         };
         found
             .into_iter()
-            .filter(|reference| {
-                !reference.starts_with(['#'])
-                    && !reference.starts_with("data:")
-                    && !reference.contains("://")
-            })
+            .filter(|reference| !reference.starts_with(['#']) && !reference.starts_with("data:") && !reference.contains("://"))
             .collect()
     }
 }
@@ -180,10 +145,7 @@ mod tests {
     use serde_json::json;
 
     fn files(entries: &[(&str, &str)]) -> Files {
-        entries
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
-            .collect()
+        entries.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
     }
 
     #[test]
@@ -199,33 +161,17 @@ mod tests {
         let module = "/** @type {import(\"./types.d.ts\").T} */\nimport init, { a } from \"./a.js\";\n// import \"./no.js\"\n\
             export * from './b.js';\nconst glob = \"https://*/*\";\nimport\n  './c.js';\nawait import(\"./d.js\");\n\
             new URL('e_bg.wasm', import.meta.url);\nchrome.runtime.getURL('extension/f.html');";
-        assert_eq!(
-            scanner.references("x/m.js", module),
-            [
-                "./a.js",
-                "./b.js",
-                "./c.js",
-                "./d.js",
-                "e_bg.wasm",
-                "/extension/f.html"
-            ]
-        );
+        assert_eq!(scanner.references("x/m.js", module), ["./a.js", "./b.js", "./c.js", "./d.js", "e_bg.wasm", "/extension/f.html"]);
         let page = "<link href='s.css'><script type=module src=\"m.js\"></script><a href=\"https://example.org\">";
         assert_eq!(scanner.references("p.html", page), ["s.css", "m.js"]);
-        assert_eq!(
-            scanner.references("s.css", "a { background: url(\"i.svg\") }"),
-            ["i.svg"]
-        );
+        assert_eq!(scanner.references("s.css", "a { background: url(\"i.svg\") }"), ["i.svg"]);
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let present = files(&[
             ("extension/a.js", "import './b.js';"),
-            (
-                "extension/b.js",
-                "import './gone.js'; new URL('.', import.meta.url); new URL('../ext', import.meta.url);",
-            ),
+            ("extension/b.js", "import './gone.js'; new URL('.', import.meta.url); new URL('../ext', import.meta.url);"),
         ]);
         let manifest = json!({
             "name": "a and/or b.js", "host_permissions": ["http://127.0.0.1/*"],
@@ -234,11 +180,7 @@ mod tests {
         });
         assert_eq!(
             missing(&present, &manifest).expect("patterns compile"),
-            [
-                "manifest.json: extension/icons/*",
-                "extension/b.js: ./gone.js",
-                "extension/b.js: ../ext"
-            ]
+            ["manifest.json: extension/icons/*", "extension/b.js: ./gone.js", "extension/b.js: ../ext"]
         );
     }
 }

@@ -48,11 +48,9 @@ impl Counts {
                 r"(?P<number>\d+) (?P<word>passed|failed|timed out|exec failed|skipped)",
                 r"(?m)^\s*SKIP \[.*?\](?:\s*\([^)]*\))?\s+(.+)$",
             ),
-            Runner::Node => (
-                r"(?m)^ℹ .*$",
-                r"(?P<word>pass|fail|cancelled|skipped|todo) (?P<number>\d+)",
-                r"(?m)^\s*﹣ (.+?) \([\d.]+ms\) # (.*)$",
-            ),
+            Runner::Node => {
+                (r"(?m)^ℹ .*$", r"(?P<word>pass|fail|cancelled|skipped|todo) (?P<number>\d+)", r"(?m)^\s*﹣ (.+?) \([\d.]+ms\) # (.*)$")
+            }
         };
         let pairs = Regex::new(pairs)?;
         let mut counts = Self::default();
@@ -89,11 +87,7 @@ impl Counts {
 }
 
 fn named(name: &str, reason: &str) -> String {
-    if reason.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name}: {reason}")
-    }
+    if reason.is_empty() { name.to_owned() } else { format!("{name}: {reason}") }
 }
 
 /// How a step ended.
@@ -115,12 +109,7 @@ pub(crate) struct Finished {
 impl Finished {
     /// Passed, failed and skipped tests. What has no tests (a check, a build that broke, a step left out) counts as one.
     fn totals(&self) -> [usize; 3] {
-        let Counts {
-            passed,
-            failed,
-            skipped,
-            ..
-        } = self.counts;
+        let Counts { passed, failed, skipped, .. } = self.counts;
         match self.verdict {
             Verdict::Failed(_) => [passed, failed.max(1), skipped],
             Verdict::Skipped(_) => [passed, failed, skipped.max(1)],
@@ -147,11 +136,7 @@ pub(crate) fn summary(steps: &[Finished]) -> String {
         let seconds = step.elapsed.as_secs_f32();
         let [passed, failed, skipped] = numbers;
         let tests = format!("{passed} passed, {failed} failed, {skipped} skipped");
-        let _ = writeln!(
-            text,
-            "{:<16} {word:<8} {seconds:>7.1} s  {tests:<36} {why}",
-            step.name
-        );
+        let _ = writeln!(text, "{:<16} {word:<8} {seconds:>7.1} s  {tests:<36} {why}", step.name);
     }
     for step in steps {
         for skip in &step.counts.skips {
@@ -178,10 +163,7 @@ mod tests {
         let text = "test a ... ok\ntest slow::b ... ignored, takes an hour\n\
             test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\
             test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(
-            counts(Runner::Cargo, text),
-            (7, 4, 1, vec!["slow::b: takes an hour".to_owned()])
-        );
+        assert_eq!(counts(Runner::Cargo, text), (7, 4, 1, vec!["slow::b: takes an hour".to_owned()]));
     }
 
     #[test]
@@ -199,18 +181,12 @@ mod tests {
     fn node_is_counted_from_its_last_lines() {
         let text = "✔ streams (12.3ms)\n﹣ popup (0.1ms) # no display\nℹ tests 9\nℹ suites 0\nℹ pass 4\nℹ fail 2\n\
             ℹ cancelled 1\nℹ skipped 1\nℹ todo 1\nℹ duration_ms 99\n";
-        assert_eq!(
-            counts(Runner::Node, text),
-            (4, 3, 2, vec!["popup: no display".to_owned()])
-        );
+        assert_eq!(counts(Runner::Node, text), (4, 3, 2, vec!["popup: no display".to_owned()]));
     }
 
     #[test]
     fn tests_that_lacked_a_feature_are_not_passed() {
-        let mut counts = Counts {
-            passed: 3,
-            ..Counts::default()
-        };
+        let mut counts = Counts { passed: 3, ..Counts::default() };
         counts.move_skipped("matvec+half: no shader-f16\n");
         assert_eq!((counts.passed, counts.skipped), (2, 1));
     }
@@ -220,10 +196,7 @@ mod tests {
         let step = |verdict, passed| Finished {
             name: "a".to_owned(),
             verdict,
-            counts: Counts {
-                passed,
-                ..Counts::default()
-            },
+            counts: Counts { passed, ..Counts::default() },
             elapsed: Duration::ZERO,
         };
         let text = summary(&[

@@ -42,19 +42,13 @@ const OTHERS: [&str; 3] = ["--workspace", "--exclude", "xtask"];
 /// # Errors
 /// When a step's output cannot be understood or files cannot be written; failing steps are no error.
 pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Result<bool> {
-    let mut suite = Suite {
-        root,
-        filter,
-        finished: Vec::new(),
-    };
+    let mut suite = Suite { root, filter, finished: Vec::new() };
     let wants = |group| only.is_none_or(|only| only == group);
     if wants(Group::Rust) {
         suite.rust()?;
     }
     if wants(Group::Js) || wants(Group::E2e) {
-        let built = suite.prepare("extension build", || {
-            wasm::build(root, wasm::Profile::Release)
-        });
+        let built = suite.prepare("extension build", || wasm::build(root, wasm::Profile::Release));
         if wants(Group::Js) {
             suite.js()?;
         }
@@ -63,10 +57,7 @@ pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Res
         }
     }
     println!("{}", summary(&suite.finished));
-    Ok(!suite
-        .finished
-        .iter()
-        .any(|step| matches!(step.verdict, Verdict::Failed(_))))
+    Ok(!suite.finished.iter().any(|step| matches!(step.verdict, Verdict::Failed(_))))
 }
 
 struct Suite<'a> {
@@ -93,14 +84,7 @@ impl Suite<'_> {
     fn rust_checks(&mut self) -> Result<()> {
         let mut format = self.cargo(&["fmt", "--all", "--check"]);
         self.step("formatting", Runner::Check, &mut format, CHECK_LIMIT)?;
-        let mut lints = self.cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]);
+        let mut lints = self.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
         self.step("lints", Runner::Check, &mut lints, CHECK_LIMIT)?;
         let mut docs = self.cargo(&["doc", "--workspace", "--no-deps"]);
         docs.env("RUSTDOCFLAGS", "-D warnings");
@@ -109,10 +93,7 @@ impl Suite<'_> {
             let mut deny = self.cargo(&["deny", "check"]);
             self.step("licences", Runner::Check, &mut deny, CHECK_LIMIT)
         } else {
-            self.skip(
-                "licences",
-                "cargo-deny is not installed: `cargo install --locked cargo-deny`",
-            );
+            self.skip("licences", "cargo-deny is not installed: `cargo install --locked cargo-deny`");
             Ok(())
         }
     }
@@ -122,11 +103,7 @@ impl Suite<'_> {
         let adapter = match Adapter::ensure() {
             Ok(adapter) => adapter,
             Err(error) => {
-                self.push(
-                    "rust tests",
-                    Verdict::Failed(format!("{error:#}")),
-                    Duration::ZERO,
-                );
+                self.push("rust tests", Verdict::Failed(format!("{error:#}")), Duration::ZERO);
                 return Ok(());
             }
         };
@@ -139,10 +116,7 @@ impl Suite<'_> {
             }
             (Runner::Nextest, tests)
         } else {
-            (
-                Runner::Cargo,
-                self.cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]),
-            )
+            (Runner::Cargo, self.cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]))
         };
         tests.args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
         adapter.apply(&mut tests);
@@ -157,9 +131,7 @@ impl Suite<'_> {
     fn js(&mut self) -> Result<()> {
         if self.filter.is_none() {
             let mut types = npm::node(self.root);
-            types
-                .arg(npm::file(self.root, "typescript/bin/tsc"))
-                .args(["--project", "tests/tsconfig.json"]);
+            types.arg(npm::file(self.root, "typescript/bin/tsc")).args(["--project", "tests/tsconfig.json"]);
             self.step("types", Runner::Check, &mut types, CHECK_LIMIT)?;
         }
         self.node_tests("js tests", "tests/unit", CHECK_LIMIT, |_| {})
@@ -173,11 +145,9 @@ impl Suite<'_> {
             Ok(())
         });
         match chrome {
-            Some(chrome) if built && found => {
-                self.node_tests("browser tests", "tests/e2e", BROWSER_LIMIT, |node| {
-                    node.env("CHROME", &chrome).env("DOPPLER_ROOT", root);
-                })
-            }
+            Some(chrome) if built && found => self.node_tests("browser tests", "tests/e2e", BROWSER_LIMIT, |node| {
+                node.env("CHROME", &chrome).env("DOPPLER_ROOT", root);
+            }),
             _ => {
                 self.skip("browser tests", "no extension or no browser");
                 Ok(())
@@ -186,13 +156,7 @@ impl Suite<'_> {
     }
 
     /// Runs the `*.test.mjs` of `folder`, one file at a time; no step where there are none.
-    fn node_tests(
-        &mut self,
-        name: &str,
-        folder: &str,
-        limit: Duration,
-        configure: impl Fn(&mut Command),
-    ) -> Result<()> {
+    fn node_tests(&mut self, name: &str, folder: &str, limit: Duration, configure: impl Fn(&mut Command)) -> Result<()> {
         let files = entries(&self.root.join(folder), "", ".test.mjs");
         if files.is_empty() {
             return Ok(());
@@ -233,13 +197,7 @@ impl Suite<'_> {
     }
 
     /// Runs `command`, counts its tests and keeps its output in `target/test/<name>.log`.
-    fn step(
-        &mut self,
-        name: &str,
-        runner: Runner,
-        command: &mut Command,
-        limit: Duration,
-    ) -> Result<()> {
+    fn step(&mut self, name: &str, runner: Runner, command: &mut Command, limit: Duration) -> Result<()> {
         println!("\n→ {name}: {}", describe(command));
         let start = Instant::now();
         let captured = capture(command, limit)?;
@@ -248,11 +206,7 @@ impl Suite<'_> {
         let verdict = if captured.success {
             Verdict::Passed
         } else if captured.timed_out {
-            Verdict::Failed(format!(
-                "ended after {} minutes; see {}",
-                limit.as_secs() / 60,
-                log.display()
-            ))
+            Verdict::Failed(format!("ended after {} minutes; see {}", limit.as_secs() / 60, log.display()))
         } else {
             Verdict::Failed(format!("see {}", log.display()))
         };
@@ -269,12 +223,7 @@ impl Suite<'_> {
     }
 
     fn push(&mut self, name: &str, verdict: Verdict, elapsed: Duration) {
-        self.finished.push(Finished {
-            name: name.to_owned(),
-            verdict,
-            counts: Counts::default(),
-            elapsed,
-        });
+        self.finished.push(Finished { name: name.to_owned(), verdict, counts: Counts::default(), elapsed });
     }
 
     fn log_file(&self, name: &str) -> Result<PathBuf> {

@@ -44,8 +44,7 @@ impl Toolchain {
     /// # Errors
     /// When there is none and none can be had; the message says what to run.
     pub(crate) fn ensure(root: &Path) -> Result<Self> {
-        let sysroot =
-            PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+        let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
         let unpacked = root.join("target/toolchain");
         let forced = std::env::var("DOPPLER_WASM_TOOLCHAIN").ok();
         let debian = match forced.as_deref() {
@@ -55,17 +54,8 @@ impl Toolchain {
             }
             Some("debian") => Some(DebianRustc::ensure(&unpacked, &sysroot)?),
             Some(other) => bail!("DOPPLER_WASM_TOOLCHAIN is `{other}`: use `rustup` or `debian`"),
-            None if sysroot
-                .join("lib/rustlib")
-                .join(TARGET)
-                .join("lib")
-                .is_dir() =>
-            {
-                None
-            }
-            None if DebianRustc::is_complete(&unpacked) => {
-                Some(DebianRustc::ensure(&unpacked, &sysroot)?)
-            }
+            None if sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir() => None,
+            None if DebianRustc::is_complete(&unpacked) => Some(DebianRustc::ensure(&unpacked, &sysroot)?),
             None => match add_target() {
                 Ok(()) => None,
                 Err(error) if apt::available() => {
@@ -81,15 +71,8 @@ impl Toolchain {
     /// Cargo's `build` for [`TARGET`] with this toolchain, to be given packages and profile.
     pub(crate) fn cargo_build(&self) -> Command {
         // The binary itself and not rustup's shim, which would put its own compiler first.
-        let cargo = self
-            .sysroot
-            .join("bin")
-            .join(format!("cargo{}", std::env::consts::EXE_SUFFIX));
-        let mut command = if cargo.is_file() {
-            Command::new(cargo)
-        } else {
-            Command::new("cargo")
-        };
+        let cargo = self.sysroot.join("bin").join(format!("cargo{}", std::env::consts::EXE_SUFFIX));
+        let mut command = if cargo.is_file() { Command::new(cargo) } else { Command::new("cargo") };
         command.args(["build", "--target", TARGET]);
         if let Some(debian) = &self.debian {
             command
@@ -110,16 +93,9 @@ fn add_target() -> Result<()> {
         bail!("this Rust has no {TARGET}: install rustup, then run `{command_line}`");
     }
     step(&format!("Adding {TARGET} to Rust"), || {
-        let done = capture(
-            Command::new("rustup").args(["target", "add", TARGET]),
-            RUSTUP_LIMIT,
-        )?;
+        let done = capture(Command::new("rustup").args(["target", "add", TARGET]), RUSTUP_LIMIT)?;
         if !done.success {
-            let why = if done.timed_out {
-                "took too long"
-            } else {
-                "failed"
-            };
+            let why = if done.timed_out { "took too long" } else { "failed" };
             bail!("`{command_line}` {why}");
         }
         Ok(())
@@ -136,31 +112,19 @@ impl DebianRustc {
     fn ensure(folder: &Path, sysroot: &Path) -> Result<Self> {
         if !Self::is_complete(folder) {
             if !apt::available() {
-                bail!(
-                    "Debian's Rust compiler needs `apt-get`; elsewhere run `rustup target add {TARGET}`"
-                );
+                bail!("Debian's Rust compiler needs `apt-get`; elsewhere run `rustup target add {TARGET}`");
             }
-            step("Downloading and unpacking Debian's Rust compiler", || {
-                unpack(folder)
-            })?;
+            step("Downloading and unpacking Debian's Rust compiler", || unpack(folder))?;
         }
-        let libraries = entries(&folder.join("root/usr/lib"), "", "-linux-gnu")
-            .pop()
-            .context("Debian's compiler came without its libraries")?;
+        let libraries =
+            entries(&folder.join("root/usr/lib"), "", "-linux-gnu").pop().context("Debian's compiler came without its libraries")?;
         let host = output(Command::new("rustc").arg("-vV"))?;
-        let host = host
-            .lines()
-            .find_map(|line| line.strip_prefix("host: "))
-            .context("`rustc -vV` names no host")?;
+        let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("`rustc -vV` names no host")?;
         let linker = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
         if !linker.is_file() {
             bail!("{} is missing: install Rust with rustup", linker.display());
         }
-        Ok(Self {
-            rustc: folder.join("root/usr/bin/rustc"),
-            libraries,
-            linker,
-        })
+        Ok(Self { rustc: folder.join("root/usr/bin/rustc"), libraries, linker })
     }
 }
 
@@ -173,12 +137,7 @@ fn unpack(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(&downloads)?;
     let packages = apt::with_fresh_lists(|| {
         // A simulated installation resolves versions and dependencies for us, whatever the release's numbers are.
-        let mut simulate = apt::apt_get(&[
-            "install",
-            "--simulate",
-            "--reinstall",
-            "--no-install-recommends",
-        ]);
+        let mut simulate = apt::apt_get(&["install", "--simulate", "--reinstall", "--no-install-recommends"]);
         let plan = output(simulate.args(DEBIAN_PACKAGES))?;
         let packages = packages_in(&plan);
         let mut download = apt::apt_get(&["download", "-q"]);
@@ -186,10 +145,7 @@ fn unpack(folder: &Path) -> Result<()> {
         Ok(packages)
     })?;
     for archive in entries(&downloads, "", ".deb") {
-        run(Command::new("dpkg")
-            .arg("-x")
-            .arg(&archive)
-            .arg(folder.join("root")))?;
+        run(Command::new("dpkg").arg("-x").arg(&archive).arg(folder.join("root")))?;
     }
     std::fs::remove_dir_all(&downloads)?;
     std::fs::write(folder.join("complete"), packages.join("\n"))?;
@@ -198,10 +154,7 @@ fn unpack(folder: &Path) -> Result<()> {
 
 /// The packages that a simulated `apt-get install` would install: the second words of its `Inst` lines.
 fn packages_in(plan: &str) -> Vec<String> {
-    plan.lines()
-        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
+    plan.lines().filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -15,11 +15,7 @@ const ADAPTER: &str = "DOPPLER_ADAPTER";
 const LAVAPIPE: &str = "llvmpipe";
 
 /// Where Vulkan drivers describe themselves.
-const DRIVER_FOLDERS: [&str; 3] = [
-    "/usr/share/vulkan/icd.d",
-    "/usr/local/share/vulkan/icd.d",
-    "/etc/vulkan/icd.d",
-];
+const DRIVER_FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
 
 /// The adapter that the native tests use.
 pub(crate) enum Adapter {
@@ -60,10 +56,7 @@ impl Adapter {
     pub(crate) fn apply(&self, command: &mut Command) {
         if let Self::Lavapipe(driver) = self {
             // The second name is the one older Vulkan loaders know.
-            command
-                .env(ADAPTER, LAVAPIPE)
-                .env("VK_DRIVER_FILES", driver)
-                .env("VK_ICD_FILENAMES", driver);
+            command.env(ADAPTER, LAVAPIPE).env("VK_DRIVER_FILES", driver).env("VK_ICD_FILENAMES", driver);
         }
     }
 
@@ -78,8 +71,5 @@ impl Adapter {
 }
 
 fn lavapipe() -> Option<PathBuf> {
-    DRIVER_FOLDERS
-        .iter()
-        .flat_map(|folder| entries(folder.as_ref(), "lvp_icd", ".json"))
-        .next()
+    DRIVER_FOLDERS.iter().flat_map(|folder| entries(folder.as_ref(), "lvp_icd", ".json")).next()
 }

@@ -44,18 +44,8 @@ struct Module {
 }
 
 const MODULES: [Module; 2] = [
-    Module {
-        package: "doppler-worker",
-        stem: "doppler_worker",
-        folder: "worker",
-        limit: Some(6_000_000),
-    },
-    Module {
-        package: "doppler-ui",
-        stem: "doppler_ui",
-        folder: "ui",
-        limit: None,
-    },
+    Module { package: "doppler-worker", stem: "doppler_worker", folder: "worker", limit: Some(6_000_000) },
+    Module { package: "doppler-ui", stem: "doppler_ui", folder: "ui", limit: None },
 ];
 
 /// What rustc lets LLVM use for this target and every browser with WebGPU has; SIMD for crates that ask for it.
@@ -83,10 +73,7 @@ pub(crate) fn build(root: &Path, profile: Profile) -> Result<()> {
     npm::ensure(root)?;
     let target = root.join("target/wasm");
     let mut cargo = toolchain.cargo_build();
-    cargo
-        .current_dir(root)
-        .args(["--lib", "--profile", profile.name(), "--target-dir"])
-        .arg(&target);
+    cargo.current_dir(root).args(["--lib", "--profile", profile.name(), "--target-dir"]).arg(&target);
     for module in &MODULES {
         cargo.args(["--package", module.package]);
     }
@@ -100,29 +87,19 @@ pub(crate) fn build(root: &Path, profile: Profile) -> Result<()> {
 impl Module {
     /// Makes `extension/pkg/<folder>` from what cargo left in `target`, unless it is made from just that already.
     fn finish(&self, root: &Path, target: &Path, profile: Profile) -> Result<()> {
-        let compiled = target
-            .join(TARGET)
-            .join(profile.name())
-            .join(format!("{}.wasm", self.stem));
+        let compiled = target.join(TARGET).join(profile.name()).join(format!("{}.wasm", self.stem));
         let output = root.join("extension/pkg").join(self.folder);
         let wasm = output.join(format!("{}_bg.wasm", self.stem));
         let stamp_file = target.join(format!("{}.stamp", self.stem));
         let stamp = stamp(root, &compiled, profile)?;
-        let current = wasm.is_file()
-            && fs::read_to_string(&stamp_file).is_ok_and(|made_from| made_from == stamp);
+        let current = wasm.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|made_from| made_from == stamp);
         if !current {
-            let fresh = root
-                .join("extension/pkg")
-                .join(format!("{}.new", self.folder));
+            let fresh = root.join("extension/pkg").join(format!("{}.new", self.folder));
             remove_folder(&fresh)?;
-            step(&format!("Binding {} to JavaScript", self.stem), || {
-                bind(&compiled, &fresh, self.stem, profile)
-            })?;
+            step(&format!("Binding {} to JavaScript", self.stem), || bind(&compiled, &fresh, self.stem, profile))?;
             if profile == Profile::Release {
                 let wasm = fresh.join(format!("{}_bg.wasm", self.stem));
-                step(&format!("Optimizing {}", self.stem), || {
-                    optimize(root, &wasm)
-                })?;
+                step(&format!("Optimizing {}", self.stem), || optimize(root, &wasm))?;
             }
             remove_folder(&output)?;
             fs::rename(&fresh, &output)?;
@@ -137,12 +114,7 @@ impl Module {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         gzip.write_all(&bytes)?;
         let zipped = gzip.finish()?.len();
-        println!(
-            "{:<15} {:>9} bytes, {:>9} gzipped",
-            self.stem,
-            bytes.len(),
-            zipped
-        );
+        println!("{:<15} {:>9} bytes, {:>9} gzipped", self.stem, bytes.len(), zipped);
         match self.limit {
             Some(limit) if profile == Profile::Release && bytes.len() > limit => bail!(
                 "{} has {} bytes, more than its limit of {limit}: look for a heavy dependency or feature that came in, \
@@ -158,19 +130,13 @@ impl Module {
 
 /// What the output of [`Module::finish`] depends on, as a line of text: input, profile, the tools' versions and options.
 fn stamp(root: &Path, compiled: &Path, profile: Profile) -> Result<String> {
-    let bytes =
-        fs::read(compiled).with_context(|| format!("cargo left no {}", compiled.display()))?;
+    let bytes = fs::read(compiled).with_context(|| format!("cargo left no {}", compiled.display()))?;
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     include_str!("wasm.rs").hash(&mut hasher);
     fs::read(root.join("tests/package-lock.json"))?.hash(&mut hasher);
     fs::read(root.join("Cargo.lock"))?.hash(&mut hasher);
-    Ok(format!(
-        "{} {} {:016x}",
-        profile.name(),
-        bytes.len(),
-        hasher.finish()
-    ))
+    Ok(format!("{} {} {:016x}", profile.name(), bytes.len(), hasher.finish()))
 }
 
 /// Runs wasm-bindgen on `compiled`, writing module, glue and types to `folder`.
@@ -198,8 +164,7 @@ fn optimize(root: &Path, wasm: &Path) -> Result<()> {
 
 fn remove_folder(folder: &Path) -> Result<()> {
     if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     Ok(())
 }

@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn reads_what_it_knows() {
-        let request = parse(json!({ "stream": true, "max_tokens": 3.0, "stop": "x", "temperature": 0.5, "seed": -1, "n": 1, "user": "me" }));
+        let request =
+            parse(json!({ "stream": true, "max_tokens": 3.0, "stop": "x", "temperature": 0.5, "seed": -1, "n": 1, "user": "me" }));
         let request = request.expect("valid");
         assert!(request.stream);
         assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
@@ -308,7 +309,8 @@ mod tests {
 
     #[test]
     fn joins_text_parts() {
-        let parts = json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }] });
+        let parts =
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }] });
         assert_eq!(ChatRequest::parse(&parts).expect("valid").messages[0]["content"], "ab");
     }
 

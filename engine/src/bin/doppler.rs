@@ -174,7 +174,10 @@ mod cli {
         let (engine, client) = loaded.map_err(|(_, error)| error)?;
         let info = client.info();
         let (parameters, megabytes) = (info.parameters as f64 / 1e6, info.device_bytes as f64 / 1e6);
-        eprintln!("{}: {parameters:.1} M parameters, {}, context {}, {megabytes:.0} MB on the device", info.name, info.quantization, info.context);
+        eprintln!(
+            "{}: {parameters:.1} M parameters, {}, context {}, {megabytes:.0} MB on the device",
+            info.name, info.quantization, info.context
+        );
         Ok((engine, client))
     }
 

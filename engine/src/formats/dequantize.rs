@@ -23,10 +23,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> Result<(), 
     };
     let block = dtype.block_bytes() as usize;
     if !bytes.len().is_multiple_of(block) {
-        return Err(FormatError::PartialBlock {
-            dtype,
-            bytes: bytes.len() as u64,
-        });
+        return Err(FormatError::PartialBlock { dtype, bytes: bytes.len() as u64 });
     }
     out.reserve(bytes.len() / block * dtype.block_size() as usize);
     bytes.chunks_exact(block).for_each(|b| decode(b, out));
@@ -48,11 +45,7 @@ fn q8_0(b: &[u8], out: &mut Vec<f32>) {
 fn q4_0(b: &[u8], out: &mut Vec<f32>) {
     let d = half_at(b, 0);
     for shift in [0, 4] {
-        out.extend(
-            b[2..]
-                .iter()
-                .map(|&q| d * (f32::from((q >> shift) & 15) - 8.0)),
-        );
+        out.extend(b[2..].iter().map(|&q| d * (f32::from((q >> shift) & 15) - 8.0)));
     }
 }
 
@@ -66,19 +59,12 @@ fn q4_k(b: &[u8], out: &mut Vec<f32>) {
             (scales[j] & 63, scales[j + 4] & 63)
         } else {
             let low = scales[j + 4];
-            (
-                (low & 15) | ((scales[j - 4] >> 2) & 0x30),
-                (low >> 4) | ((scales[j] >> 2) & 0x30),
-            )
+            ((low & 15) | ((scales[j - 4] >> 2) & 0x30), (low >> 4) | ((scales[j] >> 2) & 0x30))
         };
         let (d, min) = (d * f32::from(scale), d_min * f32::from(min));
         let shift = 4 * (j % 2);
         let nibbles = &b[16 + 32 * (j / 2)..][..32];
-        out.extend(
-            nibbles
-                .iter()
-                .map(|&q| d * f32::from((q >> shift) & 15) - min),
-        );
+        out.extend(nibbles.iter().map(|&q| d * f32::from((q >> shift) & 15) - min));
     }
 }
 

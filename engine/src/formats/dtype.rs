@@ -102,10 +102,7 @@ impl DType {
 
     /// Whether [`dequantize`](super::dequantize()) (and with it the engine) can read it.
     pub fn is_supported(self) -> bool {
-        matches!(
-            self,
-            Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q4_0 | Self::Q4_K | Self::Q6_K
-        )
+        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q4_0 | Self::Q4_K | Self::Q6_K)
     }
 }
 

@@ -37,11 +37,7 @@ impl Gguf {
     /// [`FormatError::NeedMore`] when the header is longer than `prefix`: call again with a longer one. Otherwise what is wrong with
     /// the file.
     pub fn parse(prefix: &[u8], file_len: Option<u64>) -> Result<Checkpoint, FormatError> {
-        let mut r = Reader {
-            bytes: prefix,
-            at: 0,
-            file_len,
-        };
+        let mut r = Reader { bytes: prefix, at: 0, file_len };
         let (n_tensors, n_entries) = r.preamble()?;
         let metadata = r.metadata(n_entries)?;
         let alignment = match metadata.get("general.alignment") {
@@ -59,29 +55,16 @@ impl Gguf {
 }
 
 /// Makes the offsets absolute and checks alignment, overlap and the end of the file.
-fn place(
-    tensors: &mut [TensorInfo],
-    data_start: u64,
-    alignment: u64,
-    file_len: Option<u64>,
-) -> Result<(), FormatError> {
+fn place(tensors: &mut [TensorInfo], data_start: u64, alignment: u64, file_len: Option<u64>) -> Result<(), FormatError> {
     let mut spans = Vec::with_capacity(tensors.len());
     let mut needed = data_start * u64::from(!tensors.is_empty());
     for (i, t) in tensors.iter_mut().enumerate() {
-        let fail = |problem| FormatError::Tensor {
-            name: t.name.clone(),
-            problem,
-        };
+        let fail = |problem| FormatError::Tensor { name: t.name.clone(), problem };
         if !t.offset.is_multiple_of(alignment) {
             return Err(fail("its offset is not aligned"));
         }
-        let start = t
-            .offset
-            .checked_add(data_start)
-            .ok_or_else(|| fail("its offset is out of range"))?;
-        let end = start
-            .checked_add(t.bytes)
-            .ok_or_else(|| fail("its size is out of range"))?;
+        let start = t.offset.checked_add(data_start).ok_or_else(|| fail("its offset is out of range"))?;
+        let end = start.checked_add(t.bytes).ok_or_else(|| fail("its size is out of range"))?;
         needed = needed.max(end);
         t.offset = start;
         spans.push((start, end, i));
@@ -89,17 +72,11 @@ fn place(
     if let Some(len) = file_len
         && needed > len
     {
-        return Err(FormatError::Truncated {
-            needed,
-            missing: needed - len,
-        });
+        return Err(FormatError::Truncated { needed, missing: needed - len });
     }
     spans.sort_unstable();
     match spans.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => Err(FormatError::Tensor {
-            name: tensors[pair[1].2].name.clone(),
-            problem: "its data overlaps another tensor's",
-        }),
+        Some(pair) => Err(FormatError::Tensor { name: tensors[pair[1].2].name.clone(), problem: "its data overlaps another tensor's" }),
         None => Ok(()),
     }
 }
@@ -150,15 +127,10 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         match self.file_len {
-            Some(len) if needed > len => Err(FormatError::Truncated {
-                needed,
-                missing: needed - len,
-            }),
+            Some(len) if needed > len => Err(FormatError::Truncated { needed, missing: needed - len }),
             len => {
                 let at_least = needed.max(have.saturating_mul(2)).max(FIRST_READ);
-                Err(FormatError::NeedMore {
-                    at_least: len.map_or(at_least, |len| at_least.min(len)),
-                })
+                Err(FormatError::NeedMore { at_least: len.map_or(at_least, |len| at_least.min(len)) })
             }
         }
     }
@@ -172,48 +144,34 @@ impl<'a> Reader<'a> {
 
     fn scalar<T: Scalar>(&mut self) -> Result<T, FormatError> {
         let offset = self.at as u64;
-        T::read(self.take(T::BYTES as u64)?).ok_or(FormatError::Invalid {
-            what: "a boolean",
-            offset,
-        })
+        T::read(self.take(T::BYTES as u64)?).ok_or(FormatError::Invalid { what: "a boolean", offset })
     }
 
     /// A count with its cap.
     fn count(&mut self, what: &'static str, limit: u64) -> Result<u64, FormatError> {
         let count = self.scalar()?;
-        if count > limit {
-            Err(FormatError::TooLarge { what, count, limit })
-        } else {
-            Ok(count)
-        }
+        if count > limit { Err(FormatError::TooLarge { what, count, limit }) } else { Ok(count) }
     }
 
     fn string(&mut self, what: &'static str, limit: u64) -> Result<String, FormatError> {
         let offset = self.at as u64;
         let len = self.count(what, limit)?;
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| FormatError::Invalid { what, offset })
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| FormatError::Invalid { what, offset })
     }
 
     /// Magic and version; gives (number of tensors, number of metadata entries).
     fn preamble(&mut self) -> Result<(u64, u64), FormatError> {
         let magic = self.take(4)?;
         if magic != b"GGUF" {
-            return Err(FormatError::NotGguf {
-                magic: [magic[0], magic[1], magic[2], magic[3]],
-            });
+            return Err(FormatError::NotGguf { magic: [magic[0], magic[1], magic[2], magic[3]] });
         }
         match self.scalar::<u32>()? {
             2 | 3 => {}
             version if matches!(version.swap_bytes(), 1..=3) => return Err(FormatError::BigEndian),
             version => return Err(FormatError::Version { version }),
         }
-        Ok((
-            self.count("the number of tensors", MAX_TENSORS)?,
-            self.count("the number of metadata entries", MAX_ENTRIES)?,
-        ))
+        Ok((self.count("the number of tensors", MAX_TENSORS)?, self.count("the number of metadata entries", MAX_ENTRIES)?))
     }
 
     fn metadata(&mut self, n: u64) -> Result<Metadata, FormatError> {
@@ -224,10 +182,7 @@ impl<'a> Reader<'a> {
             let id = self.scalar()?;
             let value = self.value(&key, id)?;
             if key.is_empty() || metadata.contains(&key) {
-                return Err(FormatError::BadName {
-                    what: "metadata key",
-                    name: key,
-                });
+                return Err(FormatError::BadName { what: "metadata key", name: key });
             }
             metadata.insert(key, value);
         }
@@ -250,21 +205,14 @@ impl<'a> Reader<'a> {
             11 => Value::I64(self.scalar()?),
             12 => Value::F64(self.scalar()?),
             id => {
-                return Err(FormatError::ValueType {
-                    key: key.to_owned(),
-                    id,
-                });
+                return Err(FormatError::ValueType { key: key.to_owned(), id });
             }
         })
     }
 
     fn array(&mut self, key: &str, depth: u32) -> Result<Array, FormatError> {
         if depth > MAX_DEPTH {
-            return Err(FormatError::TooLarge {
-                what: "the nesting of arrays",
-                count: depth.into(),
-                limit: MAX_DEPTH.into(),
-            });
+            return Err(FormatError::TooLarge { what: "the nesting of arrays", count: depth.into(), limit: MAX_DEPTH.into() });
         }
         let id = self.scalar()?;
         let n = self.count("the length of an array", MAX_ARRAY)?;
@@ -277,18 +225,13 @@ impl<'a> Reader<'a> {
             5 => Array::I32(self.scalars(n)?),
             6 => Array::F32(self.scalars(n)?),
             7 => Array::Bool(self.scalars(n)?),
-            8 => Array::String(self.items(n, 8, |r| {
-                r.string("the length of a string in an array", MAX_STRING)
-            })?),
+            8 => Array::String(self.items(n, 8, |r| r.string("the length of a string in an array", MAX_STRING))?),
             9 => Array::Array(self.items(n, 12, |r| r.array(key, depth + 1))?),
             10 => Array::U64(self.scalars(n)?),
             11 => Array::I64(self.scalars(n)?),
             12 => Array::F64(self.scalars(n)?),
             id => {
-                return Err(FormatError::ValueType {
-                    key: key.to_owned(),
-                    id,
-                });
+                return Err(FormatError::ValueType { key: key.to_owned(), id });
             }
         })
     }
@@ -296,15 +239,7 @@ impl<'a> Reader<'a> {
     fn scalars<T: Scalar>(&mut self, n: u64) -> Result<Vec<T>, FormatError> {
         let offset = self.at as u64;
         let bytes = self.take(n * T::BYTES as u64)?;
-        bytes
-            .chunks_exact(T::BYTES)
-            .map(|b| {
-                T::read(b).ok_or(FormatError::Invalid {
-                    what: "a boolean",
-                    offset,
-                })
-            })
-            .collect()
+        bytes.chunks_exact(T::BYTES).map(|b| T::read(b).ok_or(FormatError::Invalid { what: "a boolean", offset })).collect()
     }
 
     /// `n` items of at least `min_bytes` each; nothing is allocated before that many bytes are there.
@@ -331,23 +266,13 @@ impl<'a> Reader<'a> {
         let name = self.string("the length of a tensor name", MAX_NAME)?;
         let n_dimensions = u64::from(self.scalar::<u32>()?);
         if n_dimensions > MAX_DIMENSIONS {
-            return Err(FormatError::TooLarge {
-                what: "the number of dimensions",
-                count: n_dimensions,
-                limit: MAX_DIMENSIONS,
-            });
+            return Err(FormatError::TooLarge { what: "the number of dimensions", count: n_dimensions, limit: MAX_DIMENSIONS });
         }
         let shape: Vec<u64> = self.scalars(n_dimensions)?;
         let dtype = DType::from_ggml(self.scalar()?);
         let offset = self.scalar()?;
-        let fail = |problem| FormatError::Tensor {
-            name: name.clone(),
-            problem,
-        };
-        let elements = shape
-            .iter()
-            .try_fold(1_u64, |n, &d| n.checked_mul(d))
-            .ok_or_else(|| fail("it has too many elements"))?;
+        let fail = |problem| FormatError::Tensor { name: name.clone(), problem };
+        let elements = shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d)).ok_or_else(|| fail("it has too many elements"))?;
         if elements == 0 {
             return Err(fail("it has no elements"));
         }
@@ -355,15 +280,7 @@ impl<'a> Reader<'a> {
         if !shape.first().unwrap_or(&1).is_multiple_of(size) {
             return Err(fail("its row length is no multiple of its block size"));
         }
-        let bytes = (elements / size)
-            .checked_mul(bytes)
-            .ok_or_else(|| fail("it has too many bytes"))?;
-        Ok(TensorInfo {
-            name,
-            dtype,
-            shape,
-            offset,
-            bytes,
-        })
+        let bytes = (elements / size).checked_mul(bytes).ok_or_else(|| fail("it has too many bytes"))?;
+        Ok(TensorInfo { name, dtype, shape, offset, bytes })
     }
 }

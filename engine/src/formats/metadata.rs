@@ -8,10 +8,7 @@ use super::FormatError;
 
 /// A metadata value, in the type the file stores it.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "the variants are the types they are named after"
-)]
+#[allow(missing_docs, reason = "the variants are the types they are named after")]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -30,10 +27,7 @@ pub enum Value {
 
 /// An array of values of one type.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "the variants are the types they are named after"
-)]
+#[allow(missing_docs, reason = "the variants are the types they are named after")]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -243,9 +237,7 @@ impl Metadata {
     /// # Errors
     /// [`FormatError::MissingKey`] and [`FormatError::WrongType`].
     pub fn str(&self, key: &str) -> Result<&str, FormatError> {
-        self.str_opt(key)?.ok_or_else(|| FormatError::MissingKey {
-            key: key.to_owned(),
-        })
+        self.str_opt(key)?.ok_or_else(|| FormatError::MissingKey { key: key.to_owned() })
     }
 
     /// The value of `key` as a string, or `None` when the key is missing.
@@ -265,10 +257,7 @@ impl Metadata {
     /// # Errors
     /// [`FormatError::MissingKey`] and [`FormatError::WrongType`].
     pub fn string_array(&self, key: &str) -> Result<&[String], FormatError> {
-        self.string_array_opt(key)?
-            .ok_or_else(|| FormatError::MissingKey {
-                key: key.to_owned(),
-            })
+        self.string_array_opt(key)?.ok_or_else(|| FormatError::MissingKey { key: key.to_owned() })
     }
 
     /// The value of `key` as an array of strings, or `None` when the key is missing.
@@ -297,9 +286,5 @@ impl Metadata {
 }
 
 fn wrong_type(key: &str, expected: &'static str, found: &Value) -> FormatError {
-    FormatError::WrongType {
-        key: key.to_owned(),
-        expected,
-        found: found.type_name(),
-    }
+    FormatError::WrongType { key: key.to_owned(), expected, found: found.type_name() }
 }

@@ -45,9 +45,7 @@ pub enum FormatError {
     #[error("this GGUF file is big-endian; convert it to little-endian")]
     BigEndian,
     /// A GGUF version other than 2 and 3.
-    #[error(
-        "GGUF version {version} is not supported (2 and 3 are); convert the model again with current tools"
-    )]
+    #[error("GGUF version {version} is not supported (2 and 3 are); convert the model again with current tools")]
     Version {
         /// The version in the file.
         version: u32,
@@ -117,17 +115,13 @@ pub enum FormatError {
         found: &'static str,
     },
     /// A tensor that is needed is not there.
-    #[error(
-        "the model file lacks the tensor {name:?}; it is incomplete or of another architecture than it says"
-    )]
+    #[error("the model file lacks the tensor {name:?}; it is incomplete or of another architecture than it says")]
     MissingTensor {
         /// The tensor's name.
         name: String,
     },
     /// A weight format there is no decoder for.
-    #[error(
-        "the weight format {dtype} is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K"
-    )]
+    #[error("the weight format {dtype} is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K")]
     UnsupportedDType {
         /// The format.
         dtype: DType,
@@ -183,17 +177,10 @@ impl Checkpoint {
         let mut index = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
             if tensor.name.is_empty() || index.insert(tensor.name.clone(), i).is_some() {
-                return Err(FormatError::BadName {
-                    what: "tensor name",
-                    name: tensor.name.clone(),
-                });
+                return Err(FormatError::BadName { what: "tensor name", name: tensor.name.clone() });
             }
         }
-        Ok(Self {
-            metadata,
-            tensors,
-            index,
-        })
+        Ok(Self { metadata, tensors, index })
     }
 
     /// The tensor of this name, if there is one.
@@ -206,8 +193,6 @@ impl Checkpoint {
     /// # Errors
     /// [`FormatError::MissingTensor`].
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo, FormatError> {
-        self.find(name).ok_or_else(|| FormatError::MissingTensor {
-            name: name.to_owned(),
-        })
+        self.find(name).ok_or_else(|| FormatError::MissingTensor { name: name.to_owned() })
     }
 }

@@ -163,7 +163,9 @@ impl Gpu {
         let mut steps = Vec::with_capacity(plans.len());
         for ((command, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
             steps.push(match (command, plan) {
-                (Command::Dispatch { kernel, buffers }, Some(plan)) => self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset),
+                (Command::Dispatch { kernel, buffers }, Some(plan)) => {
+                    self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset)
+                }
                 (Command::Copy { from, from_offset, to, to_offset, bytes }, _) => Step::Copy {
                     from: self.buffer(*from).clone(),
                     from_offset: *from_offset,
@@ -224,8 +226,11 @@ impl Gpu {
                 },
             })
             .collect();
-        let bind_group =
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(plan.shader.kernel), layout: &layout, entries: &entries });
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(plan.shader.kernel),
+            layout: &layout,
+            entries: &entries,
+        });
         Step::Dispatch { pipeline, bind_group, workgroups: plan.workgroups }
     }
 

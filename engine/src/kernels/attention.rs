@@ -4,7 +4,10 @@ use half::f16;
 
 use super::sample::Row;
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
-use crate::shaders::{self, params::{AttentionCombineParams, AttentionDecodeParams, AttentionPrefillParams, AttentionStreamingParams}};
+use crate::shaders::{
+    self,
+    params::{AttentionCombineParams, AttentionDecodeParams, AttentionPrefillParams, AttentionStreamingParams},
+};
 
 /// Positions in a page of the cache.
 pub const PAGE: u32 = 32;

@@ -2,7 +2,10 @@
 
 use super::silu_mul::silu;
 use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
-use crate::shaders::{self, params::{MatmulParams, MatvecParams}};
+use crate::shaders::{
+    self,
+    params::{MatmulParams, MatvecParams},
+};
 
 /// What happens to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +70,7 @@ impl Kernel for Matvec {
             ],
         );
         let [x, y, _] = grid_2d(self.n_out.div_ceil(OUTPUTS * (WORKGROUP / lanes)));
-        Plan::new(shader, &params, [x, y, self.rows.div_ceil(rows_at_once)])
-            .with("LANES", lanes)
-            .with("EPILOGUE", self.epilogue as u32)
+        Plan::new(shader, &params, [x, y, self.rows.div_ceil(rows_at_once)]).with("LANES", lanes).with("EPILOGUE", self.epilogue as u32)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

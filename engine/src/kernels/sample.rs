@@ -133,7 +133,8 @@ pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sample
         let likelihoods = relative(&logits, logits[token], sampler.temperature);
         let kept = threshold(&likelihoods, sampler);
         let noisy = likelihoods.iter().enumerate().map(|(token, &likelihood)| {
-            let keep = likelihood > -LIMIT && key(likelihood) >= kept && (sampler.min_p <= 0.0 || likelihood >= sampler.min_p.min(1.0).ln());
+            let keep =
+                likelihood > -LIMIT && key(likelihood) >= kept && (sampler.min_p <= 0.0 || likelihood >= sampler.min_p.min(1.0).ln());
             if keep { likelihood + gumbel(random(sampler.seed, sampler.step, token as u32)) } else { -2.0 * LIMIT }
         });
         token = argmax(noisy);

@@ -155,8 +155,7 @@ pub fn dequantize_row(layout: &WeightLayout, row: &[u32]) -> Vec<f32> {
                 let meta = &row[cols / 8 + 4 * (i / 256)..];
                 let (block, lane) = (i / 32 % 8, i / 32 % 4);
                 let (a, b, c) = (byte(meta[1], lane), byte(meta[2], lane), byte(meta[3], lane));
-                let (scale, minimum) =
-                    if block < 4 { (a & 63, b & 63) } else { ((c & 15) | ((a >> 6) << 4), (c >> 4) | ((b >> 6) << 4)) };
+                let (scale, minimum) = if block < 4 { (a & 63, b & 63) } else { ((c & 15) | ((a >> 6) << 4), (c >> 4) | ((b >> 6) << 4)) };
                 (half(meta[0]) * scale as f32) * nibble(i) as f32 - half(meta[0] >> 16) * minimum as f32
             }
             DType::Q6_K => {

@@ -143,7 +143,11 @@ fn optional(meta: &Metadata, key: &str) -> Result<Option<u32>> {
 fn bounded(meta: &Metadata, key: &str, maximum: u32) -> Result<u32> {
     let value = meta.u32(key)?;
     if value == 0 || value > maximum {
-        return Err(EngineError::Unsupported { what: "model shape", value: format!("{key} = {value}"), supported: format!("1 to {maximum}") });
+        return Err(EngineError::Unsupported {
+            what: "model shape",
+            value: format!("{key} = {value}"),
+            supported: format!("1 to {maximum}"),
+        });
     }
     Ok(value)
 }

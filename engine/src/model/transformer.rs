@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Matmul, Matvec,
-    PAGE, RmsNorm, RopeKv, SiluMul,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Matmul,
+    Matvec, PAGE, RmsNorm, RopeKv, SiluMul,
 };
 use crate::model::hyperparameters::Hyperparameters;
 use crate::model::weights::{Loader, Weight};
@@ -161,15 +161,38 @@ impl Model {
         let tier = AttentionTier::choose(executor.capabilities(), h.head_dim);
         let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
         executor.check()?;
-        Ok(Self { hyperparameters: h, options, page_count, pages_per_slot, buffers, embedding, layers, output_norm, output, frequencies, tier })
+        Ok(Self {
+            hyperparameters: h,
+            options,
+            page_count,
+            pages_per_slot,
+            buffers,
+            embedding,
+            layers,
+            output_norm,
+            output,
+            frequencies,
+            tier,
+        })
     }
 
     /// Frees every buffer of the model.
     pub fn unload(self, executor: &mut Executor) {
         let b = &self.buffers;
         let mut all = vec![
-            b.prefill_rows, b.decode_rows, b.pages, b.logits, b.x, b.normed, b.qkv, b.attended, b.gate_up, b.activated, b.partial,
-            self.output_norm, self.frequencies,
+            b.prefill_rows,
+            b.decode_rows,
+            b.pages,
+            b.logits,
+            b.x,
+            b.normed,
+            b.qkv,
+            b.attended,
+            b.gate_up,
+            b.activated,
+            b.partial,
+            self.output_norm,
+            self.frequencies,
         ];
         let mut weights: Vec<&Weight> = self.output.iter().chain([&self.embedding]).collect();
         for layer in &self.layers {
@@ -299,8 +322,7 @@ impl Model {
             self.record_product(r, &product, Some(layer.feed_forward_norm));
             r.dispatch(SiluMul { rows, dim: h.feed_forward }, &[b.gate_up, b.activated]);
         }
-        let product =
-            Product { weight: &layer.down, x: (b.activated, 0, h.feed_forward), out: x, rows, epilogue: Epilogue::Add };
+        let product = Product { weight: &layer.down, x: (b.activated, 0, h.feed_forward), out: x, rows, epilogue: Epilogue::Add };
         self.record_product(r, &product, None);
     }
 
@@ -323,8 +345,7 @@ impl Model {
             let out_offset = out_offset + first_out;
             let (layout, n_out) = (weight.layout, slab.rows);
             if few {
-                let kernel =
-                    Matvec { layout, n_out, rows, x_offset, x_stride, out_offset, out_stride, epilogue, norm: norm.map(|_| eps) };
+                let kernel = Matvec { layout, n_out, rows, x_offset, x_stride, out_offset, out_stride, epilogue, norm: norm.map(|_| eps) };
                 let mut buffers = vec![slab.buffer, x, out];
                 buffers.extend(norm);
                 r.dispatch(kernel, &buffers);
@@ -397,7 +418,8 @@ async fn load_layer(loader: &mut Loader<'_>, h: &Hyperparameters, options: &Mode
 /// Angle of each pair at position 1: `base^(-2i / rotated)`, divided by llama 3's factors where the file has them.
 async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters) -> Result<BufferId> {
     let pairs = h.rope.rotated / 2;
-    let factors = if loader.has("rope_freqs.weight") { loader.floats("rope_freqs.weight", pairs).await? } else { vec![1.0; pairs as usize] };
+    let factors =
+        if loader.has("rope_freqs.weight") { loader.floats("rope_freqs.weight", pairs).await? } else { vec![1.0; pairs as usize] };
     let frequencies: Vec<f32> = factors
         .iter()
         .enumerate()

@@ -57,7 +57,12 @@ impl<'a> Loader<'a> {
         source: &'a dyn Source,
         progress: &'a mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let widest = checkpoint.tensors.iter().filter_map(|t| t.shape.first().map(|cols| cols / t.dtype.block_size() * t.dtype.block_bytes())).max().unwrap_or(0);
+        let widest = checkpoint
+            .tensors
+            .iter()
+            .filter_map(|t| t.shape.first().map(|cols| cols / t.dtype.block_size() * t.dtype.block_bytes()))
+            .max()
+            .unwrap_or(0);
         let staging = executor.create_buffer("staging", PIECE_BYTES.max(widest))?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
         Ok(Self { executor, checkpoint, source, progress, staging, used: HashSet::new(), loaded: 0, in_flight: 0, total })

@@ -33,40 +33,20 @@ pub fn encode_chat(
     add_generation_prompt: bool,
     extra: &Map<String, Value>,
 ) -> Result<Vec<u32>, TextError> {
-    let parts = [
-        messages,
-        tools.unwrap_or(&Value::Null),
-        &Value::Object(extra.clone()),
-    ];
+    let parts = [messages, tools.unwrap_or(&Value::Null), &Value::Object(extra.clone())];
     let guard = ('\u{fdd0}'..='\u{fdef}')
-        .find(|c| {
-            !parts
-                .iter()
-                .any(|part| any_string(part, &|s| s.contains(*c)))
-        })
+        .find(|c| !parts.iter().any(|part| any_string(part, &|s| s.contains(*c))))
         .ok_or(TextError::Noncharacters)?;
     let texts = tokenizer.control_texts();
     let first_characters: BTreeSet<char> = texts.iter().filter_map(|t| t.chars().next()).collect();
     let begins = |rest: &str| rest.starts_with(|c| first_characters.contains(&c));
     let render = |is_marked: &dyn Fn(&str) -> bool| {
-        let [messages, tools_, extra] =
-            parts.map(|part| map_strings(part, &|s| mark(s, guard, is_marked)));
-        let Value::Object(extra) = extra else {
-            unreachable!("an object is mapped to an object")
-        };
-        template.render(
-            &messages,
-            tools.map(|_| &tools_),
-            add_generation_prompt,
-            &extra,
-        )
+        let [messages, tools_, extra] = parts.map(|part| map_strings(part, &|s| mark(s, guard, is_marked)));
+        let Value::Object(extra) = extra else { unreachable!("an object is mapped to an object") };
+        template.render(&messages, tools.map(|_| &tools_), add_generation_prompt, &extra)
     };
-    let mut text =
-        render(&|rest| begins(rest) && texts.iter().any(|t| rest.starts_with(t.as_str())))?;
-    if parts
-        .iter()
-        .any(|part| any_string(part, &|s| s.char_indices().any(|(i, _)| begins(&s[i..]))))
-    {
+    let mut text = render(&|rest| begins(rest) && texts.iter().any(|t| rest.starts_with(t.as_str())))?;
+    if parts.iter().any(|part| any_string(part, &|s| s.char_indices().any(|(i, _)| begins(&s[i..])))) {
         let strict = render(&begins)?;
         if tokenizer.control_sequence(&text) != tokenizer.control_sequence(&strict) {
             text = strict;
@@ -92,10 +72,7 @@ fn map_strings(value: &Value, f: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(s) => f(s).into(),
         Value::Array(items) => items.iter().map(|item| map_strings(item, f)).collect(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(key, item)| (f(key), map_strings(item, f)))
-            .collect(),
+        Value::Object(map) => map.iter().map(|(key, item)| (f(key), map_strings(item, f))).collect(),
         other => other.clone(),
     }
 }

@@ -17,11 +17,7 @@ pub struct Detokenizer {
 impl Detokenizer {
     pub(super) fn new(vocabulary: Arc<Vocabulary>) -> Self {
         let strip_space = vocabulary.strip_first_space;
-        Self {
-            vocabulary,
-            pending: Vec::new(),
-            strip_space,
-        }
+        Self { vocabulary, pending: Vec::new(), strip_space }
     }
 
     /// The text that is certain after `token`; often one word, empty within a character and for control tokens.

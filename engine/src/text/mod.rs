@@ -25,9 +25,7 @@ pub enum TextError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A tokenizer model there is no implementation of.
-    #[error(
-        "the tokenizer {model:?} is not supported (supported: {supported}); choose another model"
-    )]
+    #[error("the tokenizer {model:?} is not supported (supported: {supported}); choose another model")]
     UnsupportedTokenizer {
         /// `tokenizer.ggml.model` of the file.
         model: String,
@@ -35,9 +33,7 @@ pub enum TextError {
         supported: &'static str,
     },
     /// A pre-tokenizer whose rules are not known.
-    #[error(
-        "the pre-tokenizer {pre:?} is not supported (supported: {supported}); choose another model"
-    )]
+    #[error("the pre-tokenizer {pre:?} is not supported (supported: {supported}); choose another model")]
     UnsupportedPreTokenizer {
         /// `tokenizer.ggml.pre` of the file.
         pre: String,
@@ -57,9 +53,7 @@ pub enum TextError {
         message: String,
     },
     /// The model file has no chat template.
-    #[error(
-        "the model has no chat template: it is not a chat model; choose one whose name ends in Instruct or Chat"
-    )]
+    #[error("the model has no chat template: it is not a chat model; choose one whose name ends in Instruct or Chat")]
     NoChatTemplate,
     /// The chat template does not parse.
     #[error("the model's chat template cannot be used: {message}")]

@@ -19,13 +19,7 @@ impl JsonStyle {
     /// Python's defaults, with `ensure_ascii` off.
     pub(super) fn new(indent: Option<usize>) -> Self {
         let item_separator = if indent.is_some() { "," } else { ", " }.to_owned();
-        Self {
-            item_separator,
-            key_separator: ": ".to_owned(),
-            indent,
-            sort_keys: false,
-            ensure_ascii: false,
-        }
+        Self { item_separator, key_separator: ": ".to_owned(), indent, sort_keys: false, ensure_ascii: false }
     }
 }
 
@@ -125,24 +119,13 @@ pub(super) fn repr(value: &Value) -> String {
         Value::Number(n) => number(n),
         Value::String(s) => quote(s),
         Value::Array(items) => format!("[{}]", list(items.iter().map(repr).collect())),
-        Value::Object(map) => format!(
-            "{{{}}}",
-            list(
-                map.iter()
-                    .map(|(k, v)| format!("{}: {}", quote(k), repr(v)))
-                    .collect()
-            )
-        ),
+        Value::Object(map) => format!("{{{}}}", list(map.iter().map(|(k, v)| format!("{}: {}", quote(k), repr(v))).collect())),
     }
 }
 
 /// `repr` of a string: single quotes, unless it has those and no double ones.
 fn quote(s: &str) -> String {
-    let mark = if s.contains('\'') && !s.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let mark = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
     let mut out = String::from(mark);
     for c in s.chars() {
         match c {
@@ -161,29 +144,9 @@ fn quote(s: &str) -> String {
     out
 }
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const MONTHS: [&str; 12] =
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// `strftime` of a time in seconds since 1970, UTC, in English.
 pub(super) fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
@@ -205,11 +168,7 @@ pub(super) fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
             directive = chars.next();
         }
         let mut two = |n: u64| {
-            if padded {
-                write!(out, "{n:02}")
-            } else {
-                write!(out, "{n}")
-            }
+            if padded { write!(out, "{n:02}") } else { write!(out, "{n}") }
         };
         let written = match directive {
             Some('d') => two(day.into()),
@@ -230,10 +189,7 @@ pub(super) fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
             Some('%') => write!(out, "%"),
             other => {
                 let name: String = other.into_iter().collect();
-                return Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    format!("strftime_now does not know %{name}"),
-                ));
+                return Err(Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know %{name}")));
             }
         };
         written.map_err(Error::from)?;
@@ -247,19 +203,10 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153; // March is 0
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (
-        year_of_era + era * 400 + i64::from(month <= 2),
-        month as u32,
-        day as u32,
-    )
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month as u32, day as u32)
 }

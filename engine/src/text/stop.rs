@@ -15,47 +15,23 @@ pub struct StopStrings {
 impl StopStrings {
     /// A matcher of these strings; empty ones are ignored.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            stops: stops.into_iter().filter(|s| !s.is_empty()).collect(),
-            held: String::new(),
-            stopped: false,
-        }
+        Self { stops: stops.into_iter().filter(|s| !s.is_empty()).collect(), held: String::new(), stopped: false }
     }
 
     /// Takes the next piece of text. Gives the text to pass on (without the stop string and what follows it) and whether a stop
     /// string was found, now or earlier.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         if self.stopped || self.stops.is_empty() {
-            return (
-                if self.stopped {
-                    String::new()
-                } else {
-                    text.to_owned()
-                },
-                self.stopped,
-            );
+            return (if self.stopped { String::new() } else { text.to_owned() }, self.stopped);
         }
         self.held.push_str(text);
-        let first = self
-            .stops
-            .iter()
-            .filter_map(|s| {
-                self.held
-                    .find(s.as_str())
-                    .map(|start| (start + s.len(), start))
-            })
-            .min();
+        let first = self.stops.iter().filter_map(|s| self.held.find(s.as_str()).map(|start| (start + s.len(), start))).min();
         if let Some((_, start)) = first {
             self.stopped = true;
             self.held.truncate(start);
             return (std::mem::take(&mut self.held), true);
         }
-        let keep = self
-            .stops
-            .iter()
-            .map(|s| overlap(&self.held, s))
-            .max()
-            .unwrap_or(0);
+        let keep = self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - keep);
         (std::mem::replace(&mut self.held, rest), false)
     }
@@ -68,11 +44,7 @@ impl StopStrings {
 
 /// Length in bytes of the longest suffix of `text` that is a proper prefix of `stop`.
 fn overlap(text: &str, stop: &str) -> usize {
-    stop.char_indices()
-        .map(|(i, _)| i)
-        .rev()
-        .find(|&n| text.ends_with(&stop[..n]))
-        .unwrap_or(0)
+    stop.char_indices().map(|(i, _)| i).rev().find(|&n| text.ends_with(&stop[..n])).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -120,12 +92,7 @@ mod tests {
         ];
         for (stops, text, want, stopped) in cases {
             for cuts in 0..1 << (text.chars().count() - 1) {
-                assert_eq!(
-                    run(stops, &pieces(text, cuts)),
-                    (want.to_owned(), stopped),
-                    "{stops:?} {:?}",
-                    pieces(text, cuts)
-                );
+                assert_eq!(run(stops, &pieces(text, cuts)), (want.to_owned(), stopped), "{stops:?} {:?}", pieces(text, cuts));
             }
         }
     }

@@ -29,19 +29,10 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::NoChatTemplate`], [`TextError::Template`] when it does not parse.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
-        let source = metadata
-            .str_opt("tokenizer.chat_template")?
-            .ok_or(TextError::NoChatTemplate)?;
-        let vocabulary = metadata
-            .string_array_opt("tokenizer.ggml.tokens")?
-            .unwrap_or_default();
+        let source = metadata.str_opt("tokenizer.chat_template")?.ok_or(TextError::NoChatTemplate)?;
+        let vocabulary = metadata.string_array_opt("tokenizer.ggml.tokens")?.unwrap_or_default();
         let mut tokens = Map::new();
-        for (name, key) in [
-            ("bos_token", "bos"),
-            ("eos_token", "eos"),
-            ("unk_token", "unknown"),
-            ("pad_token", "padding"),
-        ] {
+        for (name, key) in [("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding")] {
             let id = metadata.u32_opt(&format!("tokenizer.ggml.{key}_token_id"))?;
             if let Some(text) = id.and_then(|id| vocabulary.get(id as usize)) {
                 tokens.insert(name.to_owned(), text.as_str().into());
@@ -60,53 +51,32 @@ impl ChatTemplate {
     /// [`TextError::Template`] when it does not parse.
     pub fn new(source: &str, tokens: Map<String, Json>) -> Result<Self, TextError> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(syntax.map_err(|e| TextError::Template {
-            message: describe(&e),
-        })?);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| TextError::Template { message: describe(&e) })?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(100);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_formatter(|out, _, value| {
             let text = match value.kind() {
                 ValueKind::Undefined => return Ok(()),
-                ValueKind::Bool
-                | ValueKind::None
-                | ValueKind::Number
-                | ValueKind::Seq
-                | ValueKind::Map => python::repr(&to_json(value)?),
+                ValueKind::Bool | ValueKind::None | ValueKind::Number | ValueKind::Seq | ValueKind::Map => python::repr(&to_json(value)?),
                 _ => value.to_string(),
             };
             out.write_str(&text).map_err(Error::from)
         });
         environment.add_filter("tojson", to_json_filter);
-        environment.add_function("raise_exception", |message: String| {
-            Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: &str| {
-            python::strftime(format, now())
-        });
-        let mut template = Self {
-            environment,
-            tokens,
-        };
+        environment.add_function("raise_exception", |message: String| Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message)));
+        environment.add_function("strftime_now", |format: &str| python::strftime(format, now()));
+        let mut template = Self { environment, tokens };
         template.add(DEFAULT, source)?;
         Ok(template)
     }
 
     fn add(&mut self, name: &'static str, source: &str) -> Result<(), TextError> {
         let source = without_generation_tags(source);
-        self.environment
-            .add_template_owned(name, source)
-            .map_err(|e| TextError::Template {
-                message: describe(&e),
-            })
+        self.environment.add_template_owned(name, source).map_err(|e| TextError::Template { message: describe(&e) })
     }
 
     /// The prompt text of `messages` (a JSON array of `{role, content, …}`) and `tools`. `extra` are further variables, such as
@@ -127,30 +97,18 @@ impl ChatTemplate {
         context.extend(extra.clone());
         context.insert("messages".to_owned(), messages.clone());
         context.insert("tools".to_owned(), tools.cloned().unwrap_or_default());
-        context.insert(
-            "add_generation_prompt".to_owned(),
-            add_generation_prompt.into(),
-        );
+        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         let template = match tools {
-            Some(_) => self
-                .environment
-                .get_template(TOOL_USE)
-                .or_else(|_| self.environment.get_template(DEFAULT)),
+            Some(_) => self.environment.get_template(TOOL_USE).or_else(|_| self.environment.get_template(DEFAULT)),
             None => self.environment.get_template(DEFAULT),
         };
-        template
-            .and_then(|t| t.render(Serde(&context)))
-            .map_err(|e| TextError::Render {
-                message: describe(&e),
-            })
+        template.and_then(|t| t.render(Serde(&context))).map_err(|e| TextError::Render { message: describe(&e) })
     }
 }
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    web_time::SystemTime::now()
-        .duration_since(web_time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// The error's own words and its line.
@@ -158,9 +116,7 @@ fn describe(error: &Error) -> String {
     if error.kind() == ErrorKind::OutOfFuel {
         return "it does not come to an end".to_owned();
     }
-    let what = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     match error.line() {
         Some(line) => format!("{what} (line {line} of the template)"),
         None => what,
@@ -193,16 +149,10 @@ fn to_json(value: &Value) -> Result<Json, Error> {
 }
 
 /// `tojson` as in `transformers`: Python's `json.dumps(value, ensure_ascii=False)`, nothing escaped for HTML, key order kept.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "the signature minijinja calls filters by"
-)]
+#[allow(clippy::needless_pass_by_value, reason = "the signature minijinja calls filters by")]
 fn to_json_filter(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     if value.is_undefined() {
-        return Err(Error::new(
-            ErrorKind::UndefinedError,
-            "tojson of an undefined value",
-        ));
+        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
     }
     let indent: Option<usize> = kwargs.get("indent")?;
     let sort_keys: Option<bool> = kwargs.get("sort_keys")?;

@@ -64,41 +64,23 @@ impl Tokenizer {
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         let tokens = metadata.string_array("tokenizer.ggml.tokens")?;
         let (kind, space_prefix, add_bos) = match metadata.str("tokenizer.ggml.model")? {
-            "gpt2" => (
-                Kind::ByteLevel,
-                false,
-                pretokenizer::find(pre_name(metadata)?)?.add_bos,
-            ),
+            "gpt2" => (Kind::ByteLevel, false, pretokenizer::find(pre_name(metadata)?)?.add_bos),
             "llama" => (Kind::SentencePiece, true, true),
             model => {
-                return Err(TextError::UnsupportedTokenizer {
-                    model: model.to_owned(),
-                    supported: "gpt2, llama",
-                });
+                return Err(TextError::UnsupportedTokenizer { model: model.to_owned(), supported: "gpt2, llama" });
             }
         };
-        let add_space_prefix = metadata
-            .bool_opt("tokenizer.ggml.add_space_prefix")?
-            .unwrap_or(space_prefix)
-            && space_prefix;
+        let add_space_prefix = metadata.bool_opt("tokenizer.ggml.add_space_prefix")?.unwrap_or(space_prefix) && space_prefix;
         let vocabulary = Vocabulary::new(metadata, tokens, kind, add_space_prefix)?;
         let model = match kind {
             Kind::ByteLevel => byte_level(metadata, tokens, &vocabulary)?,
             Kind::SentencePiece => sentence_piece(metadata, tokens, &vocabulary)?,
         };
         let special = special_tokens(metadata, tokens, kind)?;
-        let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"]
-            .iter()
-            .filter_map(|name| special.get(name))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name)).map(|(id, _)| *id).collect();
         let vocabulary = Arc::new(vocabulary);
         let types = &vocabulary;
-        let of_type = |wanted| {
-            (0_u32..)
-                .zip(tokens)
-                .filter(move |(id, _)| types.token_type(*id) == Some(wanted))
-        };
+        let of_type = |wanted| (0_u32..).zip(tokens).filter(move |(id, _)| types.token_type(*id) == Some(wanted));
         stop.extend(
             of_type(TokenType::Control)
                 .chain(of_type(TokenType::UserDefined))
@@ -106,11 +88,8 @@ impl Tokenizer {
                 .map(|(id, _)| id),
         );
         // A one-character control token cannot be kept out of a chat message by a mark inside it; none is known.
-        let control = AddedTokens::new(
-            of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()),
-        )?;
-        let user_defined =
-            AddedTokens::new(of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty()))?;
+        let control = AddedTokens::new(of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()))?;
+        let user_defined = AddedTokens::new(of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty()))?;
         Ok(Self {
             model,
             kind,
@@ -118,9 +97,7 @@ impl Tokenizer {
             control,
             user_defined,
             special,
-            add_bos: metadata
-                .bool_opt("tokenizer.ggml.add_bos_token")?
-                .unwrap_or(add_bos),
+            add_bos: metadata.bool_opt("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
             stop,
             vocabulary,
         })
@@ -134,8 +111,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
         if parse_special {
-            self.control
-                .split(text, &mut ids, |plain, ids| self.encode_plain(plain, ids))?;
+            self.control.split(text, &mut ids, |plain, ids| self.encode_plain(plain, ids))?;
         } else {
             self.encode_plain(text, &mut ids)?;
         }
@@ -154,11 +130,7 @@ impl Tokenizer {
     pub(super) fn encode_guarded(&self, text: &str, guard: char) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
         self.control.split(text, &mut ids, |plain, ids| {
-            if plain.contains(guard) {
-                self.encode_plain(&plain.replace(guard, ""), ids)
-            } else {
-                self.encode_plain(plain, ids)
-            }
+            if plain.contains(guard) { self.encode_plain(&plain.replace(guard, ""), ids) } else { self.encode_plain(plain, ids) }
         })?;
         Ok(self.with_bos(ids))
     }
@@ -179,17 +151,10 @@ impl Tokenizer {
                 Kind::ByteLevel => self.model.encode_fast(words, false),
                 Kind::SentencePiece => {
                     let prefix = if self.add_space_prefix { "▁" } else { "" };
-                    self.model
-                        .encode_fast(prefix.to_owned() + &words.replace(' ', "▁"), false)
+                    self.model.encode_fast(prefix.to_owned() + &words.replace(' ', "▁"), false)
                 }
             };
-            ids.extend(
-                encoding
-                    .map_err(|e| TextError::Encode {
-                        message: e.to_string(),
-                    })?
-                    .get_ids(),
-            );
+            ids.extend(encoding.map_err(|e| TextError::Encode { message: e.to_string() })?.get_ids());
             Ok(())
         })
     }
@@ -264,11 +229,7 @@ fn pre_name(metadata: &Metadata) -> Result<&str, TextError> {
 }
 
 /// The texts of bos, eos, eot, eom, unk and padding with their ids; ids beyond the vocabulary are ignored, as llama.cpp does.
-fn special_tokens(
-    metadata: &Metadata,
-    tokens: &[String],
-    kind: Kind,
-) -> Result<HashMap<&'static str, (u32, String)>, TextError> {
+fn special_tokens(metadata: &Metadata, tokens: &[String], kind: Kind) -> Result<HashMap<&'static str, (u32, String)>, TextError> {
     let keys = [
         ("bos", "tokenizer.ggml.bos_token_id", Some(1)),
         ("eos", "tokenizer.ggml.eos_token_id", Some(2)),
@@ -277,11 +238,7 @@ fn special_tokens(
     ];
     let mut special = HashMap::new();
     for (name, key, sentence_piece_default) in keys {
-        let id = metadata.u32_opt(key)?.or(if kind == Kind::SentencePiece {
-            sentence_piece_default
-        } else {
-            None
-        });
+        let id = metadata.u32_opt(key)?.or(if kind == Kind::SentencePiece { sentence_piece_default } else { None });
         match id.map(|id| (id, tokens.get(id as usize))) {
             Some((id, Some(text))) => drop(special.insert(name, (id, text.clone()))),
             Some((id, None)) => log::warn!("{key} is {id}, beyond the vocabulary; ignored"),
@@ -292,37 +249,22 @@ fn special_tokens(
 }
 
 /// Byte-level BPE of tokens and merges.
-fn byte_level(
-    metadata: &Metadata,
-    tokens: &[String],
-    vocabulary: &Vocabulary,
-) -> Result<tokenizers::Tokenizer, TextError> {
+fn byte_level(metadata: &Metadata, tokens: &[String], vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
     let pre = pretokenizer::find(pre_name(metadata)?)?;
     let mut merges = Vec::new();
     for merge in metadata.string_array("tokenizer.ggml.merges")? {
         // The left part may itself begin with a space, so the separator is sought from the second character.
         let first = merge.chars().next().map_or(0, char::len_utf8);
         let Some(at) = merge[first..].find(' ') else {
-            return Err(TextError::Vocabulary {
-                problem: format!("the merge {merge:?} has no two parts"),
-            });
+            return Err(TextError::Vocabulary { problem: format!("the merge {merge:?} has no two parts") });
         };
-        merges.push((
-            merge[..first + at].to_owned(),
-            merge[first + at + 1..].to_owned(),
-        ));
+        merges.push((merge[..first + at].to_owned(), merge[first + at + 1..].to_owned()));
     }
-    let bpe = BPE::builder()
-        .vocab_and_merges(model_vocabulary(tokens, vocabulary), merges)
-        .ignore_merges(pre.ignore_merges);
+    let bpe = BPE::builder().vocab_and_merges(model_vocabulary(tokens, vocabulary), merges).ignore_merges(pre.ignore_merges);
     let mut model = tokenizers::Tokenizer::new(bpe.build().map_err(|e| corrupt(&e))?);
     let mut steps = Vec::new();
     for pattern in pre.patterns {
-        let split = Split::new(
-            SplitPattern::Regex((*pattern).to_owned()),
-            SplitDelimiterBehavior::Isolated,
-            false,
-        );
+        let split = Split::new(SplitPattern::Regex((*pattern).to_owned()), SplitDelimiterBehavior::Isolated, false);
         steps.push(split.map_err(|e| corrupt(&e))?.into());
     }
     steps.push(ByteLevel::new(false, true, false).into());
@@ -332,26 +274,14 @@ fn byte_level(
 
 /// `SentencePiece` BPE: merges follow from the scores, as `transformers` derives them. Every way of cutting a token into two tokens is
 /// a merge, best score first.
-fn sentence_piece(
-    metadata: &Metadata,
-    tokens: &[String],
-    vocabulary: &Vocabulary,
-) -> Result<tokenizers::Tokenizer, TextError> {
-    let scores = metadata
-        .f32_array_opt("tokenizer.ggml.scores")?
-        .unwrap_or_default();
+fn sentence_piece(metadata: &Metadata, tokens: &[String], vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
+    let scores = metadata.f32_array_opt("tokenizer.ggml.scores")?.unwrap_or_default();
     if scores.len() != tokens.len() {
-        return Err(TextError::Vocabulary {
-            problem: format!("{} tokens but {} scores", tokens.len(), scores.len()),
-        });
+        return Err(TextError::Vocabulary { problem: format!("{} tokens but {} scores", tokens.len(), scores.len()) });
     }
     let vocab = model_vocabulary(tokens, vocabulary);
     let mut ranked: Vec<(f32, &str, &str)> = Vec::new();
-    for (token, &score) in tokens
-        .iter()
-        .zip(scores)
-        .filter(|(token, _)| vocab.contains_key(token.as_str()))
-    {
+    for (token, &score) in tokens.iter().zip(scores).filter(|(token, _)| vocab.contains_key(token.as_str())) {
         for (i, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(i);
             if vocab.contains_key(left) && vocab.contains_key(right) {
@@ -360,23 +290,13 @@ fn sentence_piece(
         }
     }
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let merges = ranked
-        .into_iter()
-        .map(|(_, left, right)| (left.to_owned(), right.to_owned()))
-        .collect();
-    let unknown = (0..)
-        .zip(tokens)
-        .find(|(id, _)| vocabulary.token_type(*id) == Some(TokenType::Unknown));
-    let mut bpe = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .byte_fallback(true)
-        .fuse_unk(true);
+    let merges = ranked.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect();
+    let unknown = (0..).zip(tokens).find(|(id, _)| vocabulary.token_type(*id) == Some(TokenType::Unknown));
+    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
     if let Some((_, text)) = unknown {
         bpe = bpe.unk_token(text.clone());
     }
-    Ok(tokenizers::Tokenizer::new(
-        bpe.build().map_err(|e| corrupt(&e))?,
-    ))
+    Ok(tokenizers::Tokenizer::new(bpe.build().map_err(|e| corrupt(&e))?))
 }
 
 /// The tokens text may be made of: all but control tokens, so that no text can become one by merging.
@@ -389,9 +309,7 @@ fn model_vocabulary(tokens: &[String], vocabulary: &Vocabulary) -> Vocab {
 }
 
 fn corrupt(error: &tokenizers::Error) -> TextError {
-    TextError::Vocabulary {
-        problem: error.to_string(),
-    }
+    TextError::Vocabulary { problem: error.to_string() }
 }
 
 /// Tokens found as whole strings in text, the leftmost first and of those the longest.
@@ -404,25 +322,14 @@ struct AddedTokens {
 
 impl AddedTokens {
     fn new<'a>(tokens: impl Iterator<Item = (u32, &'a String)>) -> Result<Self, TextError> {
-        let (ids, texts): (Vec<u32>, Vec<String>) =
-            tokens.map(|(id, text)| (id, text.clone())).unzip();
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&texts);
-        Ok(Self {
-            finder: finder.map_err(|e| TextError::Vocabulary {
-                problem: e.to_string(),
-            })?,
-            texts,
-            ids,
-        })
+        let (ids, texts): (Vec<u32>, Vec<String>) = tokens.map(|(id, text)| (id, text.clone())).unzip();
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
+        Ok(Self { finder: finder.map_err(|e| TextError::Vocabulary { problem: e.to_string() })?, texts, ids })
     }
 
     /// (start, end, id) of every occurrence.
     fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, usize, u32)> + 'a {
-        self.finder
-            .find_iter(text)
-            .map(|m| (m.start(), m.end(), self.ids[m.pattern().as_usize()]))
+        self.finder.find_iter(text).map(|m| (m.start(), m.end(), self.ids[m.pattern().as_usize()]))
     }
 
     /// Appends the ids of the added tokens and has `encode` append those of the non-empty texts between them.
@@ -440,10 +347,6 @@ impl AddedTokens {
             ids.push(id);
             done = end;
         }
-        if done < text.len() {
-            encode(&text[done..], ids)
-        } else {
-            Ok(())
-        }
+        if done < text.len() { encode(&text[done..], ids) } else { Ok(()) }
     }
 }

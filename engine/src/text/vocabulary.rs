@@ -35,21 +35,12 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    pub(super) fn new(
-        metadata: &Metadata,
-        tokens: &[String],
-        kind: Kind,
-        strip_first_space: bool,
-    ) -> Result<Self, TextError> {
+    pub(super) fn new(metadata: &Metadata, tokens: &[String], kind: Kind, strip_first_space: bool) -> Result<Self, TextError> {
         let types = match metadata.u32_array_opt("tokenizer.ggml.token_type")? {
             None => vec![TokenType::Normal; tokens.len()],
-            Some(ids) if ids.len() == tokens.len() => {
-                ids.into_iter().map(token_type).collect::<Result<_, _>>()?
-            }
+            Some(ids) if ids.len() == tokens.len() => ids.into_iter().map(token_type).collect::<Result<_, _>>()?,
             Some(ids) => {
-                return Err(TextError::Vocabulary {
-                    problem: format!("{} tokens but {} token types", tokens.len(), ids.len()),
-                });
+                return Err(TextError::Vocabulary { problem: format!("{} tokens but {} token types", tokens.len(), ids.len()) });
             }
         };
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
@@ -58,30 +49,19 @@ impl Vocabulary {
             match (kind_of_token, kind) {
                 (TokenType::Control | TokenType::Unknown, _) => {} // not part of the text
                 (TokenType::UserDefined, _) => bytes.extend(token.as_bytes()),
-                (TokenType::Byte, _) => match token
-                    .strip_prefix("<0x")
-                    .and_then(|t| u8::from_str_radix(t.strip_suffix('>')?, 16).ok())
-                {
+                (TokenType::Byte, _) => match token.strip_prefix("<0x").and_then(|t| u8::from_str_radix(t.strip_suffix('>')?, 16).ok()) {
                     Some(byte) => bytes.push(byte),
                     None => bytes.extend(token.as_bytes()),
                 },
                 (_, Kind::SentencePiece) => bytes.extend(token.replace('▁', " ").as_bytes()),
                 (_, Kind::ByteLevel) => {
-                    let decoded: Option<Vec<u8>> = token
-                        .chars()
-                        .map(|c| alphabet.get(c as usize).copied().flatten())
-                        .collect();
+                    let decoded: Option<Vec<u8>> = token.chars().map(|c| alphabet.get(c as usize).copied().flatten()).collect();
                     bytes.extend(decoded.unwrap_or_else(|| token.as_bytes().to_vec()));
                 }
             }
             ends.push(bytes.len() as u32); // the file's strings are bounded well below 4 GiB
         }
-        Ok(Self {
-            types,
-            bytes,
-            ends,
-            strip_first_space,
-        })
+        Ok(Self { types, bytes, ends, strip_first_space })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -113,9 +93,7 @@ fn token_type(id: u32) -> Result<TokenType, TextError> {
         5 => TokenType::Unused,
         6 => TokenType::Byte,
         id => {
-            return Err(TextError::Vocabulary {
-                problem: format!("unknown token type {id}"),
-            });
+            return Err(TextError::Vocabulary { problem: format!("unknown token type {id}") });
         }
     })
 }

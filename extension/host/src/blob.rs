@@ -8,7 +8,6 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
-
 /// A `Blob` or `File`.
 #[derive(Debug)]
 pub(crate) struct BlobSource {

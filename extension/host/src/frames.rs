@@ -48,10 +48,8 @@ impl Outbox {
     }
 
     fn post(&self, frame: &Value) {
-        let sent = frame
-            .serialize(&Serializer::json_compatible())
-            .map_err(JsValue::from)
-            .and_then(|frame| self.0.call1(&JsValue::NULL, &frame));
+        let sent =
+            frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from).and_then(|frame| self.0.call1(&JsValue::NULL, &frame));
         if let Err(error) = sent {
             log::error!("a frame was lost: {error:?}");
         }
@@ -63,7 +61,9 @@ pub(crate) fn error_value(error: &EngineError) -> Value {
     let mut value = json!({ "name": error.dom_name(), "message": error.to_string(), "code": error.code() });
     match error {
         EngineError::ContextExceeded { requested, quota } => value["data"] = json!({ "requested": requested, "quota": quota }),
-        EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => value["data"] = json!({ "param": field }),
+        EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => {
+            value["data"] = json!({ "param": field })
+        }
         _ => {}
     }
     value

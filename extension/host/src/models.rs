@@ -42,7 +42,8 @@ impl Models {
     /// Opens the default model: its id and its bytes.
     pub(crate) async fn open(&self) -> Result<(String, BlobSource), EngineError> {
         let url = format!("{}/{FILE}", self.folder.trim_end_matches('/'));
-        let blob = fetch(&url).await.map_err(|e| EngineError::Source { name: FILE.to_owned(), offset: 0, bytes: 0, reason: format!("{e:?}") })?;
+        let blob =
+            fetch(&url).await.map_err(|e| EngineError::Source { name: FILE.to_owned(), offset: 0, bytes: 0, reason: format!("{e:?}") })?;
         Ok((ID.to_owned(), BlobSource::new(FILE, blob)))
     }
 }

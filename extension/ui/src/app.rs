@@ -72,11 +72,7 @@ impl App {
     fn schedule(&self) {
         let Some(draw) = self.draw.get() else { return };
         if !self.scheduled.replace(true) {
-            report(
-                dom::window().and_then(|window| {
-                    window.request_animation_frame(draw.as_ref().unchecked_ref())
-                }),
-            );
+            report(dom::window().and_then(|window| window.request_animation_frame(draw.as_ref().unchecked_ref())));
         }
     }
 
@@ -145,9 +141,7 @@ impl App {
     fn listen(self: &Rc<Self>) -> Result<(), JsValue> {
         let document = dom::document()?;
         self.on(&document, "click", |app, event| {
-            let target = event
-                .target()
-                .and_then(|target| target.dyn_into::<Element>().ok());
+            let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
             match target.map(|target| target.closest("[data-action]")) {
                 Some(Ok(Some(element))) => app.act(&element),
                 _ => Ok(()),
@@ -158,27 +152,19 @@ impl App {
             Ok(())
         })?;
         self.on(&document, "focusout", |_, event| {
-            let target = event
-                .target()
-                .and_then(|target| target.dyn_into::<Element>().ok());
-            target
-                .filter(|target| target.class_list().contains("armed"))
-                .map_or(Ok(()), |armed| chats::disarm(&armed))
+            let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
+            target.filter(|target| target.class_list().contains("armed")).map_or(Ok(()), |armed| chats::disarm(&armed))
         })?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
             app.dispatch(Msg::Typing);
             Ok(())
         })?;
-        self.on(
-            &*dom::by_id::<Element>("composer")?,
-            "submit",
-            |app, event| {
-                event.prevent_default();
-                app.submit();
-                Ok(())
-            },
-        )?;
+        self.on(&*dom::by_id::<Element>("composer")?, "submit", |app, event| {
+            event.prevent_default();
+            app.submit();
+            Ok(())
+        })?;
         self.on(&*dom::by_id::<Element>("scroller")?, "scroll", |app, _| {
             app.view.borrow_mut().scrolled();
             Ok(())
@@ -186,22 +172,13 @@ impl App {
     }
 
     /// Listens for as long as the popup lives.
-    fn on(
-        self: &Rc<Self>,
-        target: &EventTarget,
-        event: &str,
-        handle: fn(&Rc<Self>, &Event) -> Result<(), JsValue>,
-    ) -> Result<(), JsValue> {
+    fn on(self: &Rc<Self>, target: &EventTarget, event: &str, handle: fn(&Rc<Self>, &Event) -> Result<(), JsValue>) -> Result<(), JsValue> {
         let app = Rc::clone(self);
         let listener = Closure::<dyn Fn(Event)>::new(move |event| report(handle(&app, &event)));
         let options = AddEventListenerOptions::new();
         options.set_passive(event == "scroll");
         let function = listener.into_js_value();
-        target.add_event_listener_with_callback_and_add_event_listener_options(
-            event,
-            function.unchecked_ref(),
-            &options,
-        )
+        target.add_event_listener_with_callback_and_add_event_listener_options(event, function.unchecked_ref(), &options)
     }
 
     /// Does what the button `element` is for.
@@ -214,9 +191,7 @@ impl App {
             }
             Some("stop") => self.dispatch(Msg::Stop),
             Some("regenerate") => self.dispatch(Msg::Regenerate),
-            Some("example") => self.dispatch(Msg::Submit(
-                element.text_content().unwrap_or_default().trim().to_owned(),
-            )),
+            Some("example") => self.dispatch(Msg::Submit(element.text_content().unwrap_or_default().trim().to_owned())),
             Some("copy") => self.copy(element),
             Some("list") => self.view.borrow_mut().chats.open(&self.state.borrow())?,
             Some("close-list") => self.view.borrow().chats.close(),
@@ -283,11 +258,7 @@ impl App {
         spawn_local(async move {
             let Ok(window) = dom::window() else { return };
             let written = JsFuture::from(window.navigator().clipboard().write_text(&text)).await;
-            let (class, word) = if written.is_ok() {
-                ("copied", "Copied")
-            } else {
-                ("refused", "Copying failed")
-            };
+            let (class, word) = if written.is_ok() { ("copied", "Copied") } else { ("refused", "Copying failed") };
             report(app.view.borrow().announce(word));
             report(button.class_list().add_1(class));
             sleep(COPIED).await;
@@ -318,9 +289,7 @@ fn storage() -> Option<web_sys::Storage> {
 
 async fn sleep(milliseconds: i32) {
     let timer = Promise::new(&mut |resolve, _| {
-        report(dom::window().and_then(|window| {
-            window.set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, milliseconds)
-        }));
+        report(dom::window().and_then(|window| window.set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, milliseconds)));
     });
     // The promise has no way to reject.
     let _ = JsFuture::from(timer).await;

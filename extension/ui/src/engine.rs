@@ -50,10 +50,7 @@ pub(crate) struct Connection {
 ///
 /// # Errors
 /// When the extension's service worker cannot create it.
-pub(crate) async fn connect(
-    connect_engine: &Function,
-    deliver: Rc<dyn Fn(Msg)>,
-) -> Result<Connection, Failure> {
+pub(crate) async fn connect(connect_engine: &Function, deliver: Rc<dyn Fn(Msg)>) -> Result<Connection, Failure> {
     let on_event = Closure::new(move |event: String, detail: JsValue| {
         if let Some(msg) = event_message(&event, detail) {
             deliver(msg);
@@ -63,26 +60,16 @@ pub(crate) async fn connect(
     let set = |key: &str, value: &JsValue| drop(Reflect::set(&options, &key.into(), value));
     set("onEvent", on_event.as_ref());
     let closed = Promise::new(&mut |resolve, _| set("onClose", &resolve));
-    let pending = connect_engine
-        .call1(&JsValue::NULL, &options)
-        .map_err(failure)?;
-    let port = JsFuture::from(Promise::resolve(&pending))
-        .await
-        .map_err(failure)?;
-    Ok(Connection {
-        port: Rc::new(port.unchecked_into()),
-        closed,
-        _on_event: on_event,
-    })
+    let pending = connect_engine.call1(&JsValue::NULL, &options).map_err(failure)?;
+    let port = JsFuture::from(Promise::resolve(&pending)).await.map_err(failure)?;
+    Ok(Connection { port: Rc::new(port.unchecked_into()), closed, _on_event: on_event })
 }
 
 /// Asks, and says what came of it.
 pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
     let serializer = serde_wasm_bindgen::Serializer::json_compatible();
     let answer = match call.serialize(&serializer) {
-        Ok(params) => JsFuture::from(port.request(call.method(), params))
-            .await
-            .map_err(failure),
+        Ok(params) => JsFuture::from(port.request(call.method(), params)).await.map_err(failure),
         Err(error) => Err(unreadable(&error)),
     };
     match answer.and_then(|answer| answer_message(&call, answer)) {
@@ -125,35 +112,23 @@ fn read<T: DeserializeOwned>(value: JsValue) -> Result<T, Failure> {
 
 /// Notes an event that cannot be read, and does without it.
 fn understood<T>(event: Result<T, Failure>) -> Option<T> {
-    event
-        .inspect_err(|failure| web_sys::console::error_1(&failure.message.as_str().into()))
-        .ok()
+    event.inspect_err(|failure| web_sys::console::error_1(&failure.message.as_str().into())).ok()
 }
 
 fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
     let message = format!("popup and engine do not understand each other: {error}");
-    Failure {
-        name: "DataError".to_owned(),
-        message,
-        ..Failure::default()
-    }
+    Failure { name: "DataError".to_owned(), message, ..Failure::default() }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {
         let message = rejection.as_string().unwrap_or_default();
-        return Failure {
-            name: "UnknownError".to_owned(),
-            message,
-            ..Failure::default()
-        };
+        return Failure { name: "UnknownError".to_owned(), message, ..Failure::default() };
     }
     let rejection: &Rejection = rejection.unchecked_ref();
     Failure {
-        name: rejection
-            .name()
-            .unwrap_or_else(|| "UnknownError".to_owned()),
+        name: rejection.name().unwrap_or_else(|| "UnknownError".to_owned()),
         message: rejection.message().unwrap_or_default(),
         // A DOMException's code is a number.
         code: rejection.code().as_string().unwrap_or_default(),

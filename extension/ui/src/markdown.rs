@@ -96,8 +96,7 @@ impl From<Alignment> for Align {
 ///
 /// A line break in the source is one in the tree: chat models write verses and lists so.
 pub fn parse(source: &str) -> Vec<Node> {
-    let options =
-        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut builder = Builder::default();
     for event in Parser::new_ext(source, options) {
         builder.event(event);
@@ -114,14 +113,7 @@ pub fn plain_text(source: &str) -> String {
                 Node::Element(Kind::Break, _) => text.push(' '),
                 Node::Element(kind, children) => {
                     collect(children, text);
-                    if !matches!(
-                        kind,
-                        Kind::Emphasis
-                            | Kind::Strong
-                            | Kind::Strike
-                            | Kind::InlineCode
-                            | Kind::Link(_)
-                    ) {
+                    if !matches!(kind, Kind::Emphasis | Kind::Strong | Kind::Strike | Kind::InlineCode | Kind::Link(_)) {
                         text.push(' ');
                     }
                 }
@@ -135,11 +127,7 @@ pub fn plain_text(source: &str) -> String {
 
 /// `address` when a click on it can do no harm.
 fn safe_address(address: &str) -> Option<String> {
-    let safe = SCHEMES.iter().any(|scheme| {
-        address
-            .get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let safe = SCHEMES.iter().any(|scheme| address.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     safe.then(|| address.to_owned())
 }
 
@@ -175,10 +163,7 @@ impl Builder {
                 self.push(Node::Element(Kind::Break, Vec::new()));
             }
             Event::Code(code) => {
-                self.push(Node::Element(
-                    Kind::InlineCode,
-                    vec![Node::Text(code.into_string())],
-                ));
+                self.push(Node::Element(Kind::InlineCode, vec![Node::Text(code.into_string())]));
             }
             Event::SoftBreak | Event::HardBreak => {
                 self.push(Node::Element(Kind::Break, Vec::new()));
@@ -203,12 +188,7 @@ impl Builder {
             Tag::HtmlBlock => Open::Element(Kind::Raw),
             Tag::Heading { level, .. } => Open::Element(Kind::Heading(heading_level(level))),
             Tag::BlockQuote(_) => Open::Element(Kind::Quote),
-            Tag::CodeBlock(CodeBlockKind::Fenced(info)) => Open::Code(
-                info.split_whitespace()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
-            ),
+            Tag::CodeBlock(CodeBlockKind::Fenced(info)) => Open::Code(info.split_whitespace().next().unwrap_or_default().to_owned()),
             Tag::CodeBlock(CodeBlockKind::Indented) => Open::Code(String::new()),
             Tag::List(None) => Open::Element(Kind::Bullets),
             Tag::List(Some(first)) => Open::Element(Kind::Numbers(first)),
@@ -223,30 +203,19 @@ impl Builder {
                 Open::Element(Kind::Row)
             }
             Tag::TableCell => {
-                let align = self
-                    .columns
-                    .get(self.column)
-                    .copied()
-                    .unwrap_or(Align::Start);
+                let align = self.columns.get(self.column).copied().unwrap_or(Align::Start);
                 self.column += 1;
-                Open::Element(if self.in_head {
-                    Kind::Header(align)
-                } else {
-                    Kind::Cell(align)
-                })
+                Open::Element(if self.in_head { Kind::Header(align) } else { Kind::Cell(align) })
             }
             Tag::Emphasis => Open::Element(Kind::Emphasis),
             Tag::Strong => Open::Element(Kind::Strong),
             Tag::Strikethrough => Open::Element(Kind::Strike),
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => safe_address(&dest_url)
-                .map_or(Open::Nothing, |address| Open::Element(Kind::Link(address))),
+            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
+                safe_address(&dest_url).map_or(Open::Nothing, |address| Open::Element(Kind::Link(address)))
+            }
             _ => Open::Nothing,
         };
-        let open = if self.open.len() < MAX_DEPTH {
-            open
-        } else {
-            Open::Nothing
-        };
+        let open = if self.open.len() < MAX_DEPTH { open } else { Open::Nothing };
         self.open.push((open, Vec::new()));
     }
 
@@ -261,16 +230,8 @@ impl Builder {
             }
             Open::Element(kind) => self.push(Node::Element(kind, children)),
             Open::Code(language) => {
-                let text = children
-                    .into_iter()
-                    .filter_map(|node| {
-                        if let Node::Text(text) = node {
-                            Some(text)
-                        } else {
-                            None
-                        }
-                    })
-                    .collect::<String>();
+                let text =
+                    children.into_iter().filter_map(|node| if let Node::Text(text) = node { Some(text) } else { None }).collect::<String>();
                 let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
                 self.push(Node::Code { language, text });
             }
@@ -296,9 +257,7 @@ impl Builder {
     }
 
     fn siblings(&mut self) -> &mut Vec<Node> {
-        self.open
-            .last_mut()
-            .map_or(&mut self.done, |(_, children)| children)
+        self.open.last_mut().map_or(&mut self.done, |(_, children)| children)
     }
 
     fn finish(mut self) -> Vec<Node> {
@@ -368,80 +327,34 @@ mod tests {
 
     #[test]
     fn code_blocks() {
-        let code = |language: &str, text: &str| Node::Code {
-            language: language.into(),
-            text: text.into(),
-        };
-        assert_eq!(
-            parse("```python x=1\na < b\n\nc\n```"),
-            [code("python", "a < b\n\nc")]
-        );
+        let code = |language: &str, text: &str| Node::Code { language: language.into(), text: text.into() };
+        assert_eq!(parse("```python x=1\na < b\n\nc\n```"), [code("python", "a < b\n\nc")]);
         assert_eq!(parse("    <b>\n"), [code("", "<b>")]);
-        assert_eq!(
-            parse("```js\nlet a"),
-            [code("js", "let a")],
-            "a block that is still being written"
-        );
+        assert_eq!(parse("```js\nlet a"), [code("js", "let a")], "a block that is still being written");
     }
 
     #[test]
     fn lists_and_tasks() {
-        assert_eq!(
-            parse("3. a\n4. b"),
-            [element(
-                Kind::Numbers(3),
-                [
-                    element(Kind::Item, [text("a")]),
-                    element(Kind::Item, [text("b")])
-                ]
-            )]
-        );
-        assert_eq!(
-            parse("- [x] a"),
-            [element(
-                Kind::Bullets,
-                [element(
-                    Kind::Item,
-                    [element(Kind::Checkbox(true), []), text("a")]
-                )]
-            )]
-        );
+        assert_eq!(parse("3. a\n4. b"), [element(Kind::Numbers(3), [element(Kind::Item, [text("a")]), element(Kind::Item, [text("b")])])]);
+        assert_eq!(parse("- [x] a"), [element(Kind::Bullets, [element(Kind::Item, [element(Kind::Checkbox(true), []), text("a")])])]);
     }
 
     #[test]
     fn tables() {
         let cells = |kind: fn(Align) -> Kind, a: &str, b: &str| {
-            element(
-                Kind::Row,
-                [
-                    element(kind(Align::Start), [text(a)]),
-                    element(kind(Align::End), [text(b)]),
-                ],
-            )
+            element(Kind::Row, [element(kind(Align::Start), [text(a)]), element(kind(Align::End), [text(b)])])
         };
         assert_eq!(
             parse("| n | m |\n| - | -: |\n| 1 | 2 |"),
-            [element(
-                Kind::Table,
-                [cells(Kind::Header, "n", "m"), cells(Kind::Cell, "1", "2")]
-            )]
+            [element(Kind::Table, [cells(Kind::Header, "n", "m"), cells(Kind::Cell, "1", "2")])]
         );
     }
 
     #[test]
     fn html_is_text() {
-        assert_eq!(
-            parse("<script>alert(1)</script>"),
-            [element(Kind::Raw, [text("<script>alert(1)</script>")])]
-        );
-        assert_eq!(
-            parse("a <img src=x onerror=alert(1)> b"),
-            [paragraph([text("a <img src=x onerror=alert(1)> b")])]
-        );
-        assert_eq!(
-            parse("a<br>b"),
-            [paragraph([text("a"), element(Kind::Break, []), text("b")])]
-        );
+        assert_eq!(parse("<script>alert(1)</script>"), [element(Kind::Raw, [text("<script>alert(1)</script>")])]);
+        assert_eq!(parse("a <img src=x onerror=alert(1)> b"), [paragraph([text("a <img src=x onerror=alert(1)> b")])]);
+        assert_eq!(parse("a<br>b"), [paragraph([text("a"), element(Kind::Break, []), text("b")])]);
     }
 
     #[test]
@@ -476,43 +389,26 @@ mod tests {
     fn images_become_links() {
         let link = element(Kind::Link("https://a.b/c.png".into()), [text("alt")]);
         assert_eq!(parse("![alt](https://a.b/c.png)"), [paragraph([link])]);
-        let unnamed = element(
-            Kind::Link("https://a.b/c.png".into()),
-            [text("https://a.b/c.png")],
-        );
+        let unnamed = element(Kind::Link("https://a.b/c.png".into()), [text("https://a.b/c.png")]);
         assert_eq!(parse("![](https://a.b/c.png)"), [paragraph([unnamed])]);
-        assert_eq!(
-            parse("![alt](data:image/png;base64,x)"),
-            [paragraph([text("alt")])]
-        );
+        assert_eq!(parse("![alt](data:image/png;base64,x)"), [paragraph([text("alt")])]);
     }
 
     #[test]
     fn depth_is_bounded() {
         fn depth(nodes: &[Node]) -> usize {
             let below = |node: &Node| {
-                if let Node::Element(_, children) = node {
-                    1 + depth(children)
-                } else {
-                    0
-                }
+                if let Node::Element(_, children) = node { 1 + depth(children) } else { 0 }
             };
             nodes.iter().map(below).max().unwrap_or(0)
         }
-        for source in [
-            ">".repeat(5000) + "x",
-            "- ".repeat(5000) + "x",
-            "*a ".repeat(3000) + &"b*".repeat(3000),
-        ] {
+        for source in [">".repeat(5000) + "x", "- ".repeat(5000) + "x", "*a ".repeat(3000) + &"b*".repeat(3000)] {
             assert!(depth(&parse(&source)) <= MAX_DEPTH + 1);
         }
     }
 
     #[test]
     fn text_for_a_screen_reader() {
-        assert_eq!(
-            plain_text("# Title\n\n**a** `b`\n- c\n- d"),
-            "Title a b c d"
-        );
+        assert_eq!(plain_text("# Title\n\n**a** `b`\n- c\n- d"), "Title a b c d");
     }
 }

@@ -23,18 +23,12 @@ pub const CONTEXT_EXCEEDED: &str = "context_length_exceeded";
 impl Failure {
     /// The message as a sentence of its own: the engine's begin without a capital and end without a full stop.
     pub fn sentence(&self) -> String {
-        let words = [&self.message, &self.name]
-            .into_iter()
-            .find(|words| !words.is_empty());
+        let words = [&self.message, &self.name].into_iter().find(|words| !words.is_empty());
         let message = words.map_or("something failed", String::as_str);
         let mut characters = message.trim_end_matches('.').chars();
         let first = characters.next().map(|first| first.to_ascii_uppercase());
         let ended = message.ends_with(['!', '?', '…']);
-        first
-            .into_iter()
-            .chain(characters)
-            .chain((!ended).then_some('.'))
-            .collect()
+        first.into_iter().chain(characters).chain((!ended).then_some('.')).collect()
     }
 }
 
@@ -267,10 +261,7 @@ pub struct Draft {
 
 impl Default for Draft {
     fn default() -> Self {
-        Self {
-            role: "user",
-            content: "Hi",
-        }
+        Self { role: "user", content: "Hi" }
     }
 }
 
@@ -345,17 +336,9 @@ mod tests {
     fn sentences() {
         let sentence = |name: &str, message: &str| {
             let (name, message) = (name.to_owned(), message.to_owned());
-            Failure {
-                name,
-                message,
-                ..Failure::default()
-            }
-            .sentence()
+            Failure { name, message, ..Failure::default() }.sentence()
         };
-        assert_eq!(
-            sentence("E", "the prompt is too long; shorten it"),
-            "The prompt is too long; shorten it."
-        );
+        assert_eq!(sentence("E", "the prompt is too long; shorten it"), "The prompt is too long; shorten it.");
         assert_eq!(sentence("E", "It broke."), "It broke.");
         assert_eq!(sentence("E", "really?"), "Really?");
         assert_eq!(sentence("AbortError", ""), "AbortError.");

@@ -2,8 +2,8 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message,
-    MessageChanged, Progress, Role, Snapshot, Summary, TextAdded,
+    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
+    Summary, TextAdded,
 };
 use crate::speech;
 
@@ -86,9 +86,7 @@ pub struct Chat {
 impl Chat {
     /// Whether an answer is being written.
     pub fn busy(&self) -> bool {
-        self.entries
-            .last()
-            .is_some_and(|entry| entry.message.state == Progress::Streaming)
+        self.entries.last().is_some_and(|entry| entry.message.state == Progress::Streaming)
     }
 }
 
@@ -158,8 +156,7 @@ impl State {
             }
             Msg::Status(status) => {
                 let before = std::mem::replace(&mut self.engine, status);
-                let ready =
-                    before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
+                let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
                 let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
                 news.into_iter().collect()
             }
@@ -187,9 +184,7 @@ impl State {
                     return Vec::new();
                 }
                 self.engine.state = EngineState::Loading;
-                vec![Effect::Call(Call::Warm {
-                    messages: <[_; 1]>::default(),
-                })]
+                vec![Effect::Call(Call::Warm { messages: <[_; 1]>::default() })]
             }
             Msg::Submit(text) => {
                 if text.trim().is_empty() || self.busy() {
@@ -235,9 +230,7 @@ impl State {
     /// `call` on the open conversation, if there is one whose [`Chat::busy`] is `busy`.
     fn call_if(&self, busy: bool, call: impl FnOnce(String) -> Call) -> Vec<Effect> {
         let chat = self.chat.as_ref().filter(|chat| chat.busy() == busy);
-        chat.map(|chat| Effect::Call(call(chat.id.clone())))
-            .into_iter()
-            .collect()
+        chat.map(|chat| Effect::Call(call(chat.id.clone()))).into_iter().collect()
     }
 
     /// Goes to an empty conversation.
@@ -251,10 +244,7 @@ impl State {
     }
 
     fn open(&mut self, id: Option<String>) -> Effect {
-        self.opening = Some(Opening {
-            id: id.clone(),
-            events: Vec::new(),
-        });
+        self.opening = Some(Opening { id: id.clone(), events: Vec::new() });
         Effect::Call(Call::Get { id })
     }
 
@@ -273,16 +263,8 @@ impl State {
             return self.send_held().into_iter().collect();
         };
         let spoken = messages.last().map_or(0, |message| message.content.len());
-        let entries = messages
-            .into_iter()
-            .map(|message| self.entry(message))
-            .collect();
-        self.chat = Some(Chat {
-            id,
-            seq,
-            entries,
-            spoken,
-        });
+        let entries = messages.into_iter().map(|message| self.entry(message)).collect();
+        self.chat = Some(Chat { id, seq, entries, spoken });
         let mut effects = vec![Effect::ShowEnd];
         for event in opening.events {
             effects.extend(self.conversation(event));
@@ -376,10 +358,7 @@ impl State {
         match event {
             ConversationEvent::Message(event) => {
                 let MessageChanged { index, message, .. } = *event;
-                let same = chat
-                    .entries
-                    .get(index)
-                    .is_some_and(|entry| entry.message.id == message.id);
+                let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
                 if !same {
                     chat.spoken = 0;
                 }
@@ -387,10 +366,7 @@ impl State {
                     self.outgoing = None;
                 }
                 chat.entries.truncate(index);
-                chat.entries.push(Entry {
-                    message,
-                    revision: self.revisions,
-                });
+                chat.entries.push(Entry { message, revision: self.revisions });
             }
             ConversationEvent::Delta(TextAdded { text, .. }) => {
                 if let Some(entry) = chat.entries.last_mut() {
@@ -405,17 +381,12 @@ impl State {
 
     fn entry(&mut self, message: Message) -> Entry {
         self.revisions += 1;
-        Entry {
-            message,
-            revision: self.revisions,
-        }
+        Entry { message, revision: self.revisions }
     }
 
     fn list(&mut self, summary: Summary) {
         self.chats.retain(|chat| chat.id != summary.id);
-        let place = self
-            .chats
-            .partition_point(|chat| chat.updated > summary.updated);
+        let place = self.chats.partition_point(|chat| chat.updated > summary.updated);
         self.chats.insert(place, summary);
     }
 }
@@ -423,23 +394,13 @@ impl State {
 impl Chat {
     /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
     fn announce(&mut self) -> Option<Effect> {
-        let Message {
-            role,
-            content,
-            state,
-            error,
-            ..
-        } = &self.entries.last()?.message;
+        let Message { role, content, state, error, .. } = &self.entries.last()?.message;
         if *role == Role::User {
             return None;
         }
         let rest = content.get(self.spoken..).unwrap_or_default();
         let streaming = *state == Progress::Streaming;
-        let end = if streaming {
-            speech::finished(rest)
-        } else {
-            rest.len()
-        };
+        let end = if streaming { speech::finished(rest) } else { rest.len() };
         let mut text = markdown::plain_text(&rest[..end]);
         self.spoken += end;
         if let Some(failure) = error {

@@ -4,15 +4,7 @@ use super::*;
 use crate::protocol::Deleted;
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
-    Message {
-        id: id.into(),
-        role,
-        content: content.into(),
-        state,
-        finish: None,
-        stats: None,
-        error: None,
-    }
+    Message { id: id.into(), role, content: content.into(), state, finish: None, stats: None, error: None }
 }
 
 fn question() -> Message {
@@ -24,65 +16,37 @@ fn answer(content: &str, state: Progress) -> Message {
 }
 
 fn summary(id: &str, updated: f64) -> Summary {
-    Summary {
-        id: id.into(),
-        title: id.into(),
-        updated,
-        busy: false,
-    }
+    Summary { id: id.into(), title: id.into(), updated, busy: false }
 }
 
 fn put(id: &str, seq: u32, index: usize, message: Message) -> Msg {
     let summary = summary(id, f64::from(seq));
-    let event = MessageChanged {
-        id: id.into(),
-        seq,
-        index,
-        message,
-        summary,
-    };
+    let event = MessageChanged { id: id.into(), seq, index, message, summary };
     Msg::Conversation(ConversationEvent::Message(Box::new(event)))
 }
 
 fn delta(id: &str, seq: u32, text: &str) -> Msg {
-    Msg::Conversation(ConversationEvent::Delta(TextAdded {
-        id: id.into(),
-        seq,
-        text: text.into(),
-    }))
+    Msg::Conversation(ConversationEvent::Delta(TextAdded { id: id.into(), seq, text: text.into() }))
 }
 
 fn snapshot(id: &str, seq: u32, messages: &[Message]) -> Msg {
-    Msg::Opened(Some(Snapshot {
-        id: id.into(),
-        seq,
-        messages: messages.to_vec(),
-    }))
+    Msg::Opened(Some(Snapshot { id: id.into(), seq, messages: messages.to_vec() }))
 }
 
 fn get(id: &str) -> Effect {
-    Effect::Call(Call::Get {
-        id: Some(id.into()),
-    })
+    Effect::Call(Call::Get { id: Some(id.into()) })
 }
 
 fn contents(state: &State) -> Vec<&str> {
     let entries = state.chat.as_ref().map_or(&[][..], |chat| &chat.entries);
-    entries
-        .iter()
-        .map(|entry| entry.message.content.as_str())
-        .collect()
+    entries.iter().map(|entry| entry.message.content.as_str()).collect()
 }
 
 /// Connected, with the conversation `c` open in mid-answer.
 fn streaming() -> State {
     let mut state = State::default();
     state.update(Msg::Connected);
-    state.update(snapshot(
-        "c",
-        2,
-        &[question(), answer("One", Progress::Streaming)],
-    ));
+    state.update(snapshot("c", 2, &[question(), answer("One", Progress::Streaming)]));
     state
 }
 
@@ -105,11 +69,7 @@ fn events_that_overtake_the_snapshot_are_neither_lost_nor_doubled() {
         state.update(delta("c", seq, &seq.to_string()));
     }
     state.update(delta("other", 3, "x"));
-    state.update(snapshot(
-        "c",
-        3,
-        &[question(), answer("0123", Progress::Streaming)],
-    ));
+    state.update(snapshot("c", 3, &[question(), answer("0123", Progress::Streaming)]));
     state.update(delta("c", 6, "6"));
     state.update(delta("c", 6, "6"));
     assert_eq!(contents(&state), ["Hi", "0123456"]);
@@ -120,11 +80,7 @@ fn a_missing_event_asks_for_a_snapshot() {
     let mut state = streaming();
     assert_eq!(state.update(delta("c", 4, "late")), [get("c")]);
     assert_eq!(state.update(delta("c", 5, "r")), []);
-    state.update(snapshot(
-        "c",
-        4,
-        &[question(), answer("One late", Progress::Streaming)],
-    ));
+    state.update(snapshot("c", 4, &[question(), answer("One late", Progress::Streaming)]));
     assert_eq!(contents(&state), ["Hi", "One later"]);
 }
 
@@ -134,18 +90,12 @@ fn sending_in_a_new_chat_shows_the_question_until_it_is_there() {
     state.update(Msg::Connected);
     state.update(Msg::Opened(None));
     let effects = state.update(Msg::Submit("Hi".into()));
-    assert!(effects.contains(&Effect::Call(Call::Send {
-        id: None,
-        text: "Hi".into()
-    })));
+    assert!(effects.contains(&Effect::Call(Call::Send { id: None, text: "Hi".into() })));
     assert_eq!(state.outgoing.as_deref(), Some("Hi"));
     assert!(state.busy());
     assert_eq!(state.update(Msg::Submit("again".into())), []);
     state.update(put("c", 1, 0, question()));
-    assert_eq!(
-        state.update(Msg::Accepted(Accepted { id: "c".into() })),
-        [get("c")]
-    );
+    assert_eq!(state.update(Msg::Accepted(Accepted { id: "c".into() })), [get("c")]);
     state.update(put("c", 2, 1, answer("", Progress::Streaming)));
     state.update(snapshot("c", 1, &[question()]));
     assert_eq!(state.outgoing, None);
@@ -156,16 +106,10 @@ fn sending_in_a_new_chat_shows_the_question_until_it_is_there() {
 #[test]
 fn a_question_asked_before_the_conversation_is_restored_goes_there() {
     let mut state = State::default();
-    assert_eq!(
-        state.update(Msg::Submit("Hi".into())),
-        [Effect::ShowEnd, Effect::Focus]
-    );
+    assert_eq!(state.update(Msg::Submit("Hi".into())), [Effect::ShowEnd, Effect::Focus]);
     state.update(Msg::Connected);
     let effects = state.update(snapshot("c", 0, &[]));
-    assert!(effects.contains(&Effect::Call(Call::Send {
-        id: Some("c".into()),
-        text: "Hi".into()
-    })));
+    assert!(effects.contains(&Effect::Call(Call::Send { id: Some("c".into()), text: "Hi".into() })));
     assert_eq!(state.outgoing.as_deref(), Some("Hi"));
 }
 
@@ -174,15 +118,10 @@ fn the_model_loads_while_the_first_question_is_typed() {
     let mut state = State::default();
     assert_eq!(state.update(Msg::Typing), []);
     state.update(Msg::Connected);
-    let warm = Effect::Call(Call::Warm {
-        messages: <[_; 1]>::default(),
-    });
+    let warm = Effect::Call(Call::Warm { messages: <[_; 1]>::default() });
     assert_eq!(state.update(Msg::Typing), [warm]);
     assert_eq!(state.update(Msg::Typing), []);
-    let ready = EngineStatus {
-        state: EngineState::Ready,
-        ..EngineStatus::default()
-    };
+    let ready = EngineStatus { state: EngineState::Ready, ..EngineStatus::default() };
     state.update(Msg::Status(ready));
     assert_eq!(state.update(Msg::Typing), []);
     state.update(Msg::Disconnected);
@@ -194,18 +133,8 @@ fn a_question_that_cannot_be_sent_comes_back() {
     let mut state = streaming();
     state.update(Msg::NewChat);
     state.update(Msg::Submit("Hi".into()));
-    let failure = Failure {
-        name: "OperationError".into(),
-        message: "It broke.".into(),
-        ..Failure::default()
-    };
-    let effects = state.update(Msg::Failed(
-        Call::Send {
-            id: None,
-            text: "Hi".into(),
-        },
-        failure,
-    ));
+    let failure = Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
+    let effects = state.update(Msg::Failed(Call::Send { id: None, text: "Hi".into() }, failure));
     assert_eq!(effects, [Effect::Restore("Hi".into())]);
     assert_eq!(state.alert.as_deref(), Some("It broke."));
     assert!(!state.busy());
@@ -214,10 +143,7 @@ fn a_question_that_cannot_be_sent_comes_back() {
 #[test]
 fn stop_and_regenerate_only_when_they_make_sense() {
     let mut state = streaming();
-    assert_eq!(
-        state.update(Msg::Stop),
-        [Effect::Call(Call::Stop { id: "c".into() })]
-    );
+    assert_eq!(state.update(Msg::Stop), [Effect::Call(Call::Stop { id: "c".into() })]);
     let regenerate = Effect::Call(Call::Regenerate { id: "c".into() });
     assert!(!state.update(Msg::Regenerate).contains(&regenerate));
     state.update(put("c", 3, 1, answer("One", Progress::Stopped)));
@@ -233,21 +159,12 @@ fn stop_and_regenerate_only_when_they_make_sense() {
 #[test]
 fn a_new_chat_stays_new_while_the_old_answer_goes_on() {
     let mut state = streaming();
-    assert!(
-        state
-            .update(Msg::NewChat)
-            .contains(&Effect::Call(Call::New {}))
-    );
+    assert!(state.update(Msg::NewChat).contains(&Effect::Call(Call::New {})));
     state.update(delta("c", 3, " more"));
     state.update(put("c", 4, 1, answer("One more", Progress::Done)));
     assert!(state.chat.is_none());
     state.update(Msg::Disconnected);
-    assert!(
-        !state
-            .update(Msg::Connected)
-            .iter()
-            .any(|effect| matches!(effect, Effect::Call(Call::Get { .. })))
-    );
+    assert!(!state.update(Msg::Connected).iter().any(|effect| matches!(effect, Effect::Call(Call::Get { .. }))));
     assert!(state.update(Msg::Open("c".into())).contains(&get("c")));
 }
 
@@ -267,13 +184,8 @@ fn deleting_the_open_conversation_leaves_a_new_one() {
     let mut state = streaming();
     state.update(put("c", 3, 1, answer("One", Progress::Done)));
     assert_eq!(state.chats.len(), 1);
-    assert_eq!(
-        state.update(Msg::Delete("c".into())),
-        [Effect::Call(Call::Delete { id: "c".into() })]
-    );
-    state.update(Msg::Conversation(ConversationEvent::Deleted(Deleted {
-        id: "c".into(),
-    })));
+    assert_eq!(state.update(Msg::Delete("c".into())), [Effect::Call(Call::Delete { id: "c".into() })]);
+    state.update(Msg::Conversation(ConversationEvent::Deleted(Deleted { id: "c".into() })));
     assert!(state.chat.is_none());
     assert!(state.chats.is_empty());
 }
@@ -281,9 +193,7 @@ fn deleting_the_open_conversation_leaves_a_new_one() {
 #[test]
 fn the_list_is_newest_first() {
     let mut state = State::default();
-    state.update(Msg::Listed(List {
-        data: vec![summary("b", 2.0), summary("a", 1.0)],
-    }));
+    state.update(Msg::Listed(List { data: vec![summary("b", 2.0), summary("a", 1.0)] }));
     state.update(put("a", 3, 0, question()));
     let ids: Vec<_> = state.chats.iter().map(|chat| chat.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);
@@ -297,11 +207,7 @@ fn losing_the_engine_is_no_alert_when_it_comes_back() {
     assert_eq!(state.alert, None);
     let effects = state.update(Msg::Connected);
     assert!(effects.contains(&get("c")));
-    state.update(snapshot(
-        "c",
-        0,
-        &[question(), answer("One two", Progress::Interrupted)],
-    ));
+    state.update(snapshot("c", 0, &[question(), answer("One two", Progress::Interrupted)]));
     assert_eq!(contents(&state), ["Hi", "One two"]);
     assert!(!state.busy());
 }
@@ -310,29 +216,16 @@ fn losing_the_engine_is_no_alert_when_it_comes_back() {
 fn a_screen_reader_hears_sentences_then_the_rest() {
     let mut state = streaming();
     assert_eq!(state.update(delta("c", 3, " is")), []);
-    assert_eq!(
-        state.update(delta("c", 4, " **one**. Tw")),
-        [Effect::Announce("is one.".into())]
-    );
+    assert_eq!(state.update(delta("c", 4, " **one**. Tw")), [Effect::Announce("is one.".into())]);
     assert_eq!(state.update(delta("c", 5, "o")), []);
     let done = answer("One is **one**. Two", Progress::Done);
-    assert_eq!(
-        state.update(put("c", 6, 1, done)),
-        [Effect::Announce("Two".into())]
-    );
+    assert_eq!(state.update(put("c", 6, 1, done)), [Effect::Announce("Two".into())]);
 
     let mut failed = message("b", Role::Assistant, "", Progress::Streaming);
     state.update(put("c", 7, 1, failed.clone()));
     failed.state = Progress::Failed;
-    failed.error = Some(Failure {
-        name: String::new(),
-        message: "It broke.".into(),
-        ..Failure::default()
-    });
-    assert_eq!(
-        state.update(put("c", 8, 1, failed)),
-        [Effect::Announce("It broke.".into())]
-    );
+    failed.error = Some(Failure { name: String::new(), message: "It broke.".into(), ..Failure::default() });
+    assert_eq!(state.update(put("c", 8, 1, failed)), [Effect::Announce("It broke.".into())]);
 }
 
 #[test]
@@ -340,10 +233,7 @@ fn revisions_tell_what_changed() {
     let mut state = streaming();
     let revisions = |state: &State| {
         let entries = state.chat.as_ref().map_or(&[][..], |chat| &chat.entries);
-        entries
-            .iter()
-            .map(|entry| entry.revision)
-            .collect::<Vec<_>>()
+        entries.iter().map(|entry| entry.revision).collect::<Vec<_>>()
     };
     let before = revisions(&state);
     state.update(delta("c", 3, "x"));

@@ -77,9 +77,7 @@ impl Chats {
         if let Some(index) = focused {
             let place = index.min(state.chats.len().saturating_sub(1)) + 1;
             let item = format!("#chat-list li:nth-child({place}) .open");
-            dom::find(&self.dialog, &item)
-                .or_else(|_| dom::find(&self.dialog, "button"))?
-                .focus()?;
+            dom::find(&self.dialog, &item).or_else(|_| dom::find(&self.dialog, "button"))?.focus()?;
         }
         dom::show(&self.empty, state.chats.is_empty());
         self.shown.clone_from(&state.chats);
@@ -94,11 +92,7 @@ impl Chats {
         };
         let items = self.list.children();
         Ok((0..items.length())
-            .find(|&index| {
-                items
-                    .item(index)
-                    .is_some_and(|item| item.contains(Some(&active)))
-            })
+            .find(|&index| items.item(index).is_some_and(|item| item.contains(Some(&active))))
             .map(|index| index as usize))
     }
 }
@@ -142,14 +136,7 @@ fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
         open.set_attribute("aria-current", "true")?;
     }
     dom::set_text(&*dom::find(&item, ".title")?, &chat.title);
-    dom::set_text(
-        &*dom::find(&item, ".time")?,
-        &if chat.busy {
-            "answering…".to_owned()
-        } else {
-            time(chat.updated)
-        },
-    );
+    dom::set_text(&*dom::find(&item, ".time")?, &if chat.busy { "answering…".to_owned() } else { time(chat.updated) });
     let delete = dom::find(&item, ".delete")?;
     delete.set_attribute("data-id", &chat.id)?;
     delete.set_attribute("data-title", &chat.title)?;
@@ -164,9 +151,7 @@ fn time(milliseconds: f64) -> String {
     let set = |key: &str, value: &str| drop(Reflect::set(&options, &key.into(), &value.into()));
     if moment.to_date_string() == Date::new_0().to_date_string() {
         set("timeStyle", "short");
-        return moment
-            .to_locale_time_string_with_options("default", &options)
-            .into();
+        return moment.to_locale_time_string_with_options("default", &options).into();
     }
     set("dateStyle", "medium");
     moment.to_locale_date_string("default", &options).into()

@@ -16,9 +16,7 @@ pub(crate) fn window() -> Result<Window, JsValue> {
 /// # Errors
 /// Outside a window.
 pub(crate) fn document() -> Result<Document, JsValue> {
-    window()?
-        .document()
-        .ok_or_else(|| JsValue::from_str("the window has a document"))
+    window()?.document().ok_or_else(|| JsValue::from_str("the window has a document"))
 }
 
 /// The element of `popup.html` with this id.
@@ -26,9 +24,7 @@ pub(crate) fn document() -> Result<Document, JsValue> {
 /// # Errors
 /// When there is none of type `T`.
 pub(crate) fn by_id<T: JsCast>(id: &str) -> Result<T, JsValue> {
-    let element = document()?
-        .get_element_by_id(id)
-        .and_then(|element| element.dyn_into().ok());
+    let element = document()?.get_element_by_id(id).and_then(|element| element.dyn_into().ok());
     element.ok_or_else(|| JsValue::from_str(&format!("popup.html has no fitting #{id}")))
 }
 
@@ -46,9 +42,7 @@ pub(crate) fn create(tag: &str) -> Result<Element, JsValue> {
 /// When there is no such template.
 pub(crate) fn instantiate(template: &str) -> Result<HtmlElement, JsValue> {
     let content = by_id::<HtmlTemplateElement>(template)?.content();
-    let first = content
-        .first_element_child()
-        .ok_or_else(|| JsValue::from_str("an empty template"))?;
+    let first = content.first_element_child().ok_or_else(|| JsValue::from_str("an empty template"))?;
     Ok(first.clone_node_with_deep(true)?.dyn_into()?)
 }
 
@@ -57,9 +51,7 @@ pub(crate) fn instantiate(template: &str) -> Result<HtmlElement, JsValue> {
 /// # Errors
 /// When there is none.
 pub(crate) fn find(element: &Element, selector: &str) -> Result<HtmlElement, JsValue> {
-    let found = element
-        .query_selector(selector)?
-        .and_then(|found| found.dyn_into().ok());
+    let found = element.query_selector(selector)?.and_then(|found| found.dyn_into().ok());
     found.ok_or_else(|| JsValue::from_str(&format!("a template has no {selector}")))
 }
 

@@ -20,12 +20,7 @@ pub(crate) struct Messages {
 impl Messages {
     /// Shows nothing in `root`, which is empty.
     pub(crate) fn new(root: HtmlElement) -> Self {
-        Self {
-            root,
-            chat: None,
-            shown: Vec::new(),
-            outgoing: None,
-        }
+        Self { root, chat: None, shown: Vec::new(), outgoing: None }
     }
 
     /// Shows the open conversation. Messages whose revision is shown already are left alone.
@@ -33,10 +28,7 @@ impl Messages {
     /// # Errors
     /// Those of the DOM; none is expected.
     pub(crate) fn render(&mut self, state: &State) -> Result<(), JsValue> {
-        let (id, entries) = state
-            .chat
-            .as_ref()
-            .map_or((None, &[][..]), |chat| (Some(&chat.id), &chat.entries[..]));
+        let (id, entries) = state.chat.as_ref().map_or((None, &[][..]), |chat| (Some(&chat.id), &chat.entries[..]));
         if self.chat.as_ref() != id {
             self.chat = id.cloned();
             self.shown.drain(..).for_each(|view| view.root.remove());
@@ -74,10 +66,7 @@ impl Messages {
 
     /// The source of the message that contains `element`.
     pub(crate) fn source_at(&self, element: &Element) -> Option<&str> {
-        let view = self
-            .shown
-            .iter()
-            .find(|view| view.root.contains(Some(element)))?;
+        let view = self.shown.iter().find(|view| view.root.contains(Some(element)))?;
         Some(&view.source)
     }
 }
@@ -121,13 +110,7 @@ impl MessageView {
         };
         // Any other revision than the entry's, so that the update below takes place.
         let revision = entry.revision.wrapping_sub(1);
-        let mut view = Self {
-            id: message.id.clone(),
-            revision,
-            source: String::new(),
-            root,
-            answer,
-        };
+        let mut view = Self { id: message.id.clone(), revision, source: String::new(), root, answer };
         view.update(entry)?;
         Ok(view)
     }
@@ -164,10 +147,7 @@ impl Answer {
         let streaming = message.state == Progress::Streaming;
         dom::show(&self.waiting, streaming && message.content.is_empty());
         dom::show(&self.actions, !streaming && !message.content.is_empty());
-        dom::set_text(
-            &self.stats,
-            &message.stats.as_ref().map(speed).unwrap_or_default(),
-        );
+        dom::set_text(&self.stats, &message.stats.as_ref().map(speed).unwrap_or_default());
 
         let problem = problem(message);
         dom::show(&self.problem, problem.is_some());
@@ -195,37 +175,21 @@ struct Problem {
 
 fn problem(message: &Message) -> Option<Problem> {
     let (sentence, remedy) = match message.state {
-        Progress::Done if message.finish.as_deref() == Some("length") => (
-            "The answer ends here because the conversation fills the model's context.",
-            Some(Remedy::NewChat),
-        ),
-        Progress::Done if message.content.trim().is_empty() => {
-            ("The model had nothing to say.", Some(Remedy::Retry))
+        Progress::Done if message.finish.as_deref() == Some("length") => {
+            ("The answer ends here because the conversation fills the model's context.", Some(Remedy::NewChat))
         }
+        Progress::Done if message.content.trim().is_empty() => ("The model had nothing to say.", Some(Remedy::Retry)),
         Progress::Streaming | Progress::Done => return None,
         Progress::Stopped if message.content.is_empty() => ("Stopped.", Some(Remedy::Retry)),
         Progress::Stopped => ("Stopped.", None),
-        Progress::Interrupted => (
-            "The answer was cut off when the engine stopped.",
-            Some(Remedy::Retry),
-        ),
+        Progress::Interrupted => ("The answer was cut off when the engine stopped.", Some(Remedy::Retry)),
         Progress::Failed => {
             let failure = message.error.clone().unwrap_or_default();
-            let remedy = if failure.code == CONTEXT_EXCEEDED {
-                Remedy::NewChat
-            } else {
-                Remedy::Retry
-            };
-            return Some(Problem {
-                sentence: failure.sentence(),
-                remedy: Some(remedy),
-            });
+            let remedy = if failure.code == CONTEXT_EXCEEDED { Remedy::NewChat } else { Remedy::Retry };
+            return Some(Problem { sentence: failure.sentence(), remedy: Some(remedy) });
         }
     };
-    Some(Problem {
-        sentence: sentence.to_owned(),
-        remedy,
-    })
+    Some(Problem { sentence: sentence.to_owned(), remedy })
 }
 
 /// For example `42 tokens · 84 tokens/s · first after 120 ms`.
@@ -234,33 +198,19 @@ fn speed(stats: &Stats) -> String {
         1 => "1 token".to_owned(),
         _ => format!("{tokens} tokens"),
     });
-    let rate = stats
-        .decode_tokens_per_second
-        .filter(|rate| rate.is_finite() && *rate > 0.0);
+    let rate = stats.decode_tokens_per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
     let rate = rate.map(|rate| format!("{} tokens/s", three_digits(rate)));
     let first = stats.first_token_ms.map(|ms| {
-        let (value, unit) = if ms < 1000.0 {
-            (ms, "ms")
-        } else {
-            (ms / 1000.0, "s")
-        };
+        let (value, unit) = if ms < 1000.0 { (ms, "ms") } else { (ms / 1000.0, "s") };
         format!("first after {} {unit}", three_digits(value))
     });
-    [tokens, rate, first]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" · ")
+    [tokens, rate, first].into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
 
 /// A positive number with one decimal below ten and none above. (Formatting floats would cost 20 KB of wasm.)
 fn three_digits(number: f64) -> String {
     let tenths = (number * 10.0).round() as u64;
-    if tenths < 100 {
-        format!("{}.{}", tenths / 10, tenths % 10)
-    } else {
-        (number.round() as u64).to_string()
-    }
+    if tenths < 100 { format!("{}.{}", tenths / 10, tenths % 10) } else { (number.round() as u64).to_string() }
 }
 
 #[cfg(test)]
@@ -269,32 +219,14 @@ mod tests {
     use crate::protocol::Failure;
 
     fn answer(state: Progress) -> Message {
-        Message {
-            id: "a".into(),
-            role: Role::Assistant,
-            content: "text".into(),
-            state,
-            finish: None,
-            stats: None,
-            error: None,
-        }
+        Message { id: "a".into(), role: Role::Assistant, content: "text".into(), state, finish: None, stats: None, error: None }
     }
 
     #[test]
     fn speeds() {
-        let stats = |first, rate, tokens| Stats {
-            first_token_ms: first,
-            decode_tokens_per_second: rate,
-            completion_tokens: tokens,
-        };
-        assert_eq!(
-            speed(&stats(Some(120.4), Some(84.3), Some(42))),
-            "42 tokens · 84 tokens/s · first after 120 ms"
-        );
-        assert_eq!(
-            speed(&stats(Some(1234.0), Some(3.21), Some(1))),
-            "1 token · 3.2 tokens/s · first after 1.2 s"
-        );
+        let stats = |first, rate, tokens| Stats { first_token_ms: first, decode_tokens_per_second: rate, completion_tokens: tokens };
+        assert_eq!(speed(&stats(Some(120.4), Some(84.3), Some(42))), "42 tokens · 84 tokens/s · first after 120 ms");
+        assert_eq!(speed(&stats(Some(1234.0), Some(3.21), Some(1))), "1 token · 3.2 tokens/s · first after 1.2 s");
         assert_eq!(speed(&stats(None, Some(f64::INFINITY), None)), "");
     }
 
@@ -306,10 +238,7 @@ mod tests {
         assert_eq!(remedy(&answer(Progress::Stopped)), None);
         assert_eq!(remedy(&answer(Progress::Interrupted)), Some(Remedy::Retry));
         let mut failed = answer(Progress::Failed);
-        failed.error = Some(Failure {
-            name: "OperationError".into(),
-            ..Failure::default()
-        });
+        failed.error = Some(Failure { name: "OperationError".into(), ..Failure::default() });
         assert_eq!(remedy(&failed), Some(Remedy::Retry));
         failed.error = Some(Failure {
             name: "QuotaExceededError".into(),
@@ -317,15 +246,9 @@ mod tests {
             code: CONTEXT_EXCEEDED.into(),
         });
         let sentence = problem(&failed).map(|problem| problem.sentence);
-        assert_eq!(
-            sentence.as_deref(),
-            Some("The prompt has 9 tokens; start a new chat.")
-        );
+        assert_eq!(sentence.as_deref(), Some("The prompt has 9 tokens; start a new chat."));
         assert_eq!(remedy(&failed), Some(Remedy::NewChat));
-        let cut = Message {
-            finish: Some("length".into()),
-            ..answer(Progress::Done)
-        };
+        let cut = Message { finish: Some("length".into()), ..answer(Progress::Done) };
         assert_eq!(remedy(&cut), Some(Remedy::NewChat));
     }
 }

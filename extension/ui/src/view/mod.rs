@@ -96,8 +96,7 @@ impl View {
     /// Notes where the reader scrolled to.
     pub(crate) fn scrolled(&mut self) {
         let scroller = &self.scroller;
-        self.following =
-            scroller.scroll_top() + scroller.client_height() + NEAR_END >= scroller.scroll_height();
+        self.following = scroller.scroll_top() + scroller.client_height() + NEAR_END >= scroller.scroll_height();
         dom::show(&self.to_end, !self.following);
     }
 
@@ -115,10 +114,7 @@ impl View {
         line.set_text_content(Some(text));
         self.announcer.append_child(&line)?;
         while self.announcer.child_element_count() > ANNOUNCEMENTS {
-            self.announcer
-                .first_element_child()
-                .iter()
-                .for_each(Element::remove);
+            self.announcer.first_element_child().iter().for_each(Element::remove);
         }
         Ok(())
     }

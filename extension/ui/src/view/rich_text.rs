@@ -18,10 +18,7 @@ pub(crate) struct RichText {
 impl RichText {
     /// Shows nothing in `root`, which is empty.
     pub(crate) fn new(root: Element) -> Self {
-        Self {
-            root,
-            shown: Vec::new(),
-        }
+        Self { root, shown: Vec::new() }
     }
 
     /// Shows `tree`.
@@ -48,11 +45,7 @@ fn patch(parent: &Element, old: &[Node], new: &[Node]) -> Result<(), JsValue> {
             (Some(child), Some(Node::Text(_)), Node::Text(text)) => {
                 child.set_node_value(Some(text));
             }
-            (
-                Some(child),
-                Some(Node::Code { language: a, .. }),
-                Node::Code { language: b, text },
-            ) if a == b => {
+            (Some(child), Some(Node::Code { language: a, .. }), Node::Code { language: b, text }) if a == b => {
                 dom::find(child.unchecked_ref(), "code")?.set_text_content(Some(text));
             }
             (Some(child), Some(Node::Element(a, before)), Node::Element(b, after)) if a == b => {
@@ -77,14 +70,7 @@ fn build(node: &Node) -> Result<web_sys::Node, JsValue> {
         Node::Text(text) => Ok(dom::document()?.create_text_node(text).into()),
         Node::Code { language, text } => {
             let block = dom::instantiate("code-block")?;
-            dom::set_text(
-                &*dom::find(&block, ".language")?,
-                if language.is_empty() {
-                    "code"
-                } else {
-                    language
-                },
-            );
+            dom::set_text(&*dom::find(&block, ".language")?, if language.is_empty() { "code" } else { language });
             dom::find(&block, "code")?.set_text_content(Some(text));
             Ok(block.into())
         }
@@ -157,10 +143,7 @@ fn attributes(element: &Element, kind: &Kind) -> Result<(), JsValue> {
     if matches!(kind, Kind::Header(_)) {
         element.set_attribute("scope", "col")?;
     }
-    if !matches!(
-        kind,
-        Kind::Checkbox(_) | Kind::Row | Kind::Break | Kind::Rule | Kind::InlineCode
-    ) {
+    if !matches!(kind, Kind::Checkbox(_) | Kind::Row | Kind::Break | Kind::Rule | Kind::InlineCode) {
         element.set_attribute("dir", "auto")?;
     }
     Ok(())

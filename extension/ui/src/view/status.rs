@@ -19,11 +19,7 @@ impl Status {
     /// # Errors
     /// When one is missing.
     pub(crate) fn new() -> Result<Self, JsValue> {
-        Ok(Self {
-            model: dom::by_id("model")?,
-            detail: dom::by_id("detail")?,
-            progress: dom::by_id("progress")?,
-        })
+        Ok(Self { model: dom::by_id("model")?, detail: dom::by_id("detail")?, progress: dom::by_id("progress")? })
     }
 
     /// Shows the engine's status.
@@ -45,16 +41,8 @@ fn model_line(model: Option<&Model>) -> String {
     let Some(model) = model else {
         return "DOPPLER".to_owned();
     };
-    let name = if model.name.is_empty() {
-        &model.id
-    } else {
-        &model.name
-    };
-    [name.as_str(), &model.quantization]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" · ")
+    let name = if model.name.is_empty() { &model.id } else { &model.name };
+    [name.as_str(), &model.quantization].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
 fn detail_line(connected: bool, engine: &EngineStatus) -> String {
@@ -66,44 +54,20 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
             |progress| format!("Loading the model… {} %", (progress * 100.0).round() as u8),
         ),
         EngineState::Ready => {
-            let adapter = engine
-                .adapter
-                .as_ref()
-                .map(adapter_name)
-                .unwrap_or_default();
-            if adapter.is_empty() {
-                "Ready".to_owned()
-            } else {
-                format!("Runs on {adapter}")
-            }
+            let adapter = engine.adapter.as_ref().map(adapter_name).unwrap_or_default();
+            if adapter.is_empty() { "Ready".to_owned() } else { format!("Runs on {adapter}") }
         }
-        EngineState::Failed => engine.error.as_ref().map_or_else(
-            || "The engine could not start.".to_owned(),
-            Failure::sentence,
-        ),
+        EngineState::Failed => engine.error.as_ref().map_or_else(|| "The engine could not start.".to_owned(), Failure::sentence),
     }
 }
 
 /// The most telling name a browser gives, with the vendor unless that is part of it.
 fn adapter_name(adapter: &Adapter) -> String {
-    let Adapter {
-        vendor,
-        architecture,
-        device,
-        description,
-    } = adapter;
-    let name = [description, device, architecture]
-        .into_iter()
-        .find(|name| !name.is_empty());
+    let Adapter { vendor, architecture, device, description } = adapter;
+    let name = [description, device, architecture].into_iter().find(|name| !name.is_empty());
     match name {
         None => vendor.clone(),
-        Some(name)
-            if name
-                .to_ascii_lowercase()
-                .contains(&vendor.to_ascii_lowercase()) =>
-        {
-            name.clone()
-        }
+        Some(name) if name.to_ascii_lowercase().contains(&vendor.to_ascii_lowercase()) => name.clone(),
         Some(name) => format!("{vendor} {name}"),
     }
 }
@@ -115,11 +79,7 @@ mod tests {
     #[test]
     fn lines() {
         assert_eq!(model_line(None), "DOPPLER");
-        let model = Model {
-            id: "spark-28m".into(),
-            quantization: "Q8_0".into(),
-            ..Model::default()
-        };
+        let model = Model { id: "spark-28m".into(), quantization: "Q8_0".into(), ..Model::default() };
         assert_eq!(model_line(Some(&model)), "spark-28m · Q8_0");
 
         let mut engine = EngineStatus::default();
@@ -129,21 +89,13 @@ mod tests {
         assert_eq!(detail_line(true, &engine), "Loading the model… 43 %");
         engine.state = EngineState::Ready;
         assert_eq!(detail_line(true, &engine), "Ready");
-        let adapter = Adapter {
-            vendor: "google".into(),
-            architecture: "swiftshader".into(),
-            ..Adapter::default()
-        };
+        let adapter = Adapter { vendor: "google".into(), architecture: "swiftshader".into(), ..Adapter::default() };
         engine.adapter = Some(adapter);
         assert_eq!(detail_line(true, &engine), "Runs on google swiftshader");
 
         let name = |vendor: &str, description: &str| {
             let (vendor, description) = (vendor.to_owned(), description.to_owned());
-            adapter_name(&Adapter {
-                vendor,
-                description,
-                ..Adapter::default()
-            })
+            adapter_name(&Adapter { vendor, description, ..Adapter::default() })
         };
         assert_eq!(name("nvidia", "NVIDIA H200"), "NVIDIA H200");
         assert_eq!(name("apple", "metal-3"), "apple metal-3");
