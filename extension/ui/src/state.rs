@@ -258,14 +258,28 @@ impl State {
             return Vec::new();
         };
         self.restored = true;
-        self.outgoing = None;
+        let asked = self.outgoing.take().is_some() && self.held.is_none();
         let Some(Snapshot { id, seq, messages }) = snapshot else {
             return self.send_held().into_iter().collect();
         };
-        let spoken = messages.last().map_or(0, |message| message.content.len());
+        let before = self.chat.take().filter(|chat| chat.id == id);
+        // A screen reader hears what was asked for here, or goes on where it was; not what is opened to be read.
+        let spoken = match (&before, messages.last()) {
+            (Some(chat), Some(last)) if chat.last_id() == Some(&last.id) => chat.spoken,
+            (Some(_), _) => 0,
+            (None, _) if asked => 0,
+            (None, last) => last.map_or(0, |message| message.content.len()),
+        };
         let entries = messages.into_iter().map(|message| self.entry(message)).collect();
-        self.chat = Some(Chat { id, seq, entries, spoken });
-        let mut effects = vec![Effect::ShowEnd];
+        let mut chat = Chat { id, seq, entries, spoken };
+        let mut effects = Vec::new();
+        if asked || before.is_some() {
+            effects.extend(chat.announce());
+        }
+        if before.is_none() {
+            effects.push(Effect::ShowEnd);
+        }
+        self.chat = Some(chat);
         for event in opening.events {
             effects.extend(self.conversation(event));
         }
@@ -392,6 +406,10 @@ impl State {
 }
 
 impl Chat {
+    fn last_id(&self) -> Option<&String> {
+        self.entries.last().map(|entry| &entry.message.id)
+    }
+
     /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
     fn announce(&mut self) -> Option<Effect> {
         let Message { role, content, state, error, .. } = &self.entries.last()?.message;
@@ -407,6 +425,8 @@ impl Chat {
             text = format!("{text} {}", failure.sentence());
         } else if *state == Progress::Stopped {
             text.push_str(" Stopped.");
+        } else if *state == Progress::Interrupted {
+            text.push_str(" The answer was cut off.");
         }
         let text = text.trim();
         (!text.is_empty()).then(|| Effect::Announce(text.to_owned()))

@@ -229,6 +229,27 @@ fn a_screen_reader_hears_sentences_then_the_rest() {
 }
 
 #[test]
+fn a_screen_reader_misses_no_sentence_of_a_first_answer() {
+    let mut state = State::default();
+    state.update(Msg::Connected);
+    state.update(Msg::Opened(None));
+    state.update(Msg::Submit("Hi".into()));
+    state.update(Msg::Accepted(Accepted { id: "c".into() }));
+    state.update(delta("c", 5, " Three."));
+    let effects = state.update(snapshot("c", 4, &[question(), answer("One. Two.", Progress::Streaming)]));
+    let spoken: Vec<_> = effects.into_iter().filter(|effect| matches!(effect, Effect::Announce(_))).collect();
+    assert_eq!(spoken, [Effect::Announce("One.".into()), Effect::Announce("Two.".into())]);
+
+    // A snapshot that fills a gap goes on where the reader was; an old conversation is not read out.
+    assert_eq!(state.update(delta("c", 7, "x")), [get("c")]);
+    let whole = answer("One. Two. Three. F", Progress::Streaming);
+    assert_eq!(state.update(snapshot("c", 7, &[question(), whole])), [Effect::Announce("Three.".into())]);
+    state.update(Msg::Open("d".into()));
+    let old = message("z", Role::Assistant, "Old. Text.", Progress::Stopped);
+    assert_eq!(state.update(snapshot("d", 0, &[old])), [Effect::ShowEnd]);
+}
+
+#[test]
 fn revisions_tell_what_changed() {
     let mut state = streaming();
     let revisions = |state: &State| {
