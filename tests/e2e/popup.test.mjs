@@ -311,7 +311,8 @@ test("a screen reader finds names and roles, and hears sentences rather than tok
   await ask(page, { chunks: "One sentence here. And **another** one! The rest".match(/[^]{1,3}/g), every: 5 });
   await page.locator(`${ANSWER} .actions`).waitFor();
   const spoken = await page.evaluate(() => /** @type {any} */ (window).spoken);
-  assert.deepEqual(spoken, ["One sentence here.", "And another one!", "The rest"]);
+  assert.equal(spoken.join(" "), "One sentence here. And another one! The rest");
+  assert.ok(spoken.length <= 3, `said in ${spoken.length} pieces`);
 
   const problems = await page.evaluate(() => {
     const visible = (/** @type {Element} */ element) => element.checkVisibility();
