@@ -114,8 +114,7 @@ impl EngineError {
     /// The `DOMException` name that the page sees for this error (the Prompt API's names).
     pub fn dom_name(&self) -> &'static str {
         match self {
-            Self::Format(_) | Self::Tensor { .. } => "DataError",
-            Self::Text(_) => "DataError",
+            Self::Format(_) | Self::Text(_) | Self::Tensor { .. } => "DataError",
             Self::Source { .. } => "NetworkError",
             Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
             Self::Gpu { .. } | Self::DeviceLost { .. } => "OperationError",

@@ -33,7 +33,7 @@ pub struct ChatRequest {
     seed: Option<u32>,
 }
 
-/// OpenAI allows four; more cost nothing.
+/// `OpenAI` allows four; more cost nothing.
 const MAX_STOP_STRINGS: usize = 16;
 
 impl ChatRequest {

@@ -1,4 +1,4 @@
-//! Requests and responses in the shapes that web developers know: OpenAI's chat completions.
+//! Requests and responses in the shapes that web developers know: `OpenAI`'s chat completions.
 
 mod chat;
 

@@ -82,11 +82,12 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     #[cfg(not(target_arch = "wasm32"))]
     features.set(wgpu::Features::SUBGROUP, subgroups);
 
-    let mut limits = wgpu::Limits::default();
-    limits.max_buffer_size = offered.max_buffer_size;
-    limits.max_storage_buffer_binding_size = offered.max_storage_buffer_binding_size.min(options.max_binding.unwrap_or(u64::MAX));
-    limits.max_compute_workgroup_storage_size =
-        offered.max_compute_workgroup_storage_size.min(options.workgroup_storage.unwrap_or(u32::MAX));
+    let limits = wgpu::Limits {
+        max_buffer_size: offered.max_buffer_size,
+        max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size.min(options.max_binding.unwrap_or(u64::MAX)),
+        max_compute_workgroup_storage_size: offered.max_compute_workgroup_storage_size.min(options.workgroup_storage.unwrap_or(u32::MAX)),
+        ..wgpu::Limits::default()
+    };
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
             label: Some("doppler"),
@@ -97,7 +98,9 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
         .await
         .map_err(|e| EngineError::NoAdapter { reason: e.to_string() })?;
     #[cfg(target_arch = "wasm32")]
-    let subgroups = super::web::granted_feature("subgroups");
+    let subgroup_size = super::web::granted_feature("subgroups").then(super::web::subgroup_min_size);
+    #[cfg(not(target_arch = "wasm32"))]
+    let subgroup_size = subgroups.then(|| adapter.get_info().subgroup_min_size);
 
     let fault = Arc::new(Fault::default());
     let seen = Arc::clone(&fault);
@@ -113,7 +116,7 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
 
     let capabilities = Capabilities {
         shader_f16: f16,
-        subgroups,
+        subgroup_size,
         workgroup_storage: limits.max_compute_workgroup_storage_size,
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_binding: limits.max_storage_buffer_binding_size,
@@ -150,7 +153,7 @@ fn summary(adapter: &wgpu::Adapter, capabilities: &Capabilities) -> AdapterSumma
     let (vendor, description) = super::web::adapter_names();
     #[cfg(not(target_arch = "wasm32"))]
     let (vendor, description) = (format!("{:?}", info.backend), info.name.clone());
-    let features = [("shader-f16", capabilities.shader_f16), ("subgroups", capabilities.subgroups)];
+    let features = [("shader-f16", capabilities.shader_f16), ("subgroups", capabilities.subgroup_size.is_some())];
     log::info!("adapter {} {:?}", info.name, capabilities);
     AdapterSummary { vendor, description, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
 }

@@ -12,6 +12,10 @@ extern "C" {
     #[wasm_bindgen(js_name = grantedFeature)]
     pub(super) fn granted_feature(name: &str) -> bool;
 
+    /// Invocations in the smallest subgroup of the newest device's adapter.
+    #[wasm_bindgen(js_name = subgroupMinSize)]
+    pub(super) fn subgroup_min_size() -> u32;
+
     #[wasm_bindgen(js_name = adapterVendor)]
     fn adapter_vendor() -> String;
 

@@ -31,3 +31,7 @@ export function adapterVendor() {
 export function adapterDescription() {
   return info?.description || info?.device || info?.architecture || "unknown adapter";
 }
+
+export function subgroupMinSize() {
+  return info?.subgroupMinSize ?? 32;
+}

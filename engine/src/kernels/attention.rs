@@ -106,7 +106,6 @@ impl Kernel for AttentionDecode {
             window: s.window,
             scale: s.scale,
             cap: s.cap,
-            ..Default::default()
         };
         Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits, self.rows])
             .with("PAGE", PAGE)
@@ -225,7 +224,6 @@ impl Kernel for AttentionPrefill {
                 window: s.window,
                 scale: s.scale,
                 cap: s.cap,
-                ..Default::default()
             };
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
@@ -247,7 +245,6 @@ impl Kernel for AttentionPrefill {
             window: s.window,
             scale: s.scale,
             cap: s.cap,
-            ..Default::default()
         };
         Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
             .with("PAGE", PAGE)

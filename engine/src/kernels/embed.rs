@@ -29,7 +29,6 @@ impl Kernel for Embed {
             first_token: self.first_token,
             tokens: self.tokens,
             scale: self.scale,
-            ..Default::default()
         };
         let groups = self.rows * (self.layout.cols / 8);
         Plan::new(shaders::find("embed", &[self.layout.feature()]), &params, grid_2d(groups.div_ceil(64)))

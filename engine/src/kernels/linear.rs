@@ -55,19 +55,13 @@ impl Kernel for Matvec {
             out_offset: self.out_offset,
             out_stride: self.out_stride,
             eps: self.norm.unwrap_or_default(),
-            ..Default::default()
         };
-        // As many lanes as there is work for along the row; the rest of the workgroup takes other outputs.
-        let lanes = (self.layout.cols / 8).next_power_of_two().clamp(8, WORKGROUP);
+        // As many lanes as a subgroup, so that sums need no workgroup memory; the rest of the workgroup takes other outputs.
+        let lanes = capabilities.subgroup_size.unwrap_or(32).next_power_of_two().clamp(4, WORKGROUP);
         let (rows_feature, rows_at_once) = if self.rows == 1 { ("rows_1", 1) } else { ("rows_4", 4) };
         let shader = shaders::find(
             "matvec",
-            &[
-                self.layout.feature(),
-                rows_feature,
-                if self.norm.is_some() { "norm" } else { "" },
-                if capabilities.subgroups { "subgroups" } else { "" },
-            ],
+            &[self.layout.feature(), rows_feature, if self.norm.is_some() { "norm" } else { "" }, capabilities.subgroups()],
         );
         let [x, y, _] = grid_2d(self.n_out.div_ceil(OUTPUTS * (WORKGROUP / lanes)));
         Plan::new(shader, &params, [x, y, self.rows.div_ceil(rows_at_once)]).with("LANES", lanes).with("EPILOGUE", self.epilogue as u32)
@@ -118,7 +112,6 @@ impl Kernel for Matmul {
             x_stride: self.x_stride / 4,
             out_offset: self.out_offset,
             out_stride: self.out_stride,
-            ..Default::default()
         };
         debug_assert_ne!(self.epilogue, Epilogue::SiluMul, "the tile kernel does not pair outputs");
         let half = if capabilities.shader_f16 { "half" } else { "" };

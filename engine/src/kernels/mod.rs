@@ -34,8 +34,8 @@ use crate::shaders::{BindingKind, Shader};
 pub struct Capabilities {
     /// `shader-f16`: arithmetic in half precision.
     pub shader_f16: bool,
-    /// `subgroups`.
-    pub subgroups: bool,
+    /// Invocations in the smallest subgroup, where the device has `subgroups`.
+    pub subgroup_size: Option<u32>,
     /// Bytes of workgroup memory.
     pub workgroup_storage: u32,
     /// Invocations in a workgroup.
@@ -50,12 +50,19 @@ impl Capabilities {
     /// What every WebGPU device can do: the specification's default limits and no optional feature.
     pub const BASELINE: Self = Self {
         shader_f16: false,
-        subgroups: false,
+        subgroup_size: None,
         workgroup_storage: 16 << 10,
         workgroup_invocations: 256,
         max_binding: 128 << 20,
         max_buffer: 256 << 20,
     };
+}
+
+impl Capabilities {
+    /// The shader feature to ask for.
+    pub(crate) fn subgroups(&self) -> &'static str {
+        if self.subgroup_size.is_some() { "subgroups" } else { "" }
+    }
 }
 
 /// How a kernel runs on a device: the variant and the geometry, decided together.

@@ -26,7 +26,6 @@ impl Kernel for Repack {
             first_row: self.first_row,
             row_step: self.row_step,
             raw_row_bytes: self.layout.file_row_bytes,
-            ..Default::default()
         };
         let groups = self.rows * (self.layout.cols / 8);
         Plan::new(shaders::find("repack", &[self.layout.feature()]), &params, grid_2d(groups.div_ceil(64)))

@@ -17,9 +17,8 @@ pub struct RmsNorm {
 impl Kernel for RmsNorm {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         debug_assert!(self.rows <= MAX_WORKGROUPS);
-        let params = RmsNormParams { rows: self.rows, dim: self.dim, eps: self.eps, ..Default::default() };
-        let subgroups = if capabilities.subgroups { "subgroups" } else { "" };
-        Plan::new(shaders::find("rms_norm", &[subgroups]), &params, [self.rows, 1, 1])
+        let params = RmsNormParams { rows: self.rows, dim: self.dim, eps: self.eps };
+        Plan::new(shaders::find("rms_norm", &[capabilities.subgroups()]), &params, [self.rows, 1, 1])
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

@@ -12,7 +12,7 @@ use crate::shaders::{self, params::RopeKvParams};
 pub enum RopePairing {
     /// 2i and 2i + 1: GGUF files of the llama architecture.
     Neighbours,
-    /// i and i + rotated / 2: NeoX and most other architectures.
+    /// i and `i + rotated / 2`: `NeoX` and most other architectures.
     Halves,
 }
 
@@ -46,7 +46,6 @@ impl Kernel for RopeKv {
             head_dim: self.head_dim,
             rotated: self.rotated,
             pages_per_slot: self.pages_per_slot,
-            ..Default::default()
         };
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
         Plan::new(shaders::find("rope_kv", &[self.kv.feature()]), &params, grid_2d(quads.div_ceil(64)))

@@ -1,4 +1,4 @@
-//! The gated activation of SwiGLU (Shazeer 2020) on interleaved gate and up.
+//! The gated activation of `SwiGLU` (Shazeer 2020) on interleaved gate and up.
 
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{self, params::SiluMulParams};
@@ -14,7 +14,7 @@ pub struct SiluMul {
 
 impl Kernel for SiluMul {
     fn plan(&self, _: &Capabilities) -> Plan {
-        let params = SiluMulParams { rows: self.rows, ff: self.dim, ..Default::default() };
+        let params = SiluMulParams { rows: self.rows, ff: self.dim };
         Plan::new(shaders::find("silu_mul", &[]), &params, grid_2d((self.rows * self.dim / 2).div_ceil(256)))
     }
 

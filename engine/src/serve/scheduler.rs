@@ -176,7 +176,7 @@ impl Scheduler {
             job.max_tokens = positions - job.prompt.len() as u32;
             let table = u64::from(slot) * u64::from(model.pages_per_slot) * 4;
             executor.write(model.buffers.pages, table, bytemuck::cast_slice(&pages));
-            if job.sampling.penalizes() {
+            if job.sampling.sampler(0).penalizes() {
                 let vocab = model.hyperparameters.vocab as usize;
                 let counts = Sample::prompt_counts(&job.prompt, vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));

@@ -46,11 +46,6 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Whether token counts matter.
-    pub(super) fn penalizes(&self) -> bool {
-        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
-    }
-
     pub(super) fn sampler(&self, step: u32) -> Sampler {
         Sampler {
             temperature: self.temperature,
