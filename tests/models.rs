@@ -1,1 +1,295 @@
-//! Models.
+//! Whole models against Hugging Face transformers, and what must happen when a file or a request is bad.
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use doppler_engine::cpu::Cpu;
+use doppler_engine::engine::{Client, Completion, Engine, Piece};
+use doppler_engine::error::EngineError;
+use doppler_engine::executor::Executor;
+use doppler_engine::gpu::GpuOptions;
+use doppler_engine::kernels::{AttentionTier, Capabilities, KvFormat};
+use doppler_engine::model::ModelOptions;
+use doppler_engine::serve::{FinishReason, SamplingOptions};
+use doppler_engine::source::{FileSource, MemorySource, Source};
+use doppler_engine::verify::{Comparison, Reference, References, compare};
+use doppler_tests::{devices, gpu};
+use futures::future::{Either, join_all, select};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn spark_file() -> PathBuf {
+    root().join("extension/models/spark-28m-q8_0.gguf")
+}
+
+fn spark_references() -> Vec<Reference> {
+    references("spark/goldens-q8_0.json")
+}
+
+fn references(name: &str) -> Vec<Reference> {
+    let path = root().join("tests/fixtures").join(name);
+    let references: References = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("references");
+    references.prompts
+}
+
+async fn load(executor: Executor, source: &dyn Source, options: ModelOptions) -> Result<(Engine, Client), EngineError> {
+    Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
+}
+
+/// Loads a file and runs `work` beside the engine.
+fn serve<T>(gpu_options: GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+    let source = FileSource::open(path).expect("a file");
+    pollster::block_on(async {
+        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
+        let (mut engine, client) = load(executor, &source, options).await.expect("a model");
+        beside(&mut engine, work(client)).await
+    })
+}
+
+async fn beside<T>(engine: &mut Engine, work: impl Future<Output = T>) -> T {
+    let work = std::pin::pin!(work);
+    let running = std::pin::pin!(engine.run());
+    match select(work, running).await {
+        Either::Left((value, _)) => value,
+        Either::Right((result, _)) => panic!("the engine ended: {result:?}"),
+    }
+}
+
+async fn text_of(mut completion: Completion) -> Result<(String, FinishReason), Rc<EngineError>> {
+    let mut text = String::new();
+    loop {
+        match completion.next().await.expect("an end")? {
+            Piece::Text(more) => text.push_str(&more),
+            Piece::End(reason, _) => return Ok((text, reason)),
+        }
+    }
+}
+
+async fn compare_all(client: &Client, references: &[Reference]) -> Vec<Comparison> {
+    let mut comparisons = Vec::new();
+    for reference in references {
+        comparisons.push(compare(client, reference).await.expect("an answer"));
+    }
+    comparisons
+}
+
+/// Text and ids equal; greedy equal but for near-ties; logits within `bound`.
+fn check(what: &str, comparisons: &[Comparison], bound: f32) {
+    let mut near_ties = 0;
+    for c in comparisons {
+        assert!(c.text_equal, "{what}: the template's text of {} differs", c.name);
+        assert!(c.prompt_equal, "{what}: the prompt ids of {} differ", c.name);
+        if !c.greedy_equal {
+            println!("{what}: {} differs after {} of {} tokens, margin {}", c.name, c.matching, c.expected, c.min_margin);
+            assert!(c.min_margin < 1e-3, "{what}: {} differs and is no near-tie", c.name);
+            near_ties += 1;
+        }
+        if let Some(error) = c.logit_error {
+            assert!(error <= bound, "{what}: logits of {} are off by {error:.1e}", c.name);
+        }
+    }
+    assert!(near_ties <= 2, "{what}: {near_ties} near-ties");
+}
+
+/// Single precision, no features: transformers' logits within 2e-3.
+#[test]
+fn spark_equals_transformers_in_f32() {
+    let (_, plain) = devices().swap_remove(1);
+    let options = ModelOptions { sequences: 1, kv: KvFormat::F32, ..ModelOptions::default() };
+    let comparisons = serve(plain, &spark_file(), options, async |client| compare_all(&client, &spark_references()).await);
+    check("f32", &comparisons, 2e-3);
+}
+
+/// Half precision arithmetic and cache, subgroups: what a capable device runs.
+#[test]
+fn spark_equals_transformers_with_all_features() {
+    let comparisons = serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+        compare_all(&client, &spark_references()).await
+    });
+    check("all features", &comparisons, 2e-2);
+}
+
+/// WebGPU's default limits, and bindings so small that matrices come in slabs.
+#[test]
+fn spark_fits_small_limits() {
+    let (_, baseline) = devices().swap_remove(2);
+    for max_binding in [128 << 20, 2 << 20] {
+        let limits = GpuOptions { max_binding: Some(max_binding), ..baseline.clone() };
+        let options = ModelOptions { sequences: 1, context: 512, prefill_rows: 64, ..ModelOptions::default() };
+        let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160).step_by(4).collect();
+        let comparisons = serve(limits, &spark_file(), options, async |client| compare_all(&client, &some).await);
+        check(&format!("{max_binding} bytes a binding"), &comparisons, 2e-3);
+    }
+}
+
+/// Both executors, on every tier of attention.
+#[test]
+fn cpu_executor_agrees() {
+    let reference = spark_references().into_iter().min_by_key(|r| r.prompt_ids.len()).expect("one");
+    let source = FileSource::open(&spark_file()).expect("a file");
+    for tier in [AttentionTier::Small, AttentionTier::Streaming] {
+        pollster::block_on(async {
+            let options = ModelOptions { sequences: 1, context: 64, kv: KvFormat::F32, ..ModelOptions::default() };
+            let gpu = load(Executor::Gpu(Box::new(gpu(GpuOptions::default()))), &source, options).await;
+            let cpu = load(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), &source, options).await;
+            let mut logits = Vec::new();
+            for loaded in [gpu, cpu] {
+                let (mut engine, client) = loaded.expect("a model");
+                engine.parts().1.set_attention_tier(tier);
+                let trace = beside(&mut engine, client.trace(reference.prompt_ids.clone(), 2, 2)).await.expect("a trace");
+                logits.push(trace.logits.concat());
+            }
+            let error = doppler_tests::nmse(&logits[0], &logits[1]);
+            assert!(error < 1e-5, "{tier:?}: normalized error {error:.1e}");
+        });
+    }
+}
+
+/// Sequences of different lengths in one batch give what each gives alone.
+#[test]
+fn sequences_share_a_batch() {
+    let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160 && r.stop == "eos").take(11).collect();
+    // Eight places for eleven sequences: three wait.
+    let options = ModelOptions { prefill_rows: 48, ..ModelOptions::default() };
+    serve(GpuOptions::default(), &spark_file(), options, async |client| {
+        let all = some.iter().map(|r| client.trace(r.prompt_ids.clone(), r.continuation_ids.len() as u32, 0));
+        for (trace, reference) in join_all(all).await.into_iter().zip(&some) {
+            let tokens = trace.expect("an answer").tokens;
+            assert_eq!(tokens, reference.continuation_ids[..reference.continuation_ids.len() - 1], "{}", reference.name);
+        }
+    });
+}
+
+/// A seed is the same tokens, alone or in a batch; another seed is others.
+#[test]
+fn sampling_is_reproducible() {
+    let hot = |seed| SamplingOptions { temperature: 3.0, top_k: 50, seed, ..SamplingOptions::default() };
+    serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+        let ask = |seed| client.complete(vec![1, 2, 284, 204, 1469], Some(12), hot(seed), &[]).map(text_of).expect("accepted");
+        let (alone, _) = ask(1).await.expect("an answer");
+        let batch = join_all([ask(2), ask(1), ask(3)]).await;
+        let texts: Vec<String> = batch.into_iter().map(|r| r.expect("an answer").0).collect();
+        assert_eq!(texts[1], alone);
+        assert!(texts[0] != alone && texts[2] != alone && texts[0] != texts[2], "{texts:?}");
+    });
+}
+
+/// Penalties reach tokens of the prompt and of the answer.
+#[test]
+fn penalties_forbid_repetition() {
+    let options = SamplingOptions { frequency_penalty: 2.0, presence_penalty: 2.0, repetition_penalty: 5.0, ..SamplingOptions::default() };
+    serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+        let prompt = spark_references()[0].prompt_ids.clone();
+        let (plain, _) = text_of(client.complete(prompt.clone(), Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
+        let (penalized, _) = text_of(client.complete(prompt.clone(), Some(40), options, &[]).expect("accepted")).await.expect("text");
+        // The place is used again: what was counted before is gone.
+        let (again, _) = text_of(client.complete(prompt, Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
+        assert_ne!(plain, penalized);
+        assert_eq!(plain, again);
+    });
+}
+
+#[test]
+fn requests_end_as_asked() {
+    serve(GpuOptions::default(), &spark_file(), ModelOptions { context: 64, ..ModelOptions::default() }, async |client| {
+        let prompt = spark_references()[0].prompt_ids.clone();
+        let ask = |max_tokens, stop: &[&str]| {
+            let stop: Vec<String> = stop.iter().map(|s| (*s).to_owned()).collect();
+            text_of(client.complete(prompt.clone(), max_tokens, SamplingOptions::default(), &stop).expect("accepted"))
+        };
+        assert_eq!(ask(Some(4), &[]).await.expect("text"), ("I am Spark,".to_owned(), FinishReason::Length));
+        assert_eq!(ask(None, &[" tiny"]).await.expect("text"), ("I am Spark, a".to_owned(), FinishReason::Stop));
+        assert_eq!(ask(None, &[]).await.expect("text").1, FinishReason::Stop);
+        // One position is left: one token.
+        let long = vec![300; 63];
+        let (_, reason) = text_of(client.complete(long, None, SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
+        assert_eq!(reason, FinishReason::Length);
+        let error = client.complete(vec![300; 64], None, SamplingOptions::default(), &[]).expect_err("too long");
+        assert!(matches!(error, EngineError::ContextExceeded { requested: 64, quota: 63 }), "{error}");
+        assert_eq!(error.dom_name(), "QuotaExceededError");
+    });
+}
+
+/// A dropped request frees its place, in prefill and in decode, and others go on.
+#[test]
+fn dropped_requests_free_their_place() {
+    let options = ModelOptions { sequences: 2, prefill_rows: 32, ..ModelOptions::default() };
+    serve(GpuOptions::default(), &spark_file(), options, async |client| {
+        let greedy = SamplingOptions::default;
+        for round in 0..6 {
+            let mut dropped = client.complete(vec![300; 400], None, greedy(), &[]).expect("accepted");
+            let mut story = client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted");
+            assert!(story.next().await.is_some());
+            if round % 2 == 0 {
+                let _ = dropped.next().await;
+            }
+            drop((dropped, story));
+        }
+        let (text, _) = text_of(client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted")).await.expect("text");
+        assert!(text.starts_with("I am Spark"), "{text}");
+    });
+}
+
+/// Every kind of bad file is a named error, and the device serves on with all its memory.
+#[test]
+fn bad_files_are_refused_and_leave_nothing() {
+    let good = std::fs::read(spark_file()).expect("a file");
+    let mut executor = Executor::Gpu(Box::new(gpu(GpuOptions::default())));
+    let patched = |from: &[u8], to: &[u8]| {
+        let at = good.windows(from.len()).position(|w| w == from).expect("present");
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        bytes
+    };
+    let cases: [(&str, Vec<u8>, &str); 6] = [
+        ("truncated", good[..good.len() / 2].to_vec(), "DataError"),
+        ("truncated in the header", good[..5000].to_vec(), "DataError"),
+        ("not a model", b"<!doctype html><title>404</title>".to_vec(), "DataError"),
+        ("empty", Vec::new(), "DataError"),
+        ("another architecture", patched(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama", b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba"), "NotSupportedError"),
+        ("a missing tensor", patched(b"blk.3.ffn_down.weight", b"blk.3.ffn_gown.weight"), "DataError"),
+    ];
+    for (what, bytes, name) in cases {
+        let source = MemorySource::new("bad.gguf", bytes);
+        let loaded = pollster::block_on(Engine::load(executor, "bad", &source, ModelOptions::default(), &mut |_| {}));
+        let Err((returned, error)) = loaded else { panic!("{what}: accepted") };
+        println!("{what}: {error}");
+        assert_eq!(error.dom_name(), name, "{what}: {error}");
+        assert_eq!(returned.allocated_bytes(), 0, "{what}");
+        executor = returned;
+    }
+    let source = MemorySource::new("good.gguf", good);
+    let (engine, _client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("the good file still loads");
+    assert_eq!(engine.unload().allocated_bytes(), 0);
+}
+
+/// Small random models in the other weight formats: `tests/fixtures/tiny/make_tiny.py`.
+#[test]
+fn every_weight_format_equals_transformers() {
+    for name in ["f32", "f16", "bf16", "q4_0", "q4_k", "q6_k"] {
+        let path = root().join(format!("tests/fixtures/tiny/tiny-{name}.gguf"));
+        let references = references(&format!("tiny/tiny-{name}.json"));
+        let (_, plain) = devices().swap_remove(1);
+        for (device, kv, bound) in [(plain, KvFormat::F32, 2e-3), (GpuOptions::default(), KvFormat::F16, 2e-2)] {
+            let options = ModelOptions { sequences: 1, prefill_rows: 32, kv, ..ModelOptions::default() };
+            serve(device, &path, options, async |client| {
+                for reference in &references {
+                    let steps = reference.top20_logits.len() as u32;
+                    let trace = client.trace(reference.prompt_ids.clone(), reference.continuation_ids.len() as u32, steps).await.expect("a trace");
+                    let same = trace.tokens.iter().zip(&reference.continuation_ids).take_while(|(a, b)| a == b).count();
+                    assert!(same == reference.continuation_ids.len() || reference.min_margin < 2e-2, "{name}: {same} tokens equal");
+                    for (got, want) in trace.logits.iter().zip(&reference.top20_logits).take(same + 1) {
+                        let scale = want.iter().map(|(_, l)| l.abs()).fold(0.0, f32::max);
+                        for (token, logit) in want {
+                            let error = (got[*token as usize] - logit).abs() / scale;
+                            assert!(error <= bound, "{name}: logit {token} is {} instead of {logit}", got[*token as usize]);
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
