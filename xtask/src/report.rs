@@ -29,15 +29,15 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts the tests in `text`. With `filtered`, tests that the filter left out, which nextest calls skipped, do not
+    /// Counts the tests in `text`; `None` for a check. With `filtered`, tests that the filter left out, which nextest calls skipped, do not
     /// count.
     ///
     /// # Errors
     /// When one of the patterns does not compile, which a test excludes.
-    pub(crate) fn parse(runner: Runner, text: &str, filtered: bool) -> Result<Self> {
+    pub(crate) fn parse(runner: Runner, text: &str, filtered: bool) -> Result<Option<Self>> {
         // The lines with numbers, the pairs of number and word in them, and the lines that name a skipped test.
         let (lines, pairs, skips) = match runner {
-            Runner::Check => return Ok(Self::default()),
+            Runner::Check => return Ok(None),
             Runner::Cargo => (
                 r"(?m)^test result: .*$",
                 r"(?P<number>\d+) (?P<word>passed|failed|ignored)",
@@ -66,13 +66,13 @@ impl Counts {
         }
         if runner == Runner::Nextest && filtered {
             counts.skipped = 0;
-            return Ok(counts);
+            return Ok(Some(counts));
         }
         for found in Regex::new(skips)?.captures_iter(text) {
             let reason = found.get(2).map_or("", |reason| reason.as_str());
             counts.skips.push(named(&found[1], reason));
         }
-        Ok(counts)
+        Ok(Some(counts))
     }
 
     /// Moves tests that returned early for want of a GPU feature from passed to skipped: `log` has a line
@@ -102,19 +102,22 @@ pub(crate) enum Verdict {
 pub(crate) struct Finished {
     pub(crate) name: String,
     pub(crate) verdict: Verdict,
-    pub(crate) counts: Counts,
+    /// Its tests; `None` when it has none because it is a check.
+    pub(crate) tests: Option<Counts>,
     pub(crate) elapsed: Duration,
 }
 
 impl Finished {
-    /// Passed, failed and skipped tests. What has no tests (a check, a build that broke, a step left out) counts as one.
+    /// Passed, failed and skipped tests. A check counts as one, and so does a step that did not get to its tests.
     fn totals(&self) -> [usize; 3] {
-        let Counts { passed, failed, skipped, .. } = self.counts;
+        let [passed, failed, skipped] = match &self.tests {
+            Some(counts) => [counts.passed, counts.failed, counts.skipped],
+            None => [usize::from(self.verdict == Verdict::Passed), 0, 0],
+        };
         match self.verdict {
+            Verdict::Passed => [passed, failed, skipped],
             Verdict::Failed(_) => [passed, failed.max(1), skipped],
             Verdict::Skipped(_) => [passed, failed, skipped.max(1)],
-            Verdict::Passed if passed + failed + skipped == 0 => [1, 0, 0],
-            Verdict::Passed => [passed, failed, skipped],
         }
     }
 }
@@ -139,7 +142,7 @@ pub(crate) fn summary(steps: &[Finished]) -> String {
         let _ = writeln!(text, "{:<16} {word:<8} {seconds:>7.1} s  {tests:<36} {why}", step.name);
     }
     for step in steps {
-        for skip in &step.counts.skips {
+        for skip in step.tests.iter().flat_map(|counts| &counts.skips) {
             let _ = writeln!(text, "skipped in {}: {skip}", step.name);
         }
     }
@@ -154,7 +157,7 @@ mod tests {
     use std::time::Duration;
 
     fn counts(runner: Runner, text: &str) -> (usize, usize, usize, Vec<String>) {
-        let counts = Counts::parse(runner, text, false).expect("patterns compile");
+        let counts = Counts::parse(runner, text, false).expect("patterns compile").expect("has tests");
         (counts.passed, counts.failed, counts.skipped, counts.skips)
     }
 
@@ -173,7 +176,7 @@ mod tests {
         let (passed, failed, skipped, skips) = counts(Runner::Nextest, text);
         assert_eq!((passed, failed, skipped), (3, 3, 1));
         assert_eq!(skips, ["doppler-engine gpu::big"]);
-        let filtered = Counts::parse(Runner::Nextest, text, true).expect("patterns compile");
+        let filtered = Counts::parse(Runner::Nextest, text, true).expect("patterns compile").expect("has tests");
         assert_eq!(filtered.skipped, 0);
     }
 
@@ -193,18 +196,15 @@ mod tests {
 
     #[test]
     fn the_last_line_has_the_totals() {
-        let step = |verdict, passed| Finished {
-            name: "a".to_owned(),
-            verdict,
-            counts: Counts { passed, ..Counts::default() },
-            elapsed: Duration::ZERO,
-        };
+        let step = |verdict, tests| Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO };
         let text = summary(&[
-            step(Verdict::Passed, 7),
-            step(Verdict::Passed, 0),
-            step(Verdict::Failed(String::new()), 0),
-            step(Verdict::Skipped("not installed".to_owned()), 0),
+            step(Verdict::Passed, Some(Counts { passed: 7, ..Counts::default() })),
+            step(Verdict::Passed, Some(Counts::default())),
+            step(Verdict::Passed, None),
+            step(Verdict::Failed(String::new()), Some(Counts::default())),
+            step(Verdict::Failed(String::new()), None),
+            step(Verdict::Skipped("not installed".to_owned()), None),
         ]);
-        assert_eq!(text.lines().last(), Some("8 passed, 1 failed, 1 skipped"));
+        assert_eq!(text.lines().last(), Some("8 passed, 2 failed, 1 skipped"));
     }
 }

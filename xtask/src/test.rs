@@ -72,7 +72,7 @@ impl Suite<'_> {
             self.rust_checks()?;
         }
         self.rust_tests()?;
-        let mut own = self.cargo(&["test", "--quiet", "--package", "xtask"]);
+        let mut own = self.cargo(&["test", "--package", "xtask"]);
         own.args(self.filter);
         self.step("build tool tests", Runner::Cargo, &mut own, RUST_LIMIT)?;
         let mut examples = self.cargo(&["test", "--doc", "--no-fail-fast"]);
@@ -86,7 +86,8 @@ impl Suite<'_> {
         self.step("formatting", Runner::Check, &mut format, CHECK_LIMIT)?;
         let mut lints = self.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
         self.step("lints", Runner::Check, &mut lints, CHECK_LIMIT)?;
-        let mut docs = self.cargo(&["doc", "--workspace", "--no-deps"]);
+        // For those who work on this code: nothing here is published as a library.
+        let mut docs = self.cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
         docs.env("RUSTDOCFLAGS", "-D warnings");
         self.step("documentation", Runner::Check, &mut docs, CHECK_LIMIT)?;
         if self.has_subcommand("deny") {
@@ -122,8 +123,8 @@ impl Suite<'_> {
         adapter.apply(&mut tests);
         println!("native tests on {}", adapter.describe());
         self.step("rust tests", runner, &mut tests, RUST_LIMIT)?;
-        if let Some(step) = self.finished.last_mut() {
-            step.counts.move_skipped(&std::fs::read_to_string(&log)?);
+        if let Some(tests) = self.finished.last_mut().and_then(|step| step.tests.as_mut()) {
+            tests.move_skipped(&std::fs::read_to_string(&log)?);
         }
         Ok(())
     }
@@ -212,7 +213,7 @@ impl Suite<'_> {
         };
         self.push(name, verdict, start.elapsed());
         if let Some(step) = self.finished.last_mut() {
-            step.counts = Counts::parse(runner, &captured.text, self.filter.is_some())?;
+            step.tests = Counts::parse(runner, &captured.text, self.filter.is_some())?;
         }
         Ok(())
     }
@@ -223,7 +224,7 @@ impl Suite<'_> {
     }
 
     fn push(&mut self, name: &str, verdict: Verdict, elapsed: Duration) {
-        self.finished.push(Finished { name: name.to_owned(), verdict, counts: Counts::default(), elapsed });
+        self.finished.push(Finished { name: name.to_owned(), verdict, tests: None, elapsed });
     }
 
     fn log_file(&self, name: &str) -> Result<PathBuf> {
