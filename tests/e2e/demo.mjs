@@ -75,6 +75,7 @@ try {
       async () => await answer.innerText(),
       async () => await popup.locator("#stop").isHidden(),
     );
+    say(`       ${await popup.locator("#messages .answer .stats").nth(index).textContent()}\n`);
   }
   await popup.screenshot({ path: join(out, "popup.png") });
 

@@ -73,6 +73,6 @@ if (import.meta.filename === process.argv[1]) {
   const built = existsSync(join(ROOT, "extension/pkg/worker/doppler_worker_bg.wasm"));
   console.log(JSON.stringify({
     scripted: await measureIn(await scriptedExtension(), { content: '{"tokens":1}', samples: 200 }),
-    spark: built ? await measureIn(ROOT, { content: "Who are you?", samples: 20 }) : "not built",
+    spark: built ? await measureIn(ROOT, { content: "Who are you?", samples: 10 }) : "not built",
   }, null, 2));
 }
