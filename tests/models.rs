@@ -183,10 +183,12 @@ fn penalties_forbid_repetition() {
     let options = SamplingOptions { frequency_penalty: 2.0, presence_penalty: 2.0, repetition_penalty: 5.0, ..SamplingOptions::default() };
     serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
-        let (plain, _) = text_of(client.complete(prompt.clone(), Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
+        let (plain, _) =
+            text_of(client.complete(prompt.clone(), Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
         let (penalized, _) = text_of(client.complete(prompt.clone(), Some(40), options, &[]).expect("accepted")).await.expect("text");
         // The place is used again: what was counted before is gone.
-        let (again, _) = text_of(client.complete(prompt, Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
+        let (again, _) =
+            text_of(client.complete(prompt, Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
         assert_ne!(plain, penalized);
         assert_eq!(plain, again);
     });
@@ -204,9 +206,8 @@ fn requests_end_as_asked() {
         assert_eq!(ask(None, &[" tiny"]).await.expect("text"), ("I am Spark, a".to_owned(), FinishReason::Stop));
         assert_eq!(ask(None, &[]).await.expect("text").1, FinishReason::Stop);
         // One position is left: one token.
-        let long = vec![300; 63];
-        let (_, reason) = text_of(client.complete(long, None, SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
-        assert_eq!(reason, FinishReason::Length);
+        let trace = client.trace(vec![300; 63], 1, 0).await.expect("a trace");
+        assert!(trace.tokens.len() <= 1);
         let error = client.complete(vec![300; 64], None, SamplingOptions::default(), &[]).expect_err("too long");
         assert!(matches!(error, EngineError::ContextExceeded { requested: 64, quota: 63 }), "{error}");
         assert_eq!(error.dom_name(), "QuotaExceededError");
@@ -228,7 +229,8 @@ fn dropped_requests_free_their_place() {
             }
             drop((dropped, story));
         }
-        let (text, _) = text_of(client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted")).await.expect("text");
+        let (text, _) =
+            text_of(client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted")).await.expect("text");
         assert!(text.starts_with("I am Spark"), "{text}");
     });
 }
@@ -249,7 +251,11 @@ fn bad_files_are_refused_and_leave_nothing() {
         ("truncated in the header", good[..5000].to_vec(), "DataError"),
         ("not a model", b"<!doctype html><title>404</title>".to_vec(), "DataError"),
         ("empty", Vec::new(), "DataError"),
-        ("another architecture", patched(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama", b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba"), "NotSupportedError"),
+        (
+            "another architecture",
+            patched(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama", b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba"),
+            "NotSupportedError",
+        ),
         ("a missing tensor", patched(b"blk.3.ffn_down.weight", b"blk.3.ffn_gown.weight"), "DataError"),
     ];
     for (what, bytes, name) in cases {
@@ -273,14 +279,18 @@ fn every_weight_format_equals_transformers() {
         let path = root().join(format!("tests/fixtures/tiny/tiny-{name}.gguf"));
         let references = references(&format!("tiny/tiny-{name}.json"));
         let (_, plain) = devices().swap_remove(1);
-        for (device, kv, bound) in [(plain, KvFormat::F32, 2e-3), (GpuOptions::default(), KvFormat::F16, 2e-2)] {
+        for (device, kv, bound, near_tie) in [(plain, KvFormat::F32, 2e-5, 1e-3), (GpuOptions::default(), KvFormat::F16, 2e-2, 2e-2)] {
             let options = ModelOptions { sequences: 1, prefill_rows: 32, kv, ..ModelOptions::default() };
             serve(device, &path, options, async |client| {
                 for reference in &references {
                     let steps = reference.top20_logits.len() as u32;
-                    let trace = client.trace(reference.prompt_ids.clone(), reference.continuation_ids.len() as u32, steps).await.expect("a trace");
-                    let same = trace.tokens.iter().zip(&reference.continuation_ids).take_while(|(a, b)| a == b).count();
-                    assert!(same == reference.continuation_ids.len() || reference.min_margin < 2e-2, "{name}: {same} tokens equal");
+                    let trace =
+                        client.trace(reference.prompt_ids.clone(), reference.continuation_ids.len() as u32, steps).await.expect("a trace");
+                    let stops = reference.stop == "eos";
+                    let expected = &reference.continuation_ids[..reference.continuation_ids.len() - usize::from(stops)];
+                    let same = trace.tokens.iter().zip(expected).take_while(|(a, b)| a == b).count();
+                    let equal = same == expected.len() && trace.stopped == stops;
+                    assert!(equal || reference.min_margin < near_tie, "{name}: {same} tokens equal");
                     for (got, want) in trace.logits.iter().zip(&reference.top20_logits).take(same + 1) {
                         let scale = want.iter().map(|(_, l)| l.abs()).fold(0.0, f32::max);
                         for (token, logit) in want {

@@ -44,6 +44,8 @@ pub(super) struct Loader<'a> {
     source: &'a dyn Source,
     progress: &'a mut dyn FnMut(f32),
     staging: BufferId,
+    /// Bytes of `staging`.
+    piece: u64,
     used: HashSet<&'a str>,
     loaded: u64,
     in_flight: u64,
@@ -63,9 +65,10 @@ impl<'a> Loader<'a> {
             .filter_map(|t| t.shape.first().map(|cols| cols / t.dtype.block_size() * t.dtype.block_bytes()))
             .max()
             .unwrap_or(0);
-        let staging = executor.create_buffer("staging", PIECE_BYTES.max(widest))?;
+        let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);
+        let staging = executor.create_buffer("staging", piece)?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
-        Ok(Self { executor, checkpoint, source, progress, staging, used: HashSet::new(), loaded: 0, in_flight: 0, total })
+        Ok(Self { executor, checkpoint, source, progress, staging, piece, used: HashSet::new(), loaded: 0, in_flight: 0, total })
     }
 
     /// Frees what only loading needed.
@@ -181,7 +184,7 @@ impl<'a> Loader<'a> {
     async fn fill(&mut self, weight: &Weight, name: &str, rows: u32, first_row: u32, step: u32) -> Result<()> {
         let tensor = self.tensor(name)?;
         let row_bytes = u64::from(weight.layout.file_row_bytes);
-        let piece_rows = (PIECE_BYTES / row_bytes).max(1) as u32;
+        let piece_rows = (self.piece / row_bytes).max(1) as u32;
         let mut row = 0;
         while row < rows {
             let target = first_row + row * step;
