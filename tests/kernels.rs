@@ -3,10 +3,10 @@
 
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, Kernel, KvFormat,
-    Matmul, Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Matmul,
+    Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
 };
-use doppler_tests::{Data, Random, compare, devices};
+use doppler_tests::{Data, Devices, Random, compare};
 use half::f16;
 
 /// Normalized error of single precision sums in another order.
@@ -16,15 +16,6 @@ const F16: f64 = 1e-5;
 
 const DTYPES: [(DType, u32); 7] =
     [(DType::F32, 40), (DType::F16, 104), (DType::BF16, 72), (DType::Q8_0, 96), (DType::Q4_0, 160), (DType::Q4_K, 512), (DType::Q6_K, 768)];
-
-/// Runs a case on all devices.
-fn check<K: Kernel + 'static>(kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
-    for (name, options) in devices() {
-        if let Err(problem) = compare(options, &kernel, buffers, bound) {
-            panic!("{name}: {problem}");
-        }
-    }
-}
 
 /// Rows of a file with sensible scales and any quants.
 fn raw_rows(random: &mut Random, layout: &WeightLayout, rows: u32) -> Vec<u8> {
@@ -83,13 +74,14 @@ fn layout(dtype: DType, cols: u32) -> WeightLayout {
 
 #[test]
 fn repack_keeps_every_bit() {
+    let mut devices = Devices::open();
     let mut random = Random::new(1);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
         for (rows, first_row, row_step) in [(1, 0, 1), (5, 2, 1), (3, 1, 2)] {
             let raw = Data::bytes(&raw_rows(&mut random, &layout, rows));
             let packed = Data::U32(vec![0; ((first_row + rows * row_step) * layout.stride) as usize]);
-            check(|| Repack { layout, rows, first_row, row_step }, &[raw, packed], 0.0);
+            devices.check(|| Repack { layout, rows, first_row, row_step }, &[raw, packed], 0.0);
         }
     }
 }
@@ -112,6 +104,7 @@ fn packed_rows_dequantize_to_the_files_values() {
 
 #[test]
 fn embed() {
+    let mut devices = Devices::open();
     let mut random = Random::new(3);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
@@ -120,12 +113,13 @@ fn embed() {
         let rows: Vec<u32> = [7, 17, 6, 18, 12].iter().flat_map(|t| [*t, 0, 0, 1]).collect();
         let weights = packed_rows(&mut random, &layout, tokens);
         let out = Data::F32(vec![7.0; (5 * cols) as usize]);
-        check(|| Embed { layout, rows: 5, first_token, tokens, scale: 1.5 }, &[weights, Data::U32(rows), out], F32);
+        devices.check(|| Embed { layout, rows: 5, first_token, tokens, scale: 1.5 }, &[weights, Data::U32(rows), out], F32);
     }
 }
 
 #[test]
 fn matvec() {
+    let mut devices = Devices::open();
     let mut random = Random::new(4);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
@@ -147,13 +141,18 @@ fn matvec() {
             if norm.is_some() {
                 buffers.push(Data::F32(random.floats(cols as usize)));
             }
-            check(|| Matvec { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue, norm }, &buffers, F32);
+            devices.check(
+                || Matvec { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue, norm },
+                &buffers,
+                F32,
+            );
         }
     }
 }
 
 #[test]
 fn matmul() {
+    let mut devices = Devices::open();
     let mut random = Random::new(5);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
@@ -164,28 +163,30 @@ fn matmul() {
                 Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
             ];
-            check(|| Matmul { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue }, &buffers, F16);
+            devices.check(|| Matmul { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue }, &buffers, F16);
         }
     }
 }
 
 #[test]
 fn rms_norm() {
+    let mut devices = Devices::open();
     let mut random = Random::new(6);
     for (rows, dim) in [(1, 8), (3, 512), (5, 1032)] {
         let x = Data::F32(random.floats((rows * dim) as usize));
         let weight = Data::F32(random.floats(dim as usize));
         let out = Data::F32(vec![0.0; (rows * dim) as usize]);
-        check(|| RmsNorm { rows, dim, eps: 1e-5 }, &[x, weight, out], F32);
+        devices.check(|| RmsNorm { rows, dim, eps: 1e-5 }, &[x, weight, out], F32);
     }
 }
 
 #[test]
 fn silu_mul() {
+    let mut devices = Devices::open();
     let mut random = Random::new(7);
     for (rows, dim) in [(1, 2), (3, 258), (7, 1536)] {
         let x = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
-        check(|| SiluMul { rows, dim }, &[x, Data::F32(vec![0.0; (rows * dim) as usize])], F32);
+        devices.check(|| SiluMul { rows, dim }, &[x, Data::F32(vec![0.0; (rows * dim) as usize])], F32);
     }
 }
 
@@ -210,6 +211,7 @@ fn rows(list: &[(u32, u32)]) -> Data {
 
 #[test]
 fn rope_kv() {
+    let mut devices = Devices::open();
     let mut random = Random::new(8);
     let pages_per_slot = 5;
     for kv in [KvFormat::F32, KvFormat::F16] {
@@ -227,7 +229,7 @@ fn rope_kv() {
                     cache(&mut random, kv, kv_elements),
                     cache(&mut random, kv, kv_elements),
                 ];
-                check(kernel, &buffers, 1e-9);
+                devices.check(kernel, &buffers, 1e-9);
             }
         }
     }
@@ -236,6 +238,7 @@ fn rope_kv() {
 /// Angles of long contexts, where the device's own cosine may be far off.
 #[test]
 fn rope_far_out() {
+    let mut devices = Devices::open();
     let pages_per_slot = 4096;
     let kernel = || RopeKv {
         rows: 3,
@@ -255,7 +258,7 @@ fn rope_far_out() {
         Data::F32(vec![0.0; 4 * PAGE as usize]),
         Data::F32(vec![0.0; 4 * PAGE as usize]),
     ];
-    check(kernel, &buffers, 1e-9);
+    devices.check(kernel, &buffers, 1e-9);
 }
 
 /// Heads, window, cap: every branch of the attention kernels.
@@ -291,6 +294,7 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 
 #[test]
 fn attention_decode() {
+    let mut devices = Devices::open();
     let mut random = Random::new(10);
     for kv in [KvFormat::F32, KvFormat::F16] {
         for shape in attention_shapes(kv, 20) {
@@ -301,7 +305,7 @@ fn attention_decode() {
                 buffers.push(Data::F32(vec![0.5; partial as usize]));
                 let rows = list.len() as u32;
                 assert!(list.iter().all(|(_, position)| *position < splits * DECODE_SPLIT));
-                check(|| AttentionDecode { shape, rows, splits }, &buffers, 1e-9);
+                devices.check(|| AttentionDecode { shape, rows, splits }, &buffers, 1e-9);
             }
         }
     }
@@ -309,24 +313,26 @@ fn attention_decode() {
 
 #[test]
 fn attention_combine() {
+    let mut devices = Devices::open();
     let mut random = Random::new(11);
     for (heads, head_dim, rows, splits) in [(4, 64, 3, 4), (3, 20, 1, 2), (1, 256, 2, 8)] {
         let mut partial = random.floats((heads * rows * splits * (head_dim + 4)) as usize);
         for (i, part) in partial.chunks_exact_mut((head_dim + 4) as usize).enumerate() {
             // Weights are positive; the last split of a row can be empty.
-            part[head_dim as usize + 1] = 1.0 + part[head_dim as usize + 1];
+            part[head_dim as usize + 1] += 1.0;
             if splits > 2 && i % splits as usize == splits as usize - 1 {
                 part.fill(0.0);
                 part[head_dim as usize] = -1e30;
             }
         }
         let out = Data::F32(vec![0.0; (rows * heads * head_dim) as usize]);
-        check(|| AttentionCombine { heads, head_dim, rows, splits }, &[Data::F32(partial), out], F32);
+        devices.check(|| AttentionCombine { heads, head_dim, rows, splits }, &[Data::F32(partial), out], F32);
     }
 }
 
 #[test]
 fn attention_prefill() {
+    let mut devices = Devices::open();
     let mut random = Random::new(12);
     for kv in [KvFormat::F32, KvFormat::F16] {
         for shape in attention_shapes(kv, 20) {
@@ -334,7 +340,7 @@ fn attention_prefill() {
                 let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
                 let buffers = attention_buffers(&mut random, &shape, &list);
                 for tier in [AttentionTier::Small, AttentionTier::Streaming] {
-                    check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
+                    devices.check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
                 }
             }
         }
@@ -344,16 +350,15 @@ fn attention_prefill() {
 /// The tier for devices with 48 KiB of workgroup memory, which software adapters do not have.
 #[test]
 fn attention_prefill_large() {
+    use doppler_engine::executor::Executor;
     use doppler_engine::gpu::GpuOptions;
-    let gpu = doppler_tests::gpu(GpuOptions::default());
+    let gpu = doppler_tests::gpu(&GpuOptions::default());
     if AttentionTier::choose(gpu.capabilities(), 64) != AttentionTier::Large {
-        println!(
-            "SKIPPED attention_prefill_large: {} has {} bytes of workgroup memory",
-            gpu.adapter().description,
-            gpu.capabilities().workgroup_storage
-        );
+        let have = gpu.capabilities().workgroup_storage;
+        doppler_tests::skip("attention_prefill_large", &format!("the adapter has {have} bytes of workgroup memory, not 48 KiB"));
         return;
     }
+    let mut executor = Executor::Gpu(Box::new(gpu));
     let mut random = Random::new(13);
     for kv in [KvFormat::F32, KvFormat::F16] {
         for shape in attention_shapes(kv, 20).into_iter().filter(|s| s.head_dim <= 64) {
@@ -361,7 +366,7 @@ fn attention_prefill_large() {
                 let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
                 let buffers = attention_buffers(&mut random, &shape, &list);
                 let kernel = || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large };
-                compare(GpuOptions::default(), kernel, &buffers, 1e-9).expect("equal");
+                compare(&mut executor, kernel, &buffers, 1e-9).expect("equal");
             }
         }
     }
@@ -370,10 +375,11 @@ fn attention_prefill_large() {
 /// Rows of different sequences through the tier that serves any head size.
 #[test]
 fn attention_streaming_decodes() {
+    let mut devices = Devices::open();
     let mut random = Random::new(14);
     let shape = AttentionShape { head_dim: 260, ..attention_shapes(KvFormat::F16, 20)[0] };
     let shape = AttentionShape { q_stride: shape.heads * 260, ..shape };
     let list = [(0, 17), (1, 300), (0, 0)];
     let buffers = attention_buffers(&mut random, &shape, &list);
-    check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming }, &buffers, 1e-9);
+    devices.check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming }, &buffers, 1e-9);
 }

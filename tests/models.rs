@@ -40,7 +40,7 @@ async fn load(executor: Executor, source: &dyn Source, options: ModelOptions) ->
 }
 
 /// Loads a file and runs `work` beside the engine.
-fn serve<T>(gpu_options: GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
     let source = FileSource::open(path).expect("a file");
     pollster::block_on(async {
         let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
@@ -99,14 +99,14 @@ fn check(what: &str, comparisons: &[Comparison], bound: f32) {
 fn spark_equals_transformers_in_f32() {
     let (_, plain) = devices().swap_remove(1);
     let options = ModelOptions { sequences: 1, kv: KvFormat::F32, ..ModelOptions::default() };
-    let comparisons = serve(plain, &spark_file(), options, async |client| compare_all(&client, &spark_references()).await);
+    let comparisons = serve(&plain, &spark_file(), options, async |client| compare_all(&client, &spark_references()).await);
     check("f32", &comparisons, 2e-3);
 }
 
 /// Half precision arithmetic and cache, subgroups: what a capable device runs.
 #[test]
 fn spark_equals_transformers_with_all_features() {
-    let comparisons = serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+    let comparisons = serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         compare_all(&client, &spark_references()).await
     });
     check("all features", &comparisons, 2e-2);
@@ -120,7 +120,7 @@ fn spark_fits_small_limits() {
         let limits = GpuOptions { max_binding: Some(max_binding), ..baseline.clone() };
         let options = ModelOptions { sequences: 1, context: 512, prefill_rows: 64, ..ModelOptions::default() };
         let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160).step_by(4).collect();
-        let comparisons = serve(limits, &spark_file(), options, async |client| compare_all(&client, &some).await);
+        let comparisons = serve(&limits, &spark_file(), options, async |client| compare_all(&client, &some).await);
         check(&format!("{max_binding} bytes a binding"), &comparisons, 2e-3);
     }
 }
@@ -133,7 +133,7 @@ fn cpu_executor_agrees() {
     for tier in [AttentionTier::Small, AttentionTier::Streaming] {
         pollster::block_on(async {
             let options = ModelOptions { sequences: 1, context: 64, kv: KvFormat::F32, ..ModelOptions::default() };
-            let gpu = load(Executor::Gpu(Box::new(gpu(GpuOptions::default()))), &source, options).await;
+            let gpu = load(Executor::Gpu(Box::new(gpu(&GpuOptions::default()))), &source, options).await;
             let cpu = load(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), &source, options).await;
             let mut logits = Vec::new();
             for loaded in [gpu, cpu] {
@@ -154,7 +154,7 @@ fn sequences_share_a_batch() {
     let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160 && r.stop == "eos").take(11).collect();
     // Eight places for eleven sequences: three wait.
     let options = ModelOptions { prefill_rows: 48, ..ModelOptions::default() };
-    serve(GpuOptions::default(), &spark_file(), options, async |client| {
+    serve(&GpuOptions::default(), &spark_file(), options, async |client| {
         let all = some.iter().map(|r| client.trace(r.prompt_ids.clone(), r.continuation_ids.len() as u32, 0));
         for (trace, reference) in join_all(all).await.into_iter().zip(&some) {
             let tokens = trace.expect("an answer").tokens;
@@ -167,7 +167,7 @@ fn sequences_share_a_batch() {
 #[test]
 fn sampling_is_reproducible() {
     let hot = |seed| SamplingOptions { temperature: 3.0, top_k: 50, seed, ..SamplingOptions::default() };
-    serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+    serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         let ask = |seed| client.complete(vec![1, 2, 284, 204, 1469], Some(12), hot(seed), &[]).map(text_of).expect("accepted");
         let (alone, _) = ask(1).await.expect("an answer");
         let batch = join_all([ask(2), ask(1), ask(3)]).await;
@@ -181,7 +181,7 @@ fn sampling_is_reproducible() {
 #[test]
 fn penalties_forbid_repetition() {
     let options = SamplingOptions { frequency_penalty: 2.0, presence_penalty: 2.0, repetition_penalty: 5.0, ..SamplingOptions::default() };
-    serve(GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+    serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
         let (plain, _) =
             text_of(client.complete(prompt.clone(), Some(40), SamplingOptions::default(), &[]).expect("accepted")).await.expect("text");
@@ -196,7 +196,7 @@ fn penalties_forbid_repetition() {
 
 #[test]
 fn requests_end_as_asked() {
-    serve(GpuOptions::default(), &spark_file(), ModelOptions { context: 64, ..ModelOptions::default() }, async |client| {
+    serve(&GpuOptions::default(), &spark_file(), ModelOptions { context: 64, ..ModelOptions::default() }, async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
         let ask = |max_tokens, stop: &[&str]| {
             let stop: Vec<String> = stop.iter().map(|s| (*s).to_owned()).collect();
@@ -218,7 +218,7 @@ fn requests_end_as_asked() {
 #[test]
 fn dropped_requests_free_their_place() {
     let options = ModelOptions { sequences: 2, prefill_rows: 32, ..ModelOptions::default() };
-    serve(GpuOptions::default(), &spark_file(), options, async |client| {
+    serve(&GpuOptions::default(), &spark_file(), options, async |client| {
         let greedy = SamplingOptions::default;
         for round in 0..6 {
             let mut dropped = client.complete(vec![300; 400], None, greedy(), &[]).expect("accepted");
@@ -239,7 +239,7 @@ fn dropped_requests_free_their_place() {
 #[test]
 fn bad_files_are_refused_and_leave_nothing() {
     let good = std::fs::read(spark_file()).expect("a file");
-    let mut executor = Executor::Gpu(Box::new(gpu(GpuOptions::default())));
+    let mut executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
     let patched = |from: &[u8], to: &[u8]| {
         let at = good.windows(from.len()).position(|w| w == from).expect("present");
         let mut bytes = good.clone();
@@ -281,7 +281,7 @@ fn every_weight_format_equals_transformers() {
         let (_, plain) = devices().swap_remove(1);
         for (device, kv, bound, near_tie) in [(plain, KvFormat::F32, 2e-5, 1e-3), (GpuOptions::default(), KvFormat::F16, 2e-2, 2e-2)] {
             let options = ModelOptions { sequences: 1, prefill_rows: 32, kv, ..ModelOptions::default() };
-            serve(device, &path, options, async |client| {
+            serve(&device, &path, options, async |client| {
                 for reference in &references {
                     let steps = reference.top20_logits.len() as u32;
                     let trace =

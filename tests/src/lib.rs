@@ -1,5 +1,8 @@
 //! What the kernel and model tests share: devices, sentinels, comparison.
 
+use std::io::Write;
+
+use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::Executor;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel};
@@ -14,9 +17,9 @@ const SENTINELS: usize = 64;
 ///
 /// # Panics
 /// When there is none: `cargo xtask test` installs it.
-pub fn gpu(options: GpuOptions) -> Gpu {
+pub fn gpu(options: &GpuOptions) -> Gpu {
     let adapter = std::env::var("DOPPLER_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_owned());
-    let options = GpuOptions { adapter: Some(adapter), ..options };
+    let options = GpuOptions { adapter: Some(adapter), ..options.clone() };
     pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
 }
 
@@ -30,6 +33,18 @@ pub fn devices() -> Vec<(&'static str, GpuOptions)> {
         ..plain.clone()
     };
     vec![("all features", GpuOptions::default()), ("no features", plain), ("default limits", baseline)]
+}
+
+/// Says that a test cannot run here: on the terminal, and in the file `DOPPLER_SKIP_LOG`, from which `cargo xtask test` names it.
+///
+/// # Panics
+/// When that file cannot be written.
+pub fn skip(test: &str, reason: &str) {
+    println!("SKIPPED {test}: {reason}");
+    if let Ok(path) = std::env::var("DOPPLER_SKIP_LOG") {
+        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the log of skipped tests");
+        writeln!(log, "{test}: {reason}").expect("the log of skipped tests");
+    }
 }
 
 /// Numbers that look random and are the same in every run (`SplitMix64`, Steele et al. 2014).
@@ -124,18 +139,42 @@ pub fn nmse(got: &[f32], want: &[f32]) -> f64 {
     error / square.max(f64::MIN_POSITIVE)
 }
 
-/// Runs a kernel on a device and its reference on the host, and compares all buffers. Returns what is wrong, if anything:
-/// a difference beyond `bound`, or a write behind a buffer.
+/// All of [`devices`], opened: once a test, as drivers do not take hundreds of openings.
+#[derive(Debug)]
+pub struct Devices(Vec<(&'static str, Executor)>);
+
+impl Devices {
+    /// Opens them.
+    pub fn open() -> Self {
+        Self(devices().into_iter().map(|(name, options)| (name, Executor::Gpu(Box::new(gpu(&options))))).collect())
+    }
+
+    /// Runs a case on each; see [`compare`].
+    ///
+    /// # Panics
+    /// With what is wrong.
+    pub fn check<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
+        for (name, executor) in &mut self.0 {
+            if let Err(problem) = compare(executor, &kernel, buffers, bound) {
+                panic!("{name}: {problem}");
+            }
+        }
+    }
+}
+
+/// Runs a kernel on a device and its reference on the host, and compares all buffers.
+///
+/// # Errors
+/// What is wrong: a difference beyond `bound`, or a write behind a buffer.
 ///
 /// # Panics
 /// When the device fails.
-pub fn compare<K: Kernel + 'static>(gpu: GpuOptions, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) -> Result<(), String> {
-    let gpu = crate::gpu(gpu);
-    let capabilities = gpu.capabilities().clone();
+pub fn compare<K: Kernel + 'static>(executor: &mut Executor, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) -> Result<(), String> {
+    let capabilities = executor.capabilities().clone();
     let plan = kernel().plan(&capabilities);
     let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
-    let got = run(Executor::Gpu(Box::new(gpu)), kernel(), buffers);
-    let want = run(Executor::Cpu(doppler_engine::cpu::Cpu::new(capabilities)), kernel(), buffers);
+    let got = run(executor, kernel(), buffers);
+    let want = run(&mut Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
     for (i, ((got, want), data)) in got.iter().zip(&want).zip(buffers).enumerate() {
         let len = data.words().len();
         if let Some(at) = got[len..].iter().position(|w| *w != SENTINEL) {
@@ -148,7 +187,8 @@ pub fn compare<K: Kernel + 'static>(gpu: GpuOptions, kernel: impl Fn() -> K, buf
     Ok(())
 }
 
-fn run(mut executor: Executor, kernel: impl Kernel + 'static, buffers: &[Data]) -> Vec<Vec<u32>> {
+fn run(executor: &mut Executor, kernel: impl Kernel + 'static, buffers: &[Data]) -> Vec<Vec<u32>> {
+    let mark = executor.mark();
     let mut ids = Vec::new();
     for (i, data) in buffers.iter().enumerate() {
         let mut words = data.words();
@@ -160,7 +200,9 @@ fn run(mut executor: Executor, kernel: impl Kernel + 'static, buffers: &[Data]) 
     let mut recording = Recording::new();
     recording.dispatch(kernel, &ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     executor.run_once("test", recording).expect("a run");
-    ids.iter().map(|(id, words)| read(&mut executor, *id, *words)).collect()
+    let results = ids.iter().map(|(id, words)| read(executor, *id, *words)).collect();
+    executor.destroy_since(mark);
+    results
 }
 
 /// The words of a buffer.
