@@ -62,7 +62,7 @@ pub(crate) fn error_value(error: &EngineError) -> Value {
     match error {
         EngineError::ContextExceeded { requested, quota } => value["data"] = json!({ "requested": requested, "quota": quota }),
         EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => {
-            value["data"] = json!({ "param": field })
+            value["data"] = json!({ "param": field });
         }
         _ => {}
     }

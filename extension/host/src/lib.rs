@@ -107,7 +107,7 @@ impl Inner {
     async fn answer(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         match request.method.as_str() {
             "engine.status" => Ok(self.status.borrow().clone()),
-            "models.list" => Ok(self.models.list()),
+            "models.list" => Ok(models::Models::list()),
             "chat.completions" => self.chat(request, received).await,
             "tokens.count" => self.count(&request.params).await,
             "engine.verify" => self.verify(&request.params).await,
@@ -174,7 +174,7 @@ impl Inner {
 
     /// The model, loaded if it is not.
     async fn client(self: &Rc<Self>, model: Option<&str>) -> Result<Client, SharedError> {
-        self.models.check(model).map_err(Rc::new)?;
+        models::Models::check(model).map_err(Rc::new)?;
         let loading = self.loading.borrow().clone();
         let loading = loading.unwrap_or_else(|| {
             let this = Rc::clone(self);

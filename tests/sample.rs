@@ -1,9 +1,11 @@
 //! The sampling kernel against its CPU reference: every option, odd vocabularies, several steps in one submission.
 
+#![allow(missing_docs)]
+
 use bytemuck::Pod;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::{Executor, Program};
-use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{Capabilities, Row, Sample, Sampler};
 use doppler_engine::recording::Recording;
 
@@ -90,13 +92,7 @@ fn run(executor: &mut Executor, vocab: u32) -> [Vec<u32>; 4] {
 
 #[test]
 fn the_device_samples_like_the_reference() {
-    let mut gpu = match pollster::block_on(Gpu::open(&GpuOptions::default())) {
-        Ok(gpu) => Executor::Gpu(Box::new(gpu)),
-        Err(error) => {
-            eprintln!("SKIPPED the_device_samples_like_the_reference: {error}");
-            return;
-        }
-    };
+    let mut gpu = Executor::Gpu(Box::new(doppler_tests::gpu(&GpuOptions::default())));
     let mut cpu = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
     for vocab in [5, 255, 1031, 32_000, 151_937] {
         let expected = run(&mut cpu, vocab);
