@@ -254,7 +254,7 @@ fn rope_far_out() {
         Data::F32(Random::new(9).floats(36)),
         Data::F32(vec![1.0, 0.7371]),
         Data::U32(vec![0; 4096]),
-        rows(&[(0, 4097), (0, 32_767), (0, 99_999)]),
+        rows(&[(0, 4097), (0, 32_767), (0, 99_998)]),
         Data::F32(vec![0.0; 4 * PAGE as usize]),
         Data::F32(vec![0.0; 4 * PAGE as usize]),
     ];

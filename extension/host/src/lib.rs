@@ -55,7 +55,6 @@ impl Host {
     /// `post` takes frames; `models` is the URL of the folder of embedded models.
     #[wasm_bindgen(constructor)]
     pub fn new(post: js_sys::Function, models: String) -> Self {
-        console_error_panic_hook::set_once();
         log_console::init();
         Self {
             inner: Rc::new(Inner {
