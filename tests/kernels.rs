@@ -3,8 +3,8 @@
 
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Matmul,
-    Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Linear,
+    Matmul, Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
 };
 use doppler_tests::{Data, Devices, Random, compare};
 use half::f16;
@@ -133,6 +133,7 @@ fn matvec() {
         ] {
             let outputs = if epilogue == Epilogue::SiluMul { n_out / 2 } else { n_out };
             let (x_stride, out_stride) = (cols + 4, outputs + 3);
+            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue };
             let mut buffers = vec![
                 packed_rows(&mut random, &layout, n_out),
                 Data::F32(random.floats((8 + rows * x_stride) as usize)),
@@ -141,11 +142,7 @@ fn matvec() {
             if norm.is_some() {
                 buffers.push(Data::F32(random.floats(cols as usize)));
             }
-            devices.check(
-                || Matvec { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue, norm },
-                &buffers,
-                F32,
-            );
+            devices.check(|| Matvec { linear, norm }, &buffers, F32);
         }
     }
 }
@@ -158,12 +155,13 @@ fn matmul() {
         let layout = layout(dtype, cols);
         for (n_out, rows, epilogue) in [(64, 64, Epilogue::Store), (67, 9, Epilogue::Add), (3, 70, Epilogue::Store)] {
             let (x_stride, out_stride) = (cols + 4, n_out + 3);
+            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue };
             let buffers = [
                 packed_rows(&mut random, &layout, n_out),
                 Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
             ];
-            devices.check(|| Matmul { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue }, &buffers, F16);
+            devices.check(|| Matmul(linear), &buffers, F16);
         }
     }
 }

@@ -220,8 +220,8 @@ fn dropped_requests_free_their_place() {
     let options = ModelOptions { sequences: 2, prefill_rows: 32, ..ModelOptions::default() };
     serve(&GpuOptions::default(), &spark_file(), options, async |client| {
         let greedy = SamplingOptions::default;
-        for round in 0..6 {
-            let mut dropped = client.complete(vec![300; 400], None, greedy(), &[]).expect("accepted");
+        for round in 0..4 {
+            let mut dropped = client.complete(vec![300; 200], Some(8), greedy(), &[]).expect("accepted");
             let mut story = client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted");
             assert!(story.next().await.is_some());
             if round % 2 == 0 {

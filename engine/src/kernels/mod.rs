@@ -14,7 +14,7 @@ mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, KvFormat, PAGE};
 pub use embed::Embed;
-pub use linear::{Epilogue, Matmul, Matvec};
+pub use linear::{Epilogue, Linear, Matmul, Matvec};
 pub use repack::Repack;
 pub use rms_norm::RmsNorm;
 pub use rope::{RopeKv, RopePairing};

@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Matmul,
-    Matvec, PAGE, RmsNorm, RopeKv, SiluMul,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Linear,
+    Matmul, Matvec, PAGE, RmsNorm, RopeKv, SiluMul,
 };
 use crate::model::hyperparameters::Hyperparameters;
 use crate::model::weights::{Loader, Weight};
@@ -343,14 +343,13 @@ impl Model {
             // Pairs of rows become one output.
             let first_out = if epilogue == Epilogue::SiluMul { slab.first_row / 2 } else { slab.first_row };
             let out_offset = out_offset + first_out;
-            let (layout, n_out) = (weight.layout, slab.rows);
+            let linear = Linear { layout: weight.layout, n_out: slab.rows, rows, x_offset, x_stride, out_offset, out_stride, epilogue };
             if few {
-                let kernel = Matvec { layout, n_out, rows, x_offset, x_stride, out_offset, out_stride, epilogue, norm: norm.map(|_| eps) };
                 let mut buffers = vec![slab.buffer, x, out];
                 buffers.extend(norm);
-                r.dispatch(kernel, &buffers);
+                r.dispatch(Matvec { linear, norm: norm.map(|_| eps) }, &buffers);
             } else {
-                r.dispatch(Matmul { layout, n_out, rows, x_offset, x_stride, out_offset, out_stride, epilogue }, &[slab.buffer, x, out]);
+                r.dispatch(Matmul(linear), &[slab.buffer, x, out]);
             }
         }
     }
