@@ -197,7 +197,8 @@ impl Scheduler {
         if sequence.prefilling() {
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, logits_to: None }));
-            executor.submit(&[&program])?;
+            // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
+            self.submit(executor, &[&program], (0, 0), 0)?;
             return Ok(true);
         }
         // The batch changes.
@@ -240,7 +241,8 @@ impl Scheduler {
 
     fn submit(&mut self, executor: &mut Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
         let row_bytes = 4 * u64::from(RING);
-        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes, u64::from(rows.1) * row_bytes)?;
+        let bytes = (u64::from(rows.1) * row_bytes).max(4);
+        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes, bytes)?;
         self.in_flight.push_back(InFlight { rows, steps, submitted: Instant::now(), pending });
         Ok(())
     }
@@ -272,6 +274,9 @@ impl Scheduler {
                 sequence.received += 1;
                 sequence.accept(ring[(step % RING) as usize]);
             }
+        }
+        if steps == 0 {
+            return Ok(());
         }
         // Other submissions may have been before this one: an upper bound, so the steady state settles below the aim.
         let elapsed = submitted.elapsed() / (self.in_flight.len() as u32 + 1);
