@@ -13,7 +13,7 @@ use crate::error::EngineError;
 pub struct Reference {
     /// Name for reports.
     pub name: String,
-    /// The conversation.
+    /// The conversation; empty where only token ids are compared.
     pub messages: Value,
     /// Tools, or null.
     pub tools: Option<Value>,
@@ -65,10 +65,14 @@ pub struct Comparison {
 /// # Errors
 /// When the template fails or the engine stops.
 pub async fn compare(client: &Client, reference: &Reference) -> Result<Comparison, Rc<EngineError>> {
-    let tools = reference.tools.as_ref().filter(|t| !t.is_null());
-    let text = client.template().render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
-    let prompt = client.encode_chat(&reference.messages, tools).map_err(Rc::new)?;
-    let prompt_equal = prompt == reference.prompt_ids;
+    let (text_equal, prompt_equal) = if reference.messages.as_array().is_some_and(Vec::is_empty) {
+        (true, true)
+    } else {
+        let tools = reference.tools.as_ref().filter(|t| !t.is_null());
+        let text = client.template().render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
+        let prompt = client.encode_chat(&reference.messages, tools).map_err(Rc::new)?;
+        (text == reference.text, prompt == reference.prompt_ids)
+    };
 
     let stops = reference.stop == "eos";
     let answer_len = reference.continuation_ids.len() - usize::from(stops);
@@ -86,7 +90,7 @@ pub async fn compare(client: &Client, reference: &Reference) -> Result<Compariso
     });
     Ok(Comparison {
         name: reference.name.clone(),
-        text_equal: text == reference.text,
+        text_equal,
         prompt_equal,
         greedy_equal: trace.tokens == expected && trace.stopped == stops,
         matching,
