@@ -62,13 +62,6 @@ enum Step {
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
 }
 
-impl GpuProgram {
-    /// Number of dispatches.
-    pub fn dispatches(&self) -> usize {
-        self.steps.iter().filter(|s| matches!(s, Step::Dispatch { .. })).count()
-    }
-}
-
 impl Gpu {
     /// Opens an adapter.
     ///
@@ -102,11 +95,6 @@ impl Gpu {
     /// Bytes of all live buffers.
     pub fn allocated_bytes(&self) -> u64 {
         self.allocated
-    }
-
-    /// Pipelines made so far.
-    pub fn pipeline_count(&self) -> usize {
-        self.pipelines.len()
     }
 
     /// Fails when the device reported an error or was lost.
