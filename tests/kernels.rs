@@ -3,8 +3,9 @@
 
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Linear,
-    Matmul, Matvec, PAGE, Repack, RmsNorm, RopeKv, RopePairing, Row, SiluMul, WeightLayout,
+    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, EmbedIndex,
+    Epilogue, Gated, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing, Row, Temperature,
+    WeightLayout,
 };
 use doppler_tests::{Data, Devices, Random, compare};
 use half::f16;
@@ -108,13 +109,35 @@ fn embed() {
     let mut random = Random::new(3);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
-        let (tokens, first_token) = (11, 7);
-        // One token before and one behind the slab: their rows stay as they are.
-        let rows: Vec<u32> = [7, 17, 6, 18, 12].iter().flat_map(|t| [*t, 0, 0, 1]).collect();
-        let weights = packed_rows(&mut random, &layout, tokens);
-        let out = Data::F32(vec![7.0; (5 * cols) as usize]);
-        devices.check(|| Embed { layout, rows: 5, first_token, tokens, scale: 1.5 }, &[weights, Data::U32(rows), out], F32);
+        let (slab_rows, first_index) = (11, 7);
+        // One before and one behind the slab: their rows stay as they are.
+        let list: Vec<u32> = [7, 17, 6, 18, 12].iter().flat_map(|i| [*i, 24 - i, 0, 1]).collect();
+        for (index, add) in [(EmbedIndex::Token, false), (EmbedIndex::Position, true)] {
+            let weights = packed_rows(&mut random, &layout, slab_rows);
+            let out = Data::F32(vec![7.0; (5 * cols) as usize]);
+            let kernel = || Embed { layout, rows: 5, first_index, slab_rows, index, add, scale: 1.5 };
+            devices.check(kernel, &[weights, Data::U32(list.clone()), out], F32);
+        }
     }
+    let layout = layout(DType::F32, 8);
+    let kernel = || Embed { layout, rows: 2, first_index: 0, slab_rows: 2, index: EmbedIndex::First, add: true, scale: 1.0 };
+    let weights = packed_rows(&mut random, &layout, 2);
+    devices.check(kernel, &[weights, Data::U32(vec![1; 8]), Data::F32(vec![1.0; 16])], F32);
+}
+
+/// Epilogues with the first row of the slab: every part of one at least once for one type, as each is a pipeline to compile.
+fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
+    if dtype != DType::Q8_0 {
+        return vec![(Epilogue::ADD, 0); 3];
+    }
+    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
+    let mut all = vec![
+        (Epilogue::STORE, 0),
+        (Epilogue { scale: 0.22, ..Epilogue::ADD }, 0),
+        (Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::STORE }, 5),
+    ];
+    all.extend(activations.map(|activation| (Epilogue { bias: true, activation, ..Epilogue::STORE }, 2)));
+    all
 }
 
 #[test]
@@ -123,25 +146,22 @@ fn matvec() {
     let mut random = Random::new(4);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
-        for (n_out, rows, epilogue, norm) in [
-            (1, 1, Epilogue::Store, None),
-            (37, 1, Epilogue::Add, None),
-            (38, 1, Epilogue::SiluMul, Some(1e-5)),
-            (5, 3, Epilogue::Store, Some(1e-5)),
-            (70, 6, Epilogue::SiluMul, Some(1e-5)),
-            (33, 8, Epilogue::Add, None),
-        ] {
-            let outputs = if epilogue == Epilogue::SiluMul { n_out / 2 } else { n_out };
-            let (x_stride, out_stride) = (cols + 4, outputs + 3);
-            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue };
-            let mut buffers = vec![
+        let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
+        let shapes = [(1, 1), (37, 1), (5, 3), (33, 8)].into_iter().cycle().zip(epilogues(dtype));
+        let pairs = [(38, 1), (70, 6)].into_iter().zip([gated(Activation::Silu, false), gated(Activation::GeluTanh, true)]);
+        let pairs = pairs.filter(|_| dtype == DType::Q8_0);
+        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.chain(pairs).enumerate() {
+            let norm = (i % 2 == 0).then_some(1e-5);
+            let out_step = if epilogue.gated { 1 } else { 1 + i as u32 % 2 };
+            let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
+            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
+            let buffers = [
                 packed_rows(&mut random, &layout, n_out),
                 Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
+                Data::F32(random.floats(cols as usize)),
+                Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            if norm.is_some() {
-                buffers.push(Data::F32(random.floats(cols as usize)));
-            }
             devices.check(|| Matvec { linear, norm }, &buffers, F32);
         }
     }
@@ -153,13 +173,16 @@ fn matmul() {
     let mut random = Random::new(5);
     for (dtype, cols) in DTYPES {
         let layout = layout(dtype, cols);
-        for (n_out, rows, epilogue) in [(64, 64, Epilogue::Store), (67, 9, Epilogue::Add), (3, 70, Epilogue::Store)] {
-            let (x_stride, out_stride) = (cols + 4, n_out + 3);
-            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, epilogue };
+        let shapes = [(64, 64), (67, 9), (3, 70)].into_iter().cycle();
+        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+            let out_step = 1 + i as u32 % 2;
+            let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
+            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
             let buffers = [
                 packed_rows(&mut random, &layout, n_out),
                 Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
+                Data::F32(random.floats((first_out + n_out) as usize)),
             ];
             devices.check(|| Matmul(linear), &buffers, F16);
         }
@@ -167,24 +190,59 @@ fn matmul() {
 }
 
 #[test]
-fn rms_norm() {
+fn norm() {
     let mut devices = Devices::open();
     let mut random = Random::new(6);
-    for (rows, dim) in [(1, 8), (3, 512), (5, 1032)] {
-        let x = Data::F32(random.floats((rows * dim) as usize));
-        let weight = Data::F32(random.floats(dim as usize));
-        let out = Data::F32(vec![0.0; (rows * dim) as usize]);
-        devices.check(|| RmsNorm { rows, dim, eps: 1e-5 }, &[x, weight, out], F32);
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        for (rows, dim, bias, add) in [(1, 8, false, false), (3, 512, true, false), (5, 1032, false, true)] {
+            // A mean that is large against the deviation.
+            let x = Data::F32(random.floats((rows * dim + 4) as usize).iter().map(|v| v + 3.0).collect());
+            let weight = Data::F32(random.floats(dim as usize));
+            let biases = Data::F32(random.floats(dim as usize));
+            let out = Data::F32(vec![0.5; (rows * dim + 8) as usize]);
+            let kernel = || Norm { kind, rows, dim, x_offset: 4, out_offset: 8, eps: 1e-5, bias, add };
+            devices.check(kernel, &[x, weight, biases, out], F32);
+        }
     }
 }
 
 #[test]
-fn silu_mul() {
+fn qk_norm() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(15);
+    // A weight for each element of a head, of all heads, and whole rows as one segment.
+    let cases = [
+        (NormKind::Rms, (4, 64), (2, 64), 64, 64),
+        (NormKind::Layer, (4, 20), (2, 20), 80, 40),
+        (NormKind::Rms, (1, 288), (1, 96), 288, 96),
+    ];
+    for (kind, q_segments, k_segments, q_weights, k_weights) in cases {
+        let row_stride = q_segments.0 * q_segments.1 + 2 * k_segments.0 * k_segments.1;
+        let buffers =
+            [3 * row_stride, q_weights, k_weights].map(|n| Data::F32(random.floats(n as usize).iter().map(|v| v + 0.5).collect()));
+        let kernel = || QkNorm { kind, rows: 3, row_stride, q_segments, k_segments, q_weights, k_weights, eps: 1e-6 };
+        devices.check(kernel, &buffers, F32);
+    }
+}
+
+#[test]
+fn pool() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(16);
+    for (dim, first, count) in [(8, 0, 1), (260, 1, 7)] {
+        let buffers = [Data::F32(random.floats((dim * 9) as usize)), Data::F32(vec![0.0; dim as usize])];
+        devices.check(|| Pool { dim, first, count }, &buffers, F32);
+    }
+}
+
+#[test]
+fn gated() {
     let mut devices = Devices::open();
     let mut random = Random::new(7);
-    for (rows, dim) in [(1, 2), (3, 258), (7, 1536)] {
+    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
+    for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536)].into_iter().zip(activations) {
         let x = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
-        devices.check(|| SiluMul { rows, dim }, &[x, Data::F32(vec![0.0; (rows * dim) as usize])], F32);
+        devices.check(|| Gated { rows, dim, activation }, &[x, Data::F32(vec![0.0; (rows * dim) as usize])], F32);
     }
 }
 
@@ -214,10 +272,12 @@ fn rope_kv() {
     let pages_per_slot = 5;
     for kv in [KvFormat::F32, KvFormat::F16] {
         for pairing in [RopePairing::Neighbours, RopePairing::Halves] {
-            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 12), (8, 1, 80, 32)] {
+            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 12), (8, 1, 80, 32), (2, 1, 8, 0)] {
                 let (pages, page_count) = page_table(pages_per_slot);
-                let kernel = || RopeKv { rows: 3, heads, kv_heads, head_dim, rotated, pairing, pages_per_slot, kv };
-                let frequencies: Vec<f32> = (0..rotated / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
+                let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
+                let kernel =
+                    || RopeKv { rows: 3, heads, kv_heads, head_dim, rotated, pairing, magnitude: 1.25, temperature, pages_per_slot, kv };
+                let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
                 let kv_elements = page_count * PAGE * kv_heads * head_dim;
                 let buffers = [
                     Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
@@ -245,6 +305,8 @@ fn rope_far_out() {
         head_dim: 4,
         rotated: 4,
         pairing: RopePairing::Neighbours,
+        magnitude: 1.0,
+        temperature: None,
         pages_per_slot,
         kv: KvFormat::F32,
     };
@@ -270,6 +332,7 @@ fn attention_shapes(kv: KvFormat, pages_per_slot: u32) -> Vec<AttentionShape> {
             q_stride: (heads + 1) * head_dim,
             pages_per_slot,
             window,
+            ahead: 0,
             scale: 1.5,
             cap,
             kv,
@@ -340,6 +403,23 @@ fn attention_prefill() {
                 for tier in [AttentionTier::Small, AttentionTier::Streaming] {
                     devices.check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
                 }
+            }
+        }
+    }
+}
+
+/// Encoders: a query sees what follows it, all of it or a window around it.
+#[test]
+fn attention_in_both_directions() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(17);
+    for shape in attention_shapes(KvFormat::F16, 20) {
+        for (window, ahead, count) in [(0, 4096, 70), (13, 12, 70), (31, 30, 1)] {
+            let shape = AttentionShape { window, ahead, ..shape };
+            let list: Vec<(u32, u32)> = (0..count).map(|position| (1, position)).collect();
+            let buffers = attention_buffers(&mut random, &shape, &list);
+            for tier in [AttentionTier::Small, AttentionTier::Streaming] {
+                devices.check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
             }
         }
     }

@@ -12,10 +12,10 @@ use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{AttentionTier, Capabilities, KvFormat};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::serve::{FinishReason, SamplingOptions};
-use doppler_engine::source::{FileSource, MemorySource, Source};
+use doppler_engine::source::{FileSource, MemorySource};
 use doppler_engine::verify::{Comparison, Reference, References, compare};
-use doppler_tests::{devices, gpu};
-use futures::future::{Either, join_all, select};
+use doppler_tests::{beside, devices, gpu, load, serve};
+use futures::future::join_all;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -33,29 +33,6 @@ fn references(name: &str) -> Vec<Reference> {
     let path = root().join("tests/fixtures").join(name);
     let references: References = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("references");
     references.prompts
-}
-
-async fn load(executor: Executor, source: &dyn Source, options: ModelOptions) -> Result<(Engine, Client), EngineError> {
-    Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
-}
-
-/// Loads a file and runs `work` beside the engine.
-fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
-    let source = FileSource::open(path).expect("a file");
-    pollster::block_on(async {
-        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
-        let (mut engine, client) = load(executor, &source, options).await.expect("a model");
-        beside(&mut engine, work(client)).await
-    })
-}
-
-async fn beside<T>(engine: &mut Engine, work: impl Future<Output = T>) -> T {
-    let work = std::pin::pin!(work);
-    let running = std::pin::pin!(engine.run());
-    match select(work, running).await {
-        Either::Left((value, _)) => value,
-        Either::Right((result, _)) => panic!("the engine ended: {result:?}"),
-    }
 }
 
 async fn text_of(mut completion: Completion) -> Result<(String, FinishReason), Rc<EngineError>> {

@@ -35,9 +35,16 @@ pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
         }
     }
     rust += "];\n\n/// The uniform of each kernel.\npub mod params {\n    use bytemuck::{Pod, Zeroable};\n";
+    let mut shared: HashMap<&str, &Params> = HashMap::new();
     for kernel in kernels {
-        if let Some(params) = &kernel.interface.params {
-            structure(&mut rust, &kernel.name, params);
+        let Some(params) = &kernel.interface.params else { continue };
+        if params.name == "Params" {
+            let name: String = kernel.name.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect();
+            structure(&mut rust, &format!("{name}Params"), &kernel.name, params);
+        } else if let Some(same) = shared.insert(&params.name, params) {
+            assert!(same == params, "two structs are named {}", params.name);
+        } else {
+            structure(&mut rust, &params.name, &kernel.name, params);
         }
     }
     rust += "}\n";
@@ -72,12 +79,12 @@ fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
     );
 }
 
-fn structure(rust: &mut String, kernel: &str, params: &Params) {
-    let name: String = kernel.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect();
+fn structure(rust: &mut String, name: &str, kernel: &str, params: &Params) {
     let _ = writeln!(
         rust,
-        "    /// `struct Params` of `shaders/{kernel}.wesl`; generated from it.\n    #[repr(C)]\n    \
-         #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]\n    pub struct {name}Params {{"
+        "    /// `struct {}` of `shaders/{kernel}.wesl`; generated from it.\n    #[repr(C)]\n    \
+         #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]\n    pub struct {name} {{",
+        params.name
     );
     let mut end = 0;
     let pad = |rust: &mut String, end: u32, to: u32| {

@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     ReadWrite,
 }
 
-/// A member of `struct Params`.
+/// A member of the uniform's struct.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Field {
     pub(crate) name: String,
@@ -30,6 +30,8 @@ pub(crate) struct Field {
 /// The uniform's struct.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Params {
+    /// `Params`, or `…Params` where kernels share it.
+    pub(crate) name: String,
     pub(crate) fields: Vec<Field>,
     pub(crate) size: u32,
 }
@@ -109,7 +111,7 @@ impl KernelInterface {
             (_, None) => {}
             (None, Some(params)) => self.params = Some(params.clone()),
             (Some(before), Some(params)) if before == params => {}
-            _ => return Err("`struct Params` differs from another variant's".to_owned()),
+            _ => return Err("the struct of `params` differs from another variant's".to_owned()),
         }
         Ok(())
     }
@@ -117,26 +119,30 @@ impl KernelInterface {
 
 fn uniform(module: &Module, ty: naga::Handle<naga::Type>) -> Result<Params, String> {
     let ty = &module.types[ty];
-    let (TypeInner::Struct { members, span }, Some("Params")) = (&ty.inner, ty.name.as_deref()) else {
-        return Err("the type of `params` is `struct Params`".to_owned());
+    let name = ty.name.clone().unwrap_or_default();
+    let TypeInner::Struct { members, span } = &ty.inner else {
+        return Err("`params` is a struct".to_owned());
     };
+    if !name.ends_with("Params") {
+        return Err(format!("`struct {name}` is not named `Params`, or `…Params` where kernels share it"));
+    }
     let fields = members.iter().map(|member| {
         let name = member.name.clone().unwrap_or_default();
         let (scalar, count) = match module.types[member.ty].inner {
             TypeInner::Scalar(scalar) => (scalar, 1),
             TypeInner::Vector { size: VectorSize::Quad, scalar } => (scalar, 4),
-            _ => return Err(format!("`Params.{name}` is neither a scalar nor a vec4")),
+            _ => return Err(format!("`params.{name}` is neither a scalar nor a vec4")),
         };
         let scalar = match scalar {
             Scalar::U32 => "u32",
             Scalar::I32 => "i32",
             Scalar::F32 => "f32",
-            _ => return Err(format!("`Params.{name}` is not of u32, i32 or f32")),
+            _ => return Err(format!("`params.{name}` is not of u32, i32 or f32")),
         };
         let ty = if count == 1 { scalar.to_owned() } else { format!("[{scalar}; {count}]") };
         Ok(Field { name, ty, offset: member.offset, size: 4 * count })
     });
-    Ok(Params { fields: fields.collect::<Result<_, _>>()?, size: *span })
+    Ok(Params { name, fields: fields.collect::<Result<_, _>>()?, size: *span })
 }
 
 fn functions(module: &Module) -> impl Iterator<Item = &naga::Function> {

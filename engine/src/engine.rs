@@ -11,10 +11,11 @@ use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::{Checkpoint, DType, FormatError, Gguf, TensorInfo};
-use crate::model::{Model, ModelOptions};
-use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Timings};
+use crate::model::{MemoryUse, Model, ModelOptions};
+use crate::plan;
+use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::Source;
-use crate::text::{ChatTemplate, Detokenizer, StopStrings, Tokenizer, encode_chat};
+use crate::text::{ChatTemplate, Detokenizer, StopStrings, TextError, Tokenizer, encode_chat};
 
 /// What a person wants to know about a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -33,8 +34,12 @@ pub struct ModelInfo {
     pub file_bytes: u64,
     /// Positions of a sequence.
     pub context: u32,
-    /// Bytes on the device: weights, cache and scratch.
-    pub device_bytes: u64,
+    /// Bytes on the device.
+    pub memory: MemoryUse,
+    /// Elements of the embeddings of texts that the model makes; `None`: it makes none.
+    pub embedding: Option<u32>,
+    /// Whether the model continues text.
+    pub generates: bool,
 }
 
 /// The running side: owns device and model.
@@ -57,7 +62,8 @@ pub struct Client {
 struct Shared {
     info: ModelInfo,
     tokenizer: Tokenizer,
-    template: ChatTemplate,
+    /// A base model or an encoder has none.
+    template: Option<ChatTemplate>,
     stop_tokens: Rc<[u32]>,
     sampling: SamplingOptions,
 }
@@ -121,20 +127,36 @@ impl Engine {
     ) -> Result<(Model, Scheduler, Shared)> {
         let checkpoint = read_checkpoint(source).await?;
         let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
-        let template = ChatTemplate::from_gguf(&checkpoint.metadata)?;
+        let template = match ChatTemplate::from_gguf(&checkpoint.metadata) {
+            Err(TextError::NoChatTemplate) => None,
+            template => Some(template?),
+        };
         let before = executor.allocated_bytes();
-        let model = Model::load(executor, &checkpoint, source, options, progress).await?;
-        let scheduler = Scheduler::new(executor, &model)?;
+        let loaded = async {
+            let model = Model::load(executor, &checkpoint, Some(source), options, progress).await?;
+            let scheduler = Scheduler::new(executor, &model)?;
+            executor.check()?;
+            Ok((model, scheduler))
+        };
+        let (model, scheduler) = match loaded.await {
+            Err(EngineError::NoMemory { available }) => {
+                return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, available));
+            }
+            loaded => loaded?,
+        };
         let h = &model.hyperparameters;
+        let scratch = executor.allocated_bytes() - before - model.memory.weights - model.memory.cache;
         let info = ModelInfo {
             id: id.to_owned(),
             name: h.name.clone(),
-            architecture: h.architecture.clone(),
+            architecture: h.architecture.name.to_owned(),
             quantization: main_dtype(&checkpoint).to_string(),
             parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
             file_bytes: source.bytes(),
             context: model.options.context,
-            device_bytes: executor.allocated_bytes() - before,
+            memory: MemoryUse { scratch, ..model.memory },
+            embedding: h.pooling.map(|_| h.dim),
+            generates: h.architecture.causal,
         };
         let shared = Shared {
             info,
@@ -195,8 +217,11 @@ impl Client {
     }
 
     /// The model's chat template.
-    pub fn template(&self) -> &ChatTemplate {
-        &self.shared.template
+    ///
+    /// # Errors
+    /// When it has none: a base model or an encoder.
+    pub fn template(&self) -> Result<&ChatTemplate> {
+        Ok(self.shared.template.as_ref().ok_or(TextError::NoChatTemplate)?)
     }
 
     /// Sampling where a request does not say: what the file recommends, or always the most likely token.
@@ -209,8 +234,7 @@ impl Client {
     /// # Errors
     /// When the template refuses the messages.
     pub fn encode_chat(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>> {
-        let Shared { tokenizer, template, .. } = &*self.shared;
-        Ok(encode_chat(tokenizer, template, messages, tools, true, &Map::new())?)
+        Ok(encode_chat(&self.shared.tokenizer, self.template()?, messages, tools, true, &Map::new())?)
     }
 
     /// Asks for the next turn of a conversation.
@@ -232,12 +256,20 @@ impl Client {
         if requested == 0 {
             return Err(EngineError::InvalidRequest { field: "messages".to_owned(), problem: "are empty".to_owned() });
         }
+        if !self.shared.info.generates {
+            return Err(EngineError::Unsupported {
+                what: "continuing text with the encoder",
+                value: self.shared.info.name.clone(),
+                supported: "embeddings".to_owned(),
+            });
+        }
         // One position is for the answer.
         if requested >= context {
             return Err(EngineError::ContextExceeded { requested, quota: context - 1 });
         }
         let (events, receiver) = unbounded();
         let job = Job {
+            task: Task::Continue,
             prompt,
             max_tokens: max_tokens.unwrap_or(u32::MAX).min(context - requested),
             stop_tokens: Rc::clone(&self.shared.stop_tokens),
@@ -258,27 +290,81 @@ impl Client {
 }
 
 impl Client {
+    /// Natural logarithms of the probabilities that the model gives to each of these tokens but the first, after those before it.
+    ///
+    /// # Errors
+    /// When there are fewer than two or more than the context holds, when the model is an encoder, or the engine stops.
+    pub async fn score(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Rc<EngineError>> {
+        self.check_length(&tokens, 2, self.shared.info.generates)?;
+        let mut receiver = self.ask(Task::Score, tokens, 0, 0)?;
+        let mut scores = Vec::new();
+        loop {
+            match receiver.next().await.ok_or_else(stopped)?? {
+                Event::Scores(more) => scores.extend(more),
+                Event::End(..) => return Ok(scores),
+                _ => {}
+            }
+        }
+    }
+
+    /// The embedding of these tokens, of length 1.
+    ///
+    /// # Errors
+    /// When there are none or more than the context holds, when the model makes no embeddings, or the engine stops.
+    pub async fn embed(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Rc<EngineError>> {
+        self.check_length(&tokens, 1, self.shared.info.embedding.is_some())?;
+        let mut receiver = self.ask(Task::Embed, tokens, 0, 0)?;
+        let mut embedding = Vec::new();
+        loop {
+            match receiver.next().await.ok_or_else(stopped)?? {
+                Event::Embedding(values) => embedding = values,
+                Event::End(..) => break,
+                _ => {}
+            }
+        }
+        let length = embedding.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
+        Ok(embedding.into_iter().map(|v| (f64::from(v) / length) as f32).collect())
+    }
+
+    fn check_length(&self, tokens: &[u32], least: usize, can: bool) -> Result<()> {
+        let info = &self.shared.info;
+        if !can {
+            return Err(EngineError::Unsupported {
+                what: "this task with the model",
+                value: info.name.clone(),
+                supported: if info.generates { "continuing and scoring text" } else { "embeddings" }.to_owned(),
+            });
+        }
+        if tokens.len() < least {
+            let problem = format!("has {} tokens and needs at least {least}", tokens.len());
+            return Err(EngineError::InvalidRequest { field: "input".to_owned(), problem });
+        }
+        if tokens.len() > info.context as usize {
+            return Err(EngineError::ContextExceeded { requested: tokens.len() as u32, quota: info.context });
+        }
+        Ok(())
+    }
+
+    fn ask(&self, task: Task, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Events, Rc<EngineError>> {
+        let (events, receiver) = unbounded();
+        let stop_tokens = Rc::clone(&self.shared.stop_tokens);
+        let job = Job { task, prompt, max_tokens, stop_tokens, sampling: SamplingOptions::default(), logits, events };
+        self.jobs.unbounded_send(job).map_err(|_| stopped())?;
+        Ok(receiver)
+    }
+
     /// Greedy continuation with the logits of its first `logits` tokens, without detokenizing: for checks.
     ///
     /// # Errors
     /// When the engine stops.
     pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
-        let (events, mut receiver) = unbounded();
-        let job = Job {
-            prompt,
-            max_tokens,
-            stop_tokens: Rc::clone(&self.shared.stop_tokens),
-            sampling: SamplingOptions::default(),
-            logits,
-            events,
-        };
-        let stopped = || Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() });
-        self.jobs.unbounded_send(job).map_err(|_| stopped())?;
+        let mut receiver = self.ask(Task::Continue, prompt, max_tokens, logits)?;
         let mut trace = Trace::default();
         loop {
             match receiver.next().await.ok_or_else(stopped)?? {
                 Event::Logits(row) => trace.logits.push(row),
                 Event::Token(token) => trace.tokens.push(token),
+                Event::Scores(_) | Event::Embedding(_) => {}
                 Event::End(reason, timings) => {
                     trace.stopped = reason == FinishReason::Stop;
                     trace.timings = timings;
@@ -287,6 +373,12 @@ impl Client {
             }
         }
     }
+}
+
+type Events = UnboundedReceiver<Result<Event, Rc<EngineError>>>;
+
+fn stopped() -> Rc<EngineError> {
+    Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() })
 }
 
 /// A greedy continuation.
@@ -314,7 +406,7 @@ pub enum Piece {
 /// An answer as it comes. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Completion {
-    events: UnboundedReceiver<Result<Event, Rc<EngineError>>>,
+    events: Events,
     detokenizer: Detokenizer,
     stop: StopStrings,
     end: Option<Piece>,
@@ -343,7 +435,7 @@ impl Completion {
                     self.events.close();
                     return Some(Err(error));
                 }
-                Ok(Event::Logits(_)) => {}
+                Ok(Event::Logits(_) | Event::Scores(_) | Event::Embedding(_)) => {}
                 Ok(Event::Token(token)) => {
                     self.tokens += 1;
                     let text = self.detokenizer.push(token);

@@ -57,6 +57,33 @@ pub enum EngineError {
         /// Bytes possible.
         limit: u64,
     },
+    /// A buffer did not fit what memory the device has left.
+    #[error("the device has no memory left{}; unload a model or choose a smaller one", .available.map(|b| format!(" of {}", gigabytes(b))).unwrap_or_default())]
+    NoMemory {
+        /// Bytes of the device, where they are known.
+        available: Option<u64>,
+    },
+    /// A model does not fit the device.
+    #[error(
+        "the model needs {} (weights {}, a context of {context} tokens {}, scratch {}){}; {}",
+        gigabytes(.memory.total()), gigabytes(.memory.weights), gigabytes(.memory.cache), gigabytes(.memory.scratch),
+        match .available { Some(bytes) => format!(" and the device has {}", gigabytes(*bytes)), None => " and the device has less".to_owned() },
+        match .fitting {
+            Some(fitting) => format!("a context of {fitting} tokens would fit"),
+            None if .available.is_some() => "choose a smaller model".to_owned(),
+            None => "choose a shorter context or a smaller model".to_owned(),
+        }
+    )]
+    OutOfMemory {
+        /// What the model needs.
+        memory: crate::model::MemoryUse,
+        /// Positions of a sequence.
+        context: u32,
+        /// Bytes of the device, where they are known.
+        available: Option<u64>,
+        /// The context that would fit.
+        fitting: Option<u32>,
+    },
     /// The checkpoint is well-formed, but the engine has no code for it.
     #[error("{what} {value:?} is not supported yet; supported: {supported}")]
     Unsupported {
@@ -118,7 +145,7 @@ impl EngineError {
             Self::Source { .. } => "NetworkError",
             Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
             Self::Gpu { .. } | Self::DeviceLost { .. } => "OperationError",
-            Self::TooLarge { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
+            Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
             Self::ModelNotFound { .. } => "NotFoundError",
             Self::Aborted => "AbortError",
@@ -135,6 +162,7 @@ impl EngineError {
             Self::Gpu { .. } => "gpu_error",
             Self::DeviceLost { .. } => "device_lost",
             Self::TooLarge { .. } => "too_large_for_device",
+            Self::NoMemory { .. } | Self::OutOfMemory { .. } => "out_of_memory",
             Self::Unsupported { .. } => "unsupported_model",
             Self::Tensor { .. } => "tensor_invalid",
             Self::ContextExceeded { .. } => "context_length_exceeded",
@@ -144,6 +172,11 @@ impl EngineError {
             Self::Aborted => "aborted",
         }
     }
+}
+
+/// Bytes for people: `1.25 GB`.
+fn gigabytes(bytes: u64) -> String {
+    if bytes < 100_000_000 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) }
 }
 
 /// Result of an engine operation.

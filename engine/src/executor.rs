@@ -1,7 +1,7 @@
 //! One interface over the two executors.
 
 use crate::cpu::Cpu;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::gpu::{Gpu, GpuProgram, Readback};
 use crate::kernels::Capabilities;
 use crate::recording::{BufferId, Recording};
@@ -13,6 +13,40 @@ pub enum Executor {
     Gpu(Box<Gpu>),
     /// The kernels' references.
     Cpu(Cpu),
+    /// Nowhere: buffers are only counted.
+    Plan(Planner),
+}
+
+/// Counts buffers.
+#[derive(Debug)]
+pub struct Planner {
+    capabilities: Capabilities,
+    sizes: Vec<u64>,
+}
+
+impl Planner {
+    /// A planner for a device with these capabilities.
+    pub fn new(capabilities: Capabilities) -> Self {
+        Self { capabilities, sizes: Vec::new() }
+    }
+
+    fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
+        self.sizes.push(buffer_size(&self.capabilities, label, bytes)?);
+        Ok(BufferId(self.sizes.len() as u32 - 1))
+    }
+}
+
+/// The size that a buffer of at least `bytes` has on a device.
+///
+/// # Errors
+/// When it is larger than the device's limits.
+pub(crate) fn buffer_size(capabilities: &Capabilities, label: &str, bytes: u64) -> Result<u64> {
+    let size = bytes.next_multiple_of(16).max(16);
+    let limit = capabilities.max_binding.min(capabilities.max_buffer);
+    if size > limit {
+        return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
+    }
+    Ok(size)
 }
 
 /// A recording made ready to be run many times.
@@ -52,6 +86,7 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.capabilities(),
             Self::Cpu(cpu) => cpu.capabilities(),
+            Self::Plan(planner) => &planner.capabilities,
         }
     }
 
@@ -63,6 +98,7 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.create_buffer(label, bytes),
             Self::Cpu(cpu) => Ok(cpu.create_buffer(bytes)),
+            Self::Plan(planner) => planner.create_buffer(label, bytes),
         }
     }
 
@@ -71,6 +107,7 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.destroy_buffer(id),
             Self::Cpu(cpu) => cpu.destroy_buffer(id),
+            Self::Plan(planner) => planner.sizes[id.0 as usize] = 0,
         }
     }
 
@@ -79,12 +116,18 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.buffer_count(),
             Self::Cpu(cpu) => cpu.buffer_count(),
+            Self::Plan(planner) => planner.sizes.len(),
         }
     }
 
     /// Frees every buffer created since a mark: what a failed load leaves.
     pub fn destroy_since(&mut self, mark: usize) {
-        for id in mark..self.mark() {
+        self.destroy_between(mark, self.mark());
+    }
+
+    /// Frees every buffer created between two marks.
+    pub fn destroy_between(&mut self, first: usize, end: usize) {
+        for id in first..end {
             self.destroy_buffer(BufferId(id as u32));
         }
     }
@@ -94,6 +137,7 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.write(id, offset, data),
             Self::Cpu(cpu) => cpu.write(id, offset, data),
+            Self::Plan(_) => {}
         }
     }
 
@@ -101,7 +145,7 @@ impl Executor {
     pub fn compile(&mut self, label: &str, recording: Recording) -> Program {
         match self {
             Self::Gpu(gpu) => Program::Gpu(gpu.compile(label, &recording)),
-            Self::Cpu(_) => Program::Cpu(recording),
+            Self::Cpu(_) | Self::Plan(_) => Program::Cpu(recording),
         }
     }
 
@@ -118,6 +162,7 @@ impl Executor {
                 run_on_cpu(cpu, programs);
                 Ok(())
             }
+            Self::Plan(_) => Ok(()),
         }
     }
 
@@ -136,6 +181,7 @@ impl Executor {
                 run_on_cpu(cpu, programs);
                 Ok(Pending::Cpu(cpu.read(from, offset, bytes)))
             }
+            Self::Plan(_) => Ok(Pending::Cpu(vec![0; bytes as usize])),
         }
     }
 
@@ -155,7 +201,7 @@ impl Executor {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Gpu(gpu) => gpu.check(),
-            Self::Cpu(_) => Ok(()),
+            Self::Cpu(_) | Self::Plan(_) => Ok(()),
         }
     }
 
@@ -164,6 +210,7 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.allocated_bytes(),
             Self::Cpu(_) => 0,
+            Self::Plan(planner) => planner.sizes.iter().sum(),
         }
     }
 }

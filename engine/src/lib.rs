@@ -13,6 +13,7 @@ pub mod formats;
 pub mod gpu;
 pub mod kernels;
 pub mod model;
+pub mod plan;
 pub mod recording;
 pub mod serve;
 pub mod shaders;

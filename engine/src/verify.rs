@@ -69,7 +69,7 @@ pub async fn compare(client: &Client, reference: &Reference) -> Result<Compariso
         (true, true)
     } else {
         let tools = reference.tools.as_ref().filter(|t| !t.is_null());
-        let text = client.template().render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
+        let text = client.template()?.render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
         let prompt = client.encode_chat(&reference.messages, tools).map_err(Rc::new)?;
         (text == reference.text, prompt == reference.prompt_ids)
     };

@@ -1,12 +1,18 @@
 //! What the kernel and model tests share: devices, sentinels, comparison.
 
 use std::io::Write;
+use std::path::Path;
 
 use doppler_engine::cpu::Cpu;
+use doppler_engine::engine::{Client, Engine};
+use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel};
+use doppler_engine::model::ModelOptions;
 use doppler_engine::recording::{BufferId, Recording};
+use doppler_engine::source::{FileSource, Source};
+use futures::future::{Either, select};
 
 /// A word that no kernel writes by chance, behind every buffer.
 const SENTINEL: u32 = 0xdead_beef;
@@ -44,6 +50,40 @@ pub fn skip(test: &str, reason: &str) {
     if let Ok(path) = std::env::var("DOPPLER_SKIP_LOG") {
         let mut log = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("the log of skipped tests");
         writeln!(log, "{test}: {reason}").expect("the log of skipped tests");
+    }
+}
+
+/// Loads a model.
+///
+/// # Errors
+/// What the engine says.
+pub async fn load(executor: Executor, source: &dyn Source, options: ModelOptions) -> Result<(Engine, Client), EngineError> {
+    Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
+}
+
+/// Loads a file and runs `work` beside the engine.
+///
+/// # Panics
+/// When it does not load.
+pub fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+    let source = FileSource::open(path).expect("a file");
+    pollster::block_on(async {
+        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
+        let (mut engine, client) = load(executor, &source, options).await.expect("a model");
+        beside(&mut engine, work(client)).await
+    })
+}
+
+/// Runs an engine as long as `work` needs it.
+///
+/// # Panics
+/// When the engine ends first.
+pub async fn beside<T>(engine: &mut Engine, work: impl Future<Output = T>) -> T {
+    let work = std::pin::pin!(work);
+    let running = std::pin::pin!(engine.run());
+    match select(work, running).await {
+        Either::Left((value, _)) => value,
+        Either::Right((result, _)) => panic!("the engine ended: {result:?}"),
     }
 }
 

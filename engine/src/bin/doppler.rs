@@ -173,7 +173,7 @@ mod cli {
         eprintln!("\r{:20}", "");
         let (engine, client) = loaded.map_err(|(_, error)| error)?;
         let info = client.info();
-        let (parameters, megabytes) = (info.parameters as f64 / 1e6, info.device_bytes as f64 / 1e6);
+        let (parameters, megabytes) = (info.parameters as f64 / 1e6, info.memory.total() as f64 / 1e6);
         eprintln!(
             "{}: {parameters:.1} M parameters, {}, context {}, {megabytes:.0} MB on the device",
             info.name, info.quantization, info.context

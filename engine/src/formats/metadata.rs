@@ -228,6 +228,7 @@ impl Metadata {
             other => other.integer().map(|x| x as f32),
         };
         bool, bool_opt, bool, "a boolean", |v| match v { Value::Bool(x) => Some(*x), _ => None };
+        bool_array, bool_array_opt, Vec<bool>, "an array of booleans", |v| match v { Value::Array(Array::Bool(a)) => Some(a.clone()), _ => None };
         u32_array, u32_array_opt, Vec<u32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };
         i32_array, i32_array_opt, Vec<i32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };
     }

@@ -12,12 +12,27 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Use at most this many bytes in a storage binding, as if it were the device's limit.
     pub max_binding: Option<u64>,
+    /// Use at most this many bytes in all buffers together, as if the device had no more.
+    pub memory: Option<u64>,
     /// Use at most this much workgroup memory, as if it were the device's limit.
     pub workgroup_storage: Option<u32>,
     /// Do not use half-precision arithmetic.
     pub without_f16: bool,
     /// Do not use subgroup operations.
     pub without_subgroups: bool,
+}
+
+/// What kind of device it is: where its memory is, and how much may be expected of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceTier {
+    /// Shares the system's memory.
+    Unified,
+    /// Has memory of its own.
+    Discrete,
+    /// A software adapter, or one that does not say what it is.
+    #[default]
+    Basic,
 }
 
 /// What is known of an adapter, for people.
@@ -27,6 +42,8 @@ pub struct AdapterSummary {
     pub vendor: String,
     /// Name of the device, or its architecture where the browser hides the name.
     pub description: String,
+    /// Kind.
+    pub tier: DeviceTier,
     /// Optional features that the engine uses.
     pub features: Vec<&'static str>,
 }
@@ -39,6 +56,7 @@ pub(super) struct Fault(Mutex<Option<FaultKind>>);
 enum FaultKind {
     Lost(String),
     Error(String),
+    NoMemory,
 }
 
 impl Fault {
@@ -51,8 +69,14 @@ impl Fault {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
             None => Ok(()),
+            // What failed is said once: the device goes on, with what is freed.
+            Some(FaultKind::NoMemory) => {
+                *slot = None;
+                Err(EngineError::NoMemory { available: None })
+            }
             Some(FaultKind::Lost(reason)) => Err(EngineError::DeviceLost { reason: reason.clone() }),
             Some(FaultKind::Error(reason)) => Err(EngineError::Gpu { operation: "run the model".to_owned(), reason: reason.clone() }),
         }
@@ -106,7 +130,10 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     let seen = Arc::clone(&fault);
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
         log::error!("WebGPU: {error}");
-        seen.set(FaultKind::Error(error.to_string()));
+        seen.set(match error {
+            wgpu::Error::OutOfMemory { .. } => FaultKind::NoMemory,
+            error => FaultKind::Error(error.to_string()),
+        });
     }));
     let seen = Arc::clone(&fault);
     device.set_device_lost_callback(move |reason, message| {
@@ -151,9 +178,22 @@ fn summary(adapter: &wgpu::Adapter, capabilities: &Capabilities) -> AdapterSumma
     let info = adapter.get_info();
     #[cfg(target_arch = "wasm32")]
     let (vendor, description) = super::web::adapter_names();
+    // The browser does not tell the kind of a device, but its vendor.
+    #[cfg(target_arch = "wasm32")]
+    let tier = match vendor.as_str() {
+        "apple" | "intel" | "qualcomm" | "arm" | "img-tec" => DeviceTier::Unified,
+        "nvidia" | "amd" => DeviceTier::Discrete,
+        _ => DeviceTier::Basic,
+    };
     #[cfg(not(target_arch = "wasm32"))]
     let (vendor, description) = (format!("{:?}", info.backend), info.name.clone());
+    #[cfg(not(target_arch = "wasm32"))]
+    let tier = match info.device_type {
+        wgpu::DeviceType::IntegratedGpu => DeviceTier::Unified,
+        wgpu::DeviceType::DiscreteGpu => DeviceTier::Discrete,
+        _ => DeviceTier::Basic,
+    };
     let features = [("shader-f16", capabilities.shader_f16), ("subgroups", capabilities.subgroup_size.is_some())];
     log::info!("adapter {} {:?}", info.name, capabilities);
-    AdapterSummary { vendor, description, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
+    AdapterSummary { vendor, description, tier, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
 }

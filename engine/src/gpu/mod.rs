@@ -5,13 +5,14 @@ mod readback;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
-pub use device::{AdapterSummary, GpuOptions};
+pub use device::{AdapterSummary, DeviceTier, GpuOptions};
 pub use readback::Readback;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{EngineError, Result};
+use crate::executor::buffer_size;
 use crate::kernels::{Capabilities, Kernel, Plan, storage_bindings};
 use crate::recording::{BufferId, Command, Recording};
 use crate::shaders::{BindingKind, Shader};
@@ -31,6 +32,8 @@ pub struct Gpu {
     fault: Arc<Fault>,
     buffers: Vec<Option<wgpu::Buffer>>,
     allocated: u64,
+    /// Bytes that buffers may take together.
+    memory: Option<u64>,
     pipelines: HashMap<PipelineKey, Pipeline>,
     staging: StagingPool,
 }
@@ -77,6 +80,7 @@ impl Gpu {
             fault: opened.fault,
             buffers: Vec::new(),
             allocated: 0,
+            memory: options.memory,
             pipelines: HashMap::new(),
             staging: StagingPool::default(),
         })
@@ -103,10 +107,9 @@ impl Gpu {
     }
 
     pub(crate) fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
-        let size = bytes.next_multiple_of(16).max(16);
-        let limit = self.capabilities.max_binding.min(self.capabilities.max_buffer);
-        if size > limit {
-            return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
+        let size = buffer_size(&self.capabilities, label, bytes)?;
+        if let Some(limit) = self.memory.filter(|limit| self.allocated + size > *limit) {
+            return Err(EngineError::NoMemory { available: Some(limit) });
         }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),

@@ -6,7 +6,7 @@ use super::sample::Row;
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{
     self,
-    params::{AttentionCombineParams, AttentionDecodeParams, AttentionPrefillParams, AttentionStreamingParams},
+    params::{AttentionCombineParams, AttentionParams},
 };
 
 /// Positions in a page of the cache.
@@ -67,12 +67,32 @@ pub struct AttentionShape {
     pub pages_per_slot: u32,
     /// Positions that a query sees, itself included; 0: all.
     pub window: u32,
+    /// Later positions that a query sees: 0 where attention is causal. Only in [`AttentionPrefill`].
+    pub ahead: u32,
     /// Factor on the scores.
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
     pub cap: f32,
     /// Elements of the cache.
     pub kv: KvFormat,
+}
+
+impl AttentionShape {
+    fn params(&self, rows: u32, splits: u32) -> AttentionParams {
+        AttentionParams {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            rows,
+            splits,
+            q_stride: self.q_stride / 4,
+            pages_per_slot: self.pages_per_slot,
+            window: self.window,
+            ahead: self.ahead,
+            scale: self.scale,
+            cap: self.cap,
+        }
+    }
 }
 
 /// Attention of rows that may belong to different sequences, split along the cache.
@@ -96,17 +116,8 @@ impl AttentionDecode {
 impl Kernel for AttentionDecode {
     fn plan(&self, _: &Capabilities) -> Plan {
         let s = &self.shape;
-        let params = AttentionDecodeParams {
-            heads: s.heads,
-            kv_heads: s.kv_heads,
-            head_dim: s.head_dim,
-            splits: self.splits,
-            q_stride: s.q_stride / 4,
-            pages_per_slot: s.pages_per_slot,
-            window: s.window,
-            scale: s.scale,
-            cap: s.cap,
-        };
+        debug_assert_eq!(s.ahead, 0, "decoding is causal");
+        let params = s.params(self.rows, self.splits);
         Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits, self.rows])
             .with("PAGE", PAGE)
             .with("SPLIT", DECODE_SPLIT)
@@ -213,18 +224,8 @@ pub struct AttentionPrefill {
 impl Kernel for AttentionPrefill {
     fn plan(&self, _: &Capabilities) -> Plan {
         let s = &self.shape;
+        let params = s.params(self.rows, 1);
         if self.tier == AttentionTier::Streaming {
-            let params = AttentionStreamingParams {
-                heads: s.heads,
-                kv_heads: s.kv_heads,
-                head_dim: s.head_dim,
-                rows: self.rows,
-                q_stride: s.q_stride / 4,
-                pages_per_slot: s.pages_per_slot,
-                window: s.window,
-                scale: s.scale,
-                cap: s.cap,
-            };
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
                 .with("PAGE", PAGE);
@@ -235,17 +236,6 @@ impl Kernel for AttentionPrefill {
             (_, 65..=128) => ("small_128", 16),
             _ => ("small_256", 16),
         };
-        let params = AttentionPrefillParams {
-            heads: s.heads,
-            kv_heads: s.kv_heads,
-            head_dim: s.head_dim,
-            rows: self.rows,
-            q_stride: s.q_stride / 4,
-            pages_per_slot: s.pages_per_slot,
-            window: s.window,
-            scale: s.scale,
-            cap: s.cap,
-        };
         Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
             .with("PAGE", PAGE)
     }
@@ -255,7 +245,11 @@ impl Kernel for AttentionPrefill {
         for r in 0..self.rows as usize {
             let row = memory.view::<Row>("rows")[r];
             for head in 0..heads {
-                let (sums, _, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, 0..row.position + 1);
+                let end = match self.shape.ahead {
+                    0 => row.position,
+                    ahead => (row.position + ahead).min(memory.view::<Row>("rows")[self.rows as usize - 1].position),
+                };
+                let (sums, _, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, 0..end + 1);
                 store(memory, (r * heads + head) * dim, &sums, weight);
             }
         }
@@ -277,7 +271,7 @@ fn attend(
     let kv_head = head / (shape.heads as usize / kv_heads);
     let q = &memory.view::<f32>("q")[r * shape.q_stride as usize + head * dim..][..dim];
     let first_visible = if shape.window == 0 { 0 } else { (position + 1).saturating_sub(shape.window) };
-    let visible = span.start.max(first_visible)..span.end.min(position + 1);
+    let visible = span.start.max(first_visible)..span.end.min(position + shape.ahead + 1);
     let at = |p: u32| {
         let page = memory.view::<u32>("pages")[(slot * shape.pages_per_slot + p / PAGE) as usize];
         ((page * PAGE + p % PAGE) as usize * kv_heads + kv_head) * dim

@@ -1,21 +1,36 @@
-//! Token embeddings.
+//! Embeddings of tokens and positions.
 
 use super::sample::Row;
 use super::{HostBindings, Kernel, Plan, WeightLayout, dequantize_row, grid_2d};
 use crate::kernels::Capabilities;
 use crate::shaders::{self, params::EmbedParams};
 
-/// `out[r] = scale * embedding[rows[r].token]` for the tokens that the bound slab holds.
+/// Which row of the embedding is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmbedIndex {
+    /// The token's.
+    Token = 0,
+    /// The position's.
+    Position = 1,
+    /// Always the first.
+    First = 2,
+}
+
+/// `out[r] = scale * embedding[i]`, or added to what is there, for the rows that the bound slab holds.
 #[derive(Debug)]
 pub struct Embed {
     /// Layout of the embedding.
     pub layout: WeightLayout,
     /// Rows to embed.
     pub rows: u32,
-    /// Token of the slab's first row.
-    pub first_token: u32,
+    /// Row of the embedding that is the slab's first.
+    pub first_index: u32,
     /// Rows of the slab.
-    pub tokens: u32,
+    pub slab_rows: u32,
+    /// What i is.
+    pub index: EmbedIndex,
+    /// Add to what the output holds.
+    pub add: bool,
     /// Factor on the embedding (Gemma's square root of the width; 1 elsewhere).
     pub scale: f32,
 }
@@ -26,22 +41,29 @@ impl Kernel for Embed {
             rows: self.rows,
             dim: self.layout.cols,
             row_stride: self.layout.stride,
-            first_token: self.first_token,
-            tokens: self.tokens,
+            first_index: self.first_index,
+            slab_rows: self.slab_rows,
             scale: self.scale,
         };
         let groups = self.rows * (self.layout.cols / 8);
         Plan::new(shaders::find("embed", &[self.layout.feature()]), &params, grid_2d(groups.div_ceil(64)))
+            .with("INDEX", self.index as u32)
+            .with("ADD", u32::from(self.add))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let (dim, stride) = (self.layout.cols as usize, self.layout.stride as usize);
         for r in 0..self.rows as usize {
-            let token = memory.view::<Row>("rows")[r].token;
-            if let Some(token) = token.checked_sub(self.first_token).filter(|t| *t < self.tokens) {
-                let row = dequantize_row(&self.layout, &memory.view::<u32>("weights")[token as usize * stride..][..stride]);
+            let row = memory.view::<Row>("rows")[r];
+            let index = match self.index {
+                EmbedIndex::Token => row.token,
+                EmbedIndex::Position => row.position,
+                EmbedIndex::First => 0,
+            };
+            if let Some(index) = index.checked_sub(self.first_index).filter(|i| *i < self.slab_rows) {
+                let row = dequantize_row(&self.layout, &memory.view::<u32>("weights")[index as usize * stride..][..stride]);
                 for (out, w) in memory.view_mut::<f32>("out")[r * dim..][..dim].iter_mut().zip(row) {
-                    *out = self.scale * w;
+                    *out = if self.add { *out } else { 0.0 } + self.scale * w;
                 }
             }
         }

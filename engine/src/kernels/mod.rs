@@ -4,22 +4,24 @@
 
 mod attention;
 mod embed;
+mod gated;
 mod linear;
+mod norm;
+mod pool;
 mod repack;
-mod rms_norm;
 mod rope;
 mod sample;
-mod silu_mul;
 mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, KvFormat, PAGE};
-pub use embed::Embed;
+pub use embed::{Embed, EmbedIndex};
+pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, Matvec};
+pub use norm::{Norm, NormKind, QkNorm};
+pub use pool::Pool;
 pub use repack::Repack;
-pub use rms_norm::RmsNorm;
-pub use rope::{RopeKv, RopePairing};
+pub use rope::{RopeKv, RopePairing, Temperature};
 pub use sample::{Row, Sample, Sampler, sample_reference};
-pub use silu_mul::SiluMul;
 pub use weights::{WeightLayout, dequantize_row};
 
 use std::fmt;

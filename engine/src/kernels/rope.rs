@@ -16,6 +16,15 @@ pub enum RopePairing {
     Halves,
 }
 
+/// Queries grow by `1 + growth * ln(1 + floor(position / span))` (Llama 4's attention temperature).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// Per logarithm.
+    pub growth: f32,
+    /// Positions without growth.
+    pub span: f32,
+}
+
 /// Turns the queries of `qkv` in place, and the keys on their way into the cache, beside the values.
 #[derive(Debug)]
 pub struct RopeKv {
@@ -27,10 +36,14 @@ pub struct RopeKv {
     pub kv_heads: u32,
     /// Elements of a head; a multiple of 4.
     pub head_dim: u32,
-    /// Leading elements that turn; a multiple of 4.
+    /// Leading elements that turn; a multiple of 4, 0 for none.
     pub rotated: u32,
     /// Pairs.
     pub pairing: RopePairing,
+    /// Factor on turned pairs (`YaRN`'s attention factor); 1: none.
+    pub magnitude: f32,
+    /// Growth of queries with position; needs whole heads to turn.
+    pub temperature: Option<Temperature>,
     /// Row length of the page table.
     pub pages_per_slot: u32,
     /// Elements of the cache.
@@ -46,7 +59,11 @@ impl Kernel for RopeKv {
             head_dim: self.head_dim,
             rotated: self.rotated,
             pages_per_slot: self.pages_per_slot,
+            magnitude: self.magnitude,
+            temperature: self.temperature.map_or(0.0, |t| t.growth),
+            temperature_span: self.temperature.map_or(1.0, |t| t.span),
         };
+        debug_assert!(self.temperature.is_none() || self.rotated == self.head_dim);
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
         Plan::new(shaders::find("rope_kv", &[self.kv.feature()]), &params, grid_2d(quads.div_ceil(64)))
             .with("PAGE", PAGE)
@@ -74,12 +91,17 @@ impl Kernel for RopeKv {
                     };
                     // As transformers: the angle is a product in single precision.
                     let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
-                    let (x, y) = (f64::from(head[a]), f64::from(head[b]));
+                    let m = f64::from(self.magnitude);
+                    let (x, y) = (m * f64::from(head[a]), m * f64::from(head[b]));
                     head[a] = (x * cos - y * sin) as f32;
                     head[b] = (y * cos + x * sin) as f32;
                 }
             }
             let queries = self.heads as usize * dim;
+            if let Some(Temperature { growth, span }) = self.temperature {
+                let factor = 1.0 + growth * (1.0 + (row.position as f32 / span).floor()).ln();
+                turned[..queries].iter_mut().for_each(|q| *q *= factor);
+            }
             qkv[..queries].copy_from_slice(&turned[..queries]);
             self.kv.store(memory, "keys", at, &turned[queries..queries + kv_len]);
             self.kv.store(memory, "values", at, &turned[queries + kv_len..]);

@@ -1,9 +1,13 @@
-//! Decoder models: hyperparameters, weights on the device, and the forward pass as a recording of kernels.
+//! Models: architectures as data, hyperparameters, weights on the device, and the forward pass as a recording of kernels.
 
+pub mod architecture;
+mod blocks;
 mod hyperparameters;
+mod rope;
 mod transformer;
 mod weights;
 
-pub use hyperparameters::{Hyperparameters, Rope};
-pub use transformer::{Attend, Model, ModelOptions, Pass};
+pub use hyperparameters::{Hyperparameters, Pooling, Rope};
+pub use rope::{RopeScaling, RopeTable};
+pub use transformer::{Attend, MemoryUse, Model, ModelOptions, Output, Pass};
 pub use weights::Weight;

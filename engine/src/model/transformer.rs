@@ -1,14 +1,16 @@
-//! The forward pass of the llama family (Touvron et al. 2023), written once over kernels.
+//! The forward pass of all architectures (Vaswani et al. 2017 and after), written once over kernels.
 
+use super::architecture::Block;
+use super::blocks::{Layer, NormWeights, Projection, Up};
+use super::hyperparameters::{Hyperparameters, Pooling, Rope};
+use super::weights::{Loader, Part, Weight};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, Epilogue, KvFormat, Linear,
-    Matmul, Matvec, PAGE, RmsNorm, RopeKv, SiluMul,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, EmbedIndex, Epilogue, Gated,
+    KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing,
 };
-use crate::model::hyperparameters::Hyperparameters;
-use crate::model::weights::{Loader, Weight};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
@@ -22,7 +24,7 @@ pub struct ModelOptions {
     pub context: u32,
     /// Sequences at a time.
     pub sequences: u32,
-    /// Rows of a prefill step.
+    /// Rows of a prefill step. An encoder reads a text in one step: there it is the context.
     pub prefill_rows: u32,
     /// Elements of the cache.
     pub kv: KvFormat,
@@ -36,6 +38,24 @@ impl Default for ModelOptions {
     }
 }
 
+/// Bytes on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryUse {
+    /// Weights.
+    pub weights: u64,
+    /// Keys and values.
+    pub cache: u64,
+    /// Activations and state.
+    pub scratch: u64,
+}
+
+impl MemoryUse {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.scratch
+    }
+}
+
 /// A model on a device: weights, cache and activations.
 #[derive(Debug)]
 pub struct Model {
@@ -43,6 +63,8 @@ pub struct Model {
     pub hyperparameters: Hyperparameters,
     /// What it may use; `context` is what was granted.
     pub options: ModelOptions,
+    /// What it takes.
+    pub memory: MemoryUse,
     /// Pages of the cache.
     pub page_count: u32,
     /// Row length of [`Buffers::pages`].
@@ -50,11 +72,21 @@ pub struct Model {
     /// Buffers that the scheduler writes and reads.
     pub buffers: Buffers,
     embedding: Weight,
+    positions: Option<Weight>,
+    token_types: Option<Weight>,
+    embedding_norm: Option<NormWeights>,
     layers: Vec<Layer>,
-    output_norm: BufferId,
-    output: Option<Weight>,
-    frequencies: BufferId,
+    /// Keys and values of each layer.
+    cache: Vec<(BufferId, BufferId)>,
+    output_norm: Option<NormWeights>,
+    output: Option<Projection>,
+    /// What comes after pooling.
+    dense: Vec<Weight>,
+    /// Frequencies of the layers that see everything, and of those that see a window.
+    frequencies: [BufferId; 2],
     tier: AttentionTier,
+    /// First and behind the last of all its buffers.
+    owned: (usize, usize),
 }
 
 /// Activations and state on the device. Shapes in elements.
@@ -68,10 +100,14 @@ pub struct Buffers {
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
+    /// `f32 (dim)`: the embedding of a text, where the model makes any.
+    pub embedding: BufferId,
     /// `f32 (rows, dim)`: residual stream.
     x: BufferId,
     /// `f32 (rows, dim)`: normalized.
     normed: BufferId,
+    /// `f32 (rows, dim)`: what a branch gives before it is normalized, or the residual stream in turn with x.
+    branch: BufferId,
     /// `f32 (rows, (heads + 2 kv_heads) * head_dim)`.
     qkv: BufferId,
     /// `f32 (rows, heads * head_dim)`.
@@ -82,19 +118,6 @@ pub struct Buffers {
     activated: BufferId,
     /// `f32 (sequences, heads, splits, head_dim + 4)`.
     partial: BufferId,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention_norm: BufferId,
-    /// Parts with their first element in a row of qkv: one part, unless the file mixes types.
-    qkv: Vec<(Weight, u32)>,
-    attention_output: Weight,
-    feed_forward_norm: BufferId,
-    gate_up: Weight,
-    down: Weight,
-    keys: BufferId,
-    values: BufferId,
 }
 
 /// How the rows of a pass attend.
@@ -109,6 +132,19 @@ pub enum Attend {
     Prefill,
 }
 
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Keys and values in the cache.
+    Cache,
+    /// The logits of all rows, in as many rows of [`Buffers::logits`].
+    Logits,
+    /// The logits of the last row, in this row of [`Buffers::logits`].
+    LastLogits(u32),
+    /// The embedding of the text that the rows are.
+    Embedding,
+}
+
 /// One pass through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pass {
@@ -116,93 +152,124 @@ pub struct Pass {
     pub rows: u32,
     /// How they attend.
     pub attend: Attend,
-    /// For a prefill: put the last row's logits into this row. A decode computes all.
-    pub logits_to: Option<u32>,
+    /// What is wanted.
+    pub output: Output,
 }
 
 impl Pass {
     /// Splits that cover caches of up to `positions`, rounded up so that few programs serve all lengths.
     pub fn decode(rows: u32, positions: u32) -> Self {
-        Self { rows, attend: Attend::Decode { splits: positions.div_ceil(DECODE_SPLIT).next_power_of_two() }, logits_to: None }
+        let splits = positions.div_ceil(DECODE_SPLIT).next_power_of_two();
+        Self { rows, attend: Attend::Decode { splits }, output: Output::Logits }
     }
 }
 
+/// Rows to multiply: a buffer with first element and row stride, and the norm weights to apply on the way.
+#[derive(Clone, Copy, Debug)]
+struct Operand {
+    buffer: BufferId,
+    offset: u32,
+    stride: u32,
+    norm: Option<BufferId>,
+}
+
+/// Where a product goes: a buffer with first element, row stride and distance of outputs.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    buffer: BufferId,
+    offset: u32,
+    stride: u32,
+    step: u32,
+}
+
 impl Model {
-    /// Loads a checkpoint onto a device.
+    /// Loads a checkpoint onto a device. Without a source it only asks for the memory: see [`super::plan`].
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
         executor: &mut Executor,
         checkpoint: &Checkpoint,
-        source: &dyn Source,
+        source: Option<&dyn Source>,
         mut options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
         let h = Hyperparameters::from_gguf(checkpoint)?;
-        options.context = options.context.min(h.context);
-        let mut loader = Loader::new(executor, checkpoint, source, progress)?;
-        let embedding = loader.stacked(&[("token_embd.weight", h.vocab)], h.dim).await?;
-        let output = if loader.has("output.weight") { Some(loader.stacked(&[("output.weight", h.vocab)], h.dim).await?) } else { None };
-        let output_norm = loader.vector("output_norm.weight", h.dim).await?;
-        let frequencies = rope_frequencies(&mut loader, &h).await?;
+        options.context = options.context.min(h.context).max(1);
+        if !h.architecture.causal {
+            options.prefill_rows = options.context;
+        }
+        let first_buffer = executor.mark();
+        let mut memory = MemoryUse::default();
+        let before = executor.allocated_bytes();
 
         let pages_per_slot = options.context.div_ceil(PAGE);
         let page_bytes = h.kv_bytes_per_position(options.kv.bytes()) * u64::from(PAGE);
         let affordable = u32::try_from(options.kv_bytes / page_bytes).unwrap_or(u32::MAX);
         let page_count = affordable.clamp(pages_per_slot, pages_per_slot.saturating_mul(options.sequences));
-        let mut layers = Vec::with_capacity(h.layers as usize);
-        for i in 0..h.layers {
-            layers.push(load_layer(&mut loader, &h, &options, i, page_count).await?);
+        let layer_bytes = page_bytes / u64::from(2 * h.layers) * u64::from(page_count);
+        let mut cache = Vec::with_capacity(h.layers as usize);
+        for _ in 0..h.layers {
+            cache.push((executor.create_buffer("keys", layer_bytes)?, executor.create_buffer("values", layer_bytes)?));
         }
-        loader.settle().await?;
-        loader.finish()?;
-
-        let tier = AttentionTier::choose(executor.capabilities(), h.head_dim);
+        memory.cache = executor.allocated_bytes() - before;
         let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
         executor.check()?;
+        memory.scratch = executor.allocated_bytes() - before - memory.cache;
+
+        let mut loader = Loader::new(executor, checkpoint, source, progress)?;
+        let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: h.vocab }], h.dim).await?;
+        let mut table = async |name: &str| -> Result<Option<Weight>> {
+            match checkpoint.find(name).and_then(|t| t.shape.get(1)).and_then(|rows| u32::try_from(*rows).ok()) {
+                Some(rows) => Ok(Some(loader.stacked(&[Part { name, first_row: 0, rows }], h.dim).await?)),
+                None => Ok(None),
+            }
+        };
+        let positions = table("position_embd.weight").await?;
+        let token_types = table("token_types.weight").await?;
+        let embedding_norm = if loader.has("token_embd_norm.weight") { Some(loader.norm("token_embd_norm", h.dim).await?) } else { None };
+        let mut layers = Vec::with_capacity(h.layers as usize);
+        for i in 0..h.layers {
+            layers.push(Layer::load(&mut loader, &h, i).await?);
+        }
+        let output_norm = if h.architecture.block == Block::ResidualNorm { None } else { Some(loader.norm("output_norm", h.dim).await?) };
+        let output = if loader.has("output.weight") { Some(loader.projection("output", h.vocab, h.dim).await?) } else { None };
+        let mut dense = Vec::new();
+        if loader.has("dense_2.weight") {
+            let wide = checkpoint.tensor("dense_2.weight")?.shape.get(1).and_then(|rows| u32::try_from(*rows).ok()).unwrap_or(0);
+            dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], h.dim).await?);
+            dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: h.dim }], wide).await?);
+        }
+        let frequencies = rope_frequencies(&mut loader, &h, &options).await?;
+        loader.settle().await?;
+        loader.finish()?;
+        memory.weights = executor.allocated_bytes() - before - memory.cache - memory.scratch;
+
         Ok(Self {
+            tier: AttentionTier::choose(executor.capabilities(), h.head_dim),
+            owned: (first_buffer, executor.mark()),
             hyperparameters: h,
             options,
+            memory,
             page_count,
             pages_per_slot,
             buffers,
             embedding,
+            positions,
+            token_types,
+            embedding_norm,
             layers,
+            cache,
             output_norm,
             output,
+            dense,
             frequencies,
-            tier,
         })
     }
 
     /// Frees every buffer of the model.
     pub fn unload(self, executor: &mut Executor) {
-        let b = &self.buffers;
-        let mut all = vec![
-            b.prefill_rows,
-            b.decode_rows,
-            b.pages,
-            b.logits,
-            b.x,
-            b.normed,
-            b.qkv,
-            b.attended,
-            b.gate_up,
-            b.activated,
-            b.partial,
-            self.output_norm,
-            self.frequencies,
-        ];
-        let mut weights: Vec<&Weight> = self.output.iter().chain([&self.embedding]).collect();
-        for layer in &self.layers {
-            all.extend([layer.attention_norm, layer.feed_forward_norm, layer.keys, layer.values]);
-            weights.extend(layer.qkv.iter().map(|(w, _)| w).chain([&layer.attention_output, &layer.gate_up, &layer.down]));
-        }
-        all.extend(weights.iter().flat_map(|w| &w.slabs).map(|s| s.buffer));
-        for buffer in all {
-            executor.destroy_buffer(buffer);
-        }
+        executor.destroy_between(self.owned.0, self.owned.1);
     }
 
     /// Uses another attention kernel for prefill than the device's best: for tests and tuning.
@@ -210,76 +277,133 @@ impl Model {
         self.tier = tier;
     }
 
-    /// Records a pass: from tokens to logits.
+    /// Records a pass: from tokens to what is wanted.
     pub fn record(&self, pass: &Pass) -> Recording {
-        let h = &self.hyperparameters;
-        let b = &self.buffers;
-        let rows_buffer = if pass.attend == Attend::Prefill { b.prefill_rows } else { b.decode_rows };
-        let mut r = Recording::new();
-        for slab in &self.embedding.slabs {
-            let embed =
-                Embed { layout: self.embedding.layout, rows: pass.rows, first_token: slab.first_row, tokens: slab.rows, scale: 1.0 };
-            r.dispatch(embed, &[slab.buffer, rows_buffer, b.x]);
-        }
-        let last = self.layers.len() - 1;
+        let rows_buffer = if pass.attend == Attend::Prefill { self.buffers.prefill_rows } else { self.buffers.decode_rows };
+        let mut recording = Recording::new();
+        let r = &mut recording;
+        self.record_embedding(r, pass, rows_buffer);
+        let mut x = self.buffers.x;
         for (i, layer) in self.layers.iter().enumerate() {
-            self.record_attention(&mut r, pass, layer, rows_buffer);
-            // A prefill step without logits is done once the last layer's keys and values are written.
-            if i == last && pass.attend == Attend::Prefill && pass.logits_to.is_none() {
-                return r;
+            let input = self.normalized(r, x, 0..pass.rows, layer.attention_norm.as_ref());
+            self.record_attention(r, pass, i, &input, rows_buffer);
+            // What was asked for is done once the last layer's keys and values are written.
+            if i + 1 == self.layers.len() && pass.output == Output::Cache {
+                return recording;
             }
-            self.record_attention_output(&mut r, pass, layer);
-            self.record_feed_forward(&mut r, pass, layer);
+            self.record_attending(r, pass, i, rows_buffer);
+            if layer.parallel {
+                self.record_up(r, pass.rows, layer, x);
+            }
+            let attended = (self.buffers.attended, self.hyperparameters.heads * self.hyperparameters.head_dim);
+            x = self.record_branch(r, pass.rows, &layer.attention_output, attended, x, layer.attention_post_norm.as_ref());
+            if !layer.parallel {
+                self.record_up(r, pass.rows, layer, x);
+            }
+            let activated = (self.buffers.activated, self.hyperparameters.feed_forward);
+            x = self.record_branch(r, pass.rows, &layer.down, activated, x, layer.feed_forward_post_norm.as_ref());
         }
-        let (x_row, rows, logits_row) = match (pass.attend, pass.logits_to) {
-            (Attend::Prefill, Some(to)) => (pass.rows - 1, 1, to),
-            _ => (0, pass.rows, 0),
-        };
-        let output = self.output.as_ref().unwrap_or(&self.embedding);
-        let product = Product {
-            weight: output,
-            x: (b.x, x_row * h.dim, h.dim),
-            out: (b.logits, logits_row * h.vocab, h.vocab),
-            rows,
-            epilogue: Epilogue::Store,
-        };
-        self.record_product(&mut r, &product, Some(self.output_norm));
-        r
+        match pass.output {
+            Output::Cache => {}
+            Output::Logits => self.record_logits(r, x, 0..pass.rows, 0),
+            Output::LastLogits(to) => self.record_logits(r, x, pass.rows - 1..pass.rows, to),
+            Output::Embedding => self.record_pooling(r, x, pass.rows),
+        }
+        recording
     }
 
-    fn record_attention(&self, r: &mut Recording, pass: &Pass, layer: &Layer, rows_buffer: BufferId) {
+    fn record_embedding(&self, r: &mut Recording, pass: &Pass, rows_buffer: BufferId) {
+        let h = &self.hyperparameters;
+        let out = if self.embedding_norm.is_some() { self.buffers.branch } else { self.buffers.x };
+        let mut embed = |weight: &Weight, index: EmbedIndex, scale: f32| {
+            for slab in &weight.slabs {
+                let add = index != EmbedIndex::Token;
+                let kernel =
+                    Embed { layout: weight.layout, rows: pass.rows, first_index: slab.first_row, slab_rows: slab.rows, index, add, scale };
+                r.dispatch(kernel, &[slab.buffer, rows_buffer, out]);
+            }
+        };
+        embed(&self.embedding, EmbedIndex::Token, h.embedding_scale);
+        if let Some(positions) = &self.positions {
+            embed(positions, EmbedIndex::Position, 1.0);
+        }
+        if let Some(types) = &self.token_types {
+            embed(types, EmbedIndex::First, 1.0);
+        }
+        if let Some(norm) = &self.embedding_norm {
+            self.record_norm(r, norm, (out, 0), (self.buffers.x, 0), pass.rows, false);
+        }
+    }
+
+    /// Queries, keys and values of the normalized rows; the latter two in the cache.
+    fn record_attention(&self, r: &mut Recording, pass: &Pass, i: usize, input: &Operand, rows_buffer: BufferId) {
         let h = &self.hyperparameters;
         let b = &self.buffers;
+        let layer = &self.layers[i];
         let qkv_dim = h.qkv_dim();
-        // With several parts the norm is applied once each: cheaper than another buffer for the rare mixed file.
-        for (weight, offset) in &layer.qkv {
-            let product =
-                Product { weight, x: (b.x, 0, h.dim), out: (b.qkv, *offset, qkv_dim), rows: pass.rows, epilogue: Epilogue::Store };
-            self.record_product(r, &product, Some(layer.attention_norm));
+        for (projection, offset) in &layer.qkv {
+            let target = Target { buffer: b.qkv, offset: *offset, stride: qkv_dim, step: 1 };
+            self.record_product(r, pass.rows, projection, input, target, Epilogue::STORE);
         }
-        let rope = RopeKv {
+        if let Some(norm) = &layer.qk_norm {
+            // A weight for each element of a head, or for all heads of a row: OLMo 2 normalizes the whole row, others each head.
+            let whole = h.architecture.block == Block::PostNorm;
+            let segments = |heads: u32| if whole { (1, heads * h.head_dim) } else { (heads, h.head_dim) };
+            let kernel = QkNorm {
+                kind: h.architecture.norm,
+                rows: pass.rows,
+                row_stride: qkv_dim,
+                q_segments: segments(h.heads),
+                k_segments: segments(h.kv_heads),
+                q_weights: norm.q.1,
+                k_weights: norm.k.1,
+                eps: h.eps,
+            };
+            r.dispatch(kernel, &[b.qkv, norm.q.0, norm.k.0]);
+        }
+        let local = h.windows[i] > 0;
+        let rope = h.rope.as_ref().filter(|_| h.rotates(i as u32));
+        let table = rope.map(|rope| if local { rope.local } else { rope.table });
+        let kernel = RopeKv {
             rows: pass.rows,
             heads: h.heads,
             kv_heads: h.kv_heads,
             head_dim: h.head_dim,
-            rotated: h.rope.rotated,
-            pairing: h.rope.pairing,
+            rotated: rope.map_or(0, |rope| rope.rotated),
+            pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
+            magnitude: table.map_or(1.0, |table| table.magnitude),
+            temperature: rope.and_then(|rope| rope.temperature),
             pages_per_slot: self.pages_per_slot,
             kv: self.options.kv,
         };
-        r.dispatch(rope, &[b.qkv, self.frequencies, b.pages, rows_buffer, layer.keys, layer.values]);
+        let (keys, values) = self.cache[i];
+        r.dispatch(kernel, &[b.qkv, self.frequencies[usize::from(local)], b.pages, rows_buffer, keys, values]);
+    }
+
+    /// Attention of the queries in qkv over the cache.
+    fn record_attending(&self, r: &mut Recording, pass: &Pass, i: usize, rows_buffer: BufferId) {
+        let h = &self.hyperparameters;
+        let b = &self.buffers;
+        // An encoder's window lies around a token, half of it on each side.
+        let (window, ahead) = match (h.architecture.causal, h.windows[i]) {
+            (true, window) => (window, 0),
+            (false, 0) => (0, self.options.context),
+            (false, window) => (window / 2 + 1, window / 2),
+        };
         let shape = AttentionShape {
             heads: h.heads,
             kv_heads: h.kv_heads,
             head_dim: h.head_dim,
-            q_stride: qkv_dim,
+            q_stride: h.qkv_dim(),
             pages_per_slot: self.pages_per_slot,
-            window: h.window,
-            scale: 1.0 / (h.head_dim as f32).sqrt(),
-            cap: 0.0,
+            window,
+            ahead,
+            scale: h.attention_scale,
+            cap: h.attention_cap,
             kv: self.options.kv,
         };
-        let inputs = [b.qkv, layer.keys, layer.values, b.pages, rows_buffer, b.attended];
+        let (keys, values) = self.cache[i];
+        let inputs = [b.qkv, keys, values, b.pages, rows_buffer, b.attended];
         match pass.attend {
             Attend::Decode { splits } if AttentionDecode::serves(h.head_dim) => {
                 let [q, k, v, pages, rows, out] = inputs;
@@ -294,74 +418,172 @@ impl Model {
         }
     }
 
-    fn record_attention_output(&self, r: &mut Recording, pass: &Pass, layer: &Layer) {
+    /// The feed-forward network up to its activation, from the residual stream `x`.
+    fn record_up(&self, r: &mut Recording, rows: u32, layer: &Layer, x: BufferId) {
         let h = &self.hyperparameters;
         let b = &self.buffers;
-        let product = Product {
-            weight: &layer.attention_output,
-            x: (b.attended, 0, h.heads * h.head_dim),
-            out: (b.x, 0, h.dim),
-            rows: pass.rows,
-            epilogue: Epilogue::Add,
-        };
-        self.record_product(r, &product, None);
-    }
-
-    fn record_feed_forward(&self, r: &mut Recording, pass: &Pass, layer: &Layer) {
-        let h = &self.hyperparameters;
-        let b = &self.buffers;
-        let rows = pass.rows;
-        let x = (b.x, 0, h.dim);
-        if rows <= MATVEC_ROWS {
-            let out = (b.activated, 0, h.feed_forward);
-            let product = Product { weight: &layer.gate_up, x, out, rows, epilogue: Epilogue::SiluMul };
-            self.record_product(r, &product, Some(layer.feed_forward_norm));
-        } else {
-            let out = (b.gate_up, 0, 2 * h.feed_forward);
-            let product = Product { weight: &layer.gate_up, x, out, rows, epilogue: Epilogue::Store };
-            self.record_product(r, &product, Some(layer.feed_forward_norm));
-            r.dispatch(SiluMul { rows, dim: h.feed_forward }, &[b.gate_up, b.activated]);
-        }
-        let product = Product { weight: &layer.down, x: (b.activated, 0, h.feed_forward), out: x, rows, epilogue: Epilogue::Add };
-        self.record_product(r, &product, None);
-    }
-
-    /// `out = norm(x) * weight^T`, with the kernel that suits the number of rows.
-    fn record_product(&self, r: &mut Recording, product: &Product<'_>, norm: Option<BufferId>) {
-        let Product { weight, x: (x, x_offset, x_stride), out: (out, out_offset, out_stride), rows, epilogue } = *product;
-        let eps = self.hyperparameters.eps;
-        let few = rows <= MATVEC_ROWS;
-        let (x, x_offset) = match norm {
-            Some(norm_weight) if !few => {
-                debug_assert_eq!(x_offset, 0, "many rows are normalized from the first on");
-                r.dispatch(RmsNorm { rows, dim: x_stride, eps }, &[x, norm_weight, self.buffers.normed]);
-                (self.buffers.normed, 0)
+        let activation = h.architecture.activation;
+        let input = self.normalized(r, x, 0..rows, layer.feed_forward_norm.as_ref());
+        let activated = Target { buffer: b.activated, offset: 0, stride: h.feed_forward, step: 1 };
+        match &layer.up {
+            Up::Plain(up) => self.record_product(r, rows, up, &input, activated, Epilogue { activation, ..Epilogue::STORE }),
+            Up::Interleaved(gate_up) if rows <= MATVEC_ROWS => {
+                let epilogue = Epilogue { activation, gated: true, ..Epilogue::STORE };
+                self.record_product(r, rows, gate_up, &input, activated, epilogue);
             }
-            _ => (x, x_offset),
+            Up::Interleaved(gate_up) => {
+                let target = Target { buffer: b.gate_up, offset: 0, stride: 2 * h.feed_forward, step: 1 };
+                self.record_product(r, rows, gate_up, &input, target, Epilogue::STORE);
+                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+            }
+            Up::Separate { gate, up } => {
+                for (offset, projection) in [(0, gate), (1, up)] {
+                    let target = Target { buffer: b.gate_up, offset, stride: 2 * h.feed_forward, step: 2 };
+                    self.record_product(r, rows, projection, &input, target, Epilogue::STORE);
+                }
+                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+            }
+        }
+    }
+
+    /// Multiplies a branch's last rows and adds them to the residual stream `x`, with the norms that the architecture has there.
+    /// Returns the buffer that the residual stream is in.
+    fn record_branch(
+        &self,
+        r: &mut Recording,
+        rows: u32,
+        projection: &Projection,
+        (buffer, stride): (BufferId, u32),
+        x: BufferId,
+        norm: Option<&NormWeights>,
+    ) -> BufferId {
+        let h = &self.hyperparameters;
+        let b = &self.buffers;
+        let input = Operand { buffer, offset: 0, stride, norm: None };
+        let to = |buffer| Target { buffer, offset: 0, stride: h.dim, step: 1 };
+        match (h.architecture.block, norm) {
+            (Block::Sandwich | Block::PostNorm, Some(norm)) => {
+                self.record_product(r, rows, projection, &input, to(b.branch), Epilogue::STORE);
+                self.record_norm(r, norm, (b.branch, 0), (x, 0), rows, true);
+                x
+            }
+            (Block::ResidualNorm, Some(norm)) => {
+                self.record_product(r, rows, projection, &input, to(x), Epilogue::ADD);
+                let other = if x == b.x { b.branch } else { b.x };
+                self.record_norm(r, norm, (x, 0), (other, 0), rows, false);
+                other
+            }
+            _ => {
+                let epilogue = Epilogue { scale: h.residual_scale, ..Epilogue::ADD };
+                self.record_product(r, rows, projection, &input, to(x), epilogue);
+                x
+            }
+        }
+    }
+
+    fn record_logits(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, first_logits: u32) {
+        let h = &self.hyperparameters;
+        let count = rows.end - rows.start;
+        let input = self.normalized(r, x, rows, self.output_norm.as_ref());
+        let epilogue = Epilogue { cap: h.logit_cap, scale: h.logit_scale, ..Epilogue::STORE };
+        let target = Target { buffer: self.buffers.logits, offset: first_logits * h.vocab, stride: h.vocab, step: 1 };
+        match &self.output {
+            Some(output) => self.record_product(r, count, output, &input, target, epilogue),
+            None => self.record_weight(r, count, &self.embedding, None, &input, target, epilogue),
+        }
+    }
+
+    /// One vector of all rows.
+    fn record_pooling(&self, r: &mut Recording, x: BufferId, rows: u32) {
+        let h = &self.hyperparameters;
+        let b = &self.buffers;
+        let x = match &self.output_norm {
+            Some(norm) => {
+                self.record_norm(r, norm, (x, 0), (b.normed, 0), rows, false);
+                b.normed
+            }
+            None => x,
         };
+        let (first, count) = match h.pooling {
+            Some(Pooling::First) => (0, 1),
+            Some(Pooling::Last) => (rows - 1, 1),
+            _ => (0, rows),
+        };
+        r.dispatch(Pool { dim: h.dim, first, count }, &[x, b.embedding]);
+        if let [wide, narrow] = self.dense.as_slice() {
+            let input = |buffer, stride| Operand { buffer, offset: 0, stride, norm: None };
+            let to = |buffer, stride| Target { buffer, offset: 0, stride, step: 1 };
+            self.record_weight(r, 1, wide, None, &input(b.embedding, h.dim), to(b.gate_up, wide.rows), Epilogue::STORE);
+            self.record_weight(r, 1, narrow, None, &input(b.gate_up, wide.rows), to(b.embedding, h.dim), Epilogue::STORE);
+        }
+    }
+
+    /// Rows of the residual stream ready to be multiplied: normalized on the way where the product can, beforehand otherwise.
+    fn normalized(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, norm: Option<&NormWeights>) -> Operand {
+        let h = &self.hyperparameters;
+        let count = rows.end - rows.start;
+        let offset = rows.start * h.dim;
+        match norm {
+            None => Operand { buffer: x, offset, stride: h.dim, norm: None },
+            Some(norm) if count <= MATVEC_ROWS && h.architecture.norm == NormKind::Rms && norm.bias.is_none() => {
+                Operand { buffer: x, offset, stride: h.dim, norm: Some(norm.weight) }
+            }
+            Some(norm) => {
+                self.record_norm(r, norm, (x, offset), (self.buffers.normed, 0), count, false);
+                Operand { buffer: self.buffers.normed, offset: 0, stride: h.dim, norm: None }
+            }
+        }
+    }
+
+    fn record_norm(&self, r: &mut Recording, norm: &NormWeights, x: (BufferId, u32), out: (BufferId, u32), rows: u32, add: bool) {
+        let h = &self.hyperparameters;
+        let bias = norm.bias.is_some();
+        let kernel = Norm { kind: h.architecture.norm, rows, dim: h.dim, x_offset: x.1, out_offset: out.1, eps: h.eps, bias, add };
+        r.dispatch(kernel, &[x.0, norm.weight, norm.bias.unwrap_or(norm.weight), out.0]);
+    }
+
+    /// A product with its bias, in the way that `epilogue` says.
+    fn record_product(&self, r: &mut Recording, rows: u32, projection: &Projection, x: &Operand, out: Target, epilogue: Epilogue) {
+        self.record_weight(r, rows, &projection.weight, projection.bias, x, out, epilogue);
+    }
+
+    /// `out = x * weight^T`, with the kernel that suits the number of rows.
+    #[allow(clippy::too_many_arguments, reason = "operands, target and epilogue of a product")]
+    fn record_weight(
+        &self,
+        r: &mut Recording,
+        rows: u32,
+        weight: &Weight,
+        bias: Option<BufferId>,
+        x: &Operand,
+        out: Target,
+        epilogue: Epilogue,
+    ) {
+        let epilogue = Epilogue { bias: bias.is_some(), ..epilogue };
         for slab in &weight.slabs {
             // Pairs of rows become one output.
-            let first_out = if epilogue == Epilogue::SiluMul { slab.first_row / 2 } else { slab.first_row };
-            let out_offset = out_offset + first_out;
-            let linear = Linear { layout: weight.layout, n_out: slab.rows, rows, x_offset, x_stride, out_offset, out_stride, epilogue };
-            if few {
-                let mut buffers = vec![slab.buffer, x, out];
-                buffers.extend(norm);
-                r.dispatch(Matvec { linear, norm: norm.map(|_| eps) }, &buffers);
+            let first_out = if epilogue.gated { slab.first_row / 2 } else { slab.first_row };
+            let linear = Linear {
+                layout: weight.layout,
+                n_out: slab.rows,
+                rows,
+                x_offset: x.offset,
+                x_stride: x.stride,
+                out_offset: out.offset + first_out * out.step,
+                out_stride: out.stride,
+                out_step: out.step,
+                first_out: slab.first_row,
+                epilogue,
+            };
+            let bias = bias.unwrap_or(slab.buffer);
+            if rows <= MATVEC_ROWS {
+                let norm = x.norm.map(|_| self.hyperparameters.eps);
+                r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
             } else {
-                r.dispatch(Matmul(linear), &[slab.buffer, x, out]);
+                r.dispatch(Matmul(linear), &[slab.buffer, x.buffer, out.buffer, bias]);
             }
         }
     }
-}
-
-/// Operands of a matrix product: buffers with first element and row stride.
-struct Product<'a> {
-    weight: &'a Weight,
-    x: (BufferId, u32, u32),
-    out: (BufferId, u32, u32),
-    rows: u32,
-    epilogue: Epilogue,
 }
 
 impl Buffers {
@@ -369,65 +591,46 @@ impl Buffers {
         let rows = options.prefill_rows.max(options.sequences);
         let splits = options.context.div_ceil(DECODE_SPLIT).next_power_of_two();
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
+        let encodes = h.pooling.is_some();
+        let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
+        let gate_up_rows = if h.architecture.gated { rows } else { 0 };
+        // Encoders make no logits, and decode nothing.
+        let (logit_rows, decode_rows) = if h.architecture.causal { (options.sequences, options.sequences) } else { (0, 0) };
         Ok(Self {
             prefill_rows: buffer("prefill rows", options.prefill_rows, 4)?,
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
-            logits: buffer("logits", options.sequences, h.vocab)?,
+            logits: buffer("logits", logit_rows, h.vocab)?,
+            embedding: buffer("embedding", u32::from(encodes), h.dim)?,
             x: buffer("x", rows, h.dim)?,
             normed: buffer("normed", rows, h.dim)?,
+            branch: buffer("branch", branch_rows, h.dim)?,
             qkv: buffer("qkv", rows, h.qkv_dim())?,
             attended: buffer("attended", rows, h.heads * h.head_dim)?,
-            gate_up: buffer("gate_up", rows, 2 * h.feed_forward)?,
+            gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
             activated: buffer("activated", rows, h.feed_forward)?,
-            partial: buffer("partial", options.sequences * h.heads * splits, h.head_dim + 4)?,
+            partial: buffer("partial", decode_rows * h.heads * splits, h.head_dim + 4)?,
         })
     }
 }
 
-async fn load_layer(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions, i: u32, pages: u32) -> Result<Layer> {
-    let name = |suffix: &str| format!("blk.{i}.{suffix}.weight");
-    let (q, k, v) = (name("attn_q"), name("attn_k"), name("attn_v"));
-    let (q_rows, kv_rows) = (h.heads * h.head_dim, h.kv_heads * h.head_dim);
-    let parts = [(q.as_str(), q_rows), (k.as_str(), kv_rows), (v.as_str(), kv_rows)];
-    let same_type = loader.dtype(&q)? == loader.dtype(&k)? && loader.dtype(&q)? == loader.dtype(&v)?;
-    let mut qkv = Vec::new();
-    if same_type {
-        qkv.push((loader.stacked(&parts, h.dim).await?, 0));
-    } else {
-        let mut offset = 0;
-        for part in parts {
-            qkv.push((loader.stacked(&[part], h.dim).await?, offset));
-            offset += part.1;
+/// Frequencies of the layers that see everything, and of those that see a window.
+async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions) -> Result<[BufferId; 2]> {
+    let Some(Rope { rotated, table, local, original_context, .. }) = &h.rope else {
+        let none = loader.upload("rope frequencies", &[0.0])?;
+        return Ok([none, none]);
+    };
+    // Llama 3 has one set of factors, LongRoPE one for each side of the original context.
+    let long = if options.context > *original_context { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+    let mut factors = None;
+    for name in ["rope_freqs.weight", long] {
+        if loader.has(name) {
+            factors = Some(loader.floats(name, rotated / 2).await?);
         }
     }
-    let kv_bytes = u64::from(pages) * u64::from(PAGE) * u64::from(kv_rows) * options.kv.bytes();
-    Ok(Layer {
-        attention_norm: loader.vector(&name("attn_norm"), h.dim).await?,
-        qkv,
-        attention_output: loader.stacked(&[(&name("attn_output"), h.dim)], q_rows).await?,
-        feed_forward_norm: loader.vector(&name("ffn_norm"), h.dim).await?,
-        gate_up: loader.interleaved(&name("ffn_gate"), &name("ffn_up"), h.feed_forward, h.dim).await?,
-        down: loader.stacked(&[(&name("ffn_down"), h.dim)], h.feed_forward).await?,
-        keys: loader.executor.create_buffer("keys", kv_bytes)?,
-        values: loader.executor.create_buffer("values", kv_bytes)?,
-    })
-}
-
-/// Angle of each pair at position 1: `base^(-2i / rotated)`, divided by llama 3's factors where the file has them.
-async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters) -> Result<BufferId> {
-    let pairs = h.rope.rotated / 2;
-    let factors =
-        if loader.has("rope_freqs.weight") { loader.floats("rope_freqs.weight", pairs).await? } else { vec![1.0; pairs as usize] };
-    let frequencies: Vec<f32> = factors
-        .iter()
-        .enumerate()
-        .map(|(i, factor)| {
-            let exponent = -2.0 * i as f64 / f64::from(h.rope.rotated);
-            (f64::from(h.rope.base).powf(exponent) / f64::from(*factor) / f64::from(h.rope.linear_factor)) as f32
-        })
-        .collect();
-    let buffer = loader.executor.create_buffer("rope frequencies", 4 * u64::from(pairs))?;
-    loader.executor.write(buffer, 0, bytemuck::cast_slice(&frequencies));
-    Ok(buffer)
+    let all = loader.upload("rope frequencies", &table.frequencies(*rotated, factors.as_deref()))?;
+    if local == table {
+        return Ok([all, all]);
+    }
+    Ok([all, loader.upload("local rope frequencies", &local.frequencies(*rotated, None))?])
 }

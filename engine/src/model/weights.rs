@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::{Checkpoint, DType, TensorInfo, dequantize};
@@ -37,11 +38,20 @@ pub struct Weight {
     pub slabs: Vec<Slab>,
 }
 
+/// Rows of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) name: &'a str,
+    pub(super) first_row: u32,
+    pub(super) rows: u32,
+}
+
 /// Brings tensors to the device and keeps count of what was used.
 pub(super) struct Loader<'a> {
     pub(super) executor: &'a mut Executor,
     checkpoint: &'a Checkpoint,
-    source: &'a dyn Source,
+    /// `None`: nothing is read, for a plan of the memory.
+    source: Option<&'a dyn Source>,
     progress: &'a mut dyn FnMut(f32),
     staging: BufferId,
     /// Bytes of `staging`.
@@ -56,7 +66,7 @@ impl<'a> Loader<'a> {
     pub(super) fn new(
         executor: &'a mut Executor,
         checkpoint: &'a Checkpoint,
-        source: &'a dyn Source,
+        source: Option<&'a dyn Source>,
         progress: &'a mut dyn FnMut(f32),
     ) -> Result<Self> {
         let widest = checkpoint
@@ -77,13 +87,15 @@ impl<'a> Loader<'a> {
     /// When the file holds tensors that the model has no use for: it is not what it claims to be.
     pub(super) fn finish(self) -> Result<()> {
         self.executor.destroy_buffer(self.staging);
-        // Older converters stored the constant rotary frequencies of each layer.
-        let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !t.name.ends_with("rope_freqs.weight");
+        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used.
+        let optional =
+            |name: &str| ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].iter().any(|o| name.ends_with(o));
+        let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !optional(&t.name);
         match self.checkpoint.tensors.iter().find(unused) {
             Some(tensor) => Err(EngineError::Unsupported {
                 what: "tensor",
                 value: tensor.name.clone(),
-                supported: "the tensors of a dense llama without biases".to_owned(),
+                supported: "the tensors that models of this architecture have".to_owned(),
             }),
             None => Ok(()),
         }
@@ -99,25 +111,69 @@ impl<'a> Loader<'a> {
         Ok(tensor)
     }
 
+    /// Number of values of a tensor.
+    pub(super) fn elements(&self, name: &str) -> Result<u64> {
+        Ok(self.checkpoint.tensor(name)?.elements())
+    }
+
     /// A small tensor as floats on the host.
     pub(super) async fn floats(&mut self, name: &str, count: u32) -> Result<Vec<f32>> {
         let tensor = self.tensor(name)?;
-        if tensor.shape != [u64::from(count)] {
+        if tensor.elements() != u64::from(count) {
             return Err(wrong_shape(tensor, &[u64::from(count)]));
         }
-        let bytes = self.source.read(tensor.offset, tensor.bytes as usize).await?;
+        let Some(source) = self.source else { return Ok(vec![1.0; count as usize]) };
+        let bytes = source.read(tensor.offset, tensor.bytes as usize).await?;
         let mut values = Vec::with_capacity(count as usize);
         dequantize(tensor.dtype, &bytes, &mut values)?;
         self.count(tensor.bytes);
         Ok(values)
     }
 
+    /// Floats in a buffer of their own.
+    pub(super) fn upload(&mut self, label: &str, values: &[f32]) -> Result<BufferId> {
+        let buffer = self.executor.create_buffer(label, 4 * values.len() as u64)?;
+        self.executor.write(buffer, 0, bytemuck::cast_slice(values));
+        Ok(buffer)
+    }
+
     /// A small tensor as floats in a buffer.
     pub(super) async fn vector(&mut self, name: &str, count: u32) -> Result<BufferId> {
         let values = self.floats(name, count).await?;
-        let buffer = self.executor.create_buffer(name, 4 * u64::from(count))?;
-        self.executor.write(buffer, 0, bytemuck::cast_slice(&values));
-        Ok(buffer)
+        self.upload(name, &values)
+    }
+
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm.
+    pub(super) async fn norm(&mut self, name: &str, dim: u32) -> Result<NormWeights> {
+        let weight = self.vector(&format!("{name}.weight"), dim).await?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias, dim).await?) } else { None };
+        Ok(NormWeights { weight, bias })
+    }
+
+    /// `<name>.weight` and, where there is one, `<name>.bias`.
+    pub(super) async fn projection(&mut self, name: &str, rows: u32, cols: u32) -> Result<Projection> {
+        self.stacked_projection(&[(name, rows)], cols).await
+    }
+
+    /// One projection from several of the same type and row length, one below the other. Missing biases are zero.
+    pub(super) async fn stacked_projection(&mut self, parts: &[(impl AsRef<str>, u32)], cols: u32) -> Result<Projection> {
+        let names: Vec<String> = parts.iter().map(|(name, _)| format!("{}.weight", name.as_ref())).collect();
+        let matrices: Vec<Part<'_>> = names.iter().zip(parts).map(|(name, (_, rows))| Part { name, first_row: 0, rows: *rows }).collect();
+        let weight = self.stacked(&matrices, cols).await?;
+        let mut bias = Vec::new();
+        let mut biased = false;
+        for (name, rows) in parts {
+            let name = format!("{}.bias", name.as_ref());
+            if self.has(&name) {
+                biased = true;
+                bias.extend(self.floats(&name, *rows).await?);
+            } else {
+                bias.resize(bias.len() + *rows as usize, 0.0);
+            }
+        }
+        let bias = if biased { Some(self.upload("bias", &bias)?) } else { None };
+        Ok(Projection { weight, bias })
     }
 
     /// The type of a tensor.
@@ -126,43 +182,44 @@ impl<'a> Loader<'a> {
     }
 
     /// One matrix from tensors of the same type and row length, one below the other.
-    pub(super) async fn stacked(&mut self, parts: &[(&str, u32)], cols: u32) -> Result<Weight> {
+    pub(super) async fn stacked(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
         let weight = self.allocate(parts, cols)?;
         let mut first_row = 0;
-        for (name, rows) in parts {
-            self.fill(&weight, name, *rows, first_row, 1).await?;
-            first_row += rows;
+        for part in parts {
+            self.fill(&weight, part, first_row, 1).await?;
+            first_row += part.rows;
         }
         Ok(weight)
     }
 
-    /// One matrix from two tensors whose rows alternate.
-    pub(super) async fn interleaved(&mut self, even: &str, odd: &str, rows: u32, cols: u32) -> Result<Weight> {
-        let weight = self.allocate(&[(even, rows), (odd, rows)], cols)?;
-        self.fill(&weight, even, rows, 0, 2).await?;
-        self.fill(&weight, odd, rows, 1, 2).await?;
+    /// One matrix from two parts whose rows alternate.
+    pub(super) async fn interleaved(&mut self, parts: [Part<'_>; 2], cols: u32) -> Result<Weight> {
+        let weight = self.allocate(&parts, cols)?;
+        self.fill(&weight, &parts[0], 0, 2).await?;
+        self.fill(&weight, &parts[1], 1, 2).await?;
         Ok(weight)
     }
 
-    fn allocate(&mut self, parts: &[(&str, u32)], cols: u32) -> Result<Weight> {
-        let (first, _) = parts[0];
+    fn allocate(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
+        let first = parts[0].name;
         let dtype = self.dtype(first)?;
-        for (name, rows) in parts {
-            let tensor = self.tensor(name)?;
-            let shape = [u64::from(cols), u64::from(*rows)];
+        for part in parts {
+            let tensor = self.tensor(part.name)?;
+            let rows: u32 = parts.iter().filter(|p| p.name == part.name).map(|p| p.rows).sum();
+            let shape = [u64::from(cols), u64::from(rows)];
             if tensor.shape != shape {
                 return Err(wrong_shape(tensor, &shape));
             }
             if tensor.dtype != dtype {
                 return Err(EngineError::Unsupported {
                     what: "mixed types",
-                    value: format!("{first} is {dtype}, {name} is {}", tensor.dtype),
+                    value: format!("{first} is {dtype}, {} is {}", part.name, tensor.dtype),
                     supported: "one type for both".to_owned(),
                 });
             }
         }
         let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
-        let rows: u32 = parts.iter().map(|(_, rows)| rows).sum();
+        let rows: u32 = parts.iter().map(|part| part.rows).sum();
         let row_bytes = 4 * u64::from(layout.stride);
         let capabilities = self.executor.capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer);
@@ -180,8 +237,10 @@ impl<'a> Loader<'a> {
         Ok(Weight { layout, rows, slabs })
     }
 
-    /// Packs the rows of a tensor to rows `first_row + i * step` of the matrix.
-    async fn fill(&mut self, weight: &Weight, name: &str, rows: u32, first_row: u32, step: u32) -> Result<()> {
+    /// Packs rows of a tensor to rows `first_row + i * step` of the matrix.
+    async fn fill(&mut self, weight: &Weight, part: &Part<'_>, first_row: u32, step: u32) -> Result<()> {
+        let Some(source) = self.source else { return Ok(()) };
+        let Part { name, first_row: first_in_file, rows } = *part;
         let tensor = self.tensor(name)?;
         let row_bytes = u64::from(weight.layout.file_row_bytes);
         let piece_rows = (self.piece / row_bytes).max(1) as u32;
@@ -191,7 +250,8 @@ impl<'a> Loader<'a> {
             let slab = weight.slabs.iter().find(|s| target - s.first_row < s.rows).expect("slabs cover all rows");
             let left_in_slab = (slab.first_row + slab.rows - target).div_ceil(step);
             let count = piece_rows.min(rows - row).min(left_in_slab);
-            let mut bytes = self.source.read(tensor.offset + u64::from(row) * row_bytes, (u64::from(count) * row_bytes) as usize).await?;
+            let offset = tensor.offset + u64::from(first_in_file + row) * row_bytes;
+            let mut bytes = source.read(offset, (u64::from(count) * row_bytes) as usize).await?;
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.executor.write(self.staging, 0, &bytes);
             let mut recording = Recording::new();

@@ -1,8 +1,9 @@
 //! Serving: many sequences share one model. Prefill steps of one alternate with decode steps of all others.
 
 mod pages;
+mod reading;
 mod scheduler;
 mod sequence;
 
 pub use scheduler::Scheduler;
-pub use sequence::{Event, FinishReason, Job, SamplingOptions, Timings};
+pub use sequence::{Event, FinishReason, Job, SamplingOptions, Task, Timings};

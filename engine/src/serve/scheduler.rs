@@ -8,11 +8,11 @@ use std::time::Duration;
 use web_time::Instant;
 
 use super::pages::PagePool;
-use super::sequence::{Event, Job, Sequence};
+use super::sequence::{Event, Job, Sequence, Task};
 use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
 use crate::kernels::{Row, Sample, Sampler};
-use crate::model::{Attend, Model, Pass};
+use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::BufferId;
 
 /// Tokens of each row that the device keeps for reading.
@@ -43,7 +43,7 @@ struct InFlight {
 pub struct Scheduler {
     waiting: VecDeque<(Job, Instant)>,
     /// Sequences whose prompt is being read, oldest first.
-    prefilling: VecDeque<Sequence>,
+    pub(super) prefilling: VecDeque<Sequence>,
     /// Sequence i is row i of the decode batch.
     decoding: Vec<Sequence>,
     free_slots: Vec<u32>,
@@ -57,8 +57,8 @@ pub struct Scheduler {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ProgramKey {
-    /// Forward pass, then sampling of the first n rows (0: no sampling).
+pub(super) enum ProgramKey {
+    /// Forward pass.
     Pass(Pass),
     /// Sampling of one row.
     Sample { first_row: u32, rows: u32 },
@@ -96,7 +96,7 @@ impl Scheduler {
 
     /// Puts a job into the queue.
     pub fn push(&mut self, job: Job) {
-        debug_assert!(!job.prompt.is_empty() && job.max_tokens > 0);
+        debug_assert!(!job.prompt.is_empty() && (job.max_tokens > 0) == (job.task == Task::Continue));
         self.waiting.push_back((job, Instant::now()));
     }
 
@@ -149,7 +149,7 @@ impl Scheduler {
         }
     }
 
-    fn release(&mut self, sequence: Sequence) {
+    pub(super) fn release(&mut self, sequence: Sequence) {
         self.free_slots.push(sequence.slot);
         self.pages.give_back(sequence.pages);
     }
@@ -188,15 +188,16 @@ impl Scheduler {
     /// Submits the next part of the oldest unread prompt; at its end the sequence joins the batch with its first token.
     async fn prefill(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+        if sequence.job.task != Task::Continue {
+            return self.read_prompt(executor, model).await;
+        }
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(model.options.prefill_rows);
         sequence.prefilled += rows;
-        let data: Vec<Row> = (begin..begin + rows)
-            .map(|position| Row { token: sequence.job.prompt[position as usize], position, slot: sequence.slot, flags: Row::ACTIVE })
-            .collect();
+        let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
-            let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, logits_to: None }));
+            let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
             // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
             self.submit(executor, &[&program], (0, 0), 0)?;
             return Ok(true);
@@ -209,7 +210,7 @@ impl Scheduler {
         self.decoding.push(sequence);
         self.write_row(executor, model, row);
         executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
-        let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, logits_to: Some(row) }));
+        let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::LastLogits(row) }));
         let sample = self.program(executor, model, ProgramKey::Sample { first_row: row, rows: 1 });
         self.submit(executor, &[&pass, &sample], (row, 1), 1)?;
         Ok(true)
@@ -247,7 +248,7 @@ impl Scheduler {
         Ok(())
     }
 
-    async fn drain(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    pub(super) async fn drain(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
         while !self.in_flight.is_empty() {
             self.receive(executor, model).await?;
         }
@@ -303,7 +304,7 @@ impl Scheduler {
         executor.write(self.samplers, u64::from(row) * size_of::<Sampler>() as u64, bytemuck::bytes_of(&sampler));
     }
 
-    fn program(&mut self, executor: &mut Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
+    pub(super) fn program(&mut self, executor: &mut Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
         if let Some(program) = self.programs.get(&key) {
             return Rc::clone(program);
         }
@@ -320,7 +321,9 @@ impl Scheduler {
         let program = Rc::new(executor.compile(label, recording));
         // Prompts end in parts of any length: only the programs that come again are kept.
         let kept = match key {
-            ProgramKey::Pass(pass) => pass.attend != Attend::Prefill || pass.rows == model.options.prefill_rows && pass.logits_to.is_none(),
+            ProgramKey::Pass(pass) => {
+                pass.attend != Attend::Prefill || pass.rows == model.options.prefill_rows && pass.output == Output::Cache
+            }
             ProgramKey::Sample { .. } => true,
         };
         if kept {

@@ -7,7 +7,7 @@ use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
 use crate::error::EngineError;
-use crate::kernels::Sampler;
+use crate::kernels::{Row, Sampler};
 
 /// How the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,16 +93,33 @@ pub enum Event {
     Logits(Vec<f32>),
     /// The next token of the answer.
     Token(u32),
+    /// Natural logarithms of the probabilities of the prompt's tokens, from the second on.
+    Scores(Vec<f32>),
+    /// The embedding of the prompt, as the model gives it: not normalized.
+    Embedding(Vec<f32>),
     /// The end; nothing follows.
     End(FinishReason, Timings),
+}
+
+/// What is asked of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A continuation.
+    Continue,
+    /// How likely each of its tokens is after those before it.
+    Score,
+    /// One vector of the whole.
+    Embed,
 }
 
 /// A request: a prompt and where its tokens go. Dropping the receiver cancels it.
 #[derive(Debug)]
 pub struct Job {
-    /// Token ids; not empty, shorter than the context.
+    /// What is asked.
+    pub task: Task,
+    /// Token ids; not empty, no longer than the context, and shorter if it is to be continued.
     pub prompt: Vec<u32>,
-    /// At most this many new tokens.
+    /// At most this many new tokens; 0 unless it is to be continued.
     pub max_tokens: u32,
     /// Tokens that end the answer.
     pub stop_tokens: Rc<[u32]>,
@@ -157,6 +174,12 @@ impl Sequence {
         self.job.prompt.len() as u32
     }
 
+    /// Prompt tokens on their way into the model.
+    pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
+        let row = |position: u32| Row { token: self.job.prompt[position as usize], position, slot: self.slot, flags: Row::ACTIVE };
+        positions.map(row).collect()
+    }
+
     pub(super) fn prefilling(&self) -> bool {
         self.prefilled < self.prompt_len()
     }
@@ -193,7 +216,8 @@ impl Sequence {
         }
     }
 
-    fn finish(&mut self, reason: FinishReason) {
+    /// Ends the request.
+    pub(super) fn finish(&mut self, reason: FinishReason) {
         self.finished = true;
         let now = Instant::now();
         let first_token = self.first_token.unwrap_or(now);

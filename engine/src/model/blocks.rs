@@ -1,0 +1,168 @@
+//! The weights of one block, found by the names that a file has for them.
+
+use super::architecture::Block;
+use super::hyperparameters::Hyperparameters;
+use super::weights::{Loader, Part, Weight};
+use crate::error::{EngineError, Result};
+use crate::recording::BufferId;
+
+/// Weights of a norm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NormWeights {
+    pub(super) weight: BufferId,
+    pub(super) bias: Option<BufferId>,
+}
+
+/// A matrix with the bias of its products.
+#[derive(Clone, Debug)]
+pub(super) struct Projection {
+    pub(super) weight: Weight,
+    /// One element for each row of the matrix.
+    pub(super) bias: Option<BufferId>,
+}
+
+/// Norms of queries and keys with the number of their weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QkNormWeights {
+    pub(super) q: (BufferId, u32),
+    pub(super) k: (BufferId, u32),
+}
+
+/// What comes before the activation of a feed-forward network.
+#[derive(Debug)]
+pub(super) enum Up {
+    /// Gate and up, their rows alternating.
+    Interleaved(Projection),
+    /// Gate and up of different types.
+    Separate { gate: Projection, up: Projection },
+    /// No gate.
+    Plain(Projection),
+}
+
+/// One block. The norms that it has depend on the architecture's [`Block`].
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// Before attention.
+    pub(super) attention_norm: Option<NormWeights>,
+    /// Parts with their first element in a row of qkv: one part, unless the file mixes types.
+    pub(super) qkv: Vec<(Projection, u32)>,
+    pub(super) qk_norm: Option<QkNormWeights>,
+    pub(super) attention_output: Projection,
+    /// Behind attention.
+    pub(super) attention_post_norm: Option<NormWeights>,
+    /// Before the feed-forward network.
+    pub(super) feed_forward_norm: Option<NormWeights>,
+    /// The feed-forward network reads what attention reads, not what it wrote.
+    pub(super) parallel: bool,
+    pub(super) up: Up,
+    pub(super) down: Projection,
+    /// Behind the feed-forward network.
+    pub(super) feed_forward_post_norm: Option<NormWeights>,
+}
+
+impl Layer {
+    pub(super) async fn load(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Result<Self> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let q_rows = h.heads * h.head_dim;
+        let (pre, post) = match h.architecture.block {
+            Block::PreNorm => (Some(("attn_norm", "ffn_norm")), None),
+            Block::Sandwich => (Some(("attn_norm", "ffn_norm")), Some(("post_attention_norm", "post_ffw_norm"))),
+            Block::PostNorm => (None, Some(("post_attention_norm", "post_ffw_norm"))),
+            Block::ResidualNorm => (None, Some(("attn_output_norm", "layer_output_norm"))),
+        };
+        let mut attention_norm = None;
+        let mut feed_forward_norm = None;
+        let mut parallel = false;
+        if let Some((attention, feed_forward)) = pre {
+            attention_norm = Some(loader.norm(&name(attention), h.dim).await?);
+            parallel = h.architecture.block == Block::PreNorm && !loader.has(&name("ffn_norm.weight"));
+            if parallel {
+                feed_forward_norm = attention_norm;
+                // Falcon 40B: the first norm is the feed-forward network's alone.
+                if loader.has(&name("attn_norm_2.weight")) {
+                    attention_norm = Some(loader.norm(&name("attn_norm_2"), h.dim).await?);
+                }
+            } else {
+                feed_forward_norm = Some(loader.norm(&name(feed_forward), h.dim).await?);
+            }
+        }
+        let (mut attention_post_norm, mut feed_forward_post_norm) = (None, None);
+        if let Some((attention, feed_forward)) = post {
+            attention_post_norm = Some(loader.norm(&name(attention), h.dim).await?);
+            feed_forward_post_norm = Some(loader.norm(&name(feed_forward), h.dim).await?);
+        }
+        Ok(Self {
+            attention_norm,
+            qkv: load_qkv(loader, h, i).await?,
+            qk_norm: load_qk_norm(loader, h, i).await?,
+            attention_output: loader.projection(&name("attn_output"), h.dim, q_rows).await?,
+            attention_post_norm,
+            feed_forward_norm,
+            parallel,
+            up: load_up(loader, h, i).await?,
+            down: loader.projection(&name("ffn_down"), h.dim, h.feed_forward).await?,
+            feed_forward_post_norm,
+        })
+    }
+}
+
+async fn load_qkv(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Result<Vec<(Projection, u32)>> {
+    let name = |part: &str| format!("blk.{i}.{part}");
+    let (q_rows, kv_rows) = (h.heads * h.head_dim, h.kv_heads * h.head_dim);
+    if loader.has(&name("attn_qkv.weight")) {
+        return Ok(vec![(loader.projection(&name("attn_qkv"), h.qkv_dim(), h.dim).await?, 0)]);
+    }
+    let names = ["attn_q", "attn_k", "attn_v"].map(name);
+    let parts = [(&names[0], q_rows), (&names[1], kv_rows), (&names[2], kv_rows)];
+    let mut same_type = true;
+    for (part, _) in parts {
+        same_type &= loader.dtype(&format!("{part}.weight"))? == loader.dtype(&format!("{}.weight", names[0]))?;
+    }
+    if same_type {
+        return Ok(vec![(loader.stacked_projection(&parts, h.dim).await?, 0)]);
+    }
+    let mut projections = Vec::new();
+    let mut offset = 0;
+    for (part, rows) in parts {
+        projections.push((loader.projection(part, rows, h.dim).await?, offset));
+        offset += rows;
+    }
+    Ok(projections)
+}
+
+async fn load_qk_norm(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Result<Option<QkNormWeights>> {
+    let names = ["q", "k"].map(|part| format!("blk.{i}.attn_{part}_norm.weight"));
+    if !loader.has(&names[0]) && !loader.has(&names[1]) {
+        return Ok(None);
+    }
+    let mut norms = Vec::new();
+    for (name, heads) in names.iter().zip([h.heads, h.kv_heads]) {
+        // One weight for each element of a head, or of all heads of a row.
+        let elements = loader.elements(name)?;
+        let count = if elements == u64::from(h.head_dim) { h.head_dim } else { heads * h.head_dim };
+        norms.push((loader.vector(name, count).await?, count));
+    }
+    Ok(Some(QkNormWeights { q: norms[0], k: norms[1] }))
+}
+
+async fn load_up(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Result<Up> {
+    let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
+    let (gate_weight, up_weight) = (format!("{gate}.weight"), format!("{up}.weight"));
+    let ff = h.feed_forward;
+    if !h.architecture.gated {
+        return Ok(Up::Plain(loader.projection(&up, ff, h.dim).await?));
+    }
+    if !loader.has(&gate_weight) {
+        // Phi-3: one tensor with the gate's rows first.
+        let halves = [Part { name: &up_weight, first_row: 0, rows: ff }, Part { name: &up_weight, first_row: ff, rows: ff }];
+        if loader.has(&format!("{up}.bias")) {
+            return Err(EngineError::Unsupported { what: "tensor", value: format!("{up}.bias"), supported: "no bias there".to_owned() });
+        }
+        return Ok(Up::Interleaved(Projection { weight: loader.interleaved(halves, h.dim).await?, bias: None }));
+    }
+    if loader.dtype(&gate_weight)? != loader.dtype(&up_weight)? || loader.has(&format!("{up}.bias")) {
+        return Ok(Up::Separate { gate: loader.projection(&gate, ff, h.dim).await?, up: loader.projection(&up, ff, h.dim).await? });
+    }
+    let parts = [Part { name: &gate_weight, first_row: 0, rows: ff }, Part { name: &up_weight, first_row: 0, rows: ff }];
+    Ok(Up::Interleaved(Projection { weight: loader.interleaved(parts, h.dim).await?, bias: None }))
+}

@@ -1,0 +1,72 @@
+//! What a model needs on a device, known before anything of it is loaded.
+//!
+//! The plan is not a formula beside the code but the code itself: the model is loaded by an executor that only counts.
+
+use futures::FutureExt;
+
+use crate::error::{EngineError, Result};
+use crate::executor::{Executor, Planner};
+use crate::formats::Checkpoint;
+use crate::kernels::{Capabilities, PAGE};
+use crate::model::{MemoryUse, Model, ModelOptions};
+use crate::serve::Scheduler;
+
+/// Bytes on the device, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryPlan {
+    /// Weights, cache and scratch.
+    pub memory: MemoryUse,
+    /// Positions of a sequence: what was asked for, clipped to what the model was trained for.
+    pub context: u32,
+    /// Sequences of this length that the cache holds at a time.
+    pub sequences: u32,
+}
+
+/// Plans a model on a device with these capabilities.
+///
+/// # Errors
+/// As [`Model::load`], but for reading: the model is not supported, or one of its buffers is larger than the device takes.
+pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<MemoryPlan> {
+    let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
+    let loaded = Model::load(&mut executor, checkpoint, None, options, &mut |_| {}).now_or_never();
+    let model = loaded.ok_or_else(|| EngineError::Gpu { operation: "plan a model".to_owned(), reason: "it waited".to_owned() })??;
+    let before = executor.allocated_bytes();
+    Scheduler::new(&mut executor, &model)?;
+    let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
+    Ok(MemoryPlan { memory, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
+}
+
+/// The longest context, in whole pages, with which a model fits `bytes`; `None` if there is none.
+///
+/// # Errors
+/// As [`plan`].
+pub fn largest_context(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions, bytes: u64) -> Result<Option<u32>> {
+    let fits = |pages: u32| -> Result<bool> {
+        let options = ModelOptions { context: pages * PAGE, kv_bytes: 0, ..options };
+        match plan(checkpoint, capabilities, options) {
+            Ok(plan) => Ok(plan.memory.total() <= bytes),
+            Err(EngineError::TooLarge { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let (mut fitting, mut most) = (0, options.context.div_ceil(PAGE).min(u32::MAX / PAGE));
+    while fitting < most {
+        let middle = fitting + (most - fitting).div_ceil(2);
+        if fits(middle)? {
+            fitting = middle;
+        } else {
+            most = middle - 1;
+        }
+    }
+    Ok((fitting > 0).then_some((fitting * PAGE).min(options.context)))
+}
+
+/// The error that refuses a model of this plan, with the numbers and what would fit.
+pub fn out_of_memory(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions, available: Option<u64>) -> EngineError {
+    let plan = match plan(checkpoint, capabilities, options) {
+        Ok(plan) => plan,
+        Err(error) => return error,
+    };
+    let context = available.and_then(|bytes| largest_context(checkpoint, capabilities, options, bytes).ok().flatten());
+    EngineError::OutOfMemory { memory: plan.memory, context: plan.context, available, fitting: context }
+}

@@ -1,0 +1,55 @@
+//! Requests that only read a prompt: scores of its tokens, and embeddings.
+
+use super::scheduler::{ProgramKey, Scheduler};
+use super::sequence::{Event, FinishReason, Task};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::model::{Attend, Model, Output, Pass};
+
+impl Scheduler {
+    /// Reads the next part of the oldest unread prompt and waits for what it gives. Serving others goes on between the parts.
+    pub(super) async fn read_prompt(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+        // The logits of the batch are used.
+        self.drain(executor, model).await?;
+        let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+        let b = &model.buffers;
+        let embeds = sequence.job.task == Task::Embed;
+        let (most, output) =
+            if embeds { (model.options.prefill_rows, Output::Embedding) } else { (model.options.sequences, Output::Logits) };
+        let begin = sequence.prefilled;
+        let rows = (sequence.prompt_len() - begin).min(most);
+        sequence.prefilled += rows;
+        executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
+        let (from, elements) =
+            if embeds { (b.embedding, model.hyperparameters.dim) } else { (b.logits, rows * model.hyperparameters.vocab) };
+        let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
+        let bytes = executor.submit_and_read(&[&pass], from, 0, 4 * u64::from(elements))?.wait().await?;
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+
+        let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+        let event = if embeds {
+            Event::Embedding(values)
+        } else {
+            let next = sequence.job.prompt[begin as usize + 1..].iter();
+            Event::Scores(
+                values.chunks_exact(model.hyperparameters.vocab as usize).zip(next).map(|(row, token)| log_softmax(row, *token)).collect(),
+            )
+        };
+        // A closed channel is a cancelled request: the scheduler looks for those itself.
+        let _ = sequence.job.events.unbounded_send(Ok(event));
+        if !sequence.prefilling() {
+            sequence.finish(FinishReason::Length);
+            if let Some(sequence) = self.prefilling.pop_front() {
+                self.release(sequence);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The logarithm of the probability of `token`.
+fn log_softmax(logits: &[f32], token: u32) -> f32 {
+    let maximum = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - maximum).exp()).sum();
+    (f64::from(logits.get(token as usize).copied().unwrap_or(f32::MIN) - maximum) - sum.ln()) as f32
+}

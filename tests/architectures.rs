@@ -1,0 +1,170 @@
+//! Every architecture against Hugging Face transformers: the models of `fixtures/architectures`.
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use doppler_engine::engine::Client;
+use doppler_engine::gpu::GpuOptions;
+use doppler_engine::kernels::KvFormat;
+use doppler_engine::model::ModelOptions;
+use doppler_engine::model::architecture::ARCHITECTURES;
+use doppler_tests::{devices, nmse, serve};
+use futures::future::join_all;
+
+#[derive(serde::Deserialize)]
+struct References {
+    prompts: Vec<Reference>,
+}
+
+/// What transformers does with a prompt: continues it, or embeds it.
+#[derive(serde::Deserialize)]
+struct Reference {
+    name: String,
+    prompt_ids: Vec<u32>,
+    #[serde(default)]
+    continuation_ids: Vec<u32>,
+    #[serde(default)]
+    min_margin: f32,
+    #[serde(default)]
+    logits: Vec<Logits>,
+    embedding: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Logits {
+    step: usize,
+    values: String,
+}
+
+fn floats(text: &str) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(&STANDARD.decode(text).expect("base64"))
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures")
+}
+
+fn references(name: &str) -> Vec<Reference> {
+    let json = std::fs::read(folder().join(name).with_extension("json")).expect("references");
+    serde_json::from_slice::<References>(&json).expect("references").prompts
+}
+
+/// How close the engine must come.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Normalized mean squared error of logits and embeddings.
+    error: f64,
+    /// Tokens must be equal where the reference's two best logits are further apart.
+    margin: f32,
+}
+
+async fn check(what: &str, client: &Client, reference: &Reference, bounds: Bounds) {
+    let what = format!("{what}, {}", reference.name);
+    if let Some(embedding) = &reference.embedding {
+        let got = client.embed(reference.prompt_ids.clone()).await.expect("an embedding");
+        let error = nmse(&got, &floats(embedding));
+        assert!(error <= bounds.error, "{what}: the embedding is off by {error:.1e}");
+        return;
+    }
+    let steps = reference.continuation_ids.len() as u32;
+    let trace = client.trace(reference.prompt_ids.clone(), steps, steps).await.expect("a trace");
+    let same = trace.tokens.iter().zip(&reference.continuation_ids).take_while(|(a, b)| a == b).count();
+    for Logits { step, values } in &reference.logits {
+        if *step <= same {
+            let error = nmse(&trace.logits[*step], &floats(values));
+            assert!(error <= bounds.error, "{what}: the logits of step {step} are off by {error:.1e}");
+        }
+    }
+    let equal = same == reference.continuation_ids.len();
+    assert!(equal || reference.min_margin < bounds.margin, "{what}: only {same} of {steps} tokens are equal");
+}
+
+/// All prompts of a model: together, in chunks; token by token; and as a capable device runs them.
+fn check_model(name: &str) {
+    let path = folder().join(name).with_extension("gguf");
+    let references = references(name);
+    let (_, plain) = devices().swap_remove(1);
+    let exact = Bounds { error: 1e-6, margin: 0.0 };
+    let options = ModelOptions { context: context(name, 0), sequences: 4, prefill_rows: 48, kv: KvFormat::F32, ..ModelOptions::default() };
+    let selected = |long: bool| references.iter().filter(move |r| !name.contains("longrope") || (r.prompt_ids.len() > 65) == long);
+    for long in [false, true] {
+        if selected(long).next().is_none() {
+            continue;
+        }
+        let options = ModelOptions { context: context(name, if long { 512 } else { 128 }), ..options };
+        serve(&plain, &path, options, async |client| {
+            join_all(selected(long).map(|reference| check("chunks", &client, reference, exact))).await;
+        });
+        let single = ModelOptions { prefill_rows: 1, ..options };
+        serve(&plain, &path, single, async |client| {
+            for reference in selected(long).filter(|r| r.prompt_ids.len() <= 64) {
+                check("token by token", &client, reference, exact).await;
+            }
+        });
+        // Half precision: transformers' tokens but for near-ties.
+        let half = ModelOptions { kv: KvFormat::F16, ..options };
+        let rounded = Bounds { error: 1e-4, margin: 0.05 };
+        serve(&GpuOptions::default(), &path, half, async |client| {
+            join_all(selected(long).map(|reference| check("half precision", &client, reference, rounded))).await;
+        });
+    }
+}
+
+/// LongRoPE's factors depend on the context: the fixture has prompts for both sides of the original 128 positions.
+fn context(name: &str, wanted: u32) -> u32 {
+    if name.contains("longrope") { wanted } else { 512 }
+}
+
+macro_rules! models {
+    ($($test:ident = $name:literal;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                check_model($name);
+            }
+        )*
+        const MODELS: &[&str] = &[$($name),*];
+    };
+}
+
+models! {
+    llama_2 = "llama-2";
+    llama_3 = "llama-3";
+    llama_with_biases = "llama-bias";
+    llama_linear = "llama-linear";
+    llama_yarn = "llama-yarn";
+    qwen2 = "qwen2";
+    qwen3 = "qwen3";
+    qwen3_yarn = "qwen3-yarn";
+    phi3 = "phi3";
+    phi3_partial = "phi3-partial";
+    phi3_longrope = "phi3-longrope";
+    gemma2 = "gemma2";
+    gemma2_27b = "gemma2-27b";
+    gemma3 = "gemma3";
+    olmo2 = "olmo2";
+    olmo3 = "olmo3";
+    granite = "granite";
+}
+
+/// No model of the folder and no architecture of the engine goes untested.
+#[test]
+fn every_architecture_has_a_model() {
+    use doppler_engine::formats::Gguf;
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(folder()).expect("a folder") {
+        let path = entry.expect("a file").path();
+        if path.extension().is_some_and(|e| e == "gguf") {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            assert!(MODELS.contains(&name.as_str()), "{name} has no test");
+            let bytes = std::fs::read(&path).expect("a file");
+            let checkpoint = Gguf::parse(&bytes, Some(bytes.len() as u64)).expect("a model");
+            seen.push(checkpoint.metadata.str("general.architecture").expect("an architecture").to_owned());
+        }
+    }
+    for architecture in ARCHITECTURES {
+        assert!(seen.iter().any(|s| s == architecture.name), "{} has no model", architecture.name);
+    }
+}
