@@ -48,7 +48,7 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
     let path = shaders.join("variants.toml");
     println!("cargo::rerun-if-changed={}", path.display());
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let table: Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let table = Table::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
 
     // Chromium wants `enable subgroups;`, naga 30 has subgroups without it and refuses the line.
     let browser = env("CARGO_CFG_TARGET_ARCH") == "wasm32";

@@ -4,24 +4,58 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-/// Kernels by name.
+/// The file.
 #[derive(Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Table(BTreeMap<String, Axes>);
+struct File {
+    /// Axes that kernels name instead of listing their options.
+    #[serde(default)]
+    shared: BTreeMap<String, Vec<String>>,
+    #[serde(flatten)]
+    kernels: BTreeMap<String, Entry>,
+}
 
-/// How a kernel varies: a variant takes one option of each axis.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Axes {
-    /// An option is a feature that `@if` asks for, or empty for none.
+struct Entry {
     #[serde(default)]
-    axes: Vec<Vec<String>>,
-    /// Sets of features that no variant may have together.
+    axes: Vec<Axis>,
     #[serde(default)]
     exclude: Vec<Vec<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Axis {
+    Shared(String),
+    Options(Vec<String>),
+}
+
+/// Kernels by name.
+pub(crate) struct Table(BTreeMap<String, Axes>);
+
+/// How a kernel varies: a variant takes one option of each axis.
+pub(crate) struct Axes {
+    /// An option is a feature that `@if` asks for, or empty for none.
+    axes: Vec<Vec<String>>,
+    /// Sets of features that no variant may have together.
+    exclude: Vec<Vec<String>>,
+}
+
 impl Table {
+    /// Reads the text of the file.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let File { shared, kernels } = toml::from_str(text).map_err(|e| e.to_string())?;
+        let options = |axis| match axis {
+            Axis::Options(options) => Ok(options),
+            Axis::Shared(name) => shared.get(&name).cloned().ok_or_else(|| format!("there is no shared axis {name:?}")),
+        };
+        let resolve = |(name, Entry { axes, exclude })| {
+            let axes = axes.into_iter().map(options).collect::<Result<_, String>>()?;
+            Ok((name, Axes { axes, exclude }))
+        };
+        Ok(Self(kernels.into_iter().map(resolve).collect::<Result<_, String>>()?))
+    }
+
     /// Kernels in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Axes)> {
         self.0.iter().map(|(name, axes)| (name.as_str(), axes))

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::block::FORMATS;
+
 /// Defines [`DType`] from one table: variant, ggml id, name, values per block, bytes per block.
 macro_rules! dtypes {
     ($($variant:ident = $id:literal, $name:literal, $size:literal, $bytes:literal;)*) => {
@@ -100,9 +102,19 @@ impl DType {
         self.layout().map_or(0, |(_, bytes)| bytes)
     }
 
-    /// Whether [`dequantize`](super::dequantize()) (and with it the engine) can read it.
+    /// The types that [`dequantize`](super::dequantize()) (and with it the engine) can read.
+    pub fn supported() -> impl Iterator<Item = Self> {
+        FORMATS.iter().map(|(dtype, _)| *dtype)
+    }
+
+    /// Whether it is one of [`DType::supported`].
     pub fn is_supported(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q4_0 | Self::Q4_K | Self::Q6_K)
+        Self::supported().any(|dtype| dtype == self)
+    }
+
+    /// The names of [`DType::supported`], for messages.
+    pub(crate) fn supported_names() -> String {
+        Self::supported().map(Self::name).collect::<Vec<_>>().join(", ")
     }
 }
 

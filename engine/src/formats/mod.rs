@@ -3,6 +3,7 @@
 //! Every parser here treats its input as hostile: checked arithmetic, caps on counts and lengths, no panic, and memory
 //! bounded by the size of the input.
 
+pub(crate) mod block;
 pub mod dequantize;
 pub mod dtype;
 pub mod gguf;
@@ -121,7 +122,7 @@ pub enum FormatError {
         name: String,
     },
     /// A weight format there is no decoder for.
-    #[error("the weight format {dtype} is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K")]
+    #[error("the weight format {dtype} is not supported; use one of {}", DType::supported_names())]
     UnsupportedDType {
         /// The format.
         dtype: DType,

@@ -19,6 +19,7 @@ pub struct Repack {
 
 impl Kernel for Repack {
     fn plan(&self, _: &Capabilities) -> Plan {
+        let parts = self.layout.parts();
         let params = RepackParams {
             rows: self.rows,
             cols: self.layout.cols,
@@ -26,9 +27,21 @@ impl Kernel for Repack {
             first_row: self.first_row,
             row_step: self.row_step,
             raw_row_bytes: self.layout.file_row_bytes,
+            block: self.layout.block(),
+            block_bytes: self.layout.block_bytes(),
+            low_at: parts.low.at,
+            low_bits: parts.low.bits,
+            low_run: parts.low.run,
+            high_at: parts.high.map_or(0, |high| high.at),
+            high_bits: parts.high.map_or(0, |high| high.bits),
+            high_run: parts.high.map_or(1, |high| high.run),
+            scales_at: parts.scales.0,
+            scales: parts.scales.1,
+            more_scales_at: parts.more_scales.0,
+            more_scales: parts.more_scales.1,
+            scale_bytes: self.layout.scale_bytes(),
         };
-        let groups = self.rows * (self.layout.cols / 8);
-        Plan::new(shaders::find("repack", &[self.layout.feature()]), &params, grid_2d(groups.div_ceil(64)))
+        Plan::new(shaders::find("repack", &[]), &params, grid_2d((self.rows * self.layout.stride).div_ceil(64)))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

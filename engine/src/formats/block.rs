@@ -1,0 +1,87 @@
+//! How the blocks of each weight format are arranged: where the bits of a value lie, and which bytes scale them.
+
+use super::DType;
+
+/// The arrangement of a block, from `ggml-common.h` and `gguf/quants.py`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockLayout {
+    /// The values, or their lower bits.
+    pub(crate) low: Plane,
+    /// The values' upper bits, where they lie apart.
+    pub(crate) high: Option<Plane>,
+    /// First byte and number of the bytes that hold the scales.
+    pub(crate) scales: (u32, u32),
+    /// The same for scales in a second place.
+    pub(crate) more_scales: (u32, u32),
+}
+
+/// Numbers of the same few bits: a run of bytes holds as many numbers in its lowest bits, the next ones in the next bits, and so on;
+/// then comes the next run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plane {
+    /// First byte.
+    pub(crate) at: u32,
+    /// Bits of a number: 1, 2, 4, 8, 16 or 32.
+    pub(crate) bits: u32,
+    /// Bytes in a run; with 1 the numbers lie in order.
+    pub(crate) run: u32,
+}
+
+const fn plane(at: u32, bits: u32, run: u32) -> Plane {
+    Plane { at, bits, run }
+}
+
+const fn block(low: Plane, high: Option<Plane>, scales: (u32, u32)) -> BlockLayout {
+    BlockLayout { low, high, scales, more_scales: (0, 0) }
+}
+
+/// Every format that can be decoded.
+pub(super) const FORMATS: [(DType, BlockLayout); 16] = [
+    (DType::F32, block(plane(0, 32, 1), None, (0, 0))),
+    (DType::F16, block(plane(0, 16, 1), None, (0, 0))),
+    (DType::BF16, block(plane(0, 16, 1), None, (0, 0))),
+    (DType::Q8_0, block(plane(2, 8, 1), None, (0, 2))),
+    (DType::Q4_0, block(plane(2, 4, 16), None, (0, 2))),
+    (DType::Q4_1, block(plane(4, 4, 16), None, (0, 4))),
+    (DType::Q5_0, block(plane(6, 4, 16), Some(plane(2, 1, 1)), (0, 2))),
+    (DType::Q5_1, block(plane(8, 4, 16), Some(plane(4, 1, 1)), (0, 4))),
+    (DType::Q2_K, BlockLayout { more_scales: (80, 4), ..block(plane(16, 2, 32), None, (0, 16)) }),
+    (DType::Q3_K, block(plane(32, 2, 32), Some(plane(0, 1, 32)), (96, 14))),
+    (DType::Q4_K, block(plane(16, 4, 32), None, (0, 16))),
+    (DType::Q5_K, block(plane(48, 4, 32), Some(plane(16, 1, 32)), (0, 16))),
+    (DType::Q6_K, block(plane(0, 4, 64), Some(plane(128, 2, 32)), (192, 18))),
+    (DType::IQ4_NL, block(plane(2, 4, 16), None, (0, 2))),
+    (DType::IQ4_XS, block(plane(8, 4, 16), None, (0, 8))),
+    (DType::MXFP4, block(plane(1, 4, 16), None, (0, 1))),
+];
+
+impl BlockLayout {
+    /// The layout of a format's blocks; `None` for a format that cannot be decoded.
+    pub(crate) fn of(dtype: DType) -> Option<Self> {
+        FORMATS.iter().find(|(d, _)| *d == dtype).map(|(_, layout)| *layout)
+    }
+
+    /// The stored number of value `i` of a block, to be read by [`value`](super::dequantize::value).
+    pub(crate) fn quant(&self, block: &[u8], i: usize) -> u32 {
+        self.low.get(block, i) | self.high.map_or(0, |high| high.get(block, i) << self.low.bits)
+    }
+
+    /// The bytes of a block that hold its scales.
+    pub(crate) fn scales(&self, block: &[u8]) -> Vec<u8> {
+        let part = |(at, bytes): (u32, u32)| &block[at as usize..(at + bytes) as usize];
+        [part(self.scales), part(self.more_scales)].concat()
+    }
+}
+
+impl Plane {
+    fn get(&self, block: &[u8], i: usize) -> u32 {
+        let (at, bits, run) = (self.at as usize, self.bits as usize, self.run as usize);
+        if bits >= 8 {
+            let bytes = &block[at + i * bits / 8..][..bits / 8];
+            return bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        }
+        let numbers = 8 / bits; // in a byte
+        let byte = block[at + i / (run * numbers) * run + i % run];
+        u32::from(byte >> (bits * (i / run % numbers))) & ((1 << bits) - 1)
+    }
+}
