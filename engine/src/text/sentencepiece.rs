@@ -60,10 +60,15 @@ impl SentencePiece {
             let kind = vocabulary.token_type(*id);
             !text.is_empty() && matches!(kind, Some(TokenType::Normal | TokenType::UserDefined | TokenType::Unused))
         });
-        let pieces = pieces.map(|((id, text), score)| (text.as_str(), id, *score));
-        let model = if unigram { Model::Unigram(Unigram::new(pieces)?) } else { Model::Bpe(Bpe::new(pieces)) };
-        let collapse_spaces = metadata.bool_opt("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
-        let normalizer = Normalizer { charsmap: Charsmap::from_gguf(metadata)?, add_space_prefix, collapse_spaces };
+        let pieces = pieces.map(|((id, text), score)| (text.replace(' ', "▁"), id, *score));
+        // Byte-pair models that replace characters or collapse spaces are not known; converters do not say either.
+        let (model, normalizer) = if unigram {
+            let collapse_spaces = metadata.bool_opt("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
+            let charsmap = Charsmap::from_gguf(metadata)?;
+            (Model::Unigram(Unigram::new(pieces)?), Normalizer { charsmap, add_space_prefix, collapse_spaces })
+        } else {
+            (Model::Bpe(Bpe::new(pieces)), Normalizer { charsmap: None, add_space_prefix, collapse_spaces: false })
+        };
         Ok(Self { normalizer, model, bytes, unknown })
     }
 
@@ -206,12 +211,12 @@ struct Symbol {
 }
 
 impl Bpe {
-    fn new<'a>(pieces: impl Iterator<Item = (&'a str, u32, f32)>) -> Self {
+    fn new(pieces: impl Iterator<Item = (String, u32, f32)>) -> Self {
         let order = |score: f32| {
             let bits = (score + 0.0).to_bits(); // no negative zero
             if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
         };
-        let pieces: HashMap<_, _> = pieces.map(|(text, id, score)| (text.to_owned(), (id, order(score)))).collect();
+        let pieces: HashMap<_, _> = pieces.map(|(text, id, score)| (text, (id, order(score)))).collect();
         let longest = pieces.keys().map(String::len).max().unwrap_or(0);
         Self { pieces, longest }
     }
@@ -258,8 +263,8 @@ struct Unigram {
 }
 
 impl Unigram {
-    fn new<'a>(pieces: impl Iterator<Item = (&'a str, u32, f32)>) -> Result<Self, TextError> {
-        let (texts, pieces): (Vec<&str>, Vec<(u32, f32)>) = pieces.map(|(text, id, score)| (text, (id, score))).unzip();
+    fn new(pieces: impl Iterator<Item = (String, u32, f32)>) -> Result<Self, TextError> {
+        let (texts, pieces): (Vec<String>, Vec<(u32, f32)>) = pieces.map(|(text, id, score)| (text, (id, score))).unzip();
         let matcher = AhoCorasick::new(texts).map_err(|e| TextError::Vocabulary { problem: e.to_string() })?;
         let worst = pieces.iter().map(|(_, score)| *score).fold(f32::INFINITY, f32::min);
         Ok(Self { matcher, pieces, unknown_score: worst - UNKNOWN_PENALTY })

@@ -3,6 +3,7 @@
 //! Added tokens are split off here, before the model of the tokenizer sees the text: so that control tokens can be told from text that
 //! merely looks like them, and because GGUF says less about added tokens than `tokenizer.json`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -46,11 +47,18 @@ pub struct Tokenizer {
     control: AddedTokens,
     /// User-defined tokens: found in any text, visible in decoded text.
     user_defined: AddedTokens,
+    /// Runs of spaces are user-defined tokens in some `SentencePiece` models, found after spaces have become `▁`.
+    escape_spaces: bool,
     special: HashMap<&'static str, u32>,
     add_bos: bool,
     /// The tokens that follow a prompt: of encoders, mostly.
     suffix: Vec<u32>,
     stop: BTreeSet<u32>,
+}
+
+/// `text` with `SentencePiece`'s mark for spaces.
+fn escape(text: &str) -> String {
+    text.replace(' ', "▁")
 }
 
 /// Plain text to token ids.
@@ -113,10 +121,11 @@ impl Tokenizer {
             control.strip_after = |text| !["<s>", "<unk>", "<|endoftext|>"].contains(&text);
         }
         let visible = of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty());
-        let visible = visible.map(|(id, t)| (id, if sentence_piece { t.replace('▁', " ") } else { t.to_owned() }));
+        let visible = visible.map(|(id, t)| (id, if kind == Kind::SentencePiece { escape(t) } else { t.to_owned() }));
         let user_defined = AddedTokens::new(visible)?;
+        let escape_spaces = kind == Kind::SentencePiece;
         let add_bos = flag("add_bos_token", add_bos)?;
-        Ok(Self { model, control, user_defined, special, add_bos, suffix, stop, vocabulary: Arc::new(vocabulary) })
+        Ok(Self { model, control, user_defined, escape_spaces, special, add_bos, suffix, stop, vocabulary: Arc::new(vocabulary) })
     }
 
     /// Token ids of `text`, without BOS. With `parse_special`, control tokens written in `text` become those tokens; without, they
@@ -167,7 +176,11 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TextError> {
-        self.user_defined.split(text, ids, |words, ids| {
+        let mut text = Cow::Borrowed(text);
+        if self.escape_spaces {
+            text = Cow::Owned(escape(&text));
+        }
+        self.user_defined.split(&text, ids, |words, ids| {
             let encoded = match &self.model {
                 Model::ByteLevel(model) => model.encode(words, ids),
                 Model::WordPiece(model) => model.encode(words, ids),

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use doppler_engine::formats::{Array, Metadata, Value};
 use doppler_engine::text::Tokenizer;
+use doppler_tests::skip;
 use serde_json::Value as Json;
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/text/adversarial")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/text/adversarial")
 }
 
 fn read(path: &Path) -> Json {
@@ -101,6 +102,27 @@ fn sentence_piece_and_word_piece() {
         let fixture = read(&folder().join(format!("{name}.json")));
         let tokenizer = Tokenizer::from_gguf(&metadata(&fixture["metadata"])).unwrap();
         equal &= compare(name, &strings, &tokenizer, &fixture["plain"], false);
+    }
+    assert!(equal);
+}
+
+/// Real vocabularies, from the files of `make_real.py` in the folder `DOPPLER_TOKENIZERS`.
+#[test]
+fn real_vocabularies() {
+    let Ok(folder) = std::env::var("DOPPLER_TOKENIZERS") else {
+        return skip("real_vocabularies", "DOPPLER_TOKENIZERS names no folder of vocabularies (tests/fixtures/text/make_real.py)");
+    };
+    let strings = strings();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut equal = true;
+    for file in files {
+        let fixture = read(&file);
+        let metadata = metadata(&fixture["metadata"]);
+        let begin = std::time::Instant::now();
+        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        println!("{} tokens read in {:.2} s", tokenizer.vocabulary_size(), begin.elapsed().as_secs_f32());
+        equal &= compare(&file.file_name().unwrap().to_string_lossy(), &strings, &tokenizer, &fixture["plain"], false);
     }
     assert!(equal);
 }
