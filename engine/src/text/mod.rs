@@ -1,13 +1,16 @@
 //! Text in and out: tokenizer, chat template, streaming detokenizer, stop strings.
 
+mod byte_level;
 pub mod chat;
 pub mod detokenizer;
 mod pretokenizer;
 mod python;
+mod sentencepiece;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
 mod vocabulary;
+mod wordpiece;
 
 pub use chat::encode_chat;
 pub use detokenizer::Detokenizer;

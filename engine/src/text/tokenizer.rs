@@ -1,22 +1,20 @@
-//! The tokenizer a GGUF file describes, on the `tokenizers` crate.
+//! The tokenizer a GGUF file describes.
 //!
-//! The crate does pre-tokenization and byte-pair merging. Added tokens are split off here, before it: so that control tokens can be
-//! told from text that merely looks like them, and because GGUF says less about added tokens than `tokenizer.json`.
+//! Added tokens are split off here, before the model of the tokenizer sees the text: so that control tokens can be told from text that
+//! merely looks like them, and because GGUF says less about added tokens than `tokenizer.json`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::tokenizer::SplitDelimiterBehavior;
 
 use super::TextError;
+use super::byte_level::ByteLevel;
 use super::detokenizer::Detokenizer;
-use super::pretokenizer;
+use super::sentencepiece::SentencePiece;
 use super::vocabulary::{Kind, TokenType, Vocabulary};
+use super::wordpiece::WordPiece;
 use crate::formats::Metadata;
 
 /// Texts of tokens that end a turn or a document in the models at large; those of them that are control or user-defined tokens stop
@@ -43,17 +41,32 @@ const END_TEXTS: &[&str] = &[
 /// Text to token ids and back.
 #[derive(Debug)]
 pub struct Tokenizer {
-    model: tokenizers::Tokenizer,
-    kind: Kind,
-    add_space_prefix: bool,
+    model: Model,
     vocabulary: Arc<Vocabulary>,
     /// Control tokens: never found in plain text.
     control: AddedTokens,
     /// User-defined tokens: found in any text, visible in decoded text.
     user_defined: AddedTokens,
-    special: HashMap<&'static str, (u32, String)>,
+    /// Runs of spaces are user-defined tokens in some `SentencePiece` models, found after spaces have become `▁`.
+    escape_spaces: bool,
+    special: HashMap<&'static str, u32>,
     add_bos: bool,
+    /// The tokens that follow a prompt: of encoders, mostly.
+    suffix: Vec<u32>,
     stop: BTreeSet<u32>,
+}
+
+/// `text` with `SentencePiece`'s mark for spaces.
+fn escape(text: &str) -> String {
+    text.replace(' ', "▁")
+}
+
+/// Plain text to token ids.
+#[derive(Debug)]
+enum Model {
+    ByteLevel(Box<ByteLevel>),
+    SentencePiece(Box<SentencePiece>),
+    WordPiece(Box<WordPiece>),
 }
 
 impl Tokenizer {
@@ -63,44 +76,56 @@ impl Tokenizer {
     /// [`TextError::UnsupportedTokenizer`], [`TextError::UnsupportedPreTokenizer`], [`TextError::Vocabulary`], or a missing key.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         let tokens = metadata.string_array("tokenizer.ggml.tokens")?;
-        let (kind, space_prefix, add_bos) = match metadata.str("tokenizer.ggml.model")? {
-            "gpt2" => (Kind::ByteLevel, false, pretokenizer::find(pre_name(metadata)?)?.add_bos),
-            "llama" => (Kind::SentencePiece, true, true),
+        let kind = match metadata.str("tokenizer.ggml.model")? {
+            "gpt2" => Kind::ByteLevel,
+            "llama" => Kind::SentencePiece,
+            "t5" => Kind::Unigram,
+            "bert" => Kind::WordPiece,
             model => {
-                return Err(TextError::UnsupportedTokenizer { model: model.to_owned(), supported: "gpt2, llama" });
+                return Err(TextError::UnsupportedTokenizer { model: model.to_owned(), supported: "gpt2, llama, t5, bert" });
             }
         };
-        let add_space_prefix = metadata.bool_opt("tokenizer.ggml.add_space_prefix")?.unwrap_or(space_prefix) && space_prefix;
-        let vocabulary = Vocabulary::new(metadata, tokens, kind, add_space_prefix)?;
+        let flag = |name: &str, default: bool| Ok::<_, TextError>(metadata.bool_opt(&format!("tokenizer.ggml.{name}"))?.unwrap_or(default));
+        let sentence_piece = matches!(kind, Kind::SentencePiece | Kind::Unigram);
+        let add_space_prefix = sentence_piece && flag("add_space_prefix", true)?;
+        let vocabulary = Vocabulary::new(metadata, tokens, kind, add_space_prefix || kind == Kind::WordPiece)?;
         let model = match kind {
-            Kind::ByteLevel => byte_level(metadata, tokens, &vocabulary)?,
-            Kind::SentencePiece => sentence_piece(metadata, tokens, &vocabulary)?,
+            Kind::ByteLevel => Model::ByteLevel(Box::new(ByteLevel::new(metadata, tokens, &vocabulary)?)),
+            Kind::SentencePiece | Kind::Unigram => {
+                let unigram = kind == Kind::Unigram;
+                Model::SentencePiece(Box::new(SentencePiece::new(metadata, tokens, &vocabulary, unigram, add_space_prefix)?))
+            }
+            Kind::WordPiece => Model::WordPiece(Box::new(WordPiece::new(metadata, tokens, &vocabulary)?)),
         };
-        let special = special_tokens(metadata, tokens, kind)?;
-        let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name)).map(|(id, _)| *id).collect();
-        let vocabulary = Arc::new(vocabulary);
-        let types = &vocabulary;
-        let of_type = |wanted| (0_u32..).zip(tokens).filter(move |(id, _)| types.token_type(*id) == Some(wanted));
+        let special = special_tokens(metadata, tokens.len(), kind)?;
+        let add_bos = match &model {
+            Model::ByteLevel(model) => model.add_bos,
+            _ => kind != Kind::Unigram,
+        };
+        let suffix = [("sep", flag("add_sep_token", kind == Kind::WordPiece)?), ("eos", flag("add_eos_token", kind == Kind::Unigram)?)];
+        let suffix = suffix.iter().filter_map(|(name, add)| special.get(name).copied().filter(|_| *add)).collect();
+
+        let of_type = |wanted| vocabulary.of_type(tokens, wanted);
+        let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name).copied()).collect();
         stop.extend(
             of_type(TokenType::Control)
                 .chain(of_type(TokenType::UserDefined))
-                .filter(|(_, t)| END_TEXTS.contains(&t.as_str()))
+                .filter(|(_, t)| END_TEXTS.contains(t))
                 .map(|(id, _)| id),
         );
         // A one-character control token cannot be kept out of a chat message by a mark inside it; none is known.
-        let control = AddedTokens::new(of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()))?;
-        let user_defined = AddedTokens::new(of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty()))?;
-        Ok(Self {
-            model,
-            kind,
-            add_space_prefix,
-            control,
-            user_defined,
-            special,
-            add_bos: metadata.bool_opt("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            stop,
-            vocabulary,
-        })
+        let control = of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()).map(|(id, t)| (id, t.to_owned()));
+        let mut control = AddedTokens::new(control)?;
+        // The added tokens of Phi-3 take the white space behind them. The file does not say so; llama.cpp knows it by name, too.
+        if kind == Kind::SentencePiece && metadata.str_opt("general.architecture")? == Some("phi3") {
+            control.strip_after = |text| !["<s>", "<unk>", "<|endoftext|>"].contains(&text);
+        }
+        let visible = of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty());
+        let visible = visible.map(|(id, t)| (id, if kind == Kind::SentencePiece { escape(t) } else { t.to_owned() }));
+        let user_defined = AddedTokens::new(visible)?;
+        let escape_spaces = kind == Kind::SentencePiece;
+        let add_bos = flag("add_bos_token", add_bos)?;
+        Ok(Self { model, control, user_defined, escape_spaces, special, add_bos, suffix, stop, vocabulary: Arc::new(vocabulary) })
     }
 
     /// Token ids of `text`, without BOS. With `parse_special`, control tokens written in `text` become those tokens; without, they
@@ -118,12 +143,17 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// As [`Tokenizer::encode`], with BOS in front when the model wants it and `text` does not bring it.
+    /// As [`Tokenizer::encode`], with what the model wants around a text, unless `text` brings it: BOS (an encoder's `[CLS]`) in front,
+    /// and behind it what the file asks for, such as an encoder's `[SEP]` or EOS.
     ///
     /// # Errors
     /// [`TextError::Encode`].
     pub fn encode_prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TextError> {
-        Ok(self.with_bos(self.encode(text, parse_special)?))
+        let mut ids = self.with_bos(self.encode(text, parse_special)?);
+        if !ids.ends_with(&self.suffix) {
+            ids.extend(&self.suffix);
+        }
+        Ok(ids)
     }
 
     /// Text with control tokens in which `guard` marks characters that must not be read as part of one; the mark itself is no text.
@@ -146,16 +176,20 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TextError> {
-        self.user_defined.split(text, ids, |words, ids| {
-            let encoding = match self.kind {
-                Kind::ByteLevel => self.model.encode_fast(words, false),
-                Kind::SentencePiece => {
-                    let prefix = if self.add_space_prefix { "▁" } else { "" };
-                    self.model.encode_fast(prefix.to_owned() + &words.replace(' ', "▁"), false)
+        let mut text = Cow::Borrowed(text);
+        if self.escape_spaces {
+            text = Cow::Owned(escape(&text));
+        }
+        self.user_defined.split(&text, ids, |words, ids| {
+            let encoded = match &self.model {
+                Model::ByteLevel(model) => model.encode(words, ids),
+                Model::WordPiece(model) => model.encode(words, ids),
+                Model::SentencePiece(model) => {
+                    model.encode(words, ids);
+                    Ok(())
                 }
             };
-            ids.extend(encoding.map_err(|e| TextError::Encode { message: e.to_string() })?.get_ids());
-            Ok(())
+            encoded.map_err(|e| TextError::Encode { message: e.to_string() })
         })
     }
 
@@ -199,12 +233,12 @@ impl Tokenizer {
 
     /// The token that begins a sequence.
     pub fn bos(&self) -> Option<u32> {
-        self.special.get("bos").map(|(id, _)| *id)
+        self.special.get("bos").copied()
     }
 
     /// The token that ends a sequence.
     pub fn eos(&self) -> Option<u32> {
-        self.special.get("eos").map(|(id, _)| *id)
+        self.special.get("eos").copied()
     }
 
     /// Whether prompts begin with BOS.
@@ -223,93 +257,31 @@ impl Tokenizer {
     }
 }
 
-/// `tokenizer.ggml.pre`, which early converters did not write.
-fn pre_name(metadata: &Metadata) -> Result<&str, TextError> {
-    Ok(metadata.str_opt("tokenizer.ggml.pre")?.unwrap_or("default"))
-}
-
-/// The texts of bos, eos, eot, eom, unk and padding with their ids; ids beyond the vocabulary are ignored, as llama.cpp does.
-fn special_tokens(metadata: &Metadata, tokens: &[String], kind: Kind) -> Result<HashMap<&'static str, (u32, String)>, TextError> {
+/// The ids of bos, eos, eot, eom and sep; ids beyond the vocabulary are ignored, as llama.cpp does.
+fn special_tokens(metadata: &Metadata, tokens: usize, kind: Kind) -> Result<HashMap<&'static str, u32>, TextError> {
+    let defaults: &[(&str, u32)] = match kind {
+        Kind::ByteLevel => &[],
+        Kind::SentencePiece => &[("bos", 1), ("eos", 2)],
+        Kind::Unigram => &[("eos", 1)],
+        Kind::WordPiece => &[("bos", 101), ("sep", 102)],
+    };
     let keys = [
-        ("bos", "tokenizer.ggml.bos_token_id", Some(1)),
-        ("eos", "tokenizer.ggml.eos_token_id", Some(2)),
-        ("eot", "tokenizer.ggml.eot_token_id", None),
-        ("eom", "tokenizer.ggml.eom_token_id", None),
+        ("bos", "tokenizer.ggml.cls_token_id"),
+        ("bos", "tokenizer.ggml.bos_token_id"),
+        ("eos", "tokenizer.ggml.eos_token_id"),
+        ("eot", "tokenizer.ggml.eot_token_id"),
+        ("eom", "tokenizer.ggml.eom_token_id"),
+        ("sep", "tokenizer.ggml.seperator_token_id"),
     ];
-    let mut special = HashMap::new();
-    for (name, key, sentence_piece_default) in keys {
-        let id = metadata.u32_opt(key)?.or(if kind == Kind::SentencePiece { sentence_piece_default } else { None });
-        match id.map(|id| (id, tokens.get(id as usize))) {
-            Some((id, Some(text))) => drop(special.insert(name, (id, text.clone()))),
-            Some((id, None)) => log::warn!("{key} is {id}, beyond the vocabulary; ignored"),
+    let mut special: HashMap<_, _> = defaults.iter().copied().filter(|(_, id)| (*id as usize) < tokens).collect();
+    for (name, key) in keys {
+        match metadata.u32_opt(key)? {
+            Some(id) if (id as usize) < tokens => drop(special.insert(name, id)),
+            Some(id) => log::warn!("{key} is {id}, beyond the vocabulary; ignored"),
             None => {}
         }
     }
     Ok(special)
-}
-
-/// Byte-level BPE of tokens and merges.
-fn byte_level(metadata: &Metadata, tokens: &[String], vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
-    let pre = pretokenizer::find(pre_name(metadata)?)?;
-    let mut merges = Vec::new();
-    for merge in metadata.string_array("tokenizer.ggml.merges")? {
-        // The left part may itself begin with a space, so the separator is sought from the second character.
-        let first = merge.chars().next().map_or(0, char::len_utf8);
-        let Some(at) = merge[first..].find(' ') else {
-            return Err(TextError::Vocabulary { problem: format!("the merge {merge:?} has no two parts") });
-        };
-        merges.push((merge[..first + at].to_owned(), merge[first + at + 1..].to_owned()));
-    }
-    let bpe = BPE::builder().vocab_and_merges(model_vocabulary(tokens, vocabulary), merges).ignore_merges(pre.ignore_merges);
-    let mut model = tokenizers::Tokenizer::new(bpe.build().map_err(|e| corrupt(&e))?);
-    let mut steps = Vec::new();
-    for pattern in pre.patterns {
-        let split = Split::new(SplitPattern::Regex((*pattern).to_owned()), SplitDelimiterBehavior::Isolated, false);
-        steps.push(split.map_err(|e| corrupt(&e))?.into());
-    }
-    steps.push(ByteLevel::new(false, true, false).into());
-    model.with_pre_tokenizer(Some(Sequence::new(steps)));
-    Ok(model)
-}
-
-/// `SentencePiece` BPE: merges follow from the scores, as `transformers` derives them. Every way of cutting a token into two tokens is
-/// a merge, best score first.
-fn sentence_piece(metadata: &Metadata, tokens: &[String], vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
-    let scores = metadata.f32_array_opt("tokenizer.ggml.scores")?.unwrap_or_default();
-    if scores.len() != tokens.len() {
-        return Err(TextError::Vocabulary { problem: format!("{} tokens but {} scores", tokens.len(), scores.len()) });
-    }
-    let vocab = model_vocabulary(tokens, vocabulary);
-    let mut ranked: Vec<(f32, &str, &str)> = Vec::new();
-    for (token, &score) in tokens.iter().zip(scores).filter(|(token, _)| vocab.contains_key(token.as_str())) {
-        for (i, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(i);
-            if vocab.contains_key(left) && vocab.contains_key(right) {
-                ranked.push((score, left, right));
-            }
-        }
-    }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let merges = ranked.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect();
-    let unknown = (0..).zip(tokens).find(|(id, _)| vocabulary.token_type(*id) == Some(TokenType::Unknown));
-    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
-    if let Some((_, text)) = unknown {
-        bpe = bpe.unk_token(text.clone());
-    }
-    Ok(tokenizers::Tokenizer::new(bpe.build().map_err(|e| corrupt(&e))?))
-}
-
-/// The tokens text may be made of: all but control tokens, so that no text can become one by merging.
-fn model_vocabulary(tokens: &[String], vocabulary: &Vocabulary) -> Vocab {
-    (0..)
-        .zip(tokens)
-        .filter(|(id, _)| vocabulary.token_type(*id) != Some(TokenType::Control))
-        .map(|(id, text)| (text.clone(), id))
-        .collect()
-}
-
-fn corrupt(error: &tokenizers::Error) -> TextError {
-    TextError::Vocabulary { problem: error.to_string() }
 }
 
 /// Tokens found as whole strings in text, the leftmost first and of those the longest.
@@ -318,13 +290,15 @@ struct AddedTokens {
     finder: AhoCorasick,
     texts: Vec<String>,
     ids: Vec<u32>,
+    /// Whether the token of this text takes the white space behind it.
+    strip_after: fn(&str) -> bool,
 }
 
 impl AddedTokens {
-    fn new<'a>(tokens: impl Iterator<Item = (u32, &'a String)>) -> Result<Self, TextError> {
-        let (ids, texts): (Vec<u32>, Vec<String>) = tokens.map(|(id, text)| (id, text.clone())).unzip();
+    fn new(tokens: impl Iterator<Item = (u32, String)>) -> Result<Self, TextError> {
+        let (ids, texts): (Vec<u32>, Vec<String>) = tokens.unzip();
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
-        Ok(Self { finder: finder.map_err(|e| TextError::Vocabulary { problem: e.to_string() })?, texts, ids })
+        Ok(Self { finder: finder.map_err(|e| TextError::Vocabulary { problem: e.to_string() })?, texts, ids, strip_after: |_| false })
     }
 
     /// (start, end, id) of every occurrence.
@@ -346,6 +320,9 @@ impl AddedTokens {
             }
             ids.push(id);
             done = end;
+            if (self.strip_after)(&text[start..end]) {
+                done = text.len() - text[end..].trim_start().len();
+            }
         }
         if done < text.len() { encode(&text[done..], ids) } else { Ok(()) }
     }

@@ -1,5 +1,7 @@
 //! The vocabulary as bytes: what each token contributes to the decoded text.
 
+use std::collections::HashMap;
+
 use super::TextError;
 use crate::formats::Metadata;
 
@@ -21,6 +23,10 @@ pub(super) enum Kind {
     ByteLevel,
     /// `llama`: `SentencePiece` byte-pair encoding with byte fallback.
     SentencePiece,
+    /// `t5`: `SentencePiece` unigram.
+    Unigram,
+    /// `bert`.
+    WordPiece,
 }
 
 /// Token types, and the bytes of every token in one block.
@@ -30,7 +36,7 @@ pub(super) struct Vocabulary {
     bytes: Vec<u8>,
     /// `bytes[ends[i - 1]..ends[i]]` are token `i`'s.
     ends: Vec<u32>,
-    /// `SentencePiece` puts a space before the first word; decoding takes it away again.
+    /// The first word has a space before it that is not in the text; decoding takes it away again.
     pub(super) strip_first_space: bool,
 }
 
@@ -44,18 +50,18 @@ impl Vocabulary {
             }
         };
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
-        let alphabet = byte_alphabet();
+        let alphabet: HashMap<char, u8> = byte_characters().into_iter().zip(0..=255).collect();
         for (token, &kind_of_token) in tokens.iter().zip(&types) {
             match (kind_of_token, kind) {
                 (TokenType::Control | TokenType::Unknown, _) => {} // not part of the text
-                (TokenType::UserDefined, _) => bytes.extend(token.as_bytes()),
+                (TokenType::UserDefined, Kind::ByteLevel | Kind::WordPiece) => bytes.extend(token.as_bytes()),
                 (TokenType::Byte, _) => match token.strip_prefix("<0x").and_then(|t| u8::from_str_radix(t.strip_suffix('>')?, 16).ok()) {
                     Some(byte) => bytes.push(byte),
                     None => bytes.extend(token.as_bytes()),
                 },
-                (_, Kind::SentencePiece) => bytes.extend(token.replace('▁', " ").as_bytes()),
+                (_, Kind::SentencePiece | Kind::Unigram | Kind::WordPiece) => bytes.extend(token.replace('▁', " ").as_bytes()),
                 (_, Kind::ByteLevel) => {
-                    let decoded: Option<Vec<u8>> = token.chars().map(|c| alphabet.get(c as usize).copied().flatten()).collect();
+                    let decoded: Option<Vec<u8>> = token.chars().map(|c| alphabet.get(&c).copied()).collect();
                     bytes.extend(decoded.unwrap_or_else(|| token.as_bytes().to_vec()));
                 }
             }
@@ -71,6 +77,11 @@ impl Vocabulary {
     /// The token's type; `None` for ids beyond the vocabulary (padding rows of an embedding).
     pub(super) fn token_type(&self, id: u32) -> Option<TokenType> {
         self.types.get(id as usize).copied()
+    }
+
+    /// Ids and texts of the tokens of a type; `tokens` are those this was made of.
+    pub(super) fn of_type<'a>(&'a self, tokens: &'a [String], wanted: TokenType) -> impl Iterator<Item = (u32, &'a str)> {
+        (0..).zip(tokens).zip(&self.types).filter(move |(_, kind)| **kind == wanted).map(|((id, text), _)| (id, text.as_str()))
     }
 
     /// The token's bytes in the decoded text; none for control tokens and ids beyond the vocabulary.
@@ -98,19 +109,12 @@ fn token_type(id: u32) -> Result<TokenType, TextError> {
     })
 }
 
-/// GPT-2's printable alphabet inverted: character code to byte. Printable Latin-1 stands for itself, the other bytes follow from
-/// U+0100 in order.
-fn byte_alphabet() -> Vec<Option<u8>> {
-    let mut table = vec![None; 0x144];
-    let mut next = 0x100;
-    for byte in 0..=255_u8 {
-        let code = if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
-            usize::from(byte)
-        } else {
-            next += 1;
-            next - 1
-        };
-        table[code] = Some(byte);
-    }
-    table
+/// GPT-2's printable alphabet: the character of each byte. Printable Latin-1 stands for itself, the other bytes follow from U+0100 in
+/// order.
+pub(super) fn byte_characters() -> [char; 256] {
+    let mut unprintable = '\u{100}'..;
+    std::array::from_fn(|byte| match byte as u8 {
+        byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
+        _ => unprintable.next().unwrap_or_default(),
+    })
 }

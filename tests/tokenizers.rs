@@ -1,0 +1,128 @@
+//! 2,000 awkward strings through every kind of tokenizer, against the Python packages `tokenizers`, `sentencepiece` and `tiktoken`.
+
+use std::path::{Path, PathBuf};
+
+use doppler_engine::formats::{Array, Metadata, Value};
+use doppler_engine::text::Tokenizer;
+use doppler_tests::skip;
+use serde_json::Value as Json;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/text/adversarial")
+}
+
+fn read(path: &Path) -> Json {
+    serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
+}
+
+/// The strings, put together from their parts.
+fn strings() -> Vec<String> {
+    let part = |part: &Json| match part {
+        Json::String(text) => text.clone(),
+        repeated => repeated[0].as_str().unwrap().repeat(repeated[1].as_u64().unwrap() as usize),
+    };
+    read(&folder().join("strings.json")).as_array().unwrap().iter().map(|s| s.as_array().unwrap().iter().map(part).collect()).collect()
+}
+
+/// A GGUF's metadata from JSON. Whole numbers become `u32`, but the character map has bytes.
+fn metadata(json: &Json) -> Metadata {
+    let mut metadata = Metadata::new();
+    for (key, value) in json.as_object().unwrap() {
+        let array = |value: &Json| match &value[0] {
+            Json::String(_) => Array::String(serde_json::from_value(value.clone()).unwrap()),
+            Json::Number(n) if n.is_f64() => Array::F32(serde_json::from_value(value.clone()).unwrap()),
+            _ if key.ends_with("charsmap") => Array::U8(serde_json::from_value(value.clone()).unwrap()),
+            _ => Array::U32(serde_json::from_value(value.clone()).unwrap()),
+        };
+        let value = match value {
+            Json::String(text) => Value::String(text.clone()),
+            Json::Bool(b) => Value::Bool(*b),
+            Json::Number(n) => Value::U32(n.as_u64().unwrap() as u32),
+            other => Value::Array(array(other)),
+        };
+        metadata.insert(key, value);
+    }
+    metadata
+}
+
+/// 32-bit FNV-1a of the ids' bytes.
+fn digest(ids: &[u32]) -> u32 {
+    ids.iter().flat_map(|id| id.to_le_bytes()).fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+}
+
+/// Compares every string's ids with what a Python package gave. Says how many are equal, and shows the first that are not.
+fn compare(name: &str, strings: &[String], tokenizer: &Tokenizer, expected: &Json, parse_special: bool) -> bool {
+    let first: Vec<Vec<u32>> = serde_json::from_value(expected["first"].clone()).unwrap();
+    let digests = expected["digests"].as_str().unwrap();
+    let mut different = 0;
+    for (i, text) in strings.iter().enumerate() {
+        let ids = tokenizer.encode(text, parse_special).unwrap();
+        if digest(&ids) != u32::from_str_radix(&digests[8 * i..8 * i + 8], 16).unwrap() {
+            different += 1;
+            if different <= 5 {
+                let pieces: Vec<_> = ids.iter().take(60).map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id))).collect();
+                let short: String = text.chars().take(120).collect();
+                println!("{name}, string {i}: {short:?}\n  gave {:?}\n  {pieces:?}", &ids[..ids.len().min(60)]);
+            }
+        }
+        if let Some(want) = first.get(i) {
+            assert!(ids == *want || different > 0, "{name}: the digest of {text:?} is wrong");
+            if ids != *want {
+                println!("  instead of {want:?}");
+            }
+        }
+    }
+    println!("{name}: {} of {} equal", strings.len() - different, strings.len());
+    different == 0
+}
+
+#[test]
+fn byte_level() {
+    let strings = strings();
+    assert_eq!(strings.len(), 2000);
+    let fixture = read(&folder().join("byte_level.json"));
+    let mut metadata = metadata(&fixture["metadata"]);
+    let mut equal = true;
+    for (pre, expected) in fixture["pre"].as_object().unwrap() {
+        metadata.insert("tokenizer.ggml.pre", Value::String(pre.clone()));
+        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        equal &= compare(pre, &strings, &tokenizer, &expected["plain"], false);
+        if !expected["parsed"].is_null() {
+            equal &= compare(&format!("{pre}, parsed"), &strings, &tokenizer, &expected["parsed"], true);
+        }
+    }
+    assert!(equal);
+}
+
+#[test]
+fn sentence_piece_and_word_piece() {
+    let strings = strings();
+    let mut equal = true;
+    for name in ["spm_llama", "spm_gemma", "spm_unigram", "spm_t5", "wordpiece", "wordpiece_cased"] {
+        let fixture = read(&folder().join(format!("{name}.json")));
+        let tokenizer = Tokenizer::from_gguf(&metadata(&fixture["metadata"])).unwrap();
+        equal &= compare(name, &strings, &tokenizer, &fixture["plain"], false);
+    }
+    assert!(equal);
+}
+
+/// Real vocabularies, from the files of `make_real.py` in the folder `DOPPLER_TOKENIZERS`.
+#[test]
+fn real_vocabularies() {
+    let Ok(folder) = std::env::var("DOPPLER_TOKENIZERS") else {
+        return skip("real_vocabularies", "DOPPLER_TOKENIZERS names no folder of vocabularies (tests/fixtures/text/make_real.py)");
+    };
+    let strings = strings();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut equal = true;
+    for file in files {
+        let fixture = read(&file);
+        let metadata = metadata(&fixture["metadata"]);
+        let begin = std::time::Instant::now();
+        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        println!("{} tokens read in {:.2} s", tokenizer.vocabulary_size(), begin.elapsed().as_secs_f32());
+        equal &= compare(&file.file_name().unwrap().to_string_lossy(), &strings, &tokenizer, &fixture["plain"], false);
+    }
+    assert!(equal);
+}
