@@ -88,12 +88,12 @@ fn check_model(name: &str) {
     let (_, plain) = devices().swap_remove(1);
     let exact = Bounds { error: 1e-6, margin: 0.0 };
     let options = ModelOptions { context: context(name, 0), sequences: 4, prefill_rows: 48, kv: KvFormat::F32, ..ModelOptions::default() };
-    let selected = |long: bool| references.iter().filter(move |r| !name.contains("longrope") || (r.prompt_ids.len() > 65) == long);
+    let selected = |long: bool| references.iter().filter(move |r| !name.contains("longrope") || (r.prompt_ids.len() > 256) == long);
     for long in [false, true] {
         if selected(long).next().is_none() {
             continue;
         }
-        let options = ModelOptions { context: context(name, if long { 512 } else { 128 }), ..options };
+        let options = ModelOptions { context: context(name, if long { 512 } else { 256 }), ..options };
         serve(&plain, &path, options, async |client| {
             join_all(selected(long).map(|reference| check("chunks", &client, reference, exact))).await;
         });
@@ -112,7 +112,7 @@ fn check_model(name: &str) {
     }
 }
 
-/// LongRoPE's factors depend on the context: the fixture has prompts for both sides of the original 128 positions.
+/// `LongRoPE`'s factors depend on the context: the fixture has prompts for both sides of the original 256 positions.
 fn context(name: &str, wanted: u32) -> u32 {
     if name.contains("longrope") { wanted } else { 512 }
 }
@@ -141,12 +141,25 @@ models! {
     phi3 = "phi3";
     phi3_partial = "phi3-partial";
     phi3_longrope = "phi3-longrope";
+    gemma = "gemma";
     gemma2 = "gemma2";
     gemma2_27b = "gemma2-27b";
     gemma3 = "gemma3";
     olmo2 = "olmo2";
     olmo3 = "olmo3";
     granite = "granite";
+    mistral_window = "mistral-window";
+    mistral3 = "mistral3";
+    smollm3 = "smollm3";
+    stablelm = "stablelm";
+    stablelm_12b = "stablelm-12b";
+    falcon_7b = "falcon-7b";
+    falcon_40b = "falcon-40b";
+    gpt2 = "gpt2";
+    bert_cls = "bert-cls";
+    bert_mean = "bert-mean";
+    nomic_bert = "nomic-bert";
+    gemma_embedding = "gemma-embedding";
 }
 
 /// No model of the folder and no architecture of the engine goes untested.

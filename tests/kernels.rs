@@ -316,7 +316,7 @@ fn rope_kv() {
     let pages_per_slot = 5;
     for kv in [KvFormat::F32, KvFormat::F16] {
         for pairing in [RopePairing::Neighbours, RopePairing::Halves] {
-            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 12), (8, 1, 80, 32), (2, 1, 8, 0)] {
+            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 6), (8, 1, 80, 32), (2, 1, 8, 0)] {
                 let (pages, page_count) = page_table(pages_per_slot);
                 let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
                 let kernel =

@@ -36,7 +36,7 @@ pub struct RopeKv {
     pub kv_heads: u32,
     /// Elements of a head; a multiple of 4.
     pub head_dim: u32,
-    /// Leading elements that turn; a multiple of 4, 0 for none.
+    /// Leading elements that turn; even, 0 for none.
     pub rotated: u32,
     /// Pairs.
     pub pairing: RopePairing,

@@ -196,11 +196,11 @@ fn bounded(meta: &Metadata, key: &str, maximum: u32) -> Result<u32> {
 fn rope(meta: &Metadata, architecture: &Architecture, pairing: RopePairing, head_dim: u32, context: u32) -> Result<Rope> {
     let name = architecture.name;
     let rotated = meta.u32_opt(&format!("{name}.rope.dimension_count"))?.unwrap_or(head_dim);
-    if rotated == 0 || rotated > head_dim || !rotated.is_multiple_of(4) {
+    if rotated == 0 || rotated > head_dim || !rotated.is_multiple_of(2) {
         return Err(EngineError::Unsupported {
             what: "rope.dimension_count",
             value: rotated.to_string(),
-            supported: format!("multiples of 4 up to {head_dim}"),
+            supported: format!("even numbers up to {head_dim}"),
         });
     }
     let original_context = meta.u32_opt(&format!("{name}.rope.scaling.original_context_length"))?.unwrap_or(context);
