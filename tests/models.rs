@@ -280,3 +280,61 @@ fn every_weight_format_equals_transformers() {
         }
     }
 }
+
+/// The plan is what the device then gives, to the byte; too little memory is refused with a context that does fit.
+#[test]
+fn memory_is_planned() {
+    use doppler_engine::engine::read_checkpoint;
+    use doppler_engine::plan::{largest_context, plan};
+    let source = FileSource::open(&spark_file()).expect("a file");
+    let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");
+    let options = ModelOptions { sequences: 2, ..ModelOptions::default() };
+    let device = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+    let planned = plan(&checkpoint, device.capabilities(), options).expect("a plan");
+    let (engine, client) = pollster::block_on(load(device, &source, options)).expect("a model");
+    assert_eq!(planned.memory.total(), engine.executor().allocated_bytes());
+    assert_eq!(planned.memory, client.info().memory);
+    assert_eq!((planned.context, planned.sequences), (2048, 2));
+
+    let memory = planned.memory.weights + 10_000_000;
+    let small = GpuOptions { memory: Some(memory), ..GpuOptions::default() };
+    let device = Executor::Gpu(Box::new(gpu(&small)));
+    let fitting = largest_context(&checkpoint, device.capabilities(), options, memory).expect("a plan").expect("a context");
+    let Err(error) = pollster::block_on(load(device, &source, options)) else { panic!("it cannot fit") };
+    println!("{error}");
+    let EngineError::OutOfMemory { memory: needed, fitting: Some(offered), available: Some(available), .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((needed, offered, available), (planned.memory, fitting, memory));
+    for (context, fits) in [(fitting, true), (fitting + 32, false)] {
+        let options = ModelOptions { context, kv_bytes: 0, ..options };
+        let loaded = pollster::block_on(load(Executor::Gpu(Box::new(gpu(&small))), &source, options));
+        assert_eq!(loaded.is_ok(), fits, "{context}");
+    }
+    let none = largest_context(&checkpoint, &Capabilities::BASELINE, options, planned.memory.weights).expect("a plan");
+    assert_eq!(none, None);
+}
+
+/// Scores are the logarithms of the probabilities that greedy decoding maximizes, however the prompt is cut.
+#[test]
+fn scores_follow_the_logits() {
+    let reference = spark_references().into_iter().find(|r| r.stop == "eos").expect("one");
+    let tokens = [reference.prompt_ids.clone(), reference.continuation_ids.clone()].concat();
+    let mut all = Vec::new();
+    for sequences in [1, 5] {
+        let options = ModelOptions { sequences, ..ModelOptions::default() };
+        all.push(serve(&GpuOptions::default(), &spark_file(), options, async |client| {
+            let scores = client.score(tokens.clone()).await.expect("scores");
+            let trace = client.trace(reference.prompt_ids.clone(), 1, 1).await.expect("a trace");
+            let logits = &trace.logits[0];
+            let maximum = logits.iter().copied().fold(f32::MIN, f32::max);
+            let want = -logits.iter().map(|l| (l - maximum).exp()).sum::<f32>().ln();
+            let first = scores[reference.prompt_ids.len() - 1];
+            assert!((first - want).abs() < 1e-2, "{first} instead of {want}");
+            assert!(client.embed(tokens.clone()).await.is_err(), "Spark makes no embeddings");
+            scores
+        }));
+    }
+    assert_eq!(all[0].len(), tokens.len() - 1);
+    assert!(all[0].iter().zip(&all[1]).all(|(a, b)| *a <= 0.0 && (a - b).abs() < 1e-2));
+}

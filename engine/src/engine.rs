@@ -132,6 +132,12 @@ impl Engine {
             template => Some(template?),
         };
         let before = executor.allocated_bytes();
+        // Refused before anything is read, where the memory is known.
+        if let Some(limit) = executor.memory_limit()
+            && before + plan::plan(&checkpoint, executor.capabilities(), options)?.peak > limit
+        {
+            return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, Some(limit.saturating_sub(before))));
+        }
         let loaded = async {
             let model = Model::load(executor, &checkpoint, Some(source), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;

@@ -22,16 +22,27 @@ pub enum Executor {
 pub struct Planner {
     capabilities: Capabilities,
     sizes: Vec<u64>,
+    peak: u64,
 }
 
 impl Planner {
     /// A planner for a device with these capabilities.
     pub fn new(capabilities: Capabilities) -> Self {
-        Self { capabilities, sizes: Vec::new() }
+        Self { capabilities, sizes: Vec::new(), peak: 0 }
+    }
+
+    /// Most bytes at a time so far.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    fn allocated(&self) -> u64 {
+        self.sizes.iter().sum()
     }
 
     fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
         self.sizes.push(buffer_size(&self.capabilities, label, bytes)?);
+        self.peak = self.peak.max(self.allocated());
         Ok(BufferId(self.sizes.len() as u32 - 1))
     }
 }
@@ -205,12 +216,20 @@ impl Executor {
         }
     }
 
+    /// Bytes that all buffers together may take, where that is known.
+    pub fn memory_limit(&self) -> Option<u64> {
+        match self {
+            Self::Gpu(gpu) => gpu.memory_limit(),
+            Self::Cpu(_) | Self::Plan(_) => None,
+        }
+    }
+
     /// Bytes of all live buffers.
     pub fn allocated_bytes(&self) -> u64 {
         match self {
             Self::Gpu(gpu) => gpu.allocated_bytes(),
             Self::Cpu(_) => 0,
-            Self::Plan(planner) => planner.sizes.iter().sum(),
+            Self::Plan(planner) => planner.allocated(),
         }
     }
 }

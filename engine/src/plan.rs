@@ -16,6 +16,8 @@ use crate::serve::Scheduler;
 pub struct MemoryPlan {
     /// Weights, cache and scratch.
     pub memory: MemoryUse,
+    /// Most bytes at a time, while loading or after.
+    pub peak: u64,
     /// Positions of a sequence: what was asked for, clipped to what the model was trained for.
     pub context: u32,
     /// Sequences of this length that the cache holds at a time.
@@ -33,7 +35,8 @@ pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: Model
     let before = executor.allocated_bytes();
     Scheduler::new(&mut executor, &model)?;
     let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
-    Ok(MemoryPlan { memory, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
+    let peak = if let Executor::Plan(planner) = &executor { planner.peak() } else { memory.total() };
+    Ok(MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
 }
 
 /// The longest context, in whole pages, with which a model fits `bytes`; `None` if there is none.
@@ -44,7 +47,7 @@ pub fn largest_context(checkpoint: &Checkpoint, capabilities: &Capabilities, opt
     let fits = |pages: u32| -> Result<bool> {
         let options = ModelOptions { context: pages * PAGE, kv_bytes: 0, ..options };
         match plan(checkpoint, capabilities, options) {
-            Ok(plan) => Ok(plan.memory.total() <= bytes),
+            Ok(plan) => Ok(plan.peak <= bytes),
             Err(EngineError::TooLarge { .. }) => Ok(false),
             Err(error) => Err(error),
         }

@@ -101,6 +101,11 @@ impl Gpu {
         self.allocated
     }
 
+    /// Bytes that all buffers together may take, where that is known.
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        self.memory
+    }
+
     /// Fails when the device reported an error or was lost.
     pub(crate) fn check(&self) -> Result<()> {
         self.fault.check()

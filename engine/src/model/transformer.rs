@@ -213,9 +213,7 @@ impl Model {
             cache.push((executor.create_buffer("keys", layer_bytes)?, executor.create_buffer("values", layer_bytes)?));
         }
         memory.cache = executor.allocated_bytes() - before;
-        let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
         executor.check()?;
-        memory.scratch = executor.allocated_bytes() - before - memory.cache;
 
         let mut loader = Loader::new(executor, checkpoint, source, progress)?;
         let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: h.vocab }], h.dim).await?;
@@ -243,7 +241,11 @@ impl Model {
         let frequencies = rope_frequencies(&mut loader, &h, &options).await?;
         loader.settle().await?;
         loader.finish()?;
-        memory.weights = executor.allocated_bytes() - before - memory.cache - memory.scratch;
+        memory.weights = executor.allocated_bytes() - before - memory.cache;
+        // Where the loader's own buffer was.
+        let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
+        executor.check()?;
+        memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
 
         Ok(Self {
             tier: AttentionTier::choose(executor.capabilities(), h.head_dim),
