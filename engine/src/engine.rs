@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
-use crate::formats::{Checkpoint, DType, FormatError, Gguf, TensorInfo};
+use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
 use crate::model::{MemoryUse, Model, ModelOptions};
 use crate::plan;
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
@@ -66,22 +66,6 @@ struct Shared {
     template: Option<ChatTemplate>,
     stop_tokens: Rc<[u32]>,
     sampling: SamplingOptions,
-}
-
-/// Reads and parses a GGUF file's header, however long it is.
-///
-/// # Errors
-/// When the file is not GGUF, damaged, or cannot be read.
-pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
-    let mut bytes = 1 << 20;
-    loop {
-        let length = source.bytes().min(bytes);
-        let prefix = source.read(0, length as usize).await?;
-        match Gguf::parse(&prefix, Some(source.bytes())) {
-            Err(FormatError::NeedMore { at_least }) if length < source.bytes() => bytes = at_least.max(2 * bytes),
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// The type that holds most of the weights.

@@ -27,6 +27,12 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+    /// A file could not be written.
+    #[error("cannot write the file: {reason}; check that there is enough space and try again")]
+    Write {
+        /// What the system said.
+        reason: String,
+    },
     /// There is no WebGPU adapter (of the kind asked for).
     #[error("no usable WebGPU adapter: {reason}; update the graphics driver or enable WebGPU, then try again")]
     NoAdapter {
@@ -144,7 +150,7 @@ impl EngineError {
             Self::Format(_) | Self::Text(_) | Self::Tensor { .. } => "DataError",
             Self::Source { .. } => "NetworkError",
             Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
-            Self::Gpu { .. } | Self::DeviceLost { .. } => "OperationError",
+            Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
             Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
             Self::ModelNotFound { .. } => "NotFoundError",
@@ -158,6 +164,7 @@ impl EngineError {
             Self::Format(_) => "model_file_invalid",
             Self::Text(_) => "text_processing_failed",
             Self::Source { .. } => "model_read_failed",
+            Self::Write { .. } => "write_failed",
             Self::NoAdapter { .. } => "no_gpu",
             Self::Gpu { .. } => "gpu_error",
             Self::DeviceLost { .. } => "device_lost",

@@ -15,22 +15,24 @@ mod cli {
     use std::path::{Path, PathBuf};
     use std::process::ExitCode;
 
-    use clap::{Args, Parser, Subcommand};
+    use clap::{Args, Parser, Subcommand, ValueEnum};
     use doppler_engine::api::ChatRequest;
-    use doppler_engine::engine::{Client, Engine, Piece, main_dtype, read_checkpoint};
+    use doppler_engine::engine::{Client, Engine, Piece, main_dtype};
     use doppler_engine::executor::Executor;
+    use doppler_engine::formats::convert::{Recipe, write_gguf};
+    use doppler_engine::formats::read_checkpoint;
     use doppler_engine::gpu::{Gpu, GpuOptions};
     use doppler_engine::kernels::KvFormat;
     use doppler_engine::model::{Hyperparameters, ModelOptions};
     use doppler_engine::serve::Timings;
-    use doppler_engine::source::FileSource;
+    use doppler_engine::source;
     use doppler_engine::verify::{References, compare};
     use futures::future::{Either, select};
     use serde_json::{Value, json};
 
     type Failure = Box<dyn std::error::Error>;
 
-    /// Runs GGUF language models on the GPU.
+    /// Runs language models on the GPU, from GGUF files, whole or split, or folders in Hugging Face's layout.
     #[derive(Parser)]
     #[command(version)]
     struct Cli {
@@ -59,11 +61,21 @@ mod cli {
         },
         /// Print what a file holds.
         Inspect {
-            /// A GGUF file.
+            /// A GGUF file, the first of a split one's, or a model folder.
             model: PathBuf,
             /// Also list the tensors.
             #[arg(long)]
             tensors: bool,
+        },
+        /// Write a model as a GGUF file with smaller weights.
+        Quantize {
+            /// A GGUF file, the first of a split one's, or a model folder; its weights must be F32, F16 or BF16.
+            model: PathBuf,
+            /// The GGUF file to write; replaced when complete.
+            output: PathBuf,
+            /// The format of the matrices.
+            #[arg(long = "type", value_enum)]
+            format: Format,
         },
         /// Compare with reference outputs of transformers.
         Verify {
@@ -74,9 +86,25 @@ mod cli {
         },
     }
 
+    #[derive(Clone, Copy, ValueEnum)]
+    #[value(rename_all = "snake_case")]
+    enum Format {
+        /// 16-bit floats.
+        F16,
+        /// 8.5 bits a weight.
+        #[value(name = "q8_0")]
+        Q80,
+        /// 4.5 bits a weight.
+        #[value(name = "q4_0")]
+        Q40,
+        /// 4.5 bits a weight with finer scales, 6.6 where it matters.
+        #[value(name = "q4_k_m")]
+        Q4Km,
+    }
+
     #[derive(Args)]
     struct ModelArgs {
-        /// A GGUF file.
+        /// A GGUF file, the first of a split one's, or a model folder.
         model: PathBuf,
         /// Positions of the context, at most what the model was trained for.
         #[arg(long, default_value_t = ModelOptions::default().context)]
@@ -139,6 +167,7 @@ mod cli {
                 with_engine(&mut engine, chat(&client, &sampling)).await?;
             }
             Command::Inspect { model, tensors } => inspect(&model, tensors).await?,
+            Command::Quantize { model, output, format } => quantize(&model, &output, format).await?,
             Command::Verify { model, references } => {
                 let references: References = serde_json::from_slice(&std::fs::read(references)?)?;
                 let (mut engine, client) = open(&model).await?;
@@ -157,19 +186,12 @@ mod cli {
         })
         .await?;
         eprintln!("{} ({}; {})", gpu.adapter().description, gpu.adapter().vendor, gpu.adapter().features.join(", "));
-        let source = FileSource::open(&args.model)?;
+        let source = source::open(&args.model)?;
         let id = args.model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
         let kv = if args.kv_f32 { KvFormat::F32 } else { KvFormat::F16 };
         let options = ModelOptions { context: args.context, sequences: 1, kv, ..ModelOptions::default() };
-        let mut shown = 0;
-        let mut progress = |done: f32| {
-            let percent = (done * 100.0) as u32;
-            if percent != shown {
-                shown = percent;
-                eprint!("\rloading {percent} %");
-            }
-        };
-        let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), &id, &source, options, &mut progress).await;
+        let mut progress = percent("loading");
+        let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), &id, &*source, options, &mut progress).await;
         eprintln!("\r{:20}", "");
         let (engine, client) = loaded.map_err(|(_, error)| error)?;
         let info = client.info();
@@ -179,6 +201,18 @@ mod cli {
             info.name, info.quantization, info.context
         );
         Ok((engine, client))
+    }
+
+    /// Shows how much is done.
+    fn percent(what: &str) -> impl FnMut(f32) {
+        let mut shown = 0;
+        move |done| {
+            let percent = (done * 100.0) as u32;
+            if percent != shown {
+                shown = percent;
+                eprint!("\r{what} {percent} %");
+            }
+        }
     }
 
     /// Runs the engine as long as `work` needs it.
@@ -239,8 +273,8 @@ mod cli {
     }
 
     async fn inspect(path: &Path, tensors: bool) -> Result<(), Failure> {
-        let source = FileSource::open(path)?;
-        let checkpoint = read_checkpoint(&source).await?;
+        let source = source::open(path)?;
+        let checkpoint = read_checkpoint(&*source).await?;
         for (key, value) in checkpoint.metadata.iter() {
             println!("{key} = {value}");
         }
@@ -252,6 +286,30 @@ mod cli {
         }
         let h = Hyperparameters::from_gguf(&checkpoint)?;
         println!("cache: {} bytes a position at 2 bytes an element", h.kv_bytes_per_position(2));
+        Ok(())
+    }
+
+    /// Writes beside `output` first, so that an unfinished file never bears its name.
+    async fn quantize(model: &Path, output: &Path, format: Format) -> Result<(), Failure> {
+        let source = source::open(model)?;
+        let checkpoint = read_checkpoint(&*source).await?;
+        let recipe = match format {
+            Format::F16 => Recipe::F16,
+            Format::Q80 => Recipe::Q8_0,
+            Format::Q40 => Recipe::Q4_0,
+            Format::Q4Km => Recipe::Q4_K_M,
+        };
+        let mut unfinished = output.as_os_str().to_owned();
+        unfinished.push(".part");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&unfinished)?);
+        let written = write_gguf(&checkpoint, &*source, recipe, &mut file, &mut percent("quantizing")).await;
+        eprintln!("\r{:20}", "");
+        if let Err(error) = written {
+            std::fs::remove_file(&unfinished)?;
+            return Err(error.into());
+        }
+        std::fs::rename(&unfinished, output)?;
+        println!("{}: {} MB from {} MB", output.display(), std::fs::metadata(output)?.len() / 1_000_000, source.bytes() / 1_000_000);
         Ok(())
     }
 

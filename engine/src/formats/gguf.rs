@@ -281,6 +281,6 @@ impl<'a> Reader<'a> {
             return Err(fail("its row length is no multiple of its block size"));
         }
         let bytes = (elements / size).checked_mul(bytes).ok_or_else(|| fail("it has too many bytes"))?;
-        Ok(TensorInfo { name, dtype, shape, offset, bytes })
+        Ok(TensorInfo { name, dtype, shape, offset, bytes, transform: None })
     }
 }

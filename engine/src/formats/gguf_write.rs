@@ -17,7 +17,38 @@ pub struct TensorData<'a> {
 
 /// The bytes of a GGUF v3 file with these entries and tensors; `general.alignment` in `metadata` is followed (32 without).
 pub fn write(metadata: &Metadata, tensors: &[TensorData<'_>]) -> Vec<u8> {
-    let alignment = metadata.u32("general.alignment").unwrap_or(32).max(1) as usize;
+    let headers: Vec<TensorHeader<'_>> =
+        tensors.iter().map(|t| TensorHeader { name: t.name, dtype: t.dtype, shape: t.shape, bytes: t.data.len() as u64 }).collect();
+    let mut out = header(metadata, &headers);
+    for t in tensors {
+        out.resize(out.len().next_multiple_of(alignment(metadata)), 0);
+        out.extend(t.data);
+    }
+    out
+}
+
+/// A tensor that is written later.
+#[derive(Debug, Clone)]
+pub struct TensorHeader<'a> {
+    /// The name, as `blk.0.attn_q.weight`.
+    pub name: &'a str,
+    /// The weight format.
+    pub dtype: DType,
+    /// The dimensions, row length first.
+    pub shape: &'a [u64],
+    /// Bytes of the values in `dtype`'s encoding.
+    pub bytes: u64,
+}
+
+/// What tensors begin at a multiple of, in bytes.
+pub fn alignment(metadata: &Metadata) -> usize {
+    metadata.u32("general.alignment").unwrap_or(32).max(1) as usize
+}
+
+/// All of a GGUF v3 file before the tensors' data, which follows in the same order, each tensor at the next multiple of
+/// [`alignment`].
+pub fn header(metadata: &Metadata, tensors: &[TensorHeader<'_>]) -> Vec<u8> {
+    let alignment = alignment(metadata) as u64;
     let mut out = b"GGUF".to_vec();
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -26,7 +57,7 @@ pub fn write(metadata: &Metadata, tensors: &[TensorData<'_>]) -> Vec<u8> {
         string(&mut out, key);
         put_value(&mut out, value);
     }
-    let mut offset = 0;
+    let mut offset = 0_u64;
     for t in tensors {
         string(&mut out, t.name);
         out.extend((t.shape.len() as u32).to_le_bytes());
@@ -34,12 +65,8 @@ pub fn write(metadata: &Metadata, tensors: &[TensorData<'_>]) -> Vec<u8> {
             out.extend(d.to_le_bytes());
         }
         out.extend(t.dtype.ggml_id().to_le_bytes());
-        out.extend((offset as u64).to_le_bytes());
-        offset = (offset + t.data.len()).next_multiple_of(alignment);
-    }
-    for t in tensors {
-        out.resize(out.len().next_multiple_of(alignment), 0);
-        out.extend(t.data);
+        out.extend(offset.to_le_bytes());
+        offset = (offset + t.bytes).next_multiple_of(alignment);
     }
     out
 }

@@ -204,6 +204,11 @@ impl Metadata {
         self.0.insert(key.into(), value)
     }
 
+    /// Removes `key`; the others keep their order. Returns the value it had.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.0.shift_remove(key)
+    }
+
     /// The entries in file order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value))

@@ -4,11 +4,17 @@
 //! bounded by the size of the input.
 
 pub(crate) mod block;
+pub mod convert;
 pub mod dequantize;
 pub mod dtype;
 pub mod gguf;
 pub mod gguf_write;
+pub mod huggingface;
 pub mod metadata;
+pub mod quantize;
+pub mod read;
+pub mod safetensors;
+pub mod split;
 
 use std::collections::HashMap;
 
@@ -16,6 +22,8 @@ pub use dequantize::dequantize;
 pub use dtype::DType;
 pub use gguf::Gguf;
 pub use metadata::{Array, Metadata, Value};
+pub use quantize::convert_rows;
+pub use read::{read_checkpoint, read_rows};
 
 /// Why a checkpoint could not be read. Every variant names the thing at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +135,36 @@ pub enum FormatError {
         /// The format.
         dtype: DType,
     },
+    /// A file that belongs to the model is not there.
+    #[error("{file} is missing; put all files of the model together")]
+    MissingFile {
+        /// The file's name.
+        file: String,
+    },
+    /// Files that are no parts of one model.
+    #[error("the files do not fit together: {problem}")]
+    Split {
+        /// What does not fit.
+        problem: String,
+    },
+    /// JSON, or a safetensors header, that is not what it should be.
+    #[error("{file} is corrupt or of an unknown kind: {problem}")]
+    Json {
+        /// The file's name.
+        file: String,
+        /// What is wrong and where.
+        problem: String,
+    },
+    /// A property of a model folder that there is no conversion for.
+    #[error("{what} {value:?} is not supported (supported: {supported}); choose a GGUF file of the model")]
+    UnsupportedFolder {
+        /// Which property.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What would work.
+        supported: String,
+    },
     /// Bytes that are no whole number of blocks.
     #[error("{bytes} bytes are no whole number of {dtype} blocks")]
     PartialBlock {
@@ -138,7 +176,7 @@ pub enum FormatError {
 }
 
 /// One tensor of a checkpoint: where its bytes lie and how to read them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
     /// The name, as `blk.0.attn_q.weight`.
     pub name: String,
@@ -150,12 +188,45 @@ pub struct TensorInfo {
     pub offset: u64,
     /// Length of the data in bytes; 0 for a dtype of unknown layout.
     pub bytes: u64,
+    /// What makes the stored bytes what the name, type and shape say; [`read_rows`] applies it.
+    pub transform: Option<Transform>,
+}
+
+/// A difference between how a model folder stores a tensor and how GGUF does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transform {
+    /// One is added to every value: Gemma's norms are stored as the difference from one, in this type. The tensor's own type, F32, is
+    /// the sum's.
+    AddOne(DType),
+    /// Rows and columns are exchanged: GPT-2 stores its matrices inputs first.
+    Transpose,
+    /// Rows come grouped by key-value head, each group's queries, then its key, then its value; wanted are all queries, then all keys,
+    /// then all values (Falcon).
+    UngroupQkv {
+        /// Query heads.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+    },
+    /// In each head, row i of the first half and row i of the second become neighbours: the order in which GGUF has the queries and
+    /// keys of llama's family.
+    PairNeighbours {
+        /// Heads.
+        heads: u32,
+    },
+    /// The values are these and nothing is stored.
+    Values(Vec<f32>),
 }
 
 impl TensorInfo {
     /// Number of values.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product() // cannot overflow: checked when the checkpoint was built
+    }
+
+    /// Number of rows; one for a vector.
+    pub fn rows(&self) -> u64 {
+        self.shape.iter().skip(1).product()
     }
 }
 

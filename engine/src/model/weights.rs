@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
-use crate::formats::{Checkpoint, DType, TensorInfo, dequantize};
+use crate::formats::{Checkpoint, DType, TensorInfo, dequantize, read_rows};
 use crate::kernels::{Repack, WeightLayout};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -123,7 +123,7 @@ impl<'a> Loader<'a> {
             return Err(wrong_shape(tensor, &[u64::from(count)]));
         }
         let Some(source) = self.source else { return Ok(vec![1.0; count as usize]) };
-        let bytes = source.read(tensor.offset, tensor.bytes as usize).await?;
+        let bytes = read_rows(source, tensor, 0, tensor.rows()).await?;
         let mut values = Vec::with_capacity(count as usize);
         dequantize(tensor.dtype, &bytes, &mut values)?;
         self.count(tensor.bytes);
@@ -250,8 +250,7 @@ impl<'a> Loader<'a> {
             let slab = weight.slabs.iter().find(|s| target - s.first_row < s.rows).expect("slabs cover all rows");
             let left_in_slab = (slab.first_row + slab.rows - target).div_ceil(step);
             let count = piece_rows.min(rows - row).min(left_in_slab);
-            let offset = tensor.offset + u64::from(first_in_file + row) * row_bytes;
-            let mut bytes = source.read(offset, (u64::from(count) * row_bytes) as usize).await?;
+            let mut bytes = read_rows(source, tensor, u64::from(first_in_file + row), count.into()).await?;
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.executor.write(self.staging, 0, &bytes);
             let mut recording = Recording::new();

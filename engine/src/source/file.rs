@@ -1,4 +1,4 @@
-//! A file on this machine.
+//! Files on this machine.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,8 +7,50 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::LocalBoxFuture;
 
-use super::Source;
+use super::{Files, Source};
 use crate::error::{EngineError, Result};
+use crate::formats::split::PartName;
+
+/// Opens the model at `path` with all files that belong to it: a GGUF file, any part of a split one, or a folder in Hugging Face's
+/// layout (also by one of its files).
+///
+/// # Errors
+/// When something cannot be opened. What is missing or does not fit is told when the model is read.
+pub fn open(path: &Path) -> Result<Box<dyn Source>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().unwrap_or_default();
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let siblings = |wanted: &dyn Fn(&str) -> bool| open_folder(folder, wanted);
+    if path.is_dir() {
+        open_folder(path, &is_folder_file)
+    } else if let Some(part) = PartName::parse(&name) {
+        siblings(&|other| PartName::parse(other).is_some_and(|other| other.prefix == part.prefix && other.count == part.count))
+    } else if extension == "safetensors" || extension == "json" {
+        siblings(&is_folder_file)
+    } else {
+        Ok(Box::new(FileSource::open(path)?))
+    }
+}
+
+/// Whether a file belongs to a model folder.
+fn is_folder_file(name: &str) -> bool {
+    [".safetensors", ".json", ".jinja"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The files of `folder` whose names are `wanted`, by name.
+fn open_folder(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Box<dyn Source>> {
+    let name = folder.display().to_string();
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| source_error(&name, 0, 0, &e))? {
+        let path = entry.map_err(|e| source_error(&name, 0, 0, &e))?.path();
+        if path.is_file() && wanted(&path.file_name().unwrap_or_default().to_string_lossy()) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let files = paths.iter().map(|path| Ok(Box::new(FileSource::open(path)?) as Box<dyn Source>));
+    Ok(Box::new(Files::new(name, files.collect::<Result<_>>()?)))
+}
 
 /// A local file, read by seeking.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 mod byte_level;
 pub mod chat;
 pub mod detokenizer;
-mod pretokenizer;
+pub(crate) mod pretokenizer;
 mod python;
 mod sentencepiece;
 pub mod stop;

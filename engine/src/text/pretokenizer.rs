@@ -160,3 +160,16 @@ impl Splitter {
         }
     }
 }
+
+/// The name of the rules with these patterns, for tokenizers that come with patterns instead of a name.
+pub(crate) fn recognise(patterns: &[String], ignore_merges: bool, nfc: bool) -> Option<&'static str> {
+    let equal = |cut: &Cut, pattern: &String| match cut {
+        Cut::At(cut) => cut == pattern,
+        Cut::Words(cut) => pattern.strip_prefix(cut) == Some(r"|\s+(?!\S)|\s+"),
+    };
+    let found = TABLE.iter().find(|p| {
+        (p.ignore_merges, p.nfc, p.cuts.len()) == (ignore_merges, nfc, patterns.len())
+            && p.cuts.iter().zip(patterns).all(|(cut, pattern)| equal(cut, pattern))
+    });
+    found.and_then(|p| p.names.first().copied())
+}

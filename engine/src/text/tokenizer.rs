@@ -103,7 +103,8 @@ impl Tokenizer {
             _ => kind != Kind::Unigram,
         };
         let suffix = [("sep", flag("add_sep_token", kind == Kind::WordPiece)?), ("eos", flag("add_eos_token", kind == Kind::Unigram)?)];
-        let suffix = suffix.iter().filter_map(|(name, add)| special.get(name).copied().filter(|_| *add)).collect();
+        let mut suffix: Vec<u32> = suffix.iter().filter_map(|(name, add)| special.get(name).copied().filter(|_| *add)).collect();
+        suffix.dedup(); // files of BERT name [SEP] twice
 
         let of_type = |wanted| vocabulary.of_type(tokens, wanted);
         let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name).copied()).collect();

@@ -1,0 +1,65 @@
+//! Several files as one.
+
+use futures::future::LocalBoxFuture;
+
+use super::{FileSpan, Source};
+use crate::error::{EngineError, Result};
+
+/// Files laid end to end in the order given: the parts of a split GGUF file, or a model folder. One offset addresses all of them.
+#[derive(Debug)]
+pub struct Files {
+    name: String,
+    parts: Vec<(FileSpan, Box<dyn Source>)>,
+    bytes: u64,
+}
+
+impl Files {
+    /// The files as one source; `name` is for messages.
+    pub fn new(name: impl Into<String>, files: Vec<Box<dyn Source>>) -> Self {
+        let mut bytes = 0;
+        let mut parts = Vec::with_capacity(files.len());
+        for file in files {
+            let span = FileSpan { name: file.name().to_owned(), start: bytes, bytes: file.bytes() };
+            bytes += span.bytes;
+            parts.push((span, file));
+        }
+        Self { name: name.into(), parts, bytes }
+    }
+
+    async fn read_across(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
+        let end = offset.checked_add(bytes as u64).filter(|&end| end <= self.bytes).ok_or_else(|| EngineError::Source {
+            name: self.name.clone(),
+            offset,
+            bytes: bytes as u64,
+            reason: format!("the files have {} bytes together", self.bytes),
+        })?;
+        let first = self.parts.partition_point(|(span, _)| span.start + span.bytes <= offset);
+        let mut data = Vec::new();
+        for (span, file) in self.parts[first..].iter().take_while(|(span, _)| span.start < end) {
+            let from = offset.max(span.start);
+            let to = end.min(span.start + span.bytes);
+            let piece = file.read(from - span.start, (to - from) as usize).await?;
+            // The usual case, one file, is not copied.
+            if data.is_empty() { data = piece } else { data.extend(piece) }
+        }
+        Ok(data)
+    }
+}
+
+impl Source for Files {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn files(&self) -> Vec<FileSpan> {
+        self.parts.iter().map(|(span, _)| span.clone()).collect()
+    }
+
+    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        Box::pin(self.read_across(offset, bytes))
+    }
+}

@@ -1,0 +1,159 @@
+//! Floats to weight formats against the `gguf` package and ggml's error, and models to GGUF files.
+
+use std::path::PathBuf;
+
+use doppler_engine::formats::convert::{Recipe, write_gguf};
+use doppler_engine::formats::{Checkpoint, DType, FormatError, convert_rows, dequantize, read_checkpoint, read_rows};
+use doppler_engine::source::{MemorySource, Source, open};
+use futures::executor::block_on;
+use serde_json::Value;
+
+fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+}
+
+fn hex(value: &Value) -> Vec<u8> {
+    value.as_str().unwrap().as_bytes().chunks(2).map(|h| u8::from_str_radix(str::from_utf8(h).unwrap(), 16).unwrap()).collect()
+}
+
+fn floats(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut values = Vec::new();
+    dequantize(dtype, bytes, &mut values).unwrap();
+    values
+}
+
+#[test]
+fn quantized_rows() {
+    let fixture: Value = serde_json::from_slice(&std::fs::read(fixture("quants/quantized.json")).unwrap()).unwrap();
+    let rows = hex(&fixture["rows"]);
+    for dtype in [DType::Q8_0, DType::Q4_0] {
+        assert_eq!(convert_rows(DType::F32, dtype, 256, &rows).unwrap(), hex(&fixture[dtype.name()]), "{dtype}");
+    }
+    let gaussian = &rows[..fixture["gaussian_rows"].as_u64().unwrap() as usize * 1024];
+    let error = |dtype| {
+        let got = floats(dtype, &convert_rows(DType::F32, dtype, 256, gaussian).unwrap());
+        let squares = got.iter().zip(floats(DType::F32, gaussian)).map(|(a, b)| f64::from(a - b).powi(2));
+        (squares.sum::<f64>() / got.len() as f64).sqrt()
+    };
+    for dtype in [DType::Q4_K, DType::Q6_K] {
+        let (got, ggml) = (error(dtype), fixture["rmse"][dtype.name()].as_f64().unwrap());
+        assert!(got < 1.01 * ggml, "{dtype}: {got} instead of ggml's {ggml}");
+        // Zeros stay zeros, one value among zeros survives.
+        let odd = floats(dtype, &convert_rows(DType::F32, dtype, 256, &rows[gaussian.len()..]).unwrap());
+        assert!(odd[..256].iter().all(|v| *v == 0.0), "{dtype}");
+        assert!((odd[256 + 7] + 3.5).abs() < 0.02, "{dtype}: {}", odd[256 + 7]);
+        assert!(odd[512..768].iter().zip([1.0, -1.0, 0.5, -0.5].iter().cycle()).all(|(a, b)| (a - b).abs() < 0.1), "{dtype}");
+    }
+    assert!(error(DType::Q4_K) < 0.9 * error(DType::Q4_0), "{} {}", error(DType::Q4_K), error(DType::Q4_0));
+}
+
+#[test]
+fn conversions_of_floats() {
+    let values = [0.0_f32, -1.5, 65504.0, 1e-8];
+    let f32s: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    for (dtype, want) in [(DType::F16, [0, 0, 0, 0xbe, 0xff, 0x7b, 0, 0]), (DType::BF16, [0, 0, 0xc0, 0xbf, 0x80, 0x47, 0x2c, 0x32])] {
+        assert_eq!(convert_rows(DType::F32, dtype, 4, &f32s).unwrap(), want);
+        assert_eq!(convert_rows(dtype, dtype, 4, &want).unwrap(), want);
+    }
+    assert!(matches!(convert_rows(DType::F32, DType::Q8_0, 4, &f32s), Err(FormatError::PartialBlock { .. })));
+    assert!(matches!(convert_rows(DType::F32, DType::Q5_1, 4, &f32s), Err(FormatError::UnsupportedDType { .. })));
+    // NaN and infinity are no reason to stop.
+    for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K] {
+        for value in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE / 64.0] {
+            let row: Vec<u8> = (0..256).flat_map(|i| if i % 7 == 0 { value } else { 1.0 }.to_le_bytes()).collect();
+            assert!(convert_rows(DType::F32, dtype, 256, &row).is_ok());
+        }
+    }
+}
+
+/// The model of `source` in the formats of `recipe`, read back.
+fn quantized(source: &dyn Source, recipe: Recipe) -> (Checkpoint, MemorySource, Checkpoint) {
+    let checkpoint = block_on(read_checkpoint(source)).unwrap();
+    let mut out = Vec::new();
+    let mut last = 0.0;
+    block_on(write_gguf(&checkpoint, source, recipe, &mut out, &mut |done| last = done)).unwrap();
+    assert!((last - 1.0).abs() < 1e-6);
+    let written = MemorySource::new("out.gguf", out);
+    let read = block_on(read_checkpoint(&written)).unwrap();
+    (checkpoint, written, read)
+}
+
+fn all(source: &dyn Source, checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let tensor = checkpoint.tensor(name).unwrap();
+    let bytes = block_on(read_rows(source, tensor, 0, tensor.rows())).unwrap();
+    floats(tensor.dtype, &bytes)
+}
+
+#[test]
+fn a_file_keeps_what_it_holds() {
+    let source = open(&fixture("tiny/tiny-f32.gguf")).unwrap();
+    for recipe in [Recipe::F16, Recipe::Q8_0, Recipe::Q4_0, Recipe::Q4_K_M] {
+        let (before, written, after) = quantized(&*source, recipe);
+        assert_eq!(before.tensors.len(), after.tensors.len());
+        for tensor in &before.tensors {
+            let (a, b) = (all(&*source, &before, &tensor.name), all(&written, &after, &tensor.name));
+            let largest = a.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            let dtype = after.tensor(&tensor.name).unwrap().dtype;
+            let tolerance = match dtype {
+                DType::F32 => 0.0,
+                DType::F16 => 1e-3,
+                DType::Q8_0 => 5e-3,
+                _ => 0.13,
+            };
+            assert_eq!(dtype == DType::F32, tensor.shape.len() == 1, "{}", tensor.name);
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * largest), "{recipe:?} {} {dtype}", tensor.name);
+        }
+        for (key, value) in before.metadata.iter() {
+            assert!(key == "general.file_type" || after.metadata.get(key) == Some(value), "{key}");
+        }
+    }
+}
+
+/// `Q4_K_M` of a model of rows of 256: which tensors get more bits.
+#[test]
+fn the_mix_of_q4_k_m() {
+    let source = open(&fixture("tiny/tiny-q4_k.gguf")).unwrap();
+    let floats = block_on(read_checkpoint(&*source)).unwrap();
+    // The same model in floats, as a quantized one is refused.
+    let error = block_on(write_gguf(&floats, &*source, Recipe::Q8_0, &mut Vec::new(), &mut |_| {})).unwrap_err();
+    assert!(error.to_string().contains("take the original model"), "{error}");
+    let wide: Vec<(String, Vec<u64>, Vec<u8>)> = floats
+        .tensors
+        .iter()
+        .map(|t| (t.name.clone(), t.shape.clone(), all(&*source, &floats, &t.name).iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
+    let data: Vec<_> = wide
+        .iter()
+        .map(|(name, shape, data)| doppler_engine::formats::gguf_write::TensorData { name, dtype: DType::F32, shape, data })
+        .collect();
+    let wide = MemorySource::new("wide.gguf", doppler_engine::formats::gguf_write::write(&floats.metadata, &data));
+    let (_, _, after) = quantized(&wide, Recipe::Q4_K_M);
+    let dtype = |name: &str| after.tensor(name).unwrap().dtype;
+    assert_eq!((dtype("token_embd.weight"), dtype("blk.0.attn_q.weight")), (DType::Q6_K, DType::Q4_K));
+    // Of two layers the last gets more bits.
+    assert_eq!(["attn_v", "ffn_down"].map(|part| dtype(&format!("blk.0.{part}.weight"))), [DType::Q4_K; 2]);
+    assert_eq!(["attn_v", "ffn_down"].map(|part| dtype(&format!("blk.1.{part}.weight"))), [DType::Q6_K; 2]);
+    assert_eq!((dtype("output_norm.weight"), after.metadata.u32("general.file_type").unwrap()), (DType::F32, 15));
+}
+
+/// From a folder: GGUF's order of queries and keys, norms as they are used, computed tensors as tensors.
+#[test]
+fn a_folder_becomes_a_gguf_file() {
+    let source = open(&fixture("folders/llama")).unwrap();
+    let (before, written, after) = quantized(&*source, Recipe::F16);
+    assert!(before.metadata.contains("doppler.rope.pairing") && !after.metadata.contains("doppler.rope.pairing"));
+    let (a, b) = (all(&*source, &before, "blk.1.attn_k.weight"), all(&written, &after, "blk.1.attn_k.weight"));
+    let row = |values: &[f32], i: usize| values[32 * i..32 * (i + 1)].to_vec();
+    // Heads of 8: rows 0 and 4 of a head are neighbours.
+    for (ours, theirs) in [(0, 0), (1, 4), (2, 1), (7, 7), (9, 12)] {
+        assert!(row(&b, ours).iter().zip(row(&a, theirs)).all(|(a, b)| (a - b).abs() < 1e-4), "{ours}");
+    }
+    assert_ne!(row(&b, 1), row(&b, 4));
+    let rope = after.tensor("rope_freqs.weight").unwrap();
+    assert_eq!((rope.transform.is_none(), all(&written, &after, "rope_freqs.weight")), (true, all(&*source, &before, "rope_freqs.weight")));
+    let gemma = open(&fixture("folders/gemma2")).unwrap();
+    let (before, written, after) = quantized(&*gemma, Recipe::Q8_0);
+    let norms = all(&written, &after, "blk.0.post_ffw_norm.weight");
+    assert_eq!(norms, all(&*gemma, &before, "blk.0.post_ffw_norm.weight"));
+    assert!(after.find("blk.0.post_ffw_norm.weight").unwrap().transform.is_none());
+}
