@@ -162,6 +162,23 @@ models! {
     gemma_embedding = "gemma-embedding";
 }
 
+/// Models in Hugging Face's own layout, as they are: `fixtures/folders`.
+#[test]
+fn folders() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/folders");
+    let json = std::fs::read(folder.join("references.json")).expect("references");
+    let all: std::collections::BTreeMap<String, Vec<Reference>> = serde_json::from_slice(&json).expect("references");
+    assert_eq!(all.len(), 4);
+    let (_, plain) = devices().swap_remove(1);
+    let options = ModelOptions { sequences: 4, prefill_rows: 16, kv: KvFormat::F32, ..ModelOptions::default() };
+    for (name, references) in all {
+        serve(&plain, &folder.join(name), options, async |client| {
+            let bounds = Bounds { error: 1e-6, margin: 1e-3 };
+            join_all(references.iter().map(|reference| check("folder", &client, reference, bounds))).await;
+        });
+    }
+}
+
 /// No model of the folder and no architecture of the engine goes untested.
 #[test]
 fn every_architecture_has_a_model() {

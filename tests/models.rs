@@ -284,7 +284,7 @@ fn every_weight_format_equals_transformers() {
 /// The plan is what the device then gives, to the byte; too little memory is refused with a context that does fit.
 #[test]
 fn memory_is_planned() {
-    use doppler_engine::engine::read_checkpoint;
+    use doppler_engine::formats::read_checkpoint;
     use doppler_engine::plan::{largest_context, plan};
     let source = FileSource::open(&spark_file()).expect("a file");
     let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");

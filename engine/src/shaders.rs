@@ -84,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no rms_norm with features [\"unheard_of\"]")]
+    #[should_panic(expected = "no norm with features [\"unheard_of\"]")]
     fn a_missing_variant_is_named() {
-        find("rms_norm", &["unheard_of"]);
+        find("norm", &["unheard_of"]);
     }
 
     #[test]
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn params_have_the_size_of_the_uniform() {
-        let size = find("rms_norm", &[]).bindings[0].kind;
-        assert_eq!(size, BindingKind::Uniform { size: size_of::<params::RmsNormParams>() as u32 });
+        let size = find("norm", &[]).bindings[0].kind;
+        assert_eq!(size, BindingKind::Uniform { size: size_of::<params::NormParams>() as u32 });
     }
 
     #[test]

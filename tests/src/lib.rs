@@ -11,7 +11,7 @@ use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::recording::{BufferId, Recording};
-use doppler_engine::source::{FileSource, Source};
+use doppler_engine::source::{self, Source};
 use futures::future::{Either, select};
 
 /// A word that no kernel writes by chance, behind every buffer.
@@ -61,15 +61,15 @@ pub async fn load(executor: Executor, source: &dyn Source, options: ModelOptions
     Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
 }
 
-/// Loads a file and runs `work` beside the engine.
+/// Loads a file or a folder and runs `work` beside the engine.
 ///
 /// # Panics
 /// When it does not load.
 pub fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
-    let source = FileSource::open(path).expect("a file");
+    let source = source::open(path).expect("a file");
     pollster::block_on(async {
         let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
-        let (mut engine, client) = load(executor, &source, options).await.expect("a model");
+        let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
         beside(&mut engine, work(client)).await
     })
 }
