@@ -108,10 +108,7 @@ impl Tokenizer {
         let of_type = |wanted| vocabulary.of_type(tokens, wanted);
         let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name).copied()).collect();
         stop.extend(
-            of_type(TokenType::Control)
-                .chain(of_type(TokenType::UserDefined))
-                .filter(|(_, t)| END_TEXTS.contains(t))
-                .map(|(id, _)| id),
+            of_type(TokenType::Control).chain(of_type(TokenType::UserDefined)).filter(|(_, t)| END_TEXTS.contains(t)).map(|(id, _)| id),
         );
         // A one-character control token cannot be kept out of a chat message by a mark inside it; none is known.
         let control = of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()).map(|(id, t)| (id, t.to_owned()));
