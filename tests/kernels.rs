@@ -7,8 +7,8 @@ use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
     Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, DECODE_SPLIT, Embed,
-    EmbedIndex, Epilogue, Gated, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing, Row,
-    Temperature, WeightLayout, dequantize_row,
+    EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing,
+    Row, Temperature, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -184,6 +184,15 @@ fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
     all
 }
 
+/// One type on all devices, the others in turn.
+fn check_linear<K: Kernel + 'static>(devices: &mut Devices, dtype: DType, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
+    if dtype == DType::Q8_0 {
+        devices.check(kernel, buffers, bound);
+    } else {
+        devices.check_on_one(kernel, buffers, bound);
+    }
+}
+
 #[test]
 fn matvec() {
     let mut devices = Devices::open();
@@ -206,7 +215,7 @@ fn matvec() {
                 Data::F32(random.floats(cols as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            devices.check(|| Matvec { linear, norm }, &buffers, F32);
+            check_linear(&mut devices, dtype, || Matvec { linear, norm }, &buffers, F32);
         }
     }
 }
@@ -228,7 +237,7 @@ fn matmul() {
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            devices.check(|| Matmul(linear), &buffers, F16);
+            check_linear(&mut devices, dtype, || Matmul(linear), &buffers, F16);
         }
     }
 }
@@ -296,12 +305,15 @@ fn page_table(pages_per_slot: u32) -> (Data, u32) {
     (Data::U32((0..pages).map(|i| (i * 7 + 3) % pages).collect()), pages)
 }
 
-fn cache(random: &mut Random, kv: KvFormat, elements: u32) -> Data {
-    let values = random.floats(elements as usize);
-    match kv {
-        KvFormat::F32 => Data::F32(values),
-        KvFormat::F16 => Data::F16(values.into_iter().map(f16::from_f32).collect()),
+const KV_FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8];
+
+/// A cache with any content.
+fn cache(random: &mut Random, kv: KvFormat, head_dim: u32, heads: u32) -> Data {
+    let mut words = vec![0; (kv.head_words(head_dim) * heads) as usize];
+    for head in 0..heads as usize {
+        kv.store(&mut words, head_dim, head, &random.floats(head_dim as usize));
     }
+    Data::Cache(kv, head_dim, words)
 }
 
 fn rows(list: &[(u32, u32)]) -> Data {
@@ -314,24 +326,25 @@ fn rope_kv() {
     let mut devices = Devices::open();
     let mut random = Random::new(8);
     let pages_per_slot = 5;
-    for kv in [KvFormat::F32, KvFormat::F16] {
+    for kv in KV_FORMATS {
         for pairing in [RopePairing::Neighbours, RopePairing::Halves] {
-            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 6), (8, 1, 80, 32), (2, 1, 8, 0)] {
+            for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 6), (8, 1, 80, 32), (2, 1, 8, 0), (2, 1, 44, 44)] {
                 let (pages, page_count) = page_table(pages_per_slot);
                 let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
                 let kernel =
                     || RopeKv { rows: 3, heads, kv_heads, head_dim, rotated, pairing, magnitude: 1.25, temperature, pages_per_slot, kv };
                 let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
-                let kv_elements = page_count * PAGE * kv_heads * head_dim;
+                let cached_heads = page_count * PAGE * kv_heads;
                 let buffers = [
                     Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
                     Data::F32(frequencies),
                     pages,
                     rows(&[(0, 0), (1, 33), (1, 159)]),
-                    cache(&mut random, kv, kv_elements),
-                    cache(&mut random, kv, kv_elements),
+                    cache(&mut random, kv, head_dim, cached_heads),
+                    cache(&mut random, kv, head_dim, cached_heads),
                 ];
-                devices.check(kernel, &buffers, 1e-9);
+                // A byte that the device rounds to the other side of a tie is off by one quantum.
+                devices.check(kernel, &buffers, if kv == KvFormat::Q8 { 2e-8 } else { 1e-9 });
             }
         }
     }
@@ -386,11 +399,11 @@ fn attention_shapes(kv: KvFormat, pages_per_slot: u32) -> Vec<AttentionShape> {
 
 fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, u32)]) -> Vec<Data> {
     let (pages, page_count) = page_table(shape.pages_per_slot);
-    let kv_elements = page_count * PAGE * shape.kv_heads * shape.head_dim;
+    let cached_heads = page_count * PAGE * shape.kv_heads;
     vec![
         Data::F32(random.floats(list.len() * shape.q_stride as usize)),
-        cache(random, shape.kv, kv_elements),
-        cache(random, shape.kv, kv_elements),
+        cache(random, shape.kv, shape.head_dim, cached_heads),
+        cache(random, shape.kv, shape.head_dim, cached_heads),
         pages,
         rows(list),
         Data::F32(vec![0.0; list.len() * (shape.heads * shape.head_dim) as usize]),
@@ -401,7 +414,7 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 fn attention_decode() {
     let mut devices = Devices::open();
     let mut random = Random::new(10);
-    for kv in [KvFormat::F32, KvFormat::F16] {
+    for kv in KV_FORMATS {
         for shape in attention_shapes(kv, 20) {
             for (list, splits) in [(vec![(0, 0), (1, 63), (0, 200)], 1), (vec![(1, 5), (0, 300), (1, 639)], 4)] {
                 let mut buffers = attention_buffers(&mut random, &shape, &list);
@@ -439,7 +452,7 @@ fn attention_combine() {
 fn attention_prefill() {
     let mut devices = Devices::open();
     let mut random = Random::new(12);
-    for kv in [KvFormat::F32, KvFormat::F16] {
+    for kv in KV_FORMATS {
         for shape in attention_shapes(kv, 20) {
             for (first, count) in [(0, 1), (0, 70), (131, 37)] {
                 let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
@@ -480,7 +493,7 @@ fn attention_prefill_large() {
     }
     let mut executor = Executor::Gpu(Box::new(gpu));
     let mut random = Random::new(13);
-    for kv in [KvFormat::F32, KvFormat::F16] {
+    for kv in KV_FORMATS {
         for shape in attention_shapes(kv, 20).into_iter().filter(|s| s.head_dim <= 64) {
             for (first, count) in [(0, 1), (0, 70), (131, 137)] {
                 let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
@@ -497,9 +510,11 @@ fn attention_prefill_large() {
 fn attention_streaming_decodes() {
     let mut devices = Devices::open();
     let mut random = Random::new(14);
-    let shape = AttentionShape { head_dim: 260, ..attention_shapes(KvFormat::F16, 20)[0] };
-    let shape = AttentionShape { q_stride: shape.heads * 260, ..shape };
     let list = [(0, 17), (1, 300), (0, 0)];
-    let buffers = attention_buffers(&mut random, &shape, &list);
-    devices.check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming }, &buffers, 1e-9);
+    for kv in KV_FORMATS {
+        let shape = AttentionShape { head_dim: 260, ..attention_shapes(kv, 20)[0] };
+        let shape = AttentionShape { q_stride: shape.heads * 260, ..shape };
+        let buffers = attention_buffers(&mut random, &shape, &list);
+        devices.check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming }, &buffers, 1e-9);
+    }
 }

@@ -338,3 +338,19 @@ fn scores_follow_the_logits() {
     assert_eq!(all[0].len(), tokens.len() - 1);
     assert!(all[0].iter().zip(&all[1]).all(|(a, b)| *a <= 0.0 && (a - b).abs() < 1e-2));
 }
+
+/// A cache of bytes moves the logits a little: read by both kinds of attention, over several pages.
+#[test]
+fn a_quantized_cache_is_close() {
+    let path = root().join("tests/fixtures/tiny/tiny-f32.gguf");
+    let longest = references("tiny/tiny-f32.json").into_iter().max_by_key(|r| r.prompt_ids.len()).expect("one");
+    let [exact, quantized] = [KvFormat::F32, KvFormat::Q8].map(|kv| {
+        let options = ModelOptions { sequences: 1, prefill_rows: 32, kv, ..ModelOptions::default() };
+        let trace = async |client: Client| client.trace(longest.prompt_ids.clone(), 2, 2).await.expect("a trace");
+        serve(&GpuOptions::default(), &path, options, trace).logits
+    });
+    for (step, (exact, quantized)) in exact.iter().zip(&quantized).enumerate() {
+        let error = doppler_tests::nmse(quantized, exact);
+        assert!(error > 0.0 && error < 1e-3, "step {step}: normalized error {error:.1e}");
+    }
+}

@@ -8,7 +8,7 @@ use doppler_engine::engine::{Client, Engine};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
 use doppler_engine::gpu::{Gpu, GpuOptions};
-use doppler_engine::kernels::{Capabilities, Kernel};
+use doppler_engine::kernels::{Capabilities, Kernel, KvFormat};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_engine::source::{self, Source};
@@ -126,8 +126,8 @@ impl Random {
 pub enum Data {
     /// Compared by normalized mean squared error.
     F32(Vec<f32>),
-    /// Packed half precision; compared by normalized mean squared error.
-    F16(Vec<half::f16>),
+    /// Words of a key/value cache with heads of this size; its elements are compared by normalized mean squared error.
+    Cache(KvFormat, u32, Vec<u32>),
     /// Compared exactly.
     U32(Vec<u32>),
 }
@@ -136,8 +136,7 @@ impl Data {
     fn words(&self) -> Vec<u32> {
         match self {
             Self::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
-            Self::F16(v) => v.chunks(2).map(|c| u32::from(c[0].to_bits()) | c.get(1).map_or(0, |h| u32::from(h.to_bits()) << 16)).collect(),
-            Self::U32(v) => v.clone(),
+            Self::Cache(_, _, v) | Self::U32(v) => v.clone(),
         }
     }
 
@@ -150,8 +149,9 @@ impl Data {
     fn difference(&self, got: &[u32], want: &[u32], bound: f64) -> Option<String> {
         let floats = |words: &[u32]| -> Vec<f32> {
             match self {
-                Self::F16(_) => {
-                    words.iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).map(|b| half::f16::from_bits(b).to_f32()).collect()
+                Self::Cache(kv, head_dim, _) => {
+                    let heads = words.len() / kv.head_words(*head_dim) as usize;
+                    (0..heads).flat_map(|head| kv.load(words, *head_dim, head)).collect()
                 }
                 _ => words.iter().map(|w| f32::from_bits(*w)).collect(),
             }
@@ -194,10 +194,20 @@ impl Devices {
     /// # Panics
     /// With what is wrong.
     pub fn check<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
-        for (name, executor) in &mut self.0 {
-            if let Err(problem) = compare(executor, &kernel, buffers, bound) {
-                panic!("{name}: {problem}");
-            }
+        for _ in 0..self.0.len() {
+            self.check_on_one(&kernel, buffers, bound);
+        }
+    }
+
+    /// Runs a case on one of them, each time on the next: where all cases on all devices would take too long to compile.
+    ///
+    /// # Panics
+    /// With what is wrong.
+    pub fn check_on_one<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
+        self.0.rotate_left(1);
+        let (name, executor) = &mut self.0[0];
+        if let Err(problem) = compare(executor, kernel, buffers, bound) {
+            panic!("{name}: {problem}");
         }
     }
 }

@@ -109,9 +109,9 @@ mod cli {
         /// Positions of the context, at most what the model was trained for.
         #[arg(long, default_value_t = ModelOptions::default().context)]
         context: u32,
-        /// Keep the cache in 4-byte floats.
-        #[arg(long)]
-        kv_f32: bool,
+        /// Elements of the cache: f32, f16, or q8 (bytes with scales).
+        #[arg(long, default_value = "f16", value_parser = kv_format)]
+        kv: KvFormat,
         /// Use the adapter whose name contains this.
         #[arg(long, env = "DOPPLER_ADAPTER")]
         adapter: Option<String>,
@@ -143,6 +143,15 @@ mod cli {
         /// At most this many new tokens.
         #[arg(short = 'n', long)]
         max_tokens: Option<u32>,
+    }
+
+    fn kv_format(name: &str) -> Result<KvFormat, String> {
+        match name {
+            "f32" => Ok(KvFormat::F32),
+            "f16" => Ok(KvFormat::F16),
+            "q8" => Ok(KvFormat::Q8),
+            _ => Err("it is f32, f16 or q8".to_owned()),
+        }
     }
 
     pub(super) fn main() -> ExitCode {
@@ -188,8 +197,7 @@ mod cli {
         eprintln!("{} ({}; {})", gpu.adapter().description, gpu.adapter().vendor, gpu.adapter().features.join(", "));
         let source = source::open(&args.model)?;
         let id = args.model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
-        let kv = if args.kv_f32 { KvFormat::F32 } else { KvFormat::F16 };
-        let options = ModelOptions { context: args.context, sequences: 1, kv, ..ModelOptions::default() };
+        let options = ModelOptions { context: args.context, sequences: 1, kv: args.kv, ..ModelOptions::default() };
         let mut progress = percent("loading");
         let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), &id, &*source, options, &mut progress).await;
         eprintln!("\r{:20}", "");
@@ -285,7 +293,8 @@ mod cli {
             }
         }
         let h = Hyperparameters::from_gguf(&checkpoint)?;
-        println!("cache: {} bytes a position at 2 bytes an element", h.kv_bytes_per_position(2));
+        let [f16, q8] = [KvFormat::F16, KvFormat::Q8].map(|kv| h.kv_bytes_per_position(kv));
+        println!("cache: {f16} bytes a position in f16, {q8} in q8");
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! Attention over the paged cache: a split kernel for decode, three tiers for prefill.
 
-use half::f16;
-
+use super::cache::{KvFormat, PAGE};
 use super::sample::Row;
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{
@@ -9,48 +8,11 @@ use crate::shaders::{
     params::{AttentionCombineParams, AttentionParams},
 };
 
-/// Positions in a page of the cache.
-pub const PAGE: u32 = 32;
-
 /// Positions that one workgroup of the decode kernel covers.
 pub const DECODE_SPLIT: u32 = 256;
 
 /// Largest head of the kernels that use workgroup memory.
 const MAX_TILED_HEAD: u32 = 256;
-
-/// Elements of the cache. Half precision is packed with core WGSL, so it needs no `shader-f16`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvFormat {
-    /// Four bytes an element.
-    F32,
-    /// Two bytes an element.
-    #[default]
-    F16,
-}
-
-impl KvFormat {
-    /// Bytes of an element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    pub(super) fn feature(self) -> &'static str {
-        match self {
-            Self::F32 => "kv_f32",
-            Self::F16 => "kv_f16",
-        }
-    }
-
-    fn load(self, memory: &HostBindings<'_>, name: &str, at: usize) -> f64 {
-        match self {
-            Self::F32 => f64::from(memory.view::<f32>(name)[at]),
-            Self::F16 => memory.view::<f16>(name)[at].to_f64(),
-        }
-    }
-}
 
 /// What all attention kernels need to know.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +81,7 @@ impl Kernel for AttentionDecode {
         debug_assert_eq!(s.ahead, 0, "decoding is causal");
         let params = s.params(self.rows, self.splits);
         Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits, self.rows])
-            .with("PAGE", PAGE)
+            .with_cache(s.kv, s.head_dim)
             .with("SPLIT", DECODE_SPLIT)
     }
 
@@ -228,7 +190,7 @@ impl Kernel for AttentionPrefill {
         if self.tier == AttentionTier::Streaming {
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
-                .with("PAGE", PAGE);
+                .with_cache(s.kv, s.head_dim);
         }
         let (tile, queries) = match (self.tier, s.head_dim) {
             (AttentionTier::Large, _) => ("large_64", 64),
@@ -237,7 +199,7 @@ impl Kernel for AttentionPrefill {
             _ => ("small_256", 16),
         };
         Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
-            .with("PAGE", PAGE)
+            .with_cache(s.kv, s.head_dim)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -272,15 +234,15 @@ fn attend(
     let q = &memory.view::<f32>("q")[r * shape.q_stride as usize + head * dim..][..dim];
     let first_visible = if shape.window == 0 { 0 } else { (position + 1).saturating_sub(shape.window) };
     let visible = span.start.max(first_visible)..span.end.min(position + shape.ahead + 1);
-    let at = |p: u32| {
+    let head_of = |name: &str, p: u32| {
         let page = memory.view::<u32>("pages")[(slot * shape.pages_per_slot + p / PAGE) as usize];
-        ((page * PAGE + p % PAGE) as usize * kv_heads + kv_head) * dim
+        let head = (page * PAGE + p % PAGE) as usize * kv_heads + kv_head;
+        shape.kv.load(memory.view(name), shape.head_dim, head)
     };
     let scores: Vec<f64> = visible
         .clone()
         .map(|p| {
-            let at = at(p);
-            let dot: f64 = q.iter().enumerate().map(|(i, q)| f64::from(*q) * shape.kv.load(memory, "keys", at + i)).sum();
+            let dot: f64 = q.iter().zip(head_of("keys", p)).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
             let score = dot * f64::from(shape.scale);
             if shape.cap > 0.0 { f64::from(shape.cap) * (score / f64::from(shape.cap)).tanh() } else { score }
         })
@@ -291,9 +253,8 @@ fn attend(
     for (p, score) in visible.zip(scores) {
         let w = (score - maximum).exp();
         weight += w;
-        let at = at(p);
-        for (i, s) in sums.iter_mut().enumerate() {
-            *s += w * shape.kv.load(memory, "values", at + i);
+        for (s, v) in sums.iter_mut().zip(head_of("values", p)) {
+            *s += w * f64::from(v);
         }
     }
     (sums, maximum, weight)

@@ -3,6 +3,7 @@
 //! A kernel's WGSL is `shaders/<name>.wesl`; its twin is the file of the same name here. To add one, see the README.
 
 mod attention;
+mod cache;
 mod embed;
 mod gated;
 mod linear;
@@ -13,7 +14,8 @@ mod rope;
 mod sample;
 mod weights;
 
-pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, KvFormat, PAGE};
+pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT};
+pub use cache::{KvFormat, PAGE};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, Matvec};

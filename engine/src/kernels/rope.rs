@@ -1,8 +1,6 @@
 //! Rotary position embedding (Su et al. 2021) and the write into the key/value cache.
 
-use half::f16;
-
-use super::attention::{KvFormat, PAGE};
+use super::cache::{KvFormat, PAGE};
 use super::sample::Row;
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{self, params::RopeKvParams};
@@ -66,7 +64,7 @@ impl Kernel for RopeKv {
         debug_assert!(self.temperature.is_none() || self.rotated == self.head_dim);
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
         Plan::new(shaders::find("rope_kv", &[self.kv.feature()]), &params, grid_2d(quads.div_ceil(64)))
-            .with("PAGE", PAGE)
+            .with_cache(self.kv, self.head_dim)
             .with("PAIRING", self.pairing as u32)
     }
 
@@ -79,7 +77,7 @@ impl Kernel for RopeKv {
         for r in 0..self.rows as usize {
             let row = memory.view::<Row>("rows")[r];
             let page = memory.view::<u32>("pages")[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
-            let at = (page * PAGE + row.position % PAGE) as usize * kv_len;
+            let first_head = (page * PAGE + row.position % PAGE) as usize * self.kv_heads as usize;
             let qkv = &mut memory.view_mut::<f32>("qkv")[r * row_len..][..row_len];
             // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
             let mut turned = qkv.to_vec();
@@ -103,19 +101,10 @@ impl Kernel for RopeKv {
                 turned[..queries].iter_mut().for_each(|q| *q *= factor);
             }
             qkv[..queries].copy_from_slice(&turned[..queries]);
-            self.kv.store(memory, "keys", at, &turned[queries..queries + kv_len]);
-            self.kv.store(memory, "values", at, &turned[queries + kv_len..]);
-        }
-    }
-}
-
-impl KvFormat {
-    fn store(self, memory: &mut HostBindings<'_>, name: &str, at: usize, data: &[f32]) {
-        match self {
-            Self::F32 => memory.view_mut::<f32>(name)[at..][..data.len()].copy_from_slice(data),
-            Self::F16 => {
-                for (slot, v) in memory.view_mut::<f16>(name)[at..].iter_mut().zip(data) {
-                    *slot = f16::from_f32(*v);
+            let (keys, values) = turned[queries..].split_at(kv_len);
+            for (name, heads) in [("keys", keys), ("values", values)] {
+                for (i, head) in heads.chunks_exact(dim).enumerate() {
+                    self.kv.store(memory.view_mut(name), self.head_dim, first_head + i, head);
                 }
             }
         }

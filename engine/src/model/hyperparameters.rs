@@ -4,7 +4,7 @@ use super::architecture::{Architecture, LocalRope, WindowPattern};
 use super::rope::RopeTable;
 use crate::error::{EngineError, Result};
 use crate::formats::{Checkpoint, Metadata, Value};
-use crate::kernels::{NormKind, RopePairing, Temperature};
+use crate::kernels::{KvFormat, NormKind, RopePairing, Temperature};
 
 /// Rotary position embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,8 +170,8 @@ impl Hyperparameters {
     }
 
     /// Bytes that one position takes in the cache over all layers.
-    pub fn kv_bytes_per_position(&self, element_bytes: u64) -> u64 {
-        2 * u64::from(self.layers) * u64::from(self.kv_heads) * u64::from(self.head_dim) * element_bytes
+    pub fn kv_bytes_per_position(&self, kv: KvFormat) -> u64 {
+        2 * u64::from(self.layers) * u64::from(self.kv_heads) * 4 * u64::from(kv.head_words(self.head_dim))
     }
 
     /// Whether layer `i` turns queries and keys.

@@ -204,7 +204,7 @@ impl Model {
         let before = executor.allocated_bytes();
 
         let pages_per_slot = options.context.div_ceil(PAGE);
-        let page_bytes = h.kv_bytes_per_position(options.kv.bytes()) * u64::from(PAGE);
+        let page_bytes = h.kv_bytes_per_position(options.kv) * u64::from(PAGE);
         let affordable = u32::try_from(options.kv_bytes / page_bytes).unwrap_or(u32::MAX);
         let page_count = affordable.clamp(pages_per_slot, pages_per_slot.saturating_mul(options.sequences));
         let layer_bytes = page_bytes / u64::from(2 * h.layers) * u64::from(page_count);
