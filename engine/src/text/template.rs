@@ -23,6 +23,9 @@ pub struct ChatTemplate {
     tokens: Map<String, Json>,
 }
 
+/// Fields that hold a message's reasoning; the first is the one that most templates read.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
 impl ChatTemplate {
     /// The template in `tokenizer.chat_template` (and `tokenizer.chat_template.tool_use`, used when there are tools).
     ///
@@ -67,11 +70,22 @@ impl ChatTemplate {
             out.write_str(&text).map_err(Error::from)
         });
         environment.add_filter("tojson", to_json_filter);
+        // As in Python: a string can be iterated, `None` cannot.
+        environment.add_test("iterable", |value: &Value| match value.kind() {
+            ValueKind::None | ValueKind::Bool | ValueKind::Number => false,
+            ValueKind::String | ValueKind::Undefined => true,
+            _ => value.try_iter().is_ok(),
+        });
         environment.add_function("raise_exception", |message: String| Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message)));
-        environment.add_function("strftime_now", |format: &str| python::strftime(format, now()));
         let mut template = Self { environment, tokens };
+        template.set_clock(utc);
         template.add(DEFAULT, source)?;
         Ok(template)
+    }
+
+    /// Sets the clock of `strftime_now`: seconds since 1970-01-01 00:00 in the user's time zone. The default is UTC.
+    pub fn set_clock(&mut self, clock: fn() -> u64) {
+        self.environment.add_function("strftime_now", move |format: &str| python::strftime(format, clock()));
     }
 
     fn add(&mut self, name: &'static str, source: &str) -> Result<(), TextError> {
@@ -95,7 +109,7 @@ impl ChatTemplate {
         let mut context = self.tokens.clone();
         context.insert("documents".to_owned(), Json::Null);
         context.extend(extra.clone());
-        context.insert("messages".to_owned(), messages.clone());
+        context.insert("messages".to_owned(), with_reasoning(messages));
         context.insert("tools".to_owned(), tools.cloned().unwrap_or_default());
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         let template = match tools {
@@ -107,7 +121,7 @@ impl ChatTemplate {
 }
 
 /// Seconds since 1970.
-fn now() -> u64 {
+fn utc() -> u64 {
     web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -121,6 +135,21 @@ fn describe(error: &Error) -> String {
         Some(line) => format!("{what} (line {line} of the template)"),
         None => what,
     }
+}
+
+/// `messages` with reasoning under all the names by which `transformers` passes it on.
+fn with_reasoning(messages: &Json) -> Json {
+    let mut messages = messages.clone();
+    for message in messages.as_array_mut().into_iter().flatten().filter_map(Json::as_object_mut) {
+        let reasoning = REASONING.iter().find_map(|name| message.get(*name).filter(|value| !value.is_null()).cloned());
+        if let Some(reasoning) = reasoning {
+            if !message.contains_key("thinking") {
+                message.shift_insert(0, "thinking".to_owned(), reasoning.clone());
+            }
+            message.insert("reasoning_content".to_owned(), reasoning);
+        }
+    }
+    messages
 }
 
 /// `transformers` marks assistant text with `{% generation %}` for training; for rendering the tags mean nothing.
