@@ -103,12 +103,17 @@ fn check_model(name: &str) {
                 check("token by token", &client, reference, exact).await;
             }
         });
-        // Half precision: transformers' tokens but for near-ties.
-        let half = ModelOptions { kv: KvFormat::F16, ..options };
-        let rounded = Bounds { error: 1e-4, margin: 0.05 };
-        serve(&GpuOptions::default(), &path, half, async |client| {
-            join_all(selected(long).map(|reference| check("half precision", &client, reference, rounded))).await;
-        });
+        // What a capable device runs, with the caches that people choose from: transformers' tokens but for near-ties.
+        // Rounding keys to bytes moves the scores of these models, whose random attention is sharp, by a percent; see
+        // `a_cache_of_bytes_serves_a_trained_model` for a trained one.
+        let halves = Bounds { error: 1e-4, margin: 0.1 };
+        let bytes = Bounds { error: 3e-3, margin: 1.0 };
+        for (what, kv, rounded) in [("cache of halves", KvFormat::F16, halves), ("cache of bytes", KvFormat::Q8, bytes)] {
+            let options = ModelOptions { kv, ..options };
+            serve(&GpuOptions::default(), &path, options, async |client| {
+                join_all(selected(long).map(|reference| check(what, &client, reference, rounded))).await;
+            });
+        }
     }
 }
 

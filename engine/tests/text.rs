@@ -59,7 +59,8 @@ fn templates_render_as_in_transformers() {
     }
 }
 
-const PYTHON_TYPE_ERRORS: [&str; 5] = ["has no attribute", "can only concatenate", "is not iterable", "not subscriptable", "expected string"];
+const PYTHON_TYPE_ERRORS: [&str; 5] =
+    ["has no attribute", "can only concatenate", "is not iterable", "not subscriptable", "expected string"];
 
 /// Templates of real models, each with every conversation. Where transformers refuses, so do we: in the template's own words if it
 /// has any.
@@ -135,7 +136,10 @@ fn vocabularies_that_cannot_be_used() {
         m.insert(key, value);
         Tokenizer::from_gguf(&m).unwrap_err().to_string()
     };
-    assert!(fails("tokenizer.ggml.model", Value::String("rwkv".to_owned())).contains("\"rwkv\" is not supported (supported: gpt2, llama, t5, bert)"));
+    assert!(
+        fails("tokenizer.ggml.model", Value::String("rwkv".to_owned()))
+            .contains("\"rwkv\" is not supported (supported: gpt2, llama, t5, bert)")
+    );
     assert!(
         fails("tokenizer.ggml.pre", Value::String("martian".to_owned())).contains("\"martian\" is not supported (supported: llama-bpe")
     );
