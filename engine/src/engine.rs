@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use serde_json::{Map, Value};
+use web_time::Instant;
 
 use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
@@ -348,12 +350,16 @@ impl Client {
     /// # Errors
     /// When the engine stops.
     pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
+        let begin = Instant::now();
         let mut receiver = self.ask(Task::Continue, prompt, max_tokens, logits)?;
         let mut trace = Trace::default();
         loop {
             match receiver.next().await.ok_or_else(stopped)?? {
                 Event::Logits(row) => trace.logits.push(row),
-                Event::Token(token) => trace.tokens.push(token),
+                Event::Token(token) => {
+                    trace.tokens.push(token);
+                    trace.arrivals.push(begin.elapsed());
+                }
                 Event::Scores(_) | Event::Embedding(_) => {}
                 Event::End(reason, timings) => {
                     trace.stopped = reason == FinishReason::Stop;
@@ -376,6 +382,8 @@ fn stopped() -> Rc<EngineError> {
 pub struct Trace {
     /// Tokens, without the stop token.
     pub tokens: Vec<u32>,
+    /// When each came, from the request on.
+    pub arrivals: Vec<Duration>,
     /// Whether a stop token ended it.
     pub stopped: bool,
     /// Logits (vocab) that the first tokens were chosen from.

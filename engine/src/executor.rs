@@ -1,5 +1,8 @@
 //! One interface over the two executors.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use crate::cpu::Cpu;
 use crate::error::{EngineError, Result};
 use crate::gpu::{Gpu, GpuProgram, Readback};
@@ -58,6 +61,33 @@ pub(crate) fn buffer_size(capabilities: &Capabilities, label: &str, bytes: u64) 
         return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
     }
     Ok(size)
+}
+
+/// What an executor has done so far; read it at any time.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Rc<Cell<Counts>>);
+
+/// Numbers of [`Counters`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Kernels run.
+    pub dispatches: u64,
+    /// Submissions.
+    pub submissions: u64,
+    /// Bytes that the host read.
+    pub read_bytes: u64,
+}
+
+impl Counters {
+    /// The numbers now.
+    pub fn get(&self) -> Counts {
+        self.0.get()
+    }
+
+    pub(crate) fn add(&self, dispatches: u64, read_bytes: u64) {
+        let Counts { dispatches: d, submissions: s, read_bytes: r } = self.0.get();
+        self.0.set(Counts { dispatches: d + dispatches, submissions: s + 1, read_bytes: r + read_bytes });
+    }
 }
 
 /// A recording made ready to be run many times.
@@ -213,6 +243,14 @@ impl Executor {
         match self {
             Self::Gpu(gpu) => gpu.check(),
             Self::Cpu(_) | Self::Plan(_) => Ok(()),
+        }
+    }
+
+    /// What it has done so far; only the GPU counts.
+    pub fn counters(&self) -> Counters {
+        match self {
+            Self::Gpu(gpu) => gpu.counters().clone(),
+            Self::Cpu(_) | Self::Plan(_) => Counters::default(),
         }
     }
 

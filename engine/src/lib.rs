@@ -5,6 +5,7 @@
 //! The engine knows nothing of extensions, tabs or pages.
 
 pub mod api;
+pub mod bench;
 pub mod cpu;
 pub mod engine;
 pub mod error;

@@ -10,6 +10,10 @@ fn main() -> std::process::ExitCode {
 fn main() {}
 
 #[cfg(not(target_arch = "wasm32"))]
+#[path = "doppler/bench.rs"]
+mod bench;
+
+#[cfg(not(target_arch = "wasm32"))]
 mod cli {
     use std::io::{BufRead, Write};
     use std::path::{Path, PathBuf};
@@ -77,6 +81,8 @@ mod cli {
             #[arg(long = "type", value_enum)]
             format: Format,
         },
+        /// Measure speed.
+        Bench(crate::bench::BenchArgs),
         /// Compare with reference outputs of transformers.
         Verify {
             #[command(flatten)]
@@ -177,6 +183,7 @@ mod cli {
             }
             Command::Inspect { model, tensors } => inspect(&model, tensors).await?,
             Command::Quantize { model, output, format } => quantize(&model, &output, format).await?,
+            Command::Bench(args) => crate::bench::run(args).await?,
             Command::Verify { model, references } => {
                 let references: References = serde_json::from_slice(&std::fs::read(references)?)?;
                 let (mut engine, client) = open(&model).await?;

@@ -38,7 +38,7 @@ impl Recipe {
     }
 
     /// The format for a tensor of a model of `layers` layers; `tied` when the embedding is the output's matrix too.
-    fn dtype(self, tensor: &TensorInfo, layers: u64, tied: bool) -> DType {
+    pub(crate) fn dtype(self, tensor: &TensorInfo, layers: u64, tied: bool) -> DType {
         let name = tensor.name.as_str();
         // Positions and token types are small and read by the row, as the norms are small.
         let is_small =

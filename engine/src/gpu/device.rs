@@ -103,6 +103,8 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
 
     let mut features = wgpu::Features::empty();
     features.set(wgpu::Features::SHADER_F16, f16);
+    // For the bench: see profile.rs.
+    features.set(wgpu::Features::TIMESTAMP_QUERY, adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY));
     #[cfg(not(target_arch = "wasm32"))]
     features.set(wgpu::Features::SUBGROUP, subgroups);
 

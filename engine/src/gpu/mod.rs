@@ -1,18 +1,20 @@
 //! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
 
 mod device;
+mod profile;
 mod readback;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
 pub use device::{AdapterSummary, DeviceTier, GpuOptions};
+pub use profile::KernelTime;
 pub use readback::Readback;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{EngineError, Result};
-use crate::executor::buffer_size;
+use crate::executor::{Counters, buffer_size};
 use crate::kernels::{Capabilities, Kernel, Plan, storage_bindings};
 use crate::recording::{BufferId, Command, Recording};
 use crate::shaders::{BindingKind, Shader};
@@ -36,6 +38,7 @@ pub struct Gpu {
     memory: Option<u64>,
     pipelines: HashMap<PipelineKey, Pipeline>,
     staging: StagingPool,
+    counters: Counters,
 }
 
 /// A variant with the values of its `override` constants.
@@ -83,6 +86,7 @@ impl Gpu {
             memory: options.memory,
             pipelines: HashMap::new(),
             staging: StagingPool::default(),
+            counters: Counters::default(),
         })
     }
 
@@ -99,6 +103,11 @@ impl Gpu {
     /// Bytes of all live buffers.
     pub fn allocated_bytes(&self) -> u64 {
         self.allocated
+    }
+
+    /// What was done so far.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Bytes that all buffers together may take, where that is known.
@@ -297,7 +306,8 @@ impl Gpu {
     ) -> Result<Option<Readback>> {
         self.fault.check()?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encode(&mut encoder, programs);
+        let dispatches = encode(&mut encoder, programs);
+        self.counters.add(dispatches, read.map_or(0, |(_, _, bytes)| bytes));
         let staging = read.map(|(from, offset, bytes)| {
             let staging = self.staging.take(&self.device, bytes);
             encoder.copy_buffer_to_buffer(self.buffer(from), offset, &staging, 0, bytes);
@@ -308,8 +318,20 @@ impl Gpu {
     }
 }
 
-/// Encodes with as few compute passes as the copies between them allow.
-fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<Item = &'a GpuProgram>) {
+impl Gpu {
+    /// Submits what is encoded and begins to read the first bytes of a buffer after it.
+    fn finish_and_read(&mut self, mut encoder: wgpu::CommandEncoder, from: &wgpu::Buffer, bytes: u64) -> Result<Readback> {
+        self.fault.check()?;
+        let staging = self.staging.take(&self.device, bytes);
+        encoder.copy_buffer_to_buffer(from, 0, &staging, 0, bytes);
+        let submission = self.queue.submit([encoder.finish()]);
+        Ok(Readback::begin(&self.device, submission, staging, bytes, &self.staging, &self.fault))
+    }
+}
+
+/// Encodes with as few compute passes as the copies between them allow; returns the number of dispatches.
+fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<Item = &'a GpuProgram>) -> u64 {
+    let mut dispatches = 0;
     let mut pass: Option<wgpu::ComputePass<'static>> = None;
     for program in programs {
         for step in &program.steps {
@@ -323,6 +345,7 @@ fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<It
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[]);
                     pass.dispatch_workgroups(*x, *y, *z);
+                    dispatches += 1;
                 }
                 Step::Copy { from, from_offset, to, to_offset, bytes } => {
                     pass = None;
@@ -331,4 +354,5 @@ fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<It
             }
         }
     }
+    dispatches
 }

@@ -9,7 +9,7 @@ use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::kernels::{
     AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, EmbedIndex, Epilogue, Gated,
-    KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing,
+    KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Row,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -272,6 +272,16 @@ impl Model {
     /// Frees every buffer of the model.
     pub fn unload(self, executor: &mut Executor) {
         executor.destroy_between(self.owned.0, self.owned.1);
+    }
+
+    /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a
+    /// scheduler.
+    pub fn place(&self, executor: &mut Executor, pass: &Pass, first: u32) {
+        let rows: Vec<Row> = (0..pass.rows).map(|i| Row { token: i % 200, position: first + i, slot: 0, flags: Row::ACTIVE }).collect();
+        let pages: Vec<u32> = (0..self.pages_per_slot).collect();
+        let buffer = if pass.attend == Attend::Prefill { self.buffers.prefill_rows } else { self.buffers.decode_rows };
+        executor.write(buffer, 0, bytemuck::cast_slice(&rows));
+        executor.write(self.buffers.pages, 0, bytemuck::cast_slice(&pages));
     }
 
     /// Uses another attention kernel for prefill than the device's best: for tests and tuning.

@@ -1,0 +1,204 @@
+//! Timing: the same measurements natively and in a browser, as one JSON report.
+//!
+//! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; what the first run of a
+//! length costs more (pipelines, memory) is reported apart as `cold`.
+
+mod shapes;
+
+pub use shapes::{SHAPES, Shape, Synthetic};
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Client, Engine, ModelInfo, Trace};
+use crate::error::{EngineError, Result};
+use crate::executor::{Counters, Executor};
+use crate::gpu::{AdapterSummary, KernelTime};
+use crate::model::{Attend, Output, Pass};
+
+/// What to measure.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct BenchOptions {
+    /// Tokens of the prompts.
+    pub prompts: Vec<u32>,
+    /// Tokens of the answers.
+    pub tokens: u32,
+    /// Runs of each prompt, after one that is not counted.
+    pub runs: u32,
+    /// Also measure the time of each kernel.
+    pub kernels: bool,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self { prompts: vec![64, 512, 2048], tokens: 128, runs: 5, kernels: false }
+    }
+}
+
+/// Everything that was measured of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of the engine.
+    pub version: &'static str,
+    /// The device.
+    pub adapter: Option<AdapterSummary>,
+    /// The model.
+    pub model: ModelInfo,
+    /// Seconds from the file to a model that is ready.
+    pub load_seconds: f64,
+    /// One for each length of prompt.
+    pub lengths: Vec<LengthReport>,
+    /// Bytes of all buffers on the device.
+    pub device_bytes: u64,
+    /// Bytes of the wasm memory; 0 natively.
+    pub wasm_bytes: u64,
+    /// The time of each kernel, where it was asked for and the device can tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<PassReport>,
+}
+
+/// What was measured with prompts of one length.
+#[derive(Clone, Debug, Serialize)]
+pub struct LengthReport {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer.
+    pub tokens: u32,
+    /// Milliseconds to the first token in the very first run.
+    pub cold_first_token_ms: f64,
+    /// Milliseconds to the first token.
+    pub first_token_ms: f64,
+    /// Tokens of the prompt over the time to the first token.
+    pub prefill_tokens_per_second: f64,
+    /// Tokens after the first over the time from the first to the last.
+    pub decode_tokens_per_second: f64,
+    /// Of the times between tokens, in milliseconds: half, nine tenths and 99 hundredths are below.
+    pub token_ms: [f64; 3],
+    /// Of a decoded token.
+    pub dispatches_per_token: f64,
+    /// Of a decoded token.
+    pub submissions_per_token: f64,
+    /// Of a decoded token: bytes that the host read.
+    pub read_bytes_per_token: f64,
+}
+
+/// The kernels of a pass.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassReport {
+    /// `decode` or `prefill`.
+    pub pass: &'static str,
+    /// Rows of the pass and positions in the cache.
+    pub rows: u32,
+    /// Positions in the cache.
+    pub positions: u32,
+    /// Sum over all dispatches, in microseconds.
+    pub total_us: f64,
+    /// Dispatches of the same variant and size together, the longest first.
+    pub kernels: Vec<KernelTime>,
+}
+
+/// Measures a loaded model.
+///
+/// # Errors
+/// When the engine stops.
+pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, load: Duration) -> Result<Report, Rc<EngineError>> {
+    let counters = engine.executor().counters();
+    let measured = async {
+        let mut lengths = Vec::new();
+        for length in &options.prompts {
+            if length + options.tokens <= client.info().context {
+                lengths.push(measure(client, &counters, *length, options).await?);
+            }
+        }
+        Ok::<_, Rc<EngineError>>(lengths)
+    };
+    let lengths = match futures::future::select(std::pin::pin!(measured), std::pin::pin!(engine.run())).await {
+        futures::future::Either::Left((lengths, _)) => lengths?,
+        futures::future::Either::Right((stopped, _)) => {
+            stopped?;
+            Vec::new()
+        }
+    };
+    let kernels = if options.kernels { kernels(engine, options).await? } else { Vec::new() };
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        adapter: if let Executor::Gpu(gpu) = engine.executor() { Some(gpu.adapter().clone()) } else { None },
+        model: client.info().clone(),
+        load_seconds: load.as_secs_f64(),
+        lengths,
+        device_bytes: engine.executor().allocated_bytes(),
+        wasm_bytes: wasm_bytes(),
+        kernels,
+    })
+}
+
+#[cfg(target_arch = "wasm32")]
+fn wasm_bytes() -> u64 {
+    core::arch::wasm32::memory_size(0) as u64 * 65_536
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn wasm_bytes() -> u64 {
+    0
+}
+
+async fn measure(client: &Client, counters: &Counters, length: u32, options: &BenchOptions) -> Result<LengthReport, Rc<EngineError>> {
+    let mut traces: Vec<Trace> = Vec::new();
+    let mut counted = [0u64; 3];
+    for run in 0..=options.runs {
+        let prompt = (0..length).map(|i| (i * 7 + run * 31) % 251).collect();
+        let before = counters.get();
+        traces.push(client.trace(prompt, options.tokens, 0).await?);
+        let after = counters.get();
+        counted = [after.dispatches - before.dispatches, after.submissions - before.submissions, after.read_bytes - before.read_bytes];
+    }
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let first = |trace: &Trace| trace.arrivals.first().copied().map_or(0.0, ms);
+    let warm = &traces[1..];
+    let first_token_ms = median(warm.iter().map(first).collect());
+    let decode = |trace: &Trace| {
+        let count = trace.arrivals.len().saturating_sub(1) as f64;
+        count * 1e3 / (trace.arrivals.last().copied().map_or(0.0, ms) - first(trace)).max(1e-9)
+    };
+    let mut gaps: Vec<f64> = warm.iter().flat_map(|t| t.arrivals.windows(2).map(|pair| ms(pair[1] - pair[0]))).collect();
+    gaps.sort_by(f64::total_cmp);
+    let quantile = |q: f64| gaps.get(((gaps.len() as f64 * q) as usize).min(gaps.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    let per_token = |count: u64| count as f64 / f64::from(options.tokens);
+    Ok(LengthReport {
+        prompt_tokens: length,
+        tokens: options.tokens,
+        cold_first_token_ms: first(&traces[0]),
+        first_token_ms,
+        prefill_tokens_per_second: f64::from(length) * 1e3 / first_token_ms,
+        decode_tokens_per_second: median(warm.iter().map(decode).collect()),
+        token_ms: [0.5, 0.9, 0.99].map(quantile),
+        dispatches_per_token: per_token(counted[0]),
+        submissions_per_token: per_token(counted[1]),
+        read_bytes_per_token: per_token(counted[2]),
+    })
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The kernels of a decode step and of a prefill step, each run many times.
+async fn kernels(engine: &mut Engine, options: &BenchOptions) -> Result<Vec<PassReport>> {
+    let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
+    let (executor, model) = engine.parts();
+    let rows = model.options.prefill_rows.min(positions);
+    let passes = [("decode", Pass::decode(1, positions)), ("prefill", Pass { rows, attend: Attend::Prefill, output: Output::Cache })];
+    let mut reports = Vec::new();
+    for (name, pass) in passes {
+        model.place(executor, &pass, positions - pass.rows);
+        let Executor::Gpu(gpu) = executor else { return Ok(reports) };
+        let Some(kernels) = gpu.profile(&model.record(&pass)).await? else { return Ok(reports) };
+        let total_us = kernels.iter().map(|k| k.total_us).sum();
+        reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
+    }
+    Ok(reports)
+}

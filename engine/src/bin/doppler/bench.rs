@@ -1,0 +1,159 @@
+//! `doppler bench`: timing of a model, or of a published shape with random weights.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic};
+use doppler_engine::engine::Engine;
+use doppler_engine::executor::Executor;
+use doppler_engine::formats::convert::Recipe;
+use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::kernels::KvFormat;
+use doppler_engine::model::ModelOptions;
+use doppler_engine::source::{self, Source};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Options of `doppler bench`.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// A GGUF file or a model folder.
+    #[arg(required_unless_present = "shape")]
+    model: Option<PathBuf>,
+    /// Instead of a file: a published shape with random weights. `list` names them.
+    #[arg(long, conflicts_with = "model")]
+    shape: Option<String>,
+    /// Types of a shape's weights.
+    #[arg(long, value_enum, default_value = "q4_k_m")]
+    quant: Quant,
+    /// Tokens of the prompts.
+    #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
+    prompts: Vec<u32>,
+    /// Tokens of the answers.
+    #[arg(short = 'n', long, default_value_t = 128)]
+    tokens: u32,
+    /// Runs of each prompt, after one that is not counted.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Elements of the cache.
+    #[arg(long, value_enum, default_value = "f16")]
+    kv: Kv,
+    /// Also measure the time of each kernel.
+    #[arg(long)]
+    kernels: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Use the adapter whose name contains this.
+    #[arg(long, env = "DOPPLER_ADAPTER")]
+    adapter: Option<String>,
+    /// Do not use half-precision arithmetic.
+    #[arg(long)]
+    no_f16: bool,
+    /// Do not use subgroup operations.
+    #[arg(long)]
+    no_subgroups: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Quant {
+    F16,
+    #[value(name = "q8_0")]
+    Q80,
+    #[value(name = "q4_0")]
+    Q40,
+    #[value(name = "q4_k_m")]
+    Q4Km,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kv {
+    F32,
+    F16,
+    Q8,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
+    if args.shape.as_deref() == Some("list") {
+        for shape in SHAPES {
+            println!("{}", shape.name);
+        }
+        return Ok(());
+    }
+    let source: Box<dyn Source> = match (&args.shape, &args.model) {
+        (Some(shape), _) => {
+            let recipe = match args.quant {
+                Quant::F16 => Recipe::F16,
+                Quant::Q80 => Recipe::Q8_0,
+                Quant::Q40 => Recipe::Q4_0,
+                Quant::Q4Km => Recipe::Q4_K_M,
+            };
+            Box::new(Synthetic::new(Shape::find(shape)?, recipe)?)
+        }
+        (None, Some(path)) => source::open(path)?,
+        (None, None) => return Err("name a model or a shape".into()),
+    };
+    let kv = match args.kv {
+        Kv::F32 => KvFormat::F32,
+        Kv::F16 => KvFormat::F16,
+        Kv::Q8 => KvFormat::Q8,
+    };
+    let longest = args.prompts.iter().copied().max().unwrap_or(0) + args.tokens;
+    let options = ModelOptions { context: longest.next_multiple_of(256).max(4096), sequences: 1, kv, ..ModelOptions::default() };
+    let gpu = GpuOptions {
+        adapter: args.adapter.clone(),
+        without_f16: args.no_f16,
+        without_subgroups: args.no_subgroups,
+        ..GpuOptions::default()
+    };
+    let executor = Executor::Gpu(Box::new(Gpu::open(&gpu).await?));
+    let begin = Instant::now();
+    let (mut engine, client) = Engine::load(executor, source.name(), &*source, options, &mut |_| {}).await.map_err(|(_, e)| e)?;
+    let load = begin.elapsed();
+    let options = BenchOptions { prompts: args.prompts, tokens: args.tokens, runs: args.runs, kernels: args.kernels };
+    let report = bench::run(&mut engine, &client, &options, load).await.map_err(|e| e.to_string())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(())
+}
+
+fn print(report: &Report) {
+    if let Some(adapter) = &report.adapter {
+        println!("{} ({}; {})", adapter.description, adapter.vendor, adapter.features.join(", "));
+    }
+    let (gigabytes, device) = (report.model.file_bytes as f64 / 1e9, report.device_bytes as f64 / 1e9);
+    println!(
+        "{}, {}: {gigabytes:.2} GB, loaded in {:.1} s, {device:.2} GB on the device",
+        report.model.name, report.model.quantization, report.load_seconds
+    );
+    println!("prompt  first token ms (cold)  prefill/s  decode/s  token ms p50 p90 p99      dispatches submissions bytes read a token");
+    for l in &report.lengths {
+        let [p50, p90, p99] = l.token_ms;
+        println!(
+            "{:6}  {:9.1} ({:9.1})  {:9.0}  {:8.1}  {p50:8.2} {p90:7.2} {p99:7.2}  {:10.1} {:11.2} {:10.1}",
+            l.prompt_tokens,
+            l.first_token_ms,
+            l.cold_first_token_ms,
+            l.prefill_tokens_per_second,
+            l.decode_tokens_per_second,
+            l.dispatches_per_token,
+            l.submissions_per_token,
+            l.read_bytes_per_token
+        );
+    }
+    for pass in &report.kernels {
+        println!("{} of {} rows at {} positions: {:.0} us of kernels", pass.pass, pass.rows, pass.positions, pass.total_us);
+        for kernel in &pass.kernels {
+            println!(
+                "  {:40} {:7} workgroups  {:4} x {:8.2} us = {:9.1} us",
+                kernel.name, kernel.workgroups, kernel.count, kernel.each_us, kernel.total_us
+            );
+        }
+    }
+}
