@@ -181,6 +181,8 @@ impl Engine {
                 if let Err(error) = self.scheduler.step(&mut self.executor, &self.model).await {
                     return Err(self.scheduler.fail(error));
                 }
+                // Natively waiting for the device blocks: those who asked get what came, as it comes.
+                yield_now().await;
             }
         }
         Ok(())
@@ -366,6 +368,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 type Events = UnboundedReceiver<Result<Event, Rc<EngineError>>>;

@@ -163,7 +163,7 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
         let count = trace.arrivals.len().saturating_sub(1) as f64;
         count * 1e3 / (trace.arrivals.last().copied().map_or(0.0, ms) - first(trace)).max(1e-9)
     };
-    let mut gaps: Vec<f64> = warm.iter().flat_map(|t| t.arrivals.windows(2).map(|pair| ms(pair[1] - pair[0]))).collect();
+    let mut gaps: Vec<f64> = warm.iter().flat_map(|t| t.arrivals.windows(2).map(|pair| ms(pair[1].saturating_sub(pair[0])))).collect();
     gaps.sort_by(f64::total_cmp);
     let quantile = |q: f64| gaps.get(((gaps.len() as f64 * q) as usize).min(gaps.len().saturating_sub(1))).copied().unwrap_or(0.0);
     let per_token = |count: u64| count as f64 / f64::from(options.tokens);

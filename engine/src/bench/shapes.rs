@@ -231,13 +231,10 @@ impl Synthetic {
         let mut tensors = Vec::with_capacity(infos.len());
         let mut offset = header.len() as u64;
         for info in &infos {
-            let pool = match pools.iter().position(|(dtype, _)| *dtype == info.dtype) {
-                Some(pool) => pool,
-                None => {
-                    pools.push((info.dtype, convert_rows(DType::F32, info.dtype, 4096, &random_values())?));
-                    pools.len() - 1
-                }
-            };
+            if !pools.iter().any(|(dtype, _)| *dtype == info.dtype) {
+                pools.push((info.dtype, convert_rows(DType::F32, info.dtype, 4096, &random_values())?));
+            }
+            let pool = pools.iter().position(|(dtype, _)| *dtype == info.dtype).unwrap_or(0);
             tensors.push((offset, offset + info.bytes, pool));
             offset = (offset + info.bytes).next_multiple_of(alignment(&metadata) as u64);
         }

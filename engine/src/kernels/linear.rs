@@ -162,7 +162,9 @@ impl Linear {
                 y = y.chunks_exact(2).map(|pair| e.activation.apply(pair[0]) * pair[1]).collect();
             } else {
                 let cap = |y: f32| if e.cap > 0.0 { e.cap * (y / e.cap).tanh() } else { y };
-                y.iter_mut().for_each(|y| *y = e.scale * cap(e.activation.apply(*y)));
+                for y in &mut y {
+                    *y = e.scale * cap(e.activation.apply(*y));
+                }
             }
             let out = out[self.out_offset as usize + r * self.out_stride as usize..].iter_mut().step_by(self.out_step as usize);
             for (out, y) in out.zip(y) {

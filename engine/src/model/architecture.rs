@@ -14,7 +14,7 @@ pub enum Block {
     PreNorm,
     /// `x += norm(f(norm(x)))` (Gemma 2).
     Sandwich,
-    /// `x += norm(f(x))` (OLMo 2).
+    /// `x += norm(f(x))` (`OLMo` 2).
     PostNorm,
     /// `x = norm(x + f(x))` (BERT).
     ResidualNorm,

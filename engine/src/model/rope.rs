@@ -50,7 +50,9 @@ impl RopeTable {
         };
         let base = number("freq_base")?.unwrap_or(10_000.0);
         // Before there were types, the factor of linear scaling was `rope.scale_linear`.
-        let factor = number("scaling.factor")?.or(number("scale_linear")?).unwrap_or(1.0);
+        let factor = number("scaling.factor")?.or(number("scale_linear")?);
+        let stretches = factor.is_some();
+        let factor = factor.unwrap_or(1.0);
         for (what, value) in [("base", base), ("factor", factor)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(unsupported(format!("{what} {value}")));
@@ -59,7 +61,7 @@ impl RopeTable {
         let attention = number("scaling.attn_factor")?.unwrap_or(1.0);
         let (scaling, magnitude) = match meta.str_opt(&format!("{architecture}.rope.scaling.type"))? {
             Some("none" | "longrope") => (RopeScaling::None, 1.0),
-            None if factor == 1.0 => (RopeScaling::None, 1.0),
+            None if !stretches => (RopeScaling::None, 1.0),
             None | Some("linear") => (RopeScaling::Linear(factor), 1.0),
             Some("yarn") => {
                 let growth = |scale: f32| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };

@@ -16,6 +16,7 @@ use doppler_engine::source::{self, Source};
 type Failure = Box<dyn std::error::Error>;
 
 /// Options of `doppler bench`.
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// A GGUF file or a model folder.
