@@ -2,7 +2,7 @@
 #![no_main]
 
 use doppler_engine::formats::huggingface::{Folder, checkpoint};
-use doppler_engine::text::{ChatTemplate, Tokenizer};
+use doppler_engine::text::ChatTemplate;
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &[u8] = include_bytes!("../../fixtures/folders/qwen2/config.json");
@@ -21,7 +21,5 @@ fuzz_target!(|data: &[u8]| {
     };
     let Ok(checkpoint) = checkpoint(&folder, Vec::new()) else { return };
     let _ = ChatTemplate::from_gguf(&checkpoint.metadata);
-    if let Ok(tokenizer) = Tokenizer::from_gguf(&checkpoint.metadata) {
-        doppler_fuzz::encode(&tokenizer, &text);
-    }
+    doppler_fuzz::encode(&checkpoint.metadata, &text);
 });
