@@ -107,6 +107,7 @@ fn templates_that_cannot_be_used() {
     };
     assert_eq!(render("{{ thinking }}{{ tools is none }}"), Ok("TrueTrue".to_owned()));
     assert!(matches!(render("{% if %}"), Err(TextError::Template { .. })));
+    assert!(matches!(render("{%}{% generation %}"), Err(TextError::Template { .. })));
     assert!(matches!(render("{{ nope() }}"), Err(TextError::Render { .. })));
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
     assert!(matches!(render(endless), Err(TextError::Render { message }) if message.contains("come to an end")));

@@ -1,4 +1,4 @@
-//! The build tool of DOPPLER: `cargo xtask build | package | demo | test`.
+//! The build tool of DOPPLER: `cargo xtask build | package | demo | test | fuzz`.
 //!
 //! Every command first makes sure that what it needs is there (wasm target, node packages, browser, software Vulkan) and
 //! installs it where it may (Debian or Ubuntu as root); elsewhere it stops with the exact command to run. All of it is
@@ -7,6 +7,7 @@
 mod apt;
 mod browser;
 mod demo;
+mod fuzz;
 mod npm;
 mod package;
 mod process;
@@ -57,6 +58,14 @@ enum Task {
         #[arg(long, value_enum)]
         only: Option<test::Group>,
     },
+    /// Feed made-up files to everything that reads files; findings are left in `tests/fuzz/artifacts`.
+    Fuzz {
+        /// The target; all of them one after the other without.
+        target: Option<String>,
+        /// Minutes for each.
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+    },
 }
 
 /// The repository root.
@@ -79,6 +88,7 @@ fn run(task: &Task) -> Result<bool> {
             println!("{}", zip.display());
         }
         Task::Demo { headless } => demo::start(&root, *headless)?,
+        Task::Fuzz { target, minutes } => fuzz::start(&root, target.as_deref(), *minutes)?,
         Task::Test { filter, only } => return test::run(&root, filter.as_deref(), *only),
     }
     Ok(true)

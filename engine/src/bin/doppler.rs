@@ -314,9 +314,13 @@ mod cli {
                 println!("{:40} {:6} {:?}", t.name, t.dtype.to_string(), t.shape);
             }
         }
-        let h = Hyperparameters::from_gguf(&checkpoint)?;
-        let [f16, q8] = [KvFormat::F16, KvFormat::Q8].map(|kv| h.kv_bytes_per_position(kv));
-        println!("cache: {f16} bytes a position in f16, {q8} in q8");
+        match Hyperparameters::from_gguf(&checkpoint) {
+            Ok(h) => {
+                let [f16, q8] = [KvFormat::F16, KvFormat::Q8].map(|kv| h.kv_bytes_per_position(kv));
+                println!("cache: {f16} bytes a position in f16, {q8} in q8");
+            }
+            Err(error) => println!("this engine cannot run it: {error}"),
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Models to GGUF files of another weight format.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use super::gguf_write::{TensorHeader, alignment, header};
 use super::huggingface::{PAIRING_KEY, pair_neighbours};
@@ -86,7 +86,7 @@ pub async fn write_gguf(
 ) -> Result<()> {
     let mut metadata = checkpoint.metadata.clone();
     let arch = metadata.str("general.architecture")?.to_owned();
-    let layers = metadata.u64_opt(&format!("{arch}.block_count"))?.unwrap_or(0);
+    let layers = metadata.u32_opt(&format!("{arch}.block_count"))?.unwrap_or(0).into();
     metadata.insert("general.file_type", Value::U32(recipe.file_type()));
     metadata.insert("general.quantization_version", Value::U32(2));
     let mut tensors = checkpoint.tensors.clone();
@@ -112,7 +112,7 @@ pub async fn write_gguf(
     let failed = |error: std::io::Error| EngineError::Write { reason: error.to_string() };
     let header = header(&metadata, &headers);
     out.write_all(&header).map_err(failed)?;
-    let mut written = header.len();
+    let mut written = header.len() as u64;
     let (mut done, total) = (0_u64, tensors.iter().map(TensorInfo::elements).sum::<u64>());
     for (tensor, dtype) in tensors.iter().zip(dtypes) {
         if tensor.dtype != dtype && !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) {
@@ -122,9 +122,8 @@ pub async fn write_gguf(
                 supported: "quantizing from F32, F16 or BF16; take the original model".to_owned(),
             });
         }
-        let padding = written.next_multiple_of(alignment(&metadata)) - written;
-        out.write_all(&vec![0; padding]).map_err(failed)?;
-        written += padding;
+        let padding = written.next_multiple_of(alignment(&metadata) as u64) - written;
+        written += std::io::copy(&mut std::io::repeat(0).take(padding), out).map_err(failed)?;
         let cols = tensor.shape.first().copied().unwrap_or(1);
         let (rows, step) = (tensor.rows(), (PIECE_VALUES / cols).max(1));
         for first in (0..rows).step_by(step as usize) {
@@ -132,7 +131,7 @@ pub async fn write_gguf(
             let bytes = read_rows(source, tensor, first, count).await?;
             let converted = convert_rows(tensor.dtype, dtype, cols, &bytes)?;
             out.write_all(&converted).map_err(failed)?;
-            written += converted.len();
+            written += converted.len() as u64;
             done += count * cols;
             progress(done as f32 / total as f32);
         }

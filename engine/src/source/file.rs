@@ -47,6 +47,10 @@ fn open_folder(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Box<dyn S
             paths.push(path);
         }
     }
+    let pooling = folder.join("1_Pooling/config.json");
+    if pooling.is_file() && wanted("config.json") {
+        paths.push(pooling);
+    }
     paths.sort();
     let files = paths.iter().map(|path| Ok(Box::new(FileSource::open(path)?) as Box<dyn Source>));
     Ok(Box::new(Files::new(name, files.collect::<Result<_>>()?)))

@@ -157,7 +157,7 @@ fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|n| start + n) else {
+        let Some(end) = rest[start + 2..].find("%}").map(|n| start + 2 + n) else {
             break;
         };
         let tag = &rest[start + 2..end];

@@ -191,6 +191,18 @@ pub(super) fn metadata(architecture: &Architecture, config: &Json, name: &str) -
     Ok(out)
 }
 
+/// How the outputs of all tokens become one.
+pub(super) fn pooling(architecture: &Architecture, pooling: &Json, metadata: &mut Metadata) -> Result<(), FormatError> {
+    let modes = [("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3)];
+    for (key, kind) in modes {
+        if pooling.bool(&[key])?.unwrap_or(false) {
+            metadata.insert(format!("{}.pooling_type", architecture.name), Value::U32(kind));
+            return Ok(());
+        }
+    }
+    Err(FormatError::UnsupportedFolder { what: "pooling", value: String::new(), supported: modes.map(|(key, _)| key).join(", ") })
+}
+
 /// Sliding windows: their length, and which layers have one where the architecture alone does not say.
 fn window(arch: &str, config: &Json, layers: u32, put: &mut dyn FnMut(&str, Value)) -> Result<(), FormatError> {
     let applies = match arch {

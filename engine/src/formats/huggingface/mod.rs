@@ -23,6 +23,9 @@ pub use names::pair_neighbours;
 /// is `halves`: element i and element i + half.
 pub const PAIRING_KEY: &str = "doppler.rope.pairing";
 
+/// How an encoder's outputs are pooled.
+const POOLING: &str = "1_Pooling/config.json";
+
 /// Longest JSON file, in bytes; the largest tokenizers have some 35 MB.
 const MAX_JSON: u64 = 128 << 20;
 /// Longest chat template, in bytes.
@@ -43,6 +46,8 @@ pub struct Folder {
     pub generation_config: Option<Vec<u8>>,
     /// `chat_template.jinja`.
     pub chat_template: Option<Vec<u8>>,
+    /// `1_Pooling/config.json`, where sentence-transformers say how an encoder's outputs become one.
+    pub pooling: Option<Vec<u8>>,
 }
 
 /// Whether these files are a model folder, or what is there of one.
@@ -66,6 +71,7 @@ pub(super) async fn read(source: &dyn Source, files: &[FileSpan]) -> Result<Chec
         tokenizer_config: read("tokenizer_config.json", MAX_JSON).await?,
         generation_config: read("generation_config.json", MAX_JSON).await?,
         chat_template: read("chat_template.jinja", MAX_TEMPLATE).await?,
+        pooling: read(POOLING, MAX_JSON).await?,
     };
     let index = read("model.safetensors.index.json", MAX_JSON).await?;
     let mut tensors = Vec::new();
@@ -77,8 +83,10 @@ pub(super) async fn read(source: &dyn Source, files: &[FileSpan]) -> Result<Chec
     Ok(checkpoint(&folder, tensors)?)
 }
 
+/// The file of this name; those of the pooling folder bear its name too.
 fn find<'a>(files: &'a [FileSpan], name: &str) -> Option<&'a FileSpan> {
-    files.iter().find(|file| file.base_name() == name)
+    let is_pooling = |file: &FileSpan| file.name.replace('\\', "/").ends_with(POOLING);
+    files.iter().find(|file| if is_pooling(file) { name == POOLING } else { file.base_name() == name })
 }
 
 fn missing(file: &str) -> FormatError {
@@ -112,6 +120,9 @@ pub fn checkpoint(folder: &Folder, tensors: Vec<TensorInfo>) -> Result<Checkpoin
     }
     let architecture = config::architecture(&config)?;
     let mut metadata = config::metadata(architecture, &config, &folder.name)?;
+    if let Some(pooling) = &folder.pooling {
+        config::pooling(architecture, &Json::parse(POOLING, pooling)?, &mut metadata)?;
+    }
     let mut tensors = names::tensors(architecture, &config, tensors)?;
     tensors.extend(rope::add(architecture, &config, &mut metadata)?);
     let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").and_then(|t| t.shape.get(1).copied());

@@ -177,7 +177,7 @@ fn transform(architecture: &Architecture, sizes: Sizes, tensor: &mut TensorInfo)
         tensor.shape.reverse();
     } else if architecture.name == "falcon" && tensor.name.contains("attn_qkv") && sizes.kv_heads > 1 {
         let rows = tensor.shape.last().copied().unwrap_or(1);
-        if !matrix || !rows.is_multiple_of(u64::from(sizes.heads) + 2 * u64::from(sizes.kv_heads)) {
+        if !rows.is_multiple_of(u64::from(sizes.heads) + 2 * u64::from(sizes.kv_heads)) {
             return Err(FormatError::Tensor { name: tensor.name.clone(), problem: "its rows are not those of all heads" });
         }
         tensor.transform = Some(Transform::UngroupQkv { heads: sizes.heads, kv_heads: sizes.kv_heads });
