@@ -120,11 +120,14 @@ impl Splitter {
     const SPACES: usize = 1;
 
     pub(super) fn new(rules: &PreTokenizer) -> Result<Self, TextError> {
-        let compiled = rules.cuts.iter().map(|cut| match cut {
-            Cut::At(pattern) => Regex::new(pattern),
-            Cut::Words(pattern) => Regex::new_many(&[pattern, r"\s+"]),
+        let cuts = rules.cuts.iter().map(|cut| {
+            let regex = match cut {
+                Cut::At(pattern) => Regex::new(pattern),
+                Cut::Words(pattern) => Regex::new_many(&[pattern, r"\s+"]),
+            };
+            regex.map_err(|e| TextError::Vocabulary { problem: e.to_string() })
         });
-        let cuts = compiled.collect::<Result<_, _>>().map_err(|e| TextError::Vocabulary { problem: e.to_string() })?;
+        let cuts = cuts.collect::<Result<_, _>>()?;
         Ok(Self { cuts })
     }
 
