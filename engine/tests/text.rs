@@ -161,7 +161,7 @@ fn prompts_of_encoders() {
     m.insert("tokenizer.ggml.tokens", strings(&["[UNK]", "[CLS]", "[SEP]", "▁un", "able", "▁cafe", "▁,", "▁中"]));
     m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![3, 3, 3, 1, 1, 1, 1, 1])));
     for (key, id) in [("unknown", 0), ("cls", 1), ("seperator", 2)] {
-        m.insert(&format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
+        m.insert(format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
     }
     let tokenizer = Tokenizer::from_gguf(&m).unwrap();
     assert_eq!(tokenizer.encode_prompt("UNABLE, café中x [SEP]", false).unwrap(), [1, 3, 4, 6, 5, 7, 0, 0, 0, 0, 2]);
@@ -247,10 +247,10 @@ fn hostile_vocabularies() {
         m.insert("tokenizer.ggml.scores", Value::Array(Array::F32((0..count).map(|_| scores[random(8) as usize]).collect())));
         m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32((0..count).map(|_| 1 + random(6) as i32).collect())));
         for key in ["bos", "eos", "unknown", "seperator"] {
-            m.insert(&format!("tokenizer.ggml.{key}_token_id"), Value::U32(random(14) as u32));
+            m.insert(format!("tokenizer.ggml.{key}_token_id"), Value::U32(random(14) as u32));
         }
         for key in ["add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"] {
-            m.insert(&format!("tokenizer.ggml.{key}"), Value::Bool(random(2) == 0));
+            m.insert(format!("tokenizer.ggml.{key}"), Value::Bool(random(2) == 0));
         }
         if random(4) == 0 {
             let map = (0..random(60)).map(|i| if (1..4).contains(&i) { 0 } else { random(256) as u8 }).collect();
