@@ -198,7 +198,7 @@ fn dropped_requests_free_their_place() {
     serve(&GpuOptions::default(), &spark_file(), options, async |client| {
         let greedy = SamplingOptions::default;
         for round in 0..4 {
-            let mut dropped = client.complete(vec![300; 200], Some(8), greedy(), &[]).expect("accepted");
+            let mut dropped = client.complete(vec![300; 200], Some(8), SamplingOptions::default(), &[]).expect("accepted");
             let mut story = client.complete(spark_references()[0].prompt_ids.clone(), None, greedy(), &[]).expect("accepted");
             assert!(story.next().await.is_some());
             if round % 2 == 0 {
@@ -247,6 +247,33 @@ fn bad_files_are_refused_and_leave_nothing() {
     let source = MemorySource::new("good.gguf", good);
     let (engine, _client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("the good file still loads");
     assert_eq!(engine.unload().allocated_bytes(), 0);
+}
+
+/// A base model has no template: it loads and continues text, and says why it cannot chat.
+#[test]
+fn models_without_a_usable_template_continue_text() {
+    let good = std::fs::read(spark_file()).expect("a file");
+    let mut executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+    for (from, to, message) in [
+        ("tokenizer.chat_template", "tokenizer.chat_template".replace('t', "T"), "no chat template"),
+        ("{%", "{{".to_owned(), "template cannot be used"),
+    ] {
+        let at = good.windows(from.len()).position(|w| w == from.as_bytes()).expect("present");
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let source = MemorySource::new("base.gguf", bytes);
+        executor = pollster::block_on(async {
+            let (mut engine, client) = load(executor, &source, ModelOptions::default()).await.expect("it loads");
+            let messages = serde_json::json!([{ "role": "user", "content": "hi" }]);
+            let error = client.encode_chat(&messages, None).expect_err("no chat").to_string();
+            assert!(error.contains(message), "{error}");
+            let completion =
+                client.complete(spark_references()[0].prompt_ids.clone(), Some(8), SamplingOptions::default(), &[]).expect("accepted");
+            let (text, _) = beside(&mut engine, text_of(completion)).await.expect("text");
+            assert!(text.starts_with("I am Spark"), "{text}");
+            engine.unload()
+        });
+    }
 }
 
 /// Small random models in the other weight formats: `tests/fixtures/tiny/make_tiny.py`.

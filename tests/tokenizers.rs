@@ -45,6 +45,10 @@ fn metadata(json: &Json) -> Metadata {
     metadata
 }
 
+fn metadata_of(name: &str) -> Metadata {
+    metadata(&read(&folder().join(format!("{name}.json")))["metadata"])
+}
+
 /// 32-bit FNV-1a of the ids' bytes.
 fn digest(ids: &[u32]) -> u32 {
     ids.iter().flat_map(|id| id.to_le_bytes()).fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
@@ -104,6 +108,75 @@ fn sentence_piece_and_word_piece() {
         equal &= compare(name, &strings, &tokenizer, &fixture["plain"], false);
     }
     assert!(equal);
+}
+
+/// The tokenizers that keep all of the text: byte-level ones that do not compose characters, and `SentencePiece` with byte fallback.
+fn lossless() -> Vec<(String, Tokenizer)> {
+    let mut metadata = metadata_of("byte_level");
+    let mut tokenizers = Vec::new();
+    for pre in ["llama-bpe", "gpt-2", "gpt-4o", "tekken", "falcon", "deepseek-llm", "deepseek-v3"] {
+        metadata.insert("tokenizer.ggml.pre", Value::String(pre.to_owned()));
+        tokenizers.push((pre.to_owned(), Tokenizer::from_gguf(&metadata).unwrap()));
+    }
+    for name in ["spm_llama", "spm_gemma", "spm_unigram"] {
+        tokenizers.push((name.to_owned(), Tokenizer::from_gguf(&metadata_of(name)).unwrap()));
+    }
+    tokenizers
+}
+
+/// `SentencePiece` cannot tell its mark for spaces from spaces.
+fn kept(name: &str, text: &str) -> String {
+    if name.starts_with("spm") { text.replace('▁', " ") } else { text.to_owned() }
+}
+
+/// Ids pushed one by one give the text back, and no broken character on the way; so does any beginning of them.
+#[test]
+fn streams_decode_to_the_text() {
+    let strings = strings();
+    for (name, tokenizer) in lossless() {
+        for text in &strings {
+            let want = kept(&name, text);
+            let ids = tokenizer.encode(text, false).unwrap();
+            let mut detokenizer = tokenizer.detokenizer();
+            let mut streamed = String::new();
+            for &id in &ids {
+                let before = streamed.len();
+                streamed += &detokenizer.push(id);
+                // What has been passed on is the beginning of the text: nothing is taken back, nothing is broken.
+                assert_eq!(want.get(before..streamed.len()), Some(&streamed[before..]), "{name}: {text:?}");
+            }
+            assert_eq!(detokenizer.finish(), "", "{name}: {text:?}");
+            assert_eq!(streamed, want, "{name}");
+        }
+    }
+}
+
+/// A pasted file is no reason to fail, whatever is in it.
+#[test]
+fn very_long_texts() {
+    let repeated = ["a", "A", " ", "\n", "\t ", "中", "\u{301}", " a", "aB", "1", "!", "\r\n", "x\n   ", "'", "🚀", "'s", "<|im_end|>"];
+    let mut texts: Vec<String> = repeated.iter().map(|part| part.repeat(100_000 / part.len())).collect();
+    // No spaces, nothing repeated.
+    let mut state = 1_u32;
+    texts.push(
+        (0..200_000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                char::from(b'!' + (state >> 24) as u8 % 90)
+            })
+            .collect(),
+    );
+    texts.push(" ".repeat(100_000) + "x" + &" ".repeat(100_000) + "\n" + &" ".repeat(100_000));
+    for (name, tokenizer) in lossless() {
+        for text in &texts {
+            let ids = tokenizer.encode(text, false).unwrap();
+            assert!(tokenizer.decode(&ids) == kept(&name, text), "{name}: {:?}", &text[..text.floor_char_boundary(20)]);
+        }
+    }
+    for name in ["spm_t5", "wordpiece"] {
+        let tokenizer = Tokenizer::from_gguf(&metadata_of(name)).unwrap();
+        assert!(texts.iter().all(|text| tokenizer.encode(text, false).is_ok()));
+    }
 }
 
 /// Real vocabularies, from the files of `make_real.py` in the folder `DOPPLER_TOKENIZERS`.

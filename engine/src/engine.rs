@@ -62,8 +62,8 @@ pub struct Client {
 struct Shared {
     info: ModelInfo,
     tokenizer: Tokenizer,
-    /// A base model or an encoder has none.
-    template: Option<ChatTemplate>,
+    /// Why there is none, for a base model: it can be loaded, but not chatted with.
+    template: Result<ChatTemplate, TextError>,
     stop_tokens: Rc<[u32]>,
     sampling: SamplingOptions,
 }
@@ -111,10 +111,7 @@ impl Engine {
     ) -> Result<(Model, Scheduler, Shared)> {
         let checkpoint = read_checkpoint(source).await?;
         let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
-        let template = match ChatTemplate::from_gguf(&checkpoint.metadata) {
-            Err(TextError::NoChatTemplate) => None,
-            template => Some(template?),
-        };
+        let template = ChatTemplate::from_gguf(&checkpoint.metadata);
         let before = executor.allocated_bytes();
         // Refused before anything is read, where the memory is known.
         if let Some(limit) = executor.memory_limit()
@@ -209,9 +206,9 @@ impl Client {
     /// The model's chat template.
     ///
     /// # Errors
-    /// When it has none: a base model or an encoder.
+    /// When the model has none, or one that cannot be used; then only plain text works, with [`Client::complete`].
     pub fn template(&self) -> Result<&ChatTemplate> {
-        Ok(self.shared.template.as_ref().ok_or(TextError::NoChatTemplate)?)
+        self.shared.template.as_ref().map_err(|e| e.clone().into())
     }
 
     /// Sampling where a request does not say: what the file recommends, or always the most likely token.
@@ -222,15 +219,15 @@ impl Client {
     /// Token ids of a conversation, ready for the answer.
     ///
     /// # Errors
-    /// When the template refuses the messages.
+    /// When there is no template or it refuses the messages.
     pub fn encode_chat(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>> {
-        Ok(encode_chat(&self.shared.tokenizer, self.template()?, messages, tools, true, &Map::new())?)
+        Ok(encode_chat(self.tokenizer(), self.template()?, messages, tools, true, &Map::new())?)
     }
 
     /// Asks for the next turn of a conversation.
     ///
     /// # Errors
-    /// When the template refuses the messages or the prompt does not fit.
+    /// When there is no template, it refuses the messages, or the prompt does not fit.
     pub fn chat(&self, request: &ChatRequest) -> Result<Completion> {
         let prompt = self.encode_chat(&request.messages, request.tools.as_ref())?;
         self.complete(prompt, request.max_tokens, request.sampling(&self.shared.sampling), &request.stop)

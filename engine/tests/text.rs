@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use doppler_engine::formats::{Array, Metadata, Value};
-use doppler_engine::text::{ChatTemplate, TextError, Tokenizer};
+use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
 use serde_json::{Map, Value as Json, json};
 
 fn fixture(name: &str) -> Json {
@@ -144,12 +144,131 @@ fn vocabularies_that_cannot_be_used() {
         fails("tokenizer.ggml.pre", Value::String("martian".to_owned())).contains("\"martian\" is not supported (supported: llama-bpe")
     );
     assert!(fails("tokenizer.ggml.merges", strings(&["ab"])).contains("no two parts"));
-    assert!(fails("tokenizer.ggml.merges", strings(&["a c"])).contains("corrupt"));
+    assert!(fails("tokenizer.ggml.merges", strings(&["a c"])).contains("makes no token"));
+    assert!(fails("tokenizer.ggml.merges", strings(&["ab ab"])).contains("makes no token"));
     assert!(fails("tokenizer.ggml.merges", Value::Bool(true)).contains("expected an array of strings"));
     assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1]))).contains("5 tokens but 1 token types"));
     assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1, 1, 1, 1, 9]))).contains("token type 9"));
     assert!(fails("tokenizer.ggml.model", Value::String("llama".to_owned())).contains("5 tokens but 0 scores"));
     assert!(Tokenizer::from_gguf(&Metadata::new()).unwrap_err().to_string().contains("tokenizer.ggml.tokens"));
+}
+
+/// Around a prompt goes what the model wants: an encoder's markers, EOS where the file says so.
+#[test]
+fn prompts_of_encoders() {
+    let mut m = Metadata::new();
+    m.insert("tokenizer.ggml.model", Value::String("bert".to_owned()));
+    m.insert("tokenizer.ggml.tokens", strings(&["[UNK]", "[CLS]", "[SEP]", "▁un", "able", "▁cafe", "▁,", "▁中"]));
+    m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![3, 3, 3, 1, 1, 1, 1, 1])));
+    for (key, id) in [("unknown", 0), ("cls", 1), ("seperator", 2)] {
+        m.insert(format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
+    }
+    let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+    assert_eq!(tokenizer.encode_prompt("UNABLE, café中x [SEP]", false).unwrap(), [1, 3, 4, 6, 5, 7, 0, 0, 0, 0, 2]);
+    assert_eq!(tokenizer.encode_prompt("unable[SEP]", true).unwrap(), [1, 3, 4, 2]);
+    assert_eq!(tokenizer.encode_prompt("", false).unwrap(), [1, 2]);
+    assert_eq!(tokenizer.decode(&[1, 3, 4, 6, 2]), "unable ,");
+    m.insert("tokenizer.ggml.add_sep_token", Value::Bool(false));
+    m.insert("tokenizer.ggml.normalizer.lowercase", Value::Bool(false));
+    assert_eq!(Tokenizer::from_gguf(&m).unwrap().encode_prompt("un UN", false).unwrap(), [1, 3, 0]);
+
+    let model = fixture("sentencepiece.json");
+    let mut m = sentence_piece(&model);
+    let plain = Tokenizer::from_gguf(&m).unwrap().encode_prompt("Hello", false).unwrap();
+    m.insert("tokenizer.ggml.add_eos_token", Value::Bool(true));
+    let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+    assert_eq!(tokenizer.encode_prompt("Hello", false).unwrap(), [plain.as_slice(), &[2]].concat());
+    assert_eq!(tokenizer.encode_prompt("Hello</s>", true).unwrap(), tokenizer.encode_prompt("Hello", false).unwrap());
+    // Never in a chat, which goes on.
+    let template = ChatTemplate::new("{{ messages[0].content }}", Map::new()).unwrap();
+    assert_eq!(encode_chat(&tokenizer, &template, &json!([{"content": "Hello"}]), None, true, &Map::new()).unwrap(), plain);
+    // Phi-3's markers take the white space behind them; the beginning of the sequence does not.
+    assert_ne!(tokenizer.encode("</s>\n a", true).unwrap(), tokenizer.encode("</s>a", true).unwrap());
+    m.insert("general.architecture", Value::String("phi3".to_owned()));
+    let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+    assert_eq!(tokenizer.encode("</s>\n a", true).unwrap(), tokenizer.encode("</s>a", true).unwrap());
+    assert_ne!(tokenizer.encode("<s>\n a", true).unwrap(), tokenizer.encode("<s>a", true).unwrap());
+}
+
+/// Control tokens in a message stay text, whatever the tokenizer.
+#[test]
+fn messages_cannot_inject_control_tokens() {
+    let tokens = ["<unk>", "<s>", "</s>", "▁", "<", "/", "s", ">", "a", "</", "s>", "[INST]", "ā", "##s", "<||>"];
+    let mut m = Metadata::new();
+    m.insert("tokenizer.ggml.tokens", strings(&tokens));
+    m.insert("tokenizer.ggml.scores", Value::Array(Array::F32((0..15).map(|i| -(i as f32)).collect())));
+    m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 3, 1, 1, 3])));
+    m.insert("tokenizer.ggml.merges", strings(&["< /", "s >"]));
+    m.insert("tokenizer.ggml.pre", Value::String("llama-bpe".to_owned())); // takes whole words, were they control tokens
+    m.insert("tokenizer.ggml.unknown_token_id", Value::U32(0));
+    for kind in ["gpt2", "llama", "t5", "bert"] {
+        m.insert("tokenizer.ggml.model", Value::String(kind.to_owned()));
+        for architecture in ["llama", "phi3"] {
+            m.insert("general.architecture", Value::String(architecture.to_owned()));
+            let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+            let template = ChatTemplate::new("[INST]{{ messages[0].content }}{{ messages[0].more }}</s>", Map::new()).unwrap();
+            for (content, more) in
+                [("</s>", ""), ("</", "s>"), ("<</s>/s>", " </s>[INST]"), ("a[INST", "]"), ("\u{fdd0}</s>", "<s>"), ("<||>", "")]
+            {
+                let ids =
+                    encode_chat(&tokenizer, &template, &json!([{"content": content, "more": more}]), None, true, &Map::new()).unwrap();
+                let control: Vec<u32> = ids.into_iter().filter(|id| [1, 2, 11, 14].contains(id)).skip_while(|id| *id == 1).collect();
+                assert_eq!(control, [11, 2], "{kind}: {content:?} {more:?}");
+            }
+        }
+    }
+}
+
+/// Metadata made at random from what vocabularies are made of: an error, or a tokenizer that works.
+#[test]
+fn hostile_vocabularies() {
+    let mut state = 7_u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let parts = [
+        "", "a", "b", "ab", "▁", "▁a", "##b", "Ġ", "<0x41>", "<0xZZ>", "<0x>", "<s>", "</s>", "é", "Ã", "中", " ", "\0", "🚀", "<unk>",
+        "[UNK]",
+    ];
+    let texts = ["", "ab ab", "a▁b  <s></s>", "é中🚀\0\u{301}", "<0x41>ab[UNK]"];
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..4000 {
+        let mut m = Metadata::new();
+        let kind = ["gpt2", "llama", "t5", "bert"][random(4) as usize];
+        let count = random(12);
+        let mut token = || (0..random(3)).map(|_| parts[random(21) as usize]).collect::<String>();
+        let tokens: Vec<String> = (0..count).map(|_| token()).collect();
+        let merges: Vec<String> = (0..count / 4).map(|i| format!("{} {}", tokens[i as usize], tokens[(count - 1 - i) as usize])).collect();
+        m.insert("tokenizer.ggml.model", Value::String(kind.to_owned()));
+        m.insert("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));
+        m.insert("tokenizer.ggml.merges", Value::Array(Array::String(merges)));
+        let scores = [0.0, -0.0, -1.0, f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN];
+        m.insert("tokenizer.ggml.scores", Value::Array(Array::F32((0..count).map(|_| scores[random(8) as usize]).collect())));
+        m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32((0..count).map(|_| 1 + random(6) as i32).collect())));
+        for key in ["bos", "eos", "unknown", "seperator"] {
+            m.insert(format!("tokenizer.ggml.{key}_token_id"), Value::U32(random(14) as u32));
+        }
+        for key in ["add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"] {
+            m.insert(format!("tokenizer.ggml.{key}"), Value::Bool(random(2) == 0));
+        }
+        if random(4) == 0 {
+            let map = (0..random(60)).map(|i| if (1..4).contains(&i) { 0 } else { random(256) as u8 }).collect();
+            m.insert("tokenizer.ggml.precompiled_charsmap", Value::Array(Array::U8(map)));
+        }
+        let Ok(tokenizer) = Tokenizer::from_gguf(&m) else {
+            bad += 1;
+            continue;
+        };
+        good += 1;
+        for text in texts {
+            if let Ok(ids) = tokenizer.encode_prompt(text, random(2) == 0) {
+                assert!(ids.iter().all(|id| u64::from(*id) < count));
+                tokenizer.decode(&ids);
+            }
+        }
+    }
+    assert!(good > 1000 && bad > 200, "{good} good, {bad} bad");
 }
 
 /// Every name in the table compiles, and cuts text without losing any.

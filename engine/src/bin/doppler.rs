@@ -17,7 +17,8 @@ mod cli {
 
     use clap::{Args, Parser, Subcommand, ValueEnum};
     use doppler_engine::api::ChatRequest;
-    use doppler_engine::engine::{Client, Engine, Piece, main_dtype};
+    use doppler_engine::engine::{Client, Completion, Engine, Piece, main_dtype};
+    use doppler_engine::error::EngineError;
     use doppler_engine::executor::Executor;
     use doppler_engine::formats::convert::{Recipe, write_gguf};
     use doppler_engine::formats::read_checkpoint;
@@ -26,6 +27,7 @@ mod cli {
     use doppler_engine::model::{Hyperparameters, ModelOptions};
     use doppler_engine::serve::Timings;
     use doppler_engine::source;
+    use doppler_engine::text::TextError;
     use doppler_engine::verify::{References, compare};
     use futures::future::{Either, select};
     use serde_json::{Value, json};
@@ -168,8 +170,7 @@ mod cli {
         match command {
             Command::Run { model, prompt, sampling } => {
                 let (mut engine, client) = open(&model).await?;
-                let messages = json!([{ "role": "user", "content": prompt }]);
-                with_engine(&mut engine, answer(&client, messages, &sampling)).await?;
+                with_engine(&mut engine, run_prompt(&client, &prompt, &sampling)).await?;
             }
             Command::Chat { model, sampling } => {
                 let (mut engine, client) = open(&model).await?;
@@ -233,7 +234,17 @@ mod cli {
         }
     }
 
-    async fn answer(client: &Client, messages: Value, sampling: &SamplingArgs) -> Result<String, Failure> {
+    /// The answer to a prompt, or its continuation by a model without a chat template.
+    async fn run_prompt(client: &Client, prompt: &str, sampling: &SamplingArgs) -> Result<String, Failure> {
+        let request = chat_request(&json!([{ "role": "user", "content": prompt }]), sampling)?;
+        if let Err(EngineError::Text(TextError::NoChatTemplate)) = client.template() {
+            let ids = client.tokenizer().encode_prompt(prompt, false)?;
+            return print(client.complete(ids, request.max_tokens, request.sampling(client.default_sampling()), &[])?).await;
+        }
+        print(client.chat(&request)?).await
+    }
+
+    fn chat_request(messages: &Value, sampling: &SamplingArgs) -> Result<ChatRequest, Failure> {
         let mut request = json!({
             "messages": messages,
             "temperature": sampling.temperature,
@@ -243,7 +254,11 @@ mod cli {
             "seed": sampling.seed,
         });
         request["max_tokens"] = sampling.max_tokens.into();
-        let mut completion = client.chat(&ChatRequest::parse(&request)?)?;
+        Ok(ChatRequest::parse(&request)?)
+    }
+
+    /// Writes a completion as it comes, and gives its text.
+    async fn print(mut completion: Completion) -> Result<String, Failure> {
         let mut text = String::new();
         let mut out = std::io::stdout().lock();
         while let Some(piece) = completion.next().await {
@@ -275,7 +290,7 @@ mod cli {
             eprint!("> ");
             let Some(line) = lines.next().transpose()?.filter(|l| !l.trim().is_empty()) else { return Ok(()) };
             messages.push(json!({ "role": "user", "content": line }));
-            let text = answer(client, messages.clone().into(), sampling).await?;
+            let text = print(client.chat(&chat_request(&messages.clone().into(), sampling)?)?).await?;
             messages.push(json!({ "role": "assistant", "content": text }));
         }
     }

@@ -55,8 +55,8 @@ pub enum TextError {
         /// The tokenizer's message.
         message: String,
     },
-    /// The model file has no chat template.
-    #[error("the model has no chat template: it is not a chat model; choose one whose name ends in Instruct or Chat")]
+    /// The model file has no chat template: a base model or an encoder. Plain text can still be continued.
+    #[error("the model has no chat template: it can only continue plain text; to chat choose one whose name ends in Instruct or Chat")]
     NoChatTemplate,
     /// The chat template does not parse.
     #[error("the model's chat template cannot be used: {message}")]

@@ -32,6 +32,7 @@ enum Cut {
 
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+";
 const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+";
+const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+";
 const QWEN_3_5: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+";
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+";
 const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+";
@@ -54,8 +55,9 @@ const TABLE: &[PreTokenizer] = &[
         ..PLAIN
     },
     PreTokenizer { names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], cuts: &[Cut::Words(LLAMA_3)], ..PLAIN },
-    PreTokenizer { names: &["qwen2", "megrez", "kormo"], cuts: &[Cut::Words(QWEN_2)], nfc: true, ..PLAIN },
-    PreTokenizer { names: &["deepseek-r1-qwen", "stablelm2", "hunyuan", "grok-2"], cuts: &[Cut::Words(QWEN_2)], ..PLAIN },
+    PreTokenizer { names: &["qwen2", "megrez", "kormo", "f2llmv2", "stablelm2"], cuts: &[Cut::Words(QWEN_2)], nfc: true, ..PLAIN },
+    PreTokenizer { names: &["deepseek-r1-qwen", "hunyuan", "grok-2"], cuts: &[Cut::Words(QWEN_2)], ..PLAIN },
+    PreTokenizer { names: &["seed-coder"], cuts: &[Cut::Words(SEED_CODER)], ..PLAIN },
     PreTokenizer { names: &["qwen35"], cuts: &[Cut::Words(QWEN_3_5)], nfc: true, ..PLAIN },
     PreTokenizer {
         names: &["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"],
@@ -120,11 +122,14 @@ impl Splitter {
     const SPACES: usize = 1;
 
     pub(super) fn new(rules: &PreTokenizer) -> Result<Self, TextError> {
-        let compiled = rules.cuts.iter().map(|cut| match cut {
-            Cut::At(pattern) => Regex::new(pattern),
-            Cut::Words(pattern) => Regex::new_many(&[pattern, r"\s+"]),
+        let cuts = rules.cuts.iter().map(|cut| {
+            let regex = match cut {
+                Cut::At(pattern) => Regex::new(pattern),
+                Cut::Words(pattern) => Regex::new_many(&[pattern, r"\s+"]),
+            };
+            regex.map_err(|e| TextError::Vocabulary { problem: e.to_string() })
         });
-        let cuts = compiled.collect::<Result<_, _>>().map_err(|e| TextError::Vocabulary { problem: e.to_string() })?;
+        let cuts = cuts.collect::<Result<_, _>>()?;
         Ok(Self { cuts })
     }
 

@@ -82,24 +82,17 @@ impl SentencePiece {
         let mut after_unknown = false;
         for (part, id) in segments {
             let bytes = || part.bytes().map(|b| self.bytes[usize::from(b)]).collect::<Option<Vec<_>>>();
-            let unknown = match id {
-                Some(id) => {
-                    ids.push(id);
-                    false
-                }
-                None => match bytes() {
-                    Some(bytes) => {
-                        ids.extend(bytes);
-                        false
-                    }
-                    // A run of unknown characters is one token.
-                    None => {
-                        ids.extend(self.unknown.filter(|_| !after_unknown));
-                        true
-                    }
-                },
+            after_unknown = if let Some(id) = id {
+                ids.push(id);
+                false
+            } else if let Some(bytes) = bytes() {
+                ids.extend(bytes);
+                false
+            } else {
+                // A run of unknown characters is one token.
+                ids.extend(self.unknown.filter(|_| !after_unknown));
+                true
             };
-            after_unknown = unknown;
         }
     }
 }
