@@ -8,6 +8,7 @@ pub mod api;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod executor;
 pub mod formats;
 pub mod gpu;
