@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod executor;
 pub mod formats;
 pub mod gpu;

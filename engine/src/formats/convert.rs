@@ -15,6 +15,8 @@ const PIECE_VALUES: u64 = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
 pub enum Recipe {
+    /// All in F32.
+    F32,
     /// Matrices in F16.
     F16,
     /// Matrices in `Q8_0`.
@@ -30,6 +32,7 @@ impl Recipe {
     /// `general.file_type`.
     fn file_type(self) -> u32 {
         match self {
+            Self::F32 => 0,
             Self::F16 => 1,
             Self::Q4_0 => 2,
             Self::Q8_0 => 7,
@@ -48,6 +51,7 @@ impl Recipe {
         }
         let is_output = name == "output.weight" || tied && name == "token_embd.weight";
         let wanted = match self {
+            Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Q8_0 => DType::Q8_0,
             Self::Q4_0 | Self::Q4_K_M if is_output => DType::Q6_K,

@@ -3,22 +3,22 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
-use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source::{self, Source};
 
-type Failure = Box<dyn std::error::Error>;
+use super::Failure;
+use super::args::{Format, kv_format};
 
 /// Options of `doppler bench`.
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Args)]
-pub(crate) struct BenchArgs {
+pub(super) struct BenchArgs {
     /// A GGUF file or a model folder.
     #[arg(required_unless_present = "shape")]
     model: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     shape: Option<String>,
     /// Types of a shape's weights.
     #[arg(long, value_enum, default_value = "q4_k_m")]
-    quant: Quant,
+    quant: Format,
     /// Tokens of the prompts.
     #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
     prompts: Vec<u32>,
@@ -37,9 +37,9 @@ pub(crate) struct BenchArgs {
     /// Runs of each prompt, after one that is not counted.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Elements of the cache.
-    #[arg(long, value_enum, default_value = "f16")]
-    kv: Kv,
+    /// Elements of the cache: f32, f16, or q8 (bytes with scales).
+    #[arg(long, default_value = "f16", value_parser = kv_format)]
+    kv: KvFormat,
     /// Also measure the time of each kernel.
     #[arg(long)]
     kernels: bool,
@@ -57,27 +57,8 @@ pub(crate) struct BenchArgs {
     no_subgroups: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Quant {
-    F16,
-    #[value(name = "q8_0")]
-    Q80,
-    #[value(name = "q4_0")]
-    Q40,
-    #[value(name = "q4_k_m")]
-    Q4Km,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Kv {
-    F32,
-    F16,
-    Q8,
-}
-
 /// Runs the command.
-pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
+pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
     if args.shape.as_deref() == Some("list") {
         for shape in SHAPES {
             println!("{}", shape.name);
@@ -85,25 +66,12 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let source: Box<dyn Source> = match (&args.shape, &args.model) {
-        (Some(shape), _) => {
-            let recipe = match args.quant {
-                Quant::F16 => Recipe::F16,
-                Quant::Q80 => Recipe::Q8_0,
-                Quant::Q40 => Recipe::Q4_0,
-                Quant::Q4Km => Recipe::Q4_K_M,
-            };
-            Box::new(Synthetic::new(Shape::find(shape)?, recipe)?)
-        }
+        (Some(shape), _) => Box::new(Synthetic::new(Shape::find(shape)?, args.quant.recipe())?),
         (None, Some(path)) => source::open(path)?,
         (None, None) => return Err("name a model or a shape".into()),
     };
-    let kv = match args.kv {
-        Kv::F32 => KvFormat::F32,
-        Kv::F16 => KvFormat::F16,
-        Kv::Q8 => KvFormat::Q8,
-    };
     let longest = args.prompts.iter().copied().max().unwrap_or(0) + args.tokens;
-    let options = ModelOptions { context: longest.next_multiple_of(256).max(4096), sequences: 1, kv, ..ModelOptions::default() };
+    let options = ModelOptions { context: longest.next_multiple_of(256).max(4096), sequences: 1, kv: args.kv, ..ModelOptions::default() };
     let gpu = GpuOptions {
         adapter: args.adapter.clone(),
         without_f16: args.no_f16,
