@@ -6,9 +6,9 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
-    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, DECODE_SPLIT, Embed,
-    EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing,
-    Row, Temperature, WeightLayout, dequantize_row,
+    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex,
+    Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing, Row,
+    Splits, Temperature, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -416,14 +416,20 @@ fn attention_decode() {
     let mut random = Random::new(10);
     for kv in KV_FORMATS {
         for shape in attention_shapes(kv, 20) {
-            for (list, splits) in [(vec![(0, 0), (1, 63), (0, 200)], 1), (vec![(1, 5), (0, 300), (1, 639)], 4)] {
-                let mut buffers = attention_buffers(&mut random, &shape, &list);
-                let partial = list.len() as u32 * shape.heads * splits * (shape.head_dim + 4);
-                // With one split the partial results are not written.
-                buffers.push(Data::F32(vec![0.5; partial as usize]));
+            for (list, splits) in [(vec![(0, 0), (1, 63)], 1), (vec![(1, 5), (0, 300), (1, 639)], 16)] {
+                let buffers = attention_buffers(&mut random, &shape, &list);
                 let rows = list.len() as u32;
-                assert!(list.iter().all(|(_, position)| *position < splits * DECODE_SPLIT));
-                devices.check(|| AttentionDecode { shape, rows, splits }, &buffers, 1e-9);
+                let all = Splits { count: splits, length: 64 };
+                assert_eq!(all, Splits::of(64 * splits - 10));
+                // Parts of several steps.
+                let few = Splits { count: splits.div_ceil(4), length: 64 * splits.min(4) };
+                for splits in [all, few] {
+                    let mut buffers = buffers.clone();
+                    let partial = list.len() as u32 * shape.heads * splits.count * (shape.head_dim + 4);
+                    // With one split the partial results are not written.
+                    buffers.push(Data::F32(vec![0.5; partial as usize]));
+                    devices.check(|| AttentionDecode { shape, rows, splits }, &buffers, 1e-9);
+                }
             }
         }
     }

@@ -8,8 +8,29 @@ use crate::shaders::{
     params::{AttentionCombineParams, AttentionParams},
 };
 
-/// Positions that one workgroup of the decode kernel covers.
-pub const DECODE_SPLIT: u32 = 256;
+/// Fewest positions of a part of the cache: what a workgroup of the decode kernel reads at once.
+const LEAST_SPLIT: u32 = 64;
+
+/// Most parts, so that joining them stays short.
+const MOST_SPLITS: u32 = 64;
+
+/// How decoding divides the cache among workgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Splits {
+    /// Number of parts. More than one need [`AttentionCombine`].
+    pub count: u32,
+    /// Positions of a part.
+    pub length: u32,
+}
+
+impl Splits {
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths.
+    pub fn of(positions: u32) -> Self {
+        let positions = positions.clamp(LEAST_SPLIT, 1 << 31).next_power_of_two();
+        let count = (positions / LEAST_SPLIT).min(MOST_SPLITS);
+        Self { count, length: positions / count }
+    }
+}
 
 /// Largest head of the kernels that use workgroup memory.
 const MAX_TILED_HEAD: u32 = 256;
@@ -40,13 +61,14 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn params(&self, rows: u32, splits: u32) -> AttentionParams {
+    fn params(&self, rows: u32, splits: Splits) -> AttentionParams {
         AttentionParams {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             rows,
-            splits,
+            splits: splits.count,
+            split: splits.length,
             q_stride: self.q_stride / 4,
             pages_per_slot: self.pages_per_slot,
             window: self.window,
@@ -64,8 +86,8 @@ pub struct AttentionDecode {
     pub shape: AttentionShape,
     /// Rows of q.
     pub rows: u32,
-    /// Parts of [`DECODE_SPLIT`] positions that the longest row has. More than one needs [`AttentionCombine`] after it.
-    pub splits: u32,
+    /// Parts of the longest row's cache.
+    pub splits: Splits,
 }
 
 impl AttentionDecode {
@@ -80,9 +102,8 @@ impl Kernel for AttentionDecode {
         let s = &self.shape;
         debug_assert_eq!(s.ahead, 0, "decoding is causal");
         let params = s.params(self.rows, self.splits);
-        Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits, self.rows])
+        Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits.count, self.rows])
             .with_cache(s.kv, s.head_dim)
-            .with("SPLIT", DECODE_SPLIT)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -90,13 +111,13 @@ impl Kernel for AttentionDecode {
         for r in 0..self.rows as usize {
             let row = memory.view::<Row>("rows")[r];
             for head in 0..heads {
-                for split in 0..self.splits {
-                    let span = split * DECODE_SPLIT..(split + 1) * DECODE_SPLIT;
+                for split in 0..self.splits.count {
+                    let span = split * self.splits.length..(split + 1) * self.splits.length;
                     let (sums, maximum, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, span);
-                    if self.splits == 1 {
+                    if self.splits.count == 1 {
                         store(memory, (r * heads + head) * 4 * quads, &sums, weight);
                     } else {
-                        let at = ((r * heads + head) * self.splits as usize + split as usize) * 4 * (quads + 1);
+                        let at = ((r * heads + head) * self.splits.count as usize + split as usize) * 4 * (quads + 1);
                         let partial = &mut memory.view_mut::<f32>("partial")[at..][..4 * (quads + 1)];
                         for (p, s) in partial.iter_mut().zip(&sums) {
                             *p = *s as f32;
@@ -186,7 +207,7 @@ pub struct AttentionPrefill {
 impl Kernel for AttentionPrefill {
     fn plan(&self, _: &Capabilities) -> Plan {
         let s = &self.shape;
-        let params = s.params(self.rows, 1);
+        let params = s.params(self.rows, Splits { count: 1, length: 0 });
         if self.tier == AttentionTier::Streaming {
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))

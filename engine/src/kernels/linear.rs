@@ -67,16 +67,23 @@ impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         const WORKGROUP: u32 = 64;
         const OUTPUTS: u32 = 4;
+        /// Outputs up to which one subgroup for four of them would leave a large device idle.
+        const LONG_ROWS: u32 = 8192;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
-        // As many lanes as a subgroup, so that sums need no workgroup memory; the rest of the workgroup takes other outputs.
-        let lanes = capabilities.subgroup_size.unwrap_or(32).next_power_of_two().clamp(4, WORKGROUP);
+        // As many lanes as a subgroup, so that sums need no workgroup memory, or two where rows are long and few; no more than a row
+        // has blocks. The rest of the workgroup takes other outputs.
+        let blocks = l.layout.cols.div_ceil(32);
+        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
+        let lanes = if blocks >= 4 * subgroup && l.n_out <= LONG_ROWS { 2 * subgroup } else { subgroup };
+        let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, WORKGROUP);
         let (rows_feature, rows_at_once) = if l.rows == 1 { ("rows_1", 1) } else { ("rows_4", 4) };
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
         let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (WORKGROUP / lanes)));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("LANES", lanes)
             .with("NORM", u32::from(self.norm.is_some()))
+            .with("TAIL", u32::from(!l.layout.cols.is_multiple_of(32)))
             .with("GATED", u32::from(l.epilogue.gated))
     }
 

@@ -14,7 +14,7 @@ mod rope;
 mod sample;
 mod weights;
 
-pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT};
+pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
 pub use cache::{KvFormat, PAGE};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};

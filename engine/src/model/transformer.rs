@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, DECODE_SPLIT, Embed, EmbedIndex, Epilogue, Gated,
-    KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Row,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Embed, EmbedIndex, Epilogue, Gated, KvFormat,
+    Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -123,10 +123,10 @@ pub struct Buffers {
 /// How the rows of a pass attend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attend {
-    /// Rows of different sequences; the longest cache has this many splits.
+    /// Rows of different sequences.
     Decode {
-        /// Parts of [`DECODE_SPLIT`] positions.
-        splits: u32,
+        /// Parts of the longest cache.
+        splits: Splits,
     },
     /// Consecutive positions of one sequence.
     Prefill,
@@ -157,10 +157,9 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Splits that cover caches of up to `positions`, rounded up so that few programs serve all lengths.
+    /// A step of `rows` sequences with caches of up to `positions`.
     pub fn decode(rows: u32, positions: u32) -> Self {
-        let splits = positions.div_ceil(DECODE_SPLIT).next_power_of_two();
-        Self { rows, attend: Attend::Decode { splits }, output: Output::Logits }
+        Self { rows, attend: Attend::Decode { splits: Splits::of(positions) }, output: Output::Logits }
     }
 }
 
@@ -420,8 +419,8 @@ impl Model {
             Attend::Decode { splits } if AttentionDecode::serves(h.head_dim) => {
                 let [q, k, v, pages, rows, out] = inputs;
                 r.dispatch(AttentionDecode { shape, rows: pass.rows, splits }, &[q, k, v, pages, rows, out, b.partial]);
-                if splits > 1 {
-                    let combine = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits };
+                if splits.count > 1 {
+                    let combine = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits: splits.count };
                     r.dispatch(combine, &[b.partial, b.attended]);
                 }
             }
@@ -601,7 +600,7 @@ impl Model {
 impl Buffers {
     fn create(executor: &mut Executor, h: &Hyperparameters, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
         let rows = options.prefill_rows.max(options.sequences);
-        let splits = options.context.div_ceil(DECODE_SPLIT).next_power_of_two();
+        let splits = Splits::of(options.context).count;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();
         let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
