@@ -145,9 +145,9 @@ pub struct AttentionCombine {
 
 impl Kernel for AttentionCombine {
     fn plan(&self, _: &Capabilities) -> Plan {
-        let params = AttentionCombineParams { heads: self.heads, head_dim: self.head_dim, splits: self.splits, rows: self.rows };
-        let quads = self.rows * self.heads * (self.head_dim / 4);
-        Plan::new(shaders::find("attention_combine", &[]), &params, [quads.div_ceil(64), 1, 1])
+        debug_assert!(self.splits <= MOST_SPLITS);
+        let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
+        Plan::new(shaders::find("attention_combine", &[]), &params, [self.rows * self.heads, 1, 1])
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

@@ -76,14 +76,13 @@ impl Kernel for Matvec {
         let blocks = l.layout.cols.div_ceil(32);
         let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
         let lanes = if blocks >= 4 * subgroup && l.n_out <= LONG_ROWS { 2 * subgroup } else { subgroup };
-        let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, WORKGROUP);
-        let (rows_feature, rows_at_once) = if l.rows == 1 { ("rows_1", 1) } else { ("rows_4", 4) };
+        let (rows_feature, rows_at_once, most_lanes) = if l.rows == 1 { ("rows_1", 1, 64) } else { ("rows_4", 4, 16) };
+        let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, most_lanes);
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
         let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (WORKGROUP / lanes)));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("LANES", lanes)
             .with("NORM", u32::from(self.norm.is_some()))
-            .with("TAIL", u32::from(!l.layout.cols.is_multiple_of(32)))
             .with("GATED", u32::from(l.epilogue.gated))
     }
 
