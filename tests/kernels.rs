@@ -139,7 +139,9 @@ fn packed_blocks_keep_their_values() {
             let got: Vec<f32> = doppler_tests::read(executor, out, want.len()).into_iter().map(f32::from_bits).collect();
             let block = dtype.block_size() as usize;
             for (block, (got, want)) in got.chunks(block).zip(want.chunks(block)).enumerate() {
-                let bound = want.iter().fold(0f32, |max, w| max.max(w.abs())) * 1e-6 + f32::MIN_POSITIVE;
+                // GPUs may flush subnormal numbers to zero, as NVIDIA's do. The scales of MXFP4's smallest blocks are such numbers, and
+                // with them weights of up to 12 times as much are gone.
+                let bound = want.iter().fold(0f32, |max, w| max.max(w.abs())) * 1e-6 + 16.0 * f32::MIN_POSITIVE;
                 let far = got.iter().zip(want).find(|(g, w)| (*g - *w).abs() > bound);
                 assert_eq!(far, None, "{dtype}, block {block}");
             }
