@@ -12,6 +12,7 @@ use web_time::Instant;
 use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
+use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
 use crate::model::{MemoryUse, Model, ModelOptions};
 use crate::plan;
@@ -70,13 +71,17 @@ struct Shared {
     sampling: SamplingOptions,
 }
 
-/// The type that holds most of the weights.
-pub fn main_dtype(checkpoint: &Checkpoint) -> DType {
+/// The type that holds most of the weights once they are loaded.
+///
+/// # Errors
+/// When the metadata does not say what quantizing needs.
+pub fn main_dtype(checkpoint: &Checkpoint, quantize: Option<Recipe>) -> Result<DType> {
+    let dtype = loaded_dtypes(checkpoint, quantize)?;
     let mut elements = HashMap::new();
     for tensor in &checkpoint.tensors {
-        *elements.entry(tensor.dtype).or_insert(0) += tensor.elements();
+        *elements.entry(dtype(tensor)).or_insert(0) += tensor.elements();
     }
-    elements.into_iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype)
+    Ok(elements.into_iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype))
 }
 
 impl Engine {
@@ -139,7 +144,7 @@ impl Engine {
             id: id.to_owned(),
             name: h.name.clone(),
             architecture: h.architecture.name.to_owned(),
-            quantization: main_dtype(&checkpoint).to_string(),
+            quantization: main_dtype(&checkpoint, options.quantize)?.to_string(),
             parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
             file_bytes: source.bytes(),
             context: model.options.context,

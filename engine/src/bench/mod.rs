@@ -16,7 +16,8 @@ use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
 use crate::gpu::{AdapterSummary, KernelTime};
-use crate::model::{Attend, Output, Pass};
+use crate::kernels::KvFormat;
+use crate::model::{Attend, ModelOptions, Output, Pass};
 
 /// What to measure.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,11 +31,33 @@ pub struct BenchOptions {
     pub runs: u32,
     /// Also measure the time of each kernel.
     pub kernels: bool,
+    /// Positions of the context; `None`: what the longest prompt with its answer needs, 4096 at the least.
+    pub context: Option<u32>,
+    /// Elements of the cache.
+    pub kv: KvFormat,
 }
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        Self { prompts: vec![64, 512, 2048], tokens: 128, runs: 5, kernels: false }
+        Self { prompts: vec![64, 512, 2048], tokens: 128, runs: 5, kernels: false, context: None, kv: KvFormat::default() }
+    }
+}
+
+impl BenchOptions {
+    /// How to load the model that is measured: for one sequence.
+    pub fn model_options(&self) -> ModelOptions {
+        let longest = self.prompts.iter().copied().max().unwrap_or(0).saturating_add(self.tokens);
+        let context = self.context.unwrap_or(longest.div_ceil(256).saturating_mul(256).max(4096));
+        ModelOptions { context, sequences: 1, kv: self.kv, ..ModelOptions::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        for (field, value) in [("tokens", self.tokens), ("runs", self.runs)] {
+            if value == 0 {
+                return Err(EngineError::InvalidRequest { field: field.to_owned(), problem: "must be at least 1".to_owned() });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -53,7 +76,7 @@ pub struct Report {
     pub lengths: Vec<LengthReport>,
     /// Bytes of all buffers on the device.
     pub device_bytes: u64,
-    /// Bytes of the wasm memory; 0 natively.
+    /// Bytes of the wasm memory, which never shrinks: the most that loading and running took. 0 natively.
     pub wasm_bytes: u64,
     /// The time of each kernel, where it was asked for and the device can tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -100,16 +123,17 @@ pub struct PassReport {
     pub kernels: Vec<KernelTime>,
 }
 
-/// Measures a loaded model.
+/// Measures a loaded model. Prompts that do not fit its context with their answer are left out.
 ///
 /// # Errors
-/// When the engine stops.
+/// When there is nothing to count, or the engine stops.
 pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, load: Duration) -> Result<Report, Rc<EngineError>> {
+    options.check()?;
     let counters = engine.executor().counters();
     let measured = async {
         let mut lengths = Vec::new();
         for length in &options.prompts {
-            if length + options.tokens <= client.info().context {
+            if length.saturating_add(options.tokens) <= client.info().context {
                 lengths.push(measure(client, &counters, *length, options).await?);
             }
         }

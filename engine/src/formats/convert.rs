@@ -1,6 +1,11 @@
 //! Models to GGUF files of another weight format.
 
 use std::io::{Read, Write};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as NameError;
 
 use super::gguf_write::{TensorHeader, alignment, header};
 use super::huggingface::{PAIRING_KEY, pair_neighbours};
@@ -12,7 +17,8 @@ use crate::source::Source;
 const PIECE_VALUES: u64 = 4 << 20;
 
 /// Which format each tensor gets, under llama.cpp's names for such files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
 pub enum Recipe {
     /// All in F32.
@@ -26,6 +32,15 @@ pub enum Recipe {
     /// Matrices in `Q4_K`; in `Q6_K` the output's, the fused queries, keys and values, and in half of the layers values and the
     /// feed-forward's last.
     Q4_K_M,
+}
+
+impl FromStr for Recipe {
+    type Err = NameError;
+
+    /// From a name in lower case, such as `q4_k_m`.
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        Self::deserialize(name.into_deserializer())
+    }
 }
 
 impl Recipe {
@@ -69,6 +84,31 @@ impl Recipe {
         let fits = |dtype: DType| tensor.shape[0].is_multiple_of(dtype.block_size());
         [wanted, DType::Q8_0].into_iter().find(|dtype| fits(*dtype)).unwrap_or(DType::F16)
     }
+
+    /// The format for each tensor of a checkpoint.
+    fn dtypes(self, checkpoint: &Checkpoint) -> Result<impl Fn(&TensorInfo) -> DType + use<>> {
+        let arch = checkpoint.metadata.str("general.architecture")?;
+        let layers = checkpoint.metadata.u32_opt(&format!("{arch}.block_count"))?.unwrap_or(0).into();
+        let tied = checkpoint.find("output.weight").is_none();
+        Ok(move |tensor: &TensorInfo| self.dtype(tensor, layers, tied))
+    }
+}
+
+/// Whether a recipe applies to a tensor's weights: what is quantized cannot be quantized again without losing more than it shows.
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// The format that each tensor of a checkpoint has once it is loaded: `quantize`'s for floats, else the file's.
+///
+/// # Errors
+/// When the metadata does not say the number of layers properly.
+pub(crate) fn loaded_dtypes(checkpoint: &Checkpoint, quantize: Option<Recipe>) -> Result<impl Fn(&TensorInfo) -> DType + use<>> {
+    let wanted = quantize.map(|recipe| recipe.dtypes(checkpoint)).transpose()?;
+    Ok(move |tensor: &TensorInfo| match &wanted {
+        Some(wanted) if is_float(tensor.dtype) => wanted(tensor),
+        _ => tensor.dtype,
+    })
 }
 
 /// The layers in which errors hurt most: the first and last eighth, and every third between.
@@ -90,7 +130,6 @@ pub async fn write_gguf(
 ) -> Result<()> {
     let mut metadata = checkpoint.metadata.clone();
     let arch = metadata.str("general.architecture")?.to_owned();
-    let layers = metadata.u32_opt(&format!("{arch}.block_count"))?.unwrap_or(0).into();
     metadata.insert("general.file_type", Value::U32(recipe.file_type()));
     metadata.insert("general.quantization_version", Value::U32(2));
     let mut tensors = checkpoint.tensors.clone();
@@ -103,8 +142,7 @@ pub async fn write_gguf(
             }
         }
     }
-    let tied = checkpoint.find("output.weight").is_none();
-    let dtypes: Vec<DType> = tensors.iter().map(|tensor| recipe.dtype(tensor, layers, tied)).collect();
+    let dtypes: Vec<DType> = tensors.iter().map(recipe.dtypes(checkpoint)?).collect();
     let headers: Vec<TensorHeader<'_>> = tensors
         .iter()
         .zip(&dtypes)
@@ -119,7 +157,7 @@ pub async fn write_gguf(
     let mut written = header.len() as u64;
     let (mut done, total) = (0_u64, tensors.iter().map(TensorInfo::elements).sum::<u64>());
     for (tensor, dtype) in tensors.iter().zip(dtypes) {
-        if tensor.dtype != dtype && !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) {
+        if tensor.dtype != dtype && !is_float(tensor.dtype) {
             return Err(EngineError::Unsupported {
                 what: "weight format",
                 value: format!("{} of {}", tensor.dtype, tensor.name),

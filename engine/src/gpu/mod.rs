@@ -68,6 +68,13 @@ enum Step {
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
 }
 
+/// Otherwise a browser frees what the device holds only when its garbage collector comes by.
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.device.destroy();
+    }
+}
+
 impl Gpu {
     /// Opens an adapter.
     ///

@@ -1,6 +1,11 @@
 //! The paged key/value cache: the Rust side of `shaders/shared/cache.wesl`.
 
+use std::str::FromStr;
+
 use half::f16;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as NameError;
 
 use super::Plan;
 
@@ -8,7 +13,8 @@ use super::Plan;
 pub const PAGE: u32 = 32;
 
 /// Elements of the cache. Half precision and bytes are packed with core WGSL, so they need no `shader-f16`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvFormat {
     /// Four bytes an element.
     F32,
@@ -17,6 +23,15 @@ pub enum KvFormat {
     F16,
     /// A signed byte an element and a four-byte scale for each block of up to 32: nine bits an element in most models.
     Q8,
+}
+
+impl FromStr for KvFormat {
+    type Err = NameError;
+
+    /// From `f32`, `f16` or `q8`.
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        Self::deserialize(name.into_deserializer())
+    }
 }
 
 impl KvFormat {

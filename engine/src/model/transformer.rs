@@ -7,6 +7,7 @@ use super::weights::{Loader, Part, Weight};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
+use crate::formats::convert::Recipe;
 use crate::kernels::{
     AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Embed, EmbedIndex, Epilogue, Gated, KvFormat,
     Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Row, Splits,
@@ -30,11 +31,13 @@ pub struct ModelOptions {
     pub kv: KvFormat,
     /// Bytes of cache to stay under, as long as one sequence of `context` fits.
     pub kv_bytes: u64,
+    /// What weights that are floats become on their way to the device; `None`: they stay as they are.
+    pub quantize: Option<Recipe>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { context: 8192, sequences: 8, prefill_rows: 256, kv: KvFormat::F16, kv_bytes: 256 << 20 }
+        Self { context: 8192, sequences: 8, prefill_rows: 256, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
     }
 }
 
@@ -214,7 +217,7 @@ impl Model {
         memory.cache = executor.allocated_bytes() - before;
         executor.check()?;
 
-        let mut loader = Loader::new(executor, checkpoint, source, progress)?;
+        let mut loader = Loader::new(executor, checkpoint, source, options.quantize, progress)?;
         let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: h.vocab }], h.dim).await?;
         let mut table = async |name: &str| -> Result<Option<Weight>> {
             match checkpoint.find(name).and_then(|t| t.shape.get(1)).and_then(|rows| u32::try_from(*rows).ok()) {

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
-use crate::formats::{Checkpoint, DType, TensorInfo, dequantize, read_rows};
+use crate::formats::convert::{Recipe, loaded_dtypes};
+use crate::formats::{Checkpoint, DType, TensorInfo, convert_rows, dequantize, read_rows};
 use crate::kernels::{Repack, WeightLayout};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -52,6 +53,8 @@ pub(super) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     /// `None`: nothing is read, for a plan of the memory.
     source: Option<&'a dyn Source>,
+    /// The format that a tensor's weights get.
+    loaded_dtype: Box<dyn Fn(&TensorInfo) -> DType>,
     progress: &'a mut dyn FnMut(f32),
     staging: BufferId,
     /// Bytes of `staging`.
@@ -67,18 +70,16 @@ impl<'a> Loader<'a> {
         executor: &'a mut Executor,
         checkpoint: &'a Checkpoint,
         source: Option<&'a dyn Source>,
+        quantize: Option<Recipe>,
         progress: &'a mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let widest = checkpoint
-            .tensors
-            .iter()
-            .filter_map(|t| t.shape.first().map(|cols| cols / t.dtype.block_size() * t.dtype.block_bytes()))
-            .max()
-            .unwrap_or(0);
+        let loaded_dtype = Box::new(loaded_dtypes(checkpoint, quantize)?);
+        let widest = checkpoint.tensors.iter().map(|t| row_bytes(t, t.dtype).max(row_bytes(t, loaded_dtype(t)))).max().unwrap_or(0);
         let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);
         let staging = executor.create_buffer("staging", piece)?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
-        Ok(Self { executor, checkpoint, source, progress, staging, piece, used: HashSet::new(), loaded: 0, in_flight: 0, total })
+        let used = HashSet::new();
+        Ok(Self { executor, checkpoint, source, loaded_dtype, progress, staging, piece, used, loaded: 0, in_flight: 0, total })
     }
 
     /// Frees what only loading needed.
@@ -176,9 +177,10 @@ impl<'a> Loader<'a> {
         Ok(Projection { weight, bias })
     }
 
-    /// The type of a tensor.
+    /// The type that a tensor's weights have on the device.
     pub(super) fn dtype(&mut self, name: &str) -> Result<DType> {
-        self.tensor(name).map(|t| t.dtype)
+        let tensor = self.tensor(name)?;
+        Ok((self.loaded_dtype)(tensor))
     }
 
     /// One matrix from tensors of the same type and row length, one below the other.
@@ -210,10 +212,11 @@ impl<'a> Loader<'a> {
             if tensor.shape != shape {
                 return Err(wrong_shape(tensor, &shape));
             }
-            if tensor.dtype != dtype {
+            let other = (self.loaded_dtype)(tensor);
+            if other != dtype {
                 return Err(EngineError::Unsupported {
                     what: "mixed types",
-                    value: format!("{first} is {dtype}, {} is {}", part.name, tensor.dtype),
+                    value: format!("{first} is {dtype}, {} is {other}", part.name),
                     supported: "one type for both".to_owned(),
                 });
             }
@@ -237,27 +240,29 @@ impl<'a> Loader<'a> {
         Ok(Weight { layout, rows, slabs })
     }
 
-    /// Packs rows of a tensor to rows `first_row + i * step` of the matrix.
+    /// Packs rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.
     async fn fill(&mut self, weight: &Weight, part: &Part<'_>, first_row: u32, step: u32) -> Result<()> {
         let Some(source) = self.source else { return Ok(()) };
         let Part { name, first_row: first_in_file, rows } = *part;
         let tensor = self.tensor(name)?;
-        let row_bytes = u64::from(weight.layout.file_row_bytes);
-        let piece_rows = (self.piece / row_bytes).max(1) as u32;
+        let WeightLayout { dtype, cols, file_row_bytes, .. } = weight.layout;
+        let file_bytes = row_bytes(tensor, tensor.dtype);
+        let piece_rows = (self.piece / file_bytes.max(file_row_bytes.into())).max(1) as u32;
         let mut row = 0;
         while row < rows {
             let target = first_row + row * step;
             let slab = weight.slabs.iter().find(|s| target - s.first_row < s.rows).expect("slabs cover all rows");
             let left_in_slab = (slab.first_row + slab.rows - target).div_ceil(step);
             let count = piece_rows.min(rows - row).min(left_in_slab);
-            let mut bytes = read_rows(source, tensor, u64::from(first_in_file + row), count.into()).await?;
+            let bytes = read_rows(source, tensor, u64::from(first_in_file + row), count.into()).await?;
+            let mut bytes = if tensor.dtype == dtype { bytes } else { convert_rows(tensor.dtype, dtype, cols.into(), &bytes)? };
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.executor.write(self.staging, 0, &bytes);
             let mut recording = Recording::new();
             let repack = Repack { layout: weight.layout, rows: count, first_row: target - slab.first_row, row_step: step };
             recording.dispatch(repack, &[self.staging, slab.buffer]);
             self.executor.run_once(name, recording)?;
-            self.count(u64::from(count) * row_bytes);
+            self.count(u64::from(count) * file_bytes);
             if self.in_flight >= IN_FLIGHT_BYTES {
                 self.settle().await?;
             }
@@ -278,6 +283,11 @@ impl<'a> Loader<'a> {
         self.in_flight += bytes;
         (self.progress)(self.loaded as f32 / self.total as f32);
     }
+}
+
+/// Bytes of a row of a tensor in this type.
+fn row_bytes(tensor: &TensorInfo, dtype: DType) -> u64 {
+    tensor.shape.first().map_or(0, |cols| cols / dtype.block_size() * dtype.block_bytes())
 }
 
 fn wrong_shape(tensor: &TensorInfo, expected: &[u64]) -> EngineError {

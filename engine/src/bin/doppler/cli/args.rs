@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
@@ -61,9 +61,10 @@ pub(super) enum Command {
         model: PathBuf,
         /// The GGUF file to write; replaced when complete.
         output: PathBuf,
-        /// The format of the matrices.
-        #[arg(long = "type", value_enum)]
-        format: Format,
+        /// The format of the matrices: f32, f16, q8_0 (8.5 bits a weight), q4_0 (4.5), or q4_k_m (4.5 with finer scales, 6.6 where it
+        /// matters).
+        #[arg(long = "type")]
+        recipe: Recipe,
     },
     /// Measure the speed of a model, or of a published shape with random weights.
     Bench(super::bench::BenchArgs),
@@ -86,36 +87,6 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(super) enum Format {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// 8.5 bits a weight.
-    #[value(name = "q8_0")]
-    Q80,
-    /// 4.5 bits a weight.
-    #[value(name = "q4_0")]
-    Q40,
-    /// 4.5 bits a weight with finer scales, 6.6 where it matters.
-    #[value(name = "q4_k_m")]
-    Q4Km,
-}
-
-impl Format {
-    pub(super) fn recipe(self) -> Recipe {
-        match self {
-            Self::F32 => Recipe::F32,
-            Self::F16 => Recipe::F16,
-            Self::Q80 => Recipe::Q8_0,
-            Self::Q40 => Recipe::Q4_0,
-            Self::Q4Km => Recipe::Q4_K_M,
-        }
-    }
-}
-
 #[derive(Args)]
 pub(super) struct ModelArgs {
     /// A GGUF file, the first of a split one's, or a model folder.
@@ -124,8 +95,11 @@ pub(super) struct ModelArgs {
     #[arg(long, default_value_t = ModelOptions::default().context)]
     pub(super) context: u32,
     /// Elements of the cache: f32, f16, or q8 (bytes with scales).
-    #[arg(long, default_value = "f16", value_parser = kv_format)]
+    #[arg(long, default_value = "f16")]
     pub(super) kv: KvFormat,
+    /// Quantize weights that are floats while loading: q8_0, q4_0 or q4_k_m.
+    #[arg(long, value_name = "TYPE")]
+    pub(super) quantize: Option<Recipe>,
     /// Use at most this much of the device's memory, such as 6GB or 512MiB.
     #[arg(long, value_name = "BYTES")]
     pub(super) memory: Option<ByteSize>,
@@ -152,7 +126,7 @@ impl ModelArgs {
     }
 
     pub(super) fn model_options(&self) -> ModelOptions {
-        ModelOptions { context: self.context, kv: self.kv, ..ModelOptions::default() }
+        ModelOptions { context: self.context, kv: self.kv, quantize: self.quantize, ..ModelOptions::default() }
     }
 }
 
@@ -176,13 +150,4 @@ pub(super) struct SamplingArgs {
     /// At most this many new tokens.
     #[arg(short = 'n', long)]
     pub(super) max_tokens: Option<u32>,
-}
-
-pub(super) fn kv_format(name: &str) -> Result<KvFormat, String> {
-    match name {
-        "f32" => Ok(KvFormat::F32),
-        "f16" => Ok(KvFormat::F16),
-        "q8" => Ok(KvFormat::Q8),
-        _ => Err("it is f32, f16 or q8".to_owned()),
-    }
 }

@@ -7,13 +7,12 @@ use clap::Args;
 use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
+use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::KvFormat;
-use doppler_engine::model::ModelOptions;
 use doppler_engine::source::{self, Source};
 
 use super::Failure;
-use super::args::{Format, kv_format};
 
 /// Options of `doppler bench`.
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
@@ -25,9 +24,9 @@ pub(super) struct BenchArgs {
     /// Instead of a file: a published shape with random weights. `list` names them.
     #[arg(long, conflicts_with = "model")]
     shape: Option<String>,
-    /// Types of a shape's weights.
-    #[arg(long, value_enum, default_value = "q4_k_m")]
-    quant: Format,
+    /// Types of a shape's weights: f32, f16, q8_0, q4_0 or q4_k_m.
+    #[arg(long, default_value = "q4_k_m")]
+    quant: Recipe,
     /// Tokens of the prompts.
     #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
     prompts: Vec<u32>,
@@ -37,8 +36,11 @@ pub(super) struct BenchArgs {
     /// Runs of each prompt, after one that is not counted.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
+    #[arg(long)]
+    context: Option<u32>,
     /// Elements of the cache: f32, f16, or q8 (bytes with scales).
-    #[arg(long, default_value = "f16", value_parser = kv_format)]
+    #[arg(long, default_value = "f16")]
     kv: KvFormat,
     /// Also measure the time of each kernel.
     #[arg(long)]
@@ -66,12 +68,12 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let source: Box<dyn Source> = match (&args.shape, &args.model) {
-        (Some(shape), _) => Box::new(Synthetic::new(Shape::find(shape)?, args.quant.recipe())?),
+        (Some(shape), _) => Box::new(Synthetic::new(Shape::find(shape)?, args.quant)?),
         (None, Some(path)) => source::open(path)?,
         (None, None) => return Err("name a model or a shape".into()),
     };
-    let longest = args.prompts.iter().copied().max().unwrap_or(0) + args.tokens;
-    let options = ModelOptions { context: longest.next_multiple_of(256).max(4096), sequences: 1, kv: args.kv, ..ModelOptions::default() };
+    let BenchArgs { prompts, tokens, runs, kernels, context, kv, .. } = args;
+    let options = BenchOptions { prompts, tokens, runs, kernels, context, kv };
     let gpu = GpuOptions {
         adapter: args.adapter.clone(),
         without_f16: args.no_f16,
@@ -80,9 +82,8 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
     };
     let executor = Executor::Gpu(Box::new(Gpu::open(&gpu).await?));
     let begin = Instant::now();
-    let (mut engine, client) = Engine::load(executor, source.name(), &*source, options, &mut |_| {}).await.map_err(|(_, e)| e)?;
+    let (mut engine, client) = Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await.map_err(|(_, e)| e)?;
     let load = begin.elapsed();
-    let options = BenchOptions { prompts: args.prompts, tokens: args.tokens, runs: args.runs, kernels: args.kernels };
     let report = bench::run(&mut engine, &client, &options, load).await.map_err(|e| e.to_string())?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -26,7 +26,7 @@ pub(super) async fn inspect(args: &ModelArgs, tensors: bool, as_json: bool) -> R
     let (device, capabilities) = device(args).await;
     let memory = Memory::plan(&checkpoint, &capabilities, args);
     if as_json {
-        let mut report = contents(&checkpoint, tensors);
+        let mut report = contents(&checkpoint, tensors)?;
         report["device"] = json!(device);
         match &memory {
             Ok(memory) => report["memory"] = json!(memory),
@@ -39,7 +39,7 @@ pub(super) async fn inspect(args: &ModelArgs, tensors: bool, as_json: bool) -> R
     for (key, value) in checkpoint.metadata.iter() {
         println!("{key} = {value}");
     }
-    println!("{} tensors, mostly {}", checkpoint.tensors.len(), main_dtype(&checkpoint));
+    println!("{} tensors, mostly {}", checkpoint.tensors.len(), main_dtype(&checkpoint, None)?);
     if tensors {
         for t in &checkpoint.tensors {
             println!("{:40} {:6} {:?}", t.name, t.dtype.to_string(), t.shape);
@@ -64,18 +64,18 @@ async fn device(args: &ModelArgs) -> (Option<AdapterSummary>, Capabilities) {
     }
 }
 
-fn contents(checkpoint: &Checkpoint, tensors: bool) -> Value {
+fn contents(checkpoint: &Checkpoint, tensors: bool) -> Result<Value, EngineError> {
     let metadata: Map<String, Value> = checkpoint.metadata.iter().map(|(key, value)| (key.to_owned(), value.to_string().into())).collect();
     let mut contents = json!({
         "metadata": metadata,
         "tensor_count": checkpoint.tensors.len(),
-        "quantization": main_dtype(checkpoint).to_string(),
+        "quantization": main_dtype(checkpoint, None)?.to_string(),
     });
     if tensors {
         let describe = |t: &TensorInfo| json!({ "name": t.name, "type": t.dtype.to_string(), "shape": t.shape });
         contents["tensors"] = checkpoint.tensors.iter().map(describe).collect();
     }
-    contents
+    Ok(contents)
 }
 
 /// The memory that a model needs. All numbers are bytes.

@@ -35,7 +35,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(args) => bench::bench(args).await?,
         Command::Embed { model, texts } => embed::embed(&model, &texts).await?,
         Command::Inspect { model, tensors, json } => inspect::inspect(&model, tensors, json).await?,
-        Command::Quantize { model, output, format } => quantize::quantize(&model, &output, format.recipe()).await?,
+        Command::Quantize { model, output, recipe } => quantize::quantize(&model, &output, recipe).await?,
         Command::Verify { model, references } => return verify::verify(&model, &references).await,
         Command::Eval { model, questions, json } => eval::eval(&model, &questions, json).await?,
     }
