@@ -270,4 +270,9 @@ test("a page's process that was taken over gets no more than its page", T, async
   // Grants cannot be written from there.
   assert.match(await browser.inBridge(page, `chrome.storage.local.set({ "grant:${browser.localhost}": { scope: "always", since: 1 } }).then(() => "written", String)`), /Error/);
   assert.equal(await list(page), "NotAllowedError");
+  // What is for the extension's own pages stays so after a grant.
+  await browser.grant(page, "once");
+  for (const method of ["engine.status", "engine.verify", "engine.bench", "conversations.list"]) {
+    assert.deepEqual(await closed("doppler", JSON.stringify([{ ...message, method }])), { closed: false, heard: ["NotSupportedError"] }, method);
+  }
 });

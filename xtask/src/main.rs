@@ -1,10 +1,11 @@
-//! The build tool of DOPPLER: `cargo xtask build | package | demo | test | fuzz`.
+//! The build tool of DOPPLER: `cargo xtask build | package | demo | test | bench | fuzz`.
 //!
 //! Every command first makes sure that what it needs is there (wasm target, node packages, browser, software Vulkan) and
 //! installs it where it may (Debian or Ubuntu as root); elsewhere it stops with the exact command to run. All of it is
 //! idempotent: a second run does only what changed.
 
 mod apt;
+mod bench;
 mod browser;
 mod demo;
 mod fuzz;
@@ -58,6 +59,8 @@ enum Task {
         #[arg(long, value_enum)]
         only: Option<test::Group>,
     },
+    /// Build, then time a model in a browser. `DOPPLER_CHROME_FLAGS` are further flags for it.
+    Bench(bench::Options),
     /// Feed made-up files to everything that reads files; findings are left in `tests/fuzz/artifacts`.
     Fuzz {
         /// The target; all of them one after the other without.
@@ -88,6 +91,7 @@ fn run(task: &Task) -> Result<bool> {
             println!("{}", zip.display());
         }
         Task::Demo { headless } => demo::start(&root, *headless)?,
+        Task::Bench(options) => bench::start(&root, options)?,
         Task::Fuzz { target, minutes } => fuzz::start(&root, target.as_deref(), *minutes)?,
         Task::Test { filter, only } => return test::run(&root, filter.as_deref(), *only),
     }

@@ -114,7 +114,7 @@ impl Module {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         gzip.write_all(&bytes)?;
         let zipped = gzip.finish()?.len();
-        println!("{:<15} {:>9} bytes, {:>9} gzipped", self.stem, bytes.len(), zipped);
+        eprintln!("{:<15} {:>9} bytes, {:>9} gzipped", self.stem, bytes.len(), zipped);
         match self.limit {
             Some(limit) if profile == Profile::Release && bytes.len() > limit => bail!(
                 "{} has {} bytes, more than its limit of {limit}: look for a heavy dependency or feature that came in, \

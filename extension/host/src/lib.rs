@@ -3,6 +3,7 @@
 //! `worker.js` makes one [`Host`] and hands it every message. The model is loaded by the first request that needs it, and
 //! loaded anew by the next request after the device was lost.
 
+mod bench;
 mod blob;
 mod frames;
 mod log_console;
@@ -110,6 +111,7 @@ impl Inner {
             "chat.completions" => self.chat(request, received).await,
             "tokens.count" => self.count(&request.params).await,
             "engine.verify" => self.verify(&request.params).await,
+            "engine.bench" => bench::bench(&self.models, open_gpu().await?, &request.params).await,
             other => Err(Rc::new(EngineError::UnsupportedField { field: other.to_owned(), hint: "there is no such method".to_owned() })),
         }
     }

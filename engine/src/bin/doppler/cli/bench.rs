@@ -82,7 +82,8 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
     };
     let executor = Executor::Gpu(Box::new(Gpu::open(&gpu).await?));
     let begin = Instant::now();
-    let (mut engine, client) = Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await.map_err(|(_, e)| e)?;
+    let (mut engine, client) =
+        Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await.map_err(|(_, e)| e)?;
     let load = begin.elapsed();
     let report = bench::run(&mut engine, &client, &options, load).await.map_err(|e| e.to_string())?;
     if args.json {

@@ -1,0 +1,59 @@
+// A report of `engine.bench`, for people: on the bench page and in the terminal.
+
+/**
+ * The fields are described in engine/src/bench/mod.rs and tests/bench/report.schema.json.
+ * @typedef {{
+ *   prompt_tokens: number, tokens: number, cold_first_token_ms: number, first_token_ms: number, prefill_tokens_per_second: number,
+ *   decode_tokens_per_second: number, token_ms: [number, number, number], dispatches_per_token: number, submissions_per_token: number,
+ *   read_bytes_per_token: number,
+ * }} Length
+ * @typedef {{name: string, workgroups: number, count: number, each_us: number, total_us: number}} Kernel
+ * @typedef {{pass: string, rows: number, positions: number, total_us: number, kernels: Kernel[]}} Pass
+ * @typedef {{
+ *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null,
+ *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
+ *   lengths: Length[], kernels?: Pass[],
+ * }} Report
+ */
+
+/** Columns of the table: heading, and what stands there for a length. @type {[string, (length: Length) => string][]} */
+export const COLUMNS = [
+  ["Prompt", ({ prompt_tokens }) => `${prompt_tokens}`],
+  ["First token, ms", ({ first_token_ms }) => first_token_ms.toFixed(1)],
+  ["The very first", ({ cold_first_token_ms }) => cold_first_token_ms.toFixed(1)],
+  ["Prefill, tokens/s", ({ prefill_tokens_per_second }) => prefill_tokens_per_second.toFixed(0)],
+  ["Decode, tokens/s", ({ decode_tokens_per_second }) => decode_tokens_per_second.toFixed(1)],
+  ["A token, ms: p50", ({ token_ms }) => token_ms[0].toFixed(2)],
+  ["p90", ({ token_ms }) => token_ms[1].toFixed(2)],
+  ["p99", ({ token_ms }) => token_ms[2].toFixed(2)],
+  ["Dispatches", ({ dispatches_per_token }) => dispatches_per_token.toFixed(1)],
+  ["Submissions", ({ submissions_per_token }) => submissions_per_token.toFixed(2)],
+  ["Bytes read", ({ read_bytes_per_token }) => read_bytes_per_token.toFixed(1)],
+];
+
+/** @param {Report} report */
+export function modelLine({ model, load_seconds }) {
+  return `${model.name}, ${model.quantization}, ${gigabytes(model.file_bytes)}, loaded in ${load_seconds.toFixed(1)} s`;
+}
+
+/** @param {Report} report */
+export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
+  const name = adapter ? `${adapter.description} (${[adapter.vendor, ...adapter.features].filter(Boolean).join(", ")})` : "no GPU";
+  return `${name}: ${gigabytes(device_bytes)} on the device, ${gigabytes(wasm_bytes)} of wasm memory; ${browser}`;
+}
+
+/**
+ * Whether the GPU was a program on the CPU, whose figures say nothing of the engine's speed.
+ * @param {Report} report
+ */
+export function isSoftware({ adapter }) {
+  return /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${adapter?.vendor} ${adapter?.description}`);
+}
+
+/** @param {Pass} pass */
+export function passLine({ pass, rows, positions, total_us }) {
+  return `Kernels of ${pass}, ${rows} ${rows === 1 ? "row" : "rows"} at ${positions} positions: ${total_us.toFixed(0)} µs`;
+}
+
+/** @param {number} bytes */
+const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;

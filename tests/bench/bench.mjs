@@ -1,0 +1,51 @@
+// The bench behind `cargo xtask bench`: the extension in a real Chromium times a model.
+//
+// usage: node tests/bench/bench.mjs PARAMS [--json]
+// PARAMS: JSON, what engine.bench takes (extension/host/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
+// above all where Chromium does not find the GPU by itself.
+
+import { COLUMNS, deviceLine, isSoftware, modelLine, passLine } from "../../extension/bench/report.js";
+import { launch } from "../e2e/harness.mjs";
+
+/** @typedef {import("../../extension/bench/report.js").Report} Report */
+
+const [params = '{"shape":"llama-3.2-1b"}', form] = process.argv.slice(2);
+
+/** @returns {Promise<Report>} */
+async function measure() {
+  const browser = await launch();
+  try {
+    const page = await browser.openOwn("bench/bench.html");
+    return await page.evaluate(async (params) => {
+      const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+      return (await connectEngine()).request("engine.bench", params);
+    }, JSON.parse(params));
+  } finally {
+    await browser.close();
+  }
+}
+
+/**
+ * Prints rows below each other, right-aligned.
+ * @param {string[][]} rows
+ */
+function printTable(rows) {
+  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
+  for (const row of rows) console.log(row.map((cell, i) => cell.padStart(widths[i] ?? 0)).join("  "));
+}
+
+const report = await measure();
+if (form === "--json") {
+  console.log(JSON.stringify(report, null, 1));
+} else {
+  console.log(modelLine(report));
+  console.log(deviceLine(report));
+  printTable([COLUMNS.map(([heading]) => heading), ...report.lengths.map((length) => COLUMNS.map(([, text]) => text(length)))]);
+  for (const pass of report.kernels ?? []) {
+    console.log(passLine(pass));
+    printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`]));
+  }
+}
+if (isSoftware(report)) {
+  console.error("\nWARNING: the adapter is a software one, a program on the CPU. These figures say nothing of the speed on a GPU.");
+}

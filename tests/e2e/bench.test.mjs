@@ -1,0 +1,49 @@
+// The bench page and the worker's engine.bench, on the smallest shape. Speed is not tested.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { launch } from "./harness.mjs";
+
+/** Software rendering compiles every shader on the CPU. */
+const T = { timeout: 300_000 };
+
+/** @type {import("./harness.mjs").Browser} */
+let browser;
+before(async () => {
+  browser = await launch();
+  browser.context.setDefaultTimeout(T.timeout);
+}, T);
+after(() => browser.close());
+
+test("the bench page measures a shape and draws the report", T, async () => {
+  const page = await browser.openOwn("bench/bench.html");
+  await page.evaluate(() => {
+    Object.defineProperty(navigator, "clipboard", { value: { writeText(/** @type {string} */ text) { document.title = text; } } });
+  });
+  await page.selectOption("[name=shape]", "tiny");
+  await page.selectOption("[name=quant]", "q8_0");
+  for (const [name, value] of [["prompts", "4, 9"], ["tokens", "3"], ["runs", "1"]]) await page.fill(`[name=${name}]`, String(value));
+  await page.click("#options button");
+  await page.waitForFunction(() => !document.querySelector("button")?.disabled);
+  assert.match(await page.locator("#report-title").textContent() ?? "", /^tiny with random weights, Q8_0/, await page.locator("#status").textContent() ?? "");
+  assert.equal(await page.locator("#lengths tbody tr").count(), 2);
+  assert.equal(await page.locator("#decode rect").count(), 2);
+
+  await page.click("#copy");
+  const report = JSON.parse(await page.title());
+  assert.deepEqual(report.lengths.map((/** @type {any} */ { prompt_tokens, tokens }) => [prompt_tokens, tokens]), [[4, 3], [9, 3]]);
+  assert.equal(report.browser, await page.evaluate(() => navigator.userAgent));
+  assert.ok(report.wasm_bytes > 1e6 && report.device_bytes > 1e6, JSON.stringify(report));
+});
+
+test("what is not there is refused by name, and the engine goes on", T, async () => {
+  const page = await browser.openOwn("options/options.html");
+  const ask = (/** @type {object} */ params) => page.evaluate(async (params) => {
+    const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+    return (await connectEngine()).request("engine.bench", params).then(() => "measured", (/** @type {any} */ error) => `${error.name}: ${error.message}`);
+  }, params);
+  assert.match(await ask({ shape: "gpt-5" }), /^NotSupportedError: shape "gpt-5" .*llama-3\.2-1b/);
+  assert.match(await ask({ shape: "tiny", quant: "q3" }), /^TypeError: params unknown variant `q3`.*q4_k_m/);
+  assert.match(await ask({ shape: "tiny", runs: 0 }), /^TypeError: runs must be at least 1/);
+  assert.match(await ask({}), /^TypeError: params missing field `shape`/);
+});

@@ -1,0 +1,37 @@
+// The engine's worker outside of the extension, on whatever GPU the browser has: what the pages of this folder share.
+
+const worker = new Worker("/extension/offscreen/worker.js", { type: "module" });
+/** @type {Map<string, {resolve: (answer: {done: any, chunks: any[]}) => void, reject: (error: Error) => void, chunks: any[]}>} */
+const waiting = new Map();
+let next = 0;
+
+worker.onmessage = ({ data }) => {
+  if (data.event === "fatal") throw new Error(data.detail.message);
+  const request = waiting.get(data.id);
+  if (!request) return;
+  if (data.chunk) request.chunks.push(data.chunk);
+  else if (data.error) request.reject(new Error(data.error.message));
+  else request.resolve({ done: data.done, chunks: request.chunks });
+};
+
+/**
+ * @param {string} method
+ * @param {object} [params]
+ * @returns {Promise<{done: any, chunks: any[]}>}
+ */
+export const ask = (method, params = {}) => new Promise((resolve, reject) => {
+  const id = `v${next++}`;
+  waiting.set(id, { resolve, reject, chunks: [] });
+  worker.postMessage({ id, method, params });
+});
+
+/**
+ * Does the page's work, shows its result and hands it to page_runner.py.
+ * @param {() => Promise<object>} work
+ */
+export async function deliver(work) {
+  const result = JSON.stringify(await work().catch((error) => ({ error: String(error) })), null, 1);
+  const out = document.getElementById("out");
+  if (out) out.textContent = result;
+  await fetch("/result", { method: "POST", body: result });
+}

@@ -1,0 +1,59 @@
+//! The bench: the extension in a real browser times a model.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::process::{run, step};
+use crate::{browser, npm, wasm};
+
+/// What to measure; see `engine.bench` in `extension/host/src/bench.rs`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A published shape with random weights (`doppler bench --shape list` names them), or `spark`, the embedded model.
+    #[arg(long, default_value = "llama-3.2-1b")]
+    shape: String,
+    /// Types of a shape's weights: `f32`, `f16`, `q8_0`, `q4_0` or `q4_k_m`.
+    #[arg(long, default_value = "q4_k_m")]
+    quant: String,
+    /// Tokens of the prompts.
+    #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
+    prompts: Vec<u32>,
+    /// Tokens of the answers.
+    #[arg(short = 'n', long, default_value_t = 128)]
+    tokens: u32,
+    /// Runs of each prompt, after one that is not counted.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
+    #[arg(long)]
+    context: Option<u32>,
+    /// Elements of the cache: `f32`, `f16`, or `q8` (bytes with scales).
+    #[arg(long, default_value = "f16")]
+    kv: String,
+    /// Also measure the time of each kernel.
+    #[arg(long)]
+    kernels: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Builds the extension and runs `tests/bench/bench.mjs`, which prints the report.
+///
+/// # Errors
+/// When the build, the browser or the measurement fails.
+pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
+    let chrome = browser::ensure(root)?;
+    wasm::build(root, wasm::Profile::Release)?;
+    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, json } = options;
+    let params = json!({
+        "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "context": context, "kv": kv, "kernels": kernels,
+    });
+    let mut node = npm::node(root);
+    node.arg(root.join("tests/bench/bench.mjs")).arg(params.to_string()).args(json.then_some("--json"));
+    node.env("CHROME", chrome);
+    step("Measuring in the browser", || run(&mut node))
+}
