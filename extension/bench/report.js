@@ -33,13 +33,13 @@ export const COLUMNS = [
 
 /** @param {Report} report */
 export function modelLine({ model, load_seconds }) {
-  return `${model.name}, ${model.quantization}, ${gigabytes(model.file_bytes)}, loaded in ${load_seconds.toFixed(1)} s`;
+  return `${model.name}, ${model.quantization}, ${size(model.file_bytes)}, loaded in ${load_seconds.toFixed(1)} s`;
 }
 
 /** @param {Report} report */
 export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
   const name = adapter ? `${adapter.description} (${[adapter.vendor, ...adapter.features].filter(Boolean).join(", ")})` : "no GPU";
-  return `${name}: ${gigabytes(device_bytes)} on the device, ${gigabytes(wasm_bytes)} of wasm memory; ${browser}`;
+  return `${name}: ${size(device_bytes)} on the device, ${size(wasm_bytes)} of wasm memory; ${browser}`;
 }
 
 /**
@@ -56,4 +56,4 @@ export function passLine({ pass, rows, positions, total_us }) {
 }
 
 /** @param {number} bytes */
-const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
+const size = (bytes) => bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;

@@ -8,11 +8,14 @@ use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
+use doppler_engine::formats::read_checkpoint;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::KvFormat;
+use doppler_engine::plan::plan;
 use doppler_engine::source::{self, Source};
 
 use super::Failure;
+use super::inspect::plan_line;
 
 /// Options of `doppler bench`.
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
@@ -45,6 +48,9 @@ pub(super) struct BenchArgs {
     /// Also measure the time of each kernel.
     #[arg(long)]
     kernels: bool,
+    /// Only print the memory that the model needs.
+    #[arg(long)]
+    plan: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -80,7 +86,13 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         without_subgroups: args.no_subgroups,
         ..GpuOptions::default()
     };
-    let executor = Executor::Gpu(Box::new(Gpu::open(&gpu).await?));
+    let gpu = Gpu::open(&gpu).await?;
+    if args.plan {
+        let plan = plan(&read_checkpoint(&*source).await?, gpu.capabilities(), options.model_options())?;
+        println!("{}", plan_line(&plan));
+        return Ok(());
+    }
+    let executor = Executor::Gpu(Box::new(gpu));
     let begin = Instant::now();
     let (mut engine, client) =
         Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await.map_err(|(_, e)| e)?;

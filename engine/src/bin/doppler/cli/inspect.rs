@@ -78,6 +78,16 @@ fn contents(checkpoint: &Checkpoint, tensors: bool) -> Result<Value, EngineError
     Ok(contents)
 }
 
+/// A plan for people.
+pub(super) fn plan_line(plan: &MemoryPlan) -> String {
+    let MemoryPlan { memory, peak, context, sequences } = plan;
+    let [weights, cache, scratch, total, peak] = [memory.weights, memory.cache, memory.scratch, memory.total(), *peak].map(size);
+    format!(
+        "memory: weights {weights}, cache {cache} (holds {sequences} × {context} tokens), scratch {scratch}, total {total}; \
+         {peak} while loading"
+    )
+}
+
 /// The memory that a model needs. All numbers are bytes.
 #[derive(Serialize)]
 struct Memory {
@@ -128,13 +138,16 @@ impl Memory {
     }
 
     fn describe(&self) -> String {
-        let MemoryPlan { memory, peak, context, sequences } = self.plan;
-        let [weights, cache, scratch, total, peak] = [memory.weights, memory.cache, memory.scratch, memory.total(), peak].map(size);
         let mut text = format!(
-            "memory: weights {weights}, cache {cache} (holds {sequences} × {context} tokens), scratch {scratch}, total {total}; \
-             {peak} while loading\n\n\
-             {:>8} {:>4} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
-            "context", "kv", "weights", "cache", "scratch", "total", "sequences"
+            "{}\n\n{:>8} {:>4} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+            plan_line(&self.plan),
+            "context",
+            "kv",
+            "weights",
+            "cache",
+            "scratch",
+            "total",
+            "sequences"
         );
         for Row { context, kv, plan } in &self.table {
             let _ = match plan {
