@@ -61,7 +61,7 @@ pub(super) enum Command {
         model: PathBuf,
         /// The GGUF file to write; replaced when complete.
         output: PathBuf,
-        /// The format of the matrices: f32, f16, q8_0 (8.5 bits a weight), q4_0 (4.5), or q4_k_m (4.5 with finer scales, 6.6 where it
+        /// The format of the matrices: f32, f16, `q8_0` (8.5 bits a weight), `q4_0` (4.5), or `q4_k_m` (4.5 with finer scales, 6.6 where it
         /// matters).
         #[arg(long = "type")]
         recipe: Recipe,
@@ -97,7 +97,7 @@ pub(super) struct ModelArgs {
     /// Elements of the cache: f32, f16, or q8 (bytes with scales).
     #[arg(long, default_value = "f16")]
     pub(super) kv: KvFormat,
-    /// Quantize weights that are floats while loading: q8_0, q4_0 or q4_k_m.
+    /// Quantize weights that are floats while loading: `q8_0`, `q4_0` or `q4_k_m`.
     #[arg(long, value_name = "TYPE")]
     pub(super) quantize: Option<Recipe>,
     /// Use at most this much of the device's memory, such as 6GB or 512MiB.

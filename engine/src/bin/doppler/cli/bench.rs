@@ -27,7 +27,7 @@ pub(super) struct BenchArgs {
     /// Instead of a file: a published shape with random weights. `list` names them.
     #[arg(long, conflicts_with = "model")]
     shape: Option<String>,
-    /// Types of a shape's weights: f32, f16, q8_0, q4_0 or q4_k_m.
+    /// Types of a shape's weights: f32, f16, `q8_0`, `q4_0` or `q4_k_m`.
     #[arg(long, default_value = "q4_k_m")]
     quant: Recipe,
     /// Tokens of the prompts.
