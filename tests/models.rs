@@ -71,12 +71,13 @@ fn check(what: &str, comparisons: &[Comparison], bound: f32) {
     assert!(near_ties <= 2, "{what}: {near_ties} near-ties");
 }
 
-/// Single precision, no features: transformers' logits within 2e-3.
+/// Single precision, no features: transformers' logits within 2e-3. A third of the prompts; the browser test runs all of them so.
 #[test]
 fn spark_equals_transformers_in_f32() {
     let (_, plain) = devices().swap_remove(1);
     let options = ModelOptions { sequences: 1, kv: KvFormat::F32, ..ModelOptions::default() };
-    let comparisons = serve(&plain, &spark_file(), options, async |client| compare_all(&client, &spark_references()).await);
+    let some: Vec<Reference> = spark_references().into_iter().step_by(3).collect();
+    let comparisons = serve(&plain, &spark_file(), options, async |client| compare_all(&client, &some).await);
     check("f32", &comparisons, 2e-3);
 }
 

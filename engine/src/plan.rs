@@ -71,5 +71,7 @@ pub fn out_of_memory(checkpoint: &Checkpoint, capabilities: &Capabilities, optio
         Err(error) => return error,
     };
     let context = available.and_then(|bytes| largest_context(checkpoint, capabilities, options, bytes).ok().flatten());
-    EngineError::OutOfMemory { memory: plan.memory, context: plan.context, available, fitting: context }
+    // While it is loaded a very small model takes more than after.
+    let scratch = plan.memory.scratch + plan.peak.saturating_sub(plan.memory.total());
+    EngineError::OutOfMemory { memory: MemoryUse { scratch, ..plan.memory }, context: plan.context, available, fitting: context }
 }
