@@ -185,7 +185,7 @@ struct Target {
 }
 
 impl Model {
-    /// Loads a checkpoint onto a device. Without a source it only asks for the memory: see [`super::plan`].
+    /// Loads a checkpoint onto a device. Without a source it only asks for the memory: see [`crate::plan`].
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
