@@ -133,6 +133,28 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
   const targets = async () => (await cdp.send("Target.getTargets")).targetInfos;
   const offscreenTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/offscreen.html`);
   const workerTarget = async () => (await targets()).find(({ type, url }) => type === "service_worker" && url.startsWith(own));
+  /** When a target's global object was made, which tells one instance of a worker from the next; NaN: it does not answer. */
+  const birth = async (/** @type {string} */ targetId) => {
+    try {
+      const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
+      const answer = new Promise((resolve) => {
+        const listen = (/** @type {{sessionId: string, message: string}} */ event) => {
+          if (event.sessionId !== sessionId) return;
+          cdp.off("Target.receivedMessageFromTarget", listen);
+          resolve(JSON.parse(event.message).result?.result?.value);
+        };
+        cdp.on("Target.receivedMessageFromTarget", listen);
+        setTimeout(() => (cdp.off("Target.receivedMessageFromTarget", listen), resolve(NaN)), 1000);
+      });
+      const message = JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: "performance.timeOrigin" } });
+      await cdp.send("Target.sendMessageToTarget", { sessionId, message });
+      const born = await answer;
+      await cdp.send("Target.detachFromTarget", { sessionId });
+      return born;
+    } catch {
+      return NaN;
+    }
+  };
 
   return {
     context,
@@ -158,10 +180,14 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
     async killServiceWorker() {
       const target = await workerTarget();
       if (!target) return false;
-      // Told again until it is gone: one that is just starting does not hear it. Another instance may be there already.
+      const born = await birth(target.targetId);
+      // Told again until it is gone: one that is just starting does not hear it. Another instance may be there already, under
+      // the same target's id.
       await until(async () => {
         await cdp.send("Target.closeTarget", { targetId: target.targetId }).catch(() => {});
-        return (await workerTarget())?.targetId !== target.targetId;
+        if ((await workerTarget())?.targetId !== target.targetId) return true;
+        const now = await birth(target.targetId);
+        return !Number.isNaN(now) && now !== born;
       }, "the service worker to end");
       return true;
     },
