@@ -7,8 +7,8 @@ use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
     Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex,
-    Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv, RopePairing, Row,
-    Splits, Temperature, WeightLayout, dequantize_row,
+    Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv,
+    RopePairing, Rotary, Row, Splits, Temperature, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -222,13 +222,38 @@ fn matvec() {
     }
 }
 
+/// Rows of so many blocks that two subgroups share them, or each lane takes two at a time.
+#[test]
+fn matvec_of_long_rows() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(14);
+    for dtype in [DType::F16, DType::Q8_0, DType::Q4_K, DType::Q6_K] {
+        let layout = layout(dtype, 1024);
+        for n_out in [40, 50] {
+            let epilogue = Epilogue::STORE;
+            let (x_stride, out_stride) = (1024, n_out);
+            let linear =
+                Linear { layout, n_out, rows: 1, x_offset: 0, x_stride, out_offset: 0, out_stride, out_step: 1, first_out: 0, epilogue };
+            let buffers = [
+                packed_rows(&mut random, &layout, n_out),
+                Data::F32(random.floats(1024)),
+                Data::F32(vec![0.0; n_out as usize]),
+                Data::F32(random.floats(1024)),
+                Data::F32(vec![0.0]),
+            ];
+            devices.check(|| Matvec { linear, norm: Some(1e-5) }, &buffers, F32);
+        }
+    }
+}
+
 #[test]
 fn matmul() {
     let mut devices = Devices::open();
     let mut random = Random::new(5);
     for (dtype, cols) in formats() {
         let layout = layout(dtype, cols);
-        let shapes = [(64, 64), (67, 9), (3, 70)].into_iter().cycle();
+        // Every tile once, full and with rests.
+        let shapes = [(64, 64), (67, 9), (3, 70), (131, 130)].into_iter().cycle();
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
@@ -239,8 +264,29 @@ fn matmul() {
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            check_linear(&mut devices, dtype, || Matmul(linear), &buffers, F16);
+            check_linear(&mut devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F16);
         }
+    }
+}
+
+/// Parts of rows whose number of blocks they do not divide, one of them empty, and joining them.
+#[test]
+fn matmul_in_parts() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(15);
+    let layout = layout(DType::Q8_0, 160);
+    for splits in [2, 4] {
+        let (n_out, rows) = (37, 70);
+        let epilogue = Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::ADD };
+        let (x_stride, out_stride) = (164, 80);
+        let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step: 2, first_out: 1, epilogue };
+        let parts = Data::F32(random.floats((splits * rows * n_out) as usize));
+        let bias = Data::F32(random.floats(38));
+        let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
+        let buffers = [packed_rows(&mut random, &layout, n_out), x, parts.clone(), bias.clone()];
+        devices.check(|| Matmul { linear, splits }, &buffers, F16);
+        let buffers = [parts, Data::F32(random.floats((2 + rows * out_stride) as usize)), bias];
+        devices.check(|| MatmulCombine { linear, splits }, &buffers, F32);
     }
 }
 
@@ -333,17 +379,17 @@ fn rope_kv() {
             for (heads, kv_heads, head_dim, rotated) in [(4, 2, 64, 64), (3, 3, 20, 6), (8, 1, 80, 32), (2, 1, 8, 0), (2, 1, 44, 44)] {
                 let (pages, page_count) = page_table(pages_per_slot);
                 let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
-                let kernel =
-                    || RopeKv { rows: 3, heads, kv_heads, head_dim, rotated, pairing, magnitude: 1.25, temperature, pages_per_slot, kv };
+                let rotary = Rotary { rotated, pairing, magnitude: 1.25, temperature };
+                let kernel = || RopeKv { rows: 3, heads, kv_heads, head_dim, rotary, pages_per_slot, kv };
                 let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
                 let cached_heads = page_count * PAGE * kv_heads;
                 let buffers = [
                     Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
-                    Data::F32(frequencies),
+                    cache(&mut random, kv, head_dim, cached_heads),
+                    cache(&mut random, kv, head_dim, cached_heads),
                     pages,
                     rows(&[(0, 0), (1, 33), (1, 159)]),
-                    cache(&mut random, kv, head_dim, cached_heads),
-                    cache(&mut random, kv, head_dim, cached_heads),
+                    Data::F32(frequencies),
                 ];
                 // A byte that the device rounds to the other side of a tie is off by one quantum.
                 devices.check(kernel, &buffers, if kv == KvFormat::Q8 { 2e-8 } else { 1e-9 });
@@ -362,20 +408,17 @@ fn rope_far_out() {
         heads: 1,
         kv_heads: 1,
         head_dim: 4,
-        rotated: 4,
-        pairing: RopePairing::Neighbours,
-        magnitude: 1.0,
-        temperature: None,
+        rotary: Rotary { rotated: 4, pairing: RopePairing::Neighbours, magnitude: 1.0, temperature: None },
         pages_per_slot,
         kv: KvFormat::F32,
     };
     let buffers = [
         Data::F32(Random::new(9).floats(36)),
-        Data::F32(vec![1.0, 0.7371]),
+        Data::F32(vec![0.0; 4 * PAGE as usize]),
+        Data::F32(vec![0.0; 4 * PAGE as usize]),
         Data::U32(vec![0; 4096]),
         rows(&[(0, 4097), (0, 32_767), (0, 99_998)]),
-        Data::F32(vec![0.0; 4 * PAGE as usize]),
-        Data::F32(vec![0.0; 4 * PAGE as usize]),
+        Data::F32(vec![1.0, 0.7371]),
     ];
     devices.check(kernel, &buffers, 1e-9);
 }
@@ -416,23 +459,49 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 fn attention_decode() {
     let mut devices = Devices::open();
     let mut random = Random::new(10);
+    // Nothing turns; all turn with norms; neighbours turn in a part of the head, with norms.
+    let rotary = |rotated, pairing| Rotary { rotated, pairing, magnitude: 1.25, temperature: None };
+    let temperature = Some(Temperature { growth: 0.1, span: 16.0 });
     for kv in KV_FORMATS {
-        for shape in attention_shapes(kv, 20) {
-            for (list, splits) in [(vec![(0, 0), (1, 63)], 1), (vec![(1, 5), (0, 300), (1, 639)], 16)] {
-                let buffers = attention_buffers(&mut random, &shape, &list);
+        for (i, mut shape) in attention_shapes(kv, 20).into_iter().enumerate() {
+            shape.q_stride = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+            let (rotary, qk_norm) = match i % 3 {
+                0 => (rotary(0, RopePairing::Halves), None),
+                1 => (Rotary { temperature, ..rotary(shape.head_dim, RopePairing::Halves) }, Some(1e-5)),
+                _ => (rotary(6, RopePairing::Neighbours), Some(1e-5)),
+            };
+            for (list, count, length) in [
+                (vec![(0, 0), (1, 63)], 1, 64),
+                (vec![(1, 5), (0, 639)], 1, 640),
+                (vec![(1, 5), (0, 300), (1, 639)], 10, 64),
+                (vec![(1, 5), (0, 300)], 2, 512),
+            ] {
                 let rows = list.len() as u32;
-                let all = Splits { count: splits, length: 64 };
-                assert_eq!(all, Splits::of(64 * splits - 10));
-                // Parts of several steps.
-                let few = Splits { count: splits.div_ceil(4), length: 64 * splits.min(4) };
-                for splits in [all, few] {
-                    let mut buffers = buffers.clone();
-                    let partial = list.len() as u32 * shape.heads * splits.count * (shape.head_dim + 4);
-                    // With one split the partial results are not written.
-                    buffers.push(Data::F32(vec![0.5; partial as usize]));
-                    devices.check(|| AttentionDecode { shape, rows, splits }, &buffers, 1e-9);
-                }
+                let mut buffers = attention_buffers(&mut random, &shape, &list);
+                let turning: Vec<f32> = (0..rotary.rotated / 2).map(|i| 0.9f32.powi(i as i32)).collect();
+                let turning = if turning.is_empty() { vec![0.0] } else { turning };
+                let weights = random.floats(2 * shape.head_dim as usize);
+                buffers.insert(5, Data::F32([turning, weights].concat()));
+                let partial = rows * shape.heads * count * (shape.head_dim + 4);
+                // With one split the partial results are not written.
+                buffers.push(Data::F32(vec![0.5; partial as usize]));
+                let splits = Splits { count, length };
+                // A byte of the cache that the device rounds to the other side of a tie is off by one quantum.
+                let bound = if kv == KvFormat::Q8 { 1e-7 } else { 1e-9 };
+                devices.check(|| AttentionDecode { shape, rows, splits, rotary, qk_norm }, &buffers, bound);
             }
+        }
+    }
+}
+
+/// A short cache is read whole; a long one in few parts that cover it.
+#[test]
+fn splits() {
+    for (head_dim, whole) in [(64, 512), (128, 512), (256, 256)] {
+        for positions in [1, 64, 256, 257, 512, 513, 1024, 8192, 40_000, 131_072] {
+            let Splits { count, length } = Splits::of(positions, head_dim);
+            assert!(count * length >= positions && (1..=64).contains(&count), "{positions}: {count} of {length}");
+            assert_eq!(count == 1, positions <= whole);
         }
     }
 }

@@ -7,12 +7,14 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use wesl::{CompileOptions, Feature, Features, FileResolver, ModulePath, NoMangler, Resolver};
 
 use crate::reflect::Reflection;
+use crate::variants::Table;
 
 /// What a kernel may ask of a device.
 const CAPABILITIES: Capabilities =
     Capabilities::SHADER_FLOAT16.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32).union(Capabilities::SUBGROUP);
 
-pub(crate) struct Compiler {
+pub(crate) struct Compiler<'a> {
+    table: &'a Table,
     shaders: PathBuf,
     resolver: FileResolver,
     /// All known features, off: `@if` on any other name is an error.
@@ -20,11 +22,11 @@ pub(crate) struct Compiler {
     browser: bool,
 }
 
-impl Compiler {
+impl<'a> Compiler<'a> {
     /// `browser`: write the directives that Chromium needs and naga does not know.
-    pub(crate) fn new(shaders: &Path, features: BTreeSet<&str>, browser: bool) -> Self {
-        let features = features.into_iter().map(|f| (f.to_owned(), Feature::Disable)).collect();
-        Self { shaders: shaders.to_owned(), resolver: FileResolver::new(shaders), features, browser }
+    pub(crate) fn new(shaders: &Path, table: &'a Table, browser: bool) -> Self {
+        let features = table.features().into_iter().map(|f| (f.to_owned(), Feature::Disable)).collect();
+        Self { table, shaders: shaders.to_owned(), resolver: FileResolver::new(shaders), features, browser }
     }
 
     pub(crate) fn path(&self, kernel: &str) -> PathBuf {
@@ -35,7 +37,7 @@ impl Compiler {
     pub(crate) fn compile(&self, kernel: &str, features: &[&str], sources: &mut BTreeSet<PathBuf>) -> Result<(String, Reflection), String> {
         let root: ModulePath = format!("package::{kernel}").parse().map_err(|e| format!("{e}"))?;
         let mut flags = self.features.clone();
-        flags.extend(features.iter().map(|&f| (f.to_owned(), Feature::Enable)));
+        flags.extend(features.iter().copied().chain(self.table.implied_by(features)).map(|f| (f.to_owned(), Feature::Enable)));
         let options = CompileOptions { features: Features { default: Feature::Error, flags }, ..CompileOptions::default() };
         // Names stay as they are written; naga reports two things of one name.
         let compiled = wesl::compile_sourcemap(&root, &self.resolver, &NoMangler, &options).map_err(|e| e.to_string())?;

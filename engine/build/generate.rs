@@ -1,4 +1,4 @@
-//! The Rust that `engine/src/shaders.rs` includes, and the WGSL files beside it.
+//! The Rust that `engine/src/shaders.rs` includes.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -8,32 +8,29 @@ use std::{fs, io};
 use crate::reflect::{Kind, Params};
 use crate::{Kernel, Variant};
 
-/// Writes `shaders.rs` and `wgsl/*.wgsl`. Returns the bytes of distinct WGSL.
+/// Writes `shaders.rs`. Returns the bytes of distinct WGSL.
 pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
-    let folder = out.join("wgsl");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-
-    let mut rust = "static SHADERS: &[Shader] = &[\n".to_owned();
+    // Variants differ in a few declarations: each is stored once, and a variant is a list of them.
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
+    let mut declarations = String::new();
     let mut size = 0;
+    let mut rust = "static SHADERS: &[Shader] = &[\n".to_owned();
     for kernel in kernels {
-        // Variants that come to the same text share it.
-        let mut files: HashMap<&str, String> = HashMap::new();
         for variant in &kernel.variants {
-            let separator = if variant.name.is_empty() { "" } else { "-" };
-            let mut file = format!("{}{separator}{}.wgsl", kernel.name, variant.name);
-            if let Some(same) = files.get(variant.wgsl.as_str()) {
-                file.clone_from(same);
-            } else {
-                fs::write(folder.join(&file), &variant.wgsl)?;
-                size += variant.wgsl.len();
-                files.insert(&variant.wgsl, file.clone());
-            }
-            shader(&mut rust, kernel, variant, &file);
+            let parts = variant.wgsl.split("\n\n").map(|part| {
+                let next = numbers.len();
+                *numbers.entry(part).or_insert_with(|| {
+                    size += part.len();
+                    let _ = writeln!(declarations, "    {part:?},");
+                    next
+                })
+            });
+            let parts: Vec<usize> = parts.collect();
+            shader(&mut rust, kernel, variant, &parts);
         }
     }
+    rust += "];\n\nstatic DECLARATIONS: &[&str] = &[\n";
+    rust += &declarations;
     rust += "];\n\n/// The uniform of each kernel.\npub mod params {\n    use bytemuck::{Pod, Zeroable};\n";
     let mut shared: HashMap<&str, &Params> = HashMap::new();
     for kernel in kernels {
@@ -52,7 +49,7 @@ pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
     Ok(size)
 }
 
-fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
+fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, declarations: &[usize]) {
     let reflection = &variant.reflection;
     let bindings: Vec<_> = reflection
         .bindings
@@ -68,7 +65,7 @@ fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, file: &str) {
         .collect();
     let _ = writeln!(
         rust,
-        "    Shader {{ kernel: {:?}, variant: {:?}, wgsl: include_str!(concat!(env!(\"OUT_DIR\"), \"/wgsl/{file}\")), entry: \"main\", \
+        "    Shader {{ kernel: {:?}, variant: {:?}, declarations: &{declarations:?}, entry: \"main\", \
          bindings: &[{}], overrides: &{:?}, needs_f16: {}, needs_subgroups: {} }},",
         kernel.name,
         variant.name,

@@ -16,7 +16,7 @@ use reflect::{KernelInterface, Reflection};
 use variants::Table;
 
 /// Past this many bytes of distinct WGSL the build warns: it all ends up in the wasm file.
-const SIZE_LIMIT: usize = 1 << 20;
+const SIZE_LIMIT: usize = 1 << 19;
 
 /// One kernel with all its variants compiled.
 struct Kernel {
@@ -52,7 +52,7 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
 
     // Chromium wants `enable subgroups;`, naga 30 has subgroups without it and refuses the line.
     let browser = env("CARGO_CFG_TARGET_ARCH") == "wasm32";
-    let compiler = Compiler::new(shaders, table.features(), browser);
+    let compiler = Compiler::new(shaders, &table, browser);
     let mut sources = BTreeSet::new();
     let mut kernels = Vec::new();
     let mut errors = Vec::new();

@@ -10,6 +10,9 @@ struct File {
     /// Axes that kernels name instead of listing their options.
     #[serde(default)]
     shared: BTreeMap<String, Vec<String>>,
+    /// Features that any of those listed brings along.
+    #[serde(default)]
+    implied: BTreeMap<String, Vec<String>>,
     #[serde(flatten)]
     kernels: BTreeMap<String, Entry>,
 }
@@ -30,8 +33,11 @@ enum Axis {
     Options(Vec<String>),
 }
 
-/// Kernels by name.
-pub(crate) struct Table(BTreeMap<String, Axes>);
+/// Kernels by name, and features that others imply.
+pub(crate) struct Table {
+    kernels: BTreeMap<String, Axes>,
+    implied: BTreeMap<String, Vec<String>>,
+}
 
 /// How a kernel varies: a variant takes one option of each axis.
 pub(crate) struct Axes {
@@ -44,7 +50,7 @@ pub(crate) struct Axes {
 impl Table {
     /// Reads the text of the file.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let File { shared, kernels } = toml::from_str(text).map_err(|e| e.to_string())?;
+        let File { shared, implied, kernels } = toml::from_str(text).map_err(|e| e.to_string())?;
         let options = |axis| match axis {
             Axis::Options(options) => Ok(options),
             Axis::Shared(name) => shared.get(&name).cloned().ok_or_else(|| format!("there is no shared axis {name:?}")),
@@ -53,17 +59,28 @@ impl Table {
             let axes = axes.into_iter().map(options).collect::<Result<_, String>>()?;
             Ok((name, Axes { axes, exclude }))
         };
-        Ok(Self(kernels.into_iter().map(resolve).collect::<Result<_, String>>()?))
+        let table = Self { kernels: kernels.into_iter().map(resolve).collect::<Result<_, String>>()?, implied };
+        let known = table.features();
+        match table.implied.values().flatten().find(|f| !known.contains(f.as_str())) {
+            Some(unknown) => Err(format!("{unknown:?} implies a feature, but is on no kernel's axes")),
+            None => Ok(table),
+        }
     }
 
     /// Kernels in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Axes)> {
-        self.0.iter().map(|(name, axes)| (name.as_str(), axes))
+        self.kernels.iter().map(|(name, axes)| (name.as_str(), axes))
     }
 
     /// Every feature of any kernel.
     pub(crate) fn features(&self) -> BTreeSet<&str> {
-        self.0.values().flat_map(|k| k.axes.iter().flatten()).map(String::as_str).filter(|f| !f.is_empty()).collect()
+        let options = self.kernels.values().flat_map(|k| k.axes.iter().flatten()).filter(|f| !f.is_empty());
+        options.chain(self.implied.keys()).map(String::as_str).collect()
+    }
+
+    /// The features that a variant with these has beside them.
+    pub(crate) fn implied_by(&self, features: &[&str]) -> impl Iterator<Item = &str> {
+        self.implied.iter().filter(|(_, by)| by.iter().any(|f| features.contains(&f.as_str()))).map(|(name, _)| name.as_str())
     }
 }
 

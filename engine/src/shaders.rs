@@ -7,8 +7,8 @@ pub struct Shader {
     pub kernel: &'static str,
     /// Its features joined by `+` in the order of the table's axes; empty for none.
     pub variant: &'static str,
-    /// The text for this target: with `enable subgroups;` in a browser, without it for naga.
-    pub wgsl: &'static str,
+    /// Numbers of the declarations that it consists of: see [`Shader::wgsl`].
+    declarations: &'static [u16],
     /// Name of the entry point.
     pub entry: &'static str,
     /// What is bound in group 0, by rising index.
@@ -19,6 +19,14 @@ pub struct Shader {
     pub needs_f16: bool,
     /// Uses subgroup operations: the device needs `subgroups`.
     pub needs_subgroups: bool,
+}
+
+impl Shader {
+    /// The text for this target: with `enable subgroups;` in a browser, without it for naga.
+    pub fn wgsl(&self) -> String {
+        let parts: Vec<&str> = self.declarations.iter().map(|i| DECLARATIONS[usize::from(*i)]).collect();
+        parts.join("\n\n")
+    }
 }
 
 /// A buffer that a shader uses.
@@ -111,7 +119,7 @@ mod tests {
             let has = |feature| shader.variant.split('+').any(|f| f == feature);
             assert!(!shader.needs_subgroups || has("subgroups"), "{} {}", shader.kernel, shader.variant);
             assert!(!shader.needs_f16 || has("half"), "{} {}", shader.kernel, shader.variant);
-            assert_eq!(shader.wgsl.contains("enable f16;"), shader.needs_f16);
+            assert_eq!(shader.wgsl().contains("enable f16;"), shader.needs_f16);
         }
     }
 }

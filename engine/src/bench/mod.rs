@@ -215,7 +215,7 @@ async fn kernels(engine: &mut Engine, options: &BenchOptions) -> Result<Vec<Pass
     let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
     let (executor, model) = engine.parts();
     let rows = model.options.prefill_rows.min(positions);
-    let passes = [("decode", Pass::decode(1, positions)), ("prefill", Pass { rows, attend: Attend::Prefill, output: Output::Cache })];
+    let passes = [("decode", model.decode_pass(1, positions)), ("prefill", Pass { rows, attend: Attend::Prefill, output: Output::Cache })];
     let mut reports = Vec::new();
     for (name, pass) in passes {
         model.place(executor, &pass, positions - pass.rows);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{EngineError, Result};
-use crate::kernels::Capabilities;
+use crate::kernels::{Capabilities, Tuning};
 
 /// Which adapter to open and how much of it to use.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct GpuOptions {
     pub without_f16: bool,
     /// Do not use subgroup operations.
     pub without_subgroups: bool,
+    /// Set kernels up in this way, instead of the one for such devices.
+    pub tuning: Option<Tuning>,
 }
 
 /// What kind of device it is: where its memory is, and how much may be expected of it.
@@ -150,6 +152,7 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
+        tuning: options.tuning.unwrap_or(Tuning::of(subgroup_size)),
     };
     let adapter = summary(&adapter, &capabilities);
     Ok(Opened { device, queue, adapter, capabilities, fault })

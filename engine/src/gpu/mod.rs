@@ -259,7 +259,7 @@ impl Gpu {
         let layout = self.bind_group_layout(shader);
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(shader.kernel),
-            source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl(shader.wgsl().into()),
         });
         let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(shader.kernel),

@@ -1,15 +1,19 @@
 //! Attention over the paged cache: a split kernel for decode, three tiers for prefill.
 
 use super::cache::{KvFormat, PAGE};
+use super::norm::{NormKind, normalize};
+use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
 use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{
     self,
-    params::{AttentionCombineParams, AttentionParams},
+    params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
 };
 
-/// Fewest positions of a part of the cache: what a workgroup of the decode kernel reads at once.
-const LEAST_SPLIT: u32 = 64;
+/// Positions of a part of the cache: what a workgroup reads in one step. Of large heads fewer: an invocation reads a whole key.
+fn least_split(head_dim: u32) -> u32 {
+    if head_dim > 128 { 128 } else { 256 }
+}
 
 /// Most parts, so that joining them stays short.
 const MOST_SPLITS: u32 = 64;
@@ -24,10 +28,12 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// For caches of up to `positions`, rounded up so that few programs serve all lengths.
-    pub fn of(positions: u32) -> Self {
-        let positions = positions.clamp(LEAST_SPLIT, 1 << 31).next_power_of_two();
-        let count = (positions / LEAST_SPLIT).min(MOST_SPLITS);
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. Two steps are one part: joining parts takes
+    /// longer.
+    pub fn of(positions: u32, head_dim: u32) -> Self {
+        let least = least_split(head_dim);
+        let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
+        let count = if positions == 2 * least { 1 } else { (positions / least).min(MOST_SPLITS) };
         Self { count, length: positions / count }
     }
 }
@@ -61,14 +67,12 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn params(&self, rows: u32, splits: Splits) -> AttentionParams {
+    fn params(&self, rows: u32) -> AttentionParams {
         AttentionParams {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             rows,
-            splits: splits.count,
-            split: splits.length,
             q_stride: self.q_stride / 4,
             pages_per_slot: self.pages_per_slot,
             window: self.window,
@@ -79,15 +83,20 @@ impl AttentionShape {
     }
 }
 
-/// Attention of rows that may belong to different sequences, split along the cache.
+/// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Queries and keys are
+/// turned on the way, and keys and values put into the cache.
 #[derive(Debug)]
 pub struct AttentionDecode {
-    /// Shape.
+    /// Shape. The queries' stride is that of qkv.
     pub shape: AttentionShape,
-    /// Rows of q.
+    /// Rows of qkv.
     pub rows: u32,
     /// Parts of the longest row's cache.
     pub splits: Splits,
+    /// Turning.
+    pub rotary: Rotary,
+    /// Normalize each query and key first (`RMSNorm`) with this epsilon; the weights are bound behind the frequencies.
+    pub qk_norm: Option<f32>,
 }
 
 impl AttentionDecode {
@@ -95,34 +104,89 @@ impl AttentionDecode {
     pub fn serves(head_dim: u32) -> bool {
         head_dim <= MAX_TILED_HEAD
     }
+
+    /// Where the norms' weights begin, behind the frequencies.
+    fn norm_weights(&self) -> u32 {
+        (self.rotary.rotated / 2).max(1)
+    }
 }
 
 impl Kernel for AttentionDecode {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    fn plan(&self, capabilities: &Capabilities) -> Plan {
         let s = &self.shape;
         debug_assert_eq!(s.ahead, 0, "decoding is causal");
-        let params = s.params(self.rows, self.splits);
-        Plan::new(shaders::find("attention_decode", &[s.kv.feature()]), &params, [s.heads, self.splits.count, self.rows])
+        debug_assert_eq!(s.q_stride, (s.heads + 2 * s.kv_heads) * s.head_dim);
+        let (temperature, temperature_span) = self.rotary.temperature_params();
+        let params = AttentionDecodeParams {
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            head_dim: s.head_dim,
+            rotated: self.rotary.rotated,
+            splits: self.splits.count,
+            split: self.splits.length,
+            pages_per_slot: s.pages_per_slot,
+            window: s.window,
+            scale: s.scale,
+            cap: s.cap,
+            magnitude: self.rotary.magnitude,
+            temperature,
+            temperature_span,
+            eps: self.qk_norm.unwrap_or_default(),
+            norm_weights: self.norm_weights(),
+        };
+        let sharing = s.heads / s.kv_heads;
+        let (group, feature) = if sharing == 1 { (1, "group_1") } else { (4, "group_4") };
+        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes"]);
+        Plan::new(shader, &params, [s.kv_heads * sharing.div_ceil(group), self.splits.count, self.rows])
             .with_cache(s.kv, s.head_dim)
+            .with("WORKGROUP", capabilities.tuning.decode_workgroup)
+            .with("PAIRING", self.rotary.pairing as u32)
+            .with("QK_NORM", u32::from(self.qk_norm.is_some()))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
-        let (heads, quads) = (self.shape.heads as usize, self.shape.head_dim as usize / 4);
+        let s = &self.shape;
+        let (heads, dim) = (s.heads as usize, s.head_dim as usize);
+        // The kernel leaves qkv as it is.
+        let qkv = memory.view::<f32>("qkv").to_vec();
+        if let Some(eps) = self.qk_norm {
+            let weights = memory.view::<f32>("turning")[self.norm_weights() as usize..][..2 * dim].to_vec();
+            let turned = heads + s.kv_heads as usize;
+            for row in memory.view_mut::<f32>("qkv").chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
+                for (i, head) in row.chunks_exact_mut(dim).take(turned).enumerate() {
+                    let weights = if i < heads { &weights[..dim] } else { &weights[dim..] };
+                    normalize(head, NormKind::Rms, weights, eps);
+                }
+            }
+        }
+        let rope = RopeKv {
+            rows: self.rows,
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            head_dim: s.head_dim,
+            rotary: self.rotary,
+            pages_per_slot: s.pages_per_slot,
+            kv: s.kv,
+        };
+        rope.reference(memory);
+        let turned = memory.view::<f32>("qkv").to_vec();
+        memory.view_mut::<f32>("qkv").copy_from_slice(&qkv);
         for r in 0..self.rows as usize {
             let row = memory.view::<Row>("rows")[r];
             for head in 0..heads {
                 for split in 0..self.splits.count {
                     let span = split * self.splits.length..(split + 1) * self.splits.length;
-                    let (sums, maximum, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, span);
+                    let q = &turned[r * s.q_stride as usize + head * dim..][..dim];
+                    let (sums, maximum, weight) = attend(memory, s, q, head, row.slot, row.position, span);
                     if self.splits.count == 1 {
-                        store(memory, (r * heads + head) * 4 * quads, &sums, weight);
+                        store(memory, (r * heads + head) * dim, &sums, weight);
                     } else {
-                        let at = ((r * heads + head) * self.splits.count as usize + split as usize) * 4 * (quads + 1);
-                        let partial = &mut memory.view_mut::<f32>("partial")[at..][..4 * (quads + 1)];
+                        let at = ((r * heads + head) * self.splits.count as usize + split as usize) * (dim + 4);
+                        let partial = &mut memory.view_mut::<f32>("partial")[at..][..dim + 4];
                         for (p, s) in partial.iter_mut().zip(&sums) {
                             *p = *s as f32;
                         }
-                        partial[4 * quads..].copy_from_slice(&[maximum as f32, weight as f32, 0.0, 0.0]);
+                        partial[dim..].copy_from_slice(&[maximum as f32, weight as f32, 0.0, 0.0]);
                     }
                 }
             }
@@ -207,7 +271,7 @@ pub struct AttentionPrefill {
 impl Kernel for AttentionPrefill {
     fn plan(&self, _: &Capabilities) -> Plan {
         let s = &self.shape;
-        let params = s.params(self.rows, Splits { count: 1, length: 0 });
+        let params = s.params(self.rows);
         if self.tier == AttentionTier::Streaming {
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
@@ -232,7 +296,8 @@ impl Kernel for AttentionPrefill {
                     0 => row.position,
                     ahead => (row.position + ahead).min(memory.view::<Row>("rows")[self.rows as usize - 1].position),
                 };
-                let (sums, _, weight) = attend(memory, &self.shape, r, head, row.slot, row.position, 0..end + 1);
+                let q = &memory.view::<f32>("q")[r * self.shape.q_stride as usize + head * dim..][..dim];
+                let (sums, _, weight) = attend(memory, &self.shape, q, head, row.slot, row.position, 0..end + 1);
                 store(memory, (r * heads + head) * dim, &sums, weight);
             }
         }
@@ -243,16 +308,14 @@ impl Kernel for AttentionPrefill {
 fn attend(
     memory: &HostBindings<'_>,
     shape: &AttentionShape,
-    r: usize,
+    q: &[f32],
     head: usize,
     slot: u32,
     position: u32,
     span: std::ops::Range<u32>,
 ) -> (Vec<f64>, f64, f64) {
-    let dim = shape.head_dim as usize;
     let kv_heads = shape.kv_heads as usize;
     let kv_head = head / (shape.heads as usize / kv_heads);
-    let q = &memory.view::<f32>("q")[r * shape.q_stride as usize + head * dim..][..dim];
     let first_visible = if shape.window == 0 { 0 } else { (position + 1).saturating_sub(shape.window) };
     let visible = span.start.max(first_visible)..span.end.min(position + shape.ahead + 1);
     let head_of = |name: &str, p: u32| {
@@ -269,7 +332,7 @@ fn attend(
         })
         .collect();
     let maximum = scores.iter().copied().fold(-1e30, f64::max);
-    let mut sums = vec![0.0; dim];
+    let mut sums = vec![0.0; q.len()];
     let mut weight = 0.0;
     for (p, score) in visible.zip(scores) {
         let w = (score - maximum).exp();

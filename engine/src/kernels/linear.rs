@@ -2,7 +2,7 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
+use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, Tuning, WeightLayout, dequantize_row, grid_2d};
 use crate::shaders::{self, params::LinearParams};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
@@ -65,23 +65,25 @@ pub struct Matvec {
 
 impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
-        const WORKGROUP: u32 = 64;
         const OUTPUTS: u32 = 4;
-        /// Outputs up to which one subgroup for four of them would leave a large device idle.
-        const LONG_ROWS: u32 = 8192;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
-        // As many lanes as a subgroup, so that sums need no workgroup memory, or two where rows are long and few; no more than a row
-        // has blocks. The rest of the workgroup takes other outputs.
+        // As many lanes as a subgroup, so that sums need no workgroup memory, or two where outputs are few; no more than a row has
+        // blocks. The rest of the workgroup takes other outputs.
         let blocks = l.layout.cols.div_ceil(32);
         let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
-        let lanes = if blocks >= 4 * subgroup && l.n_out <= LONG_ROWS { 2 * subgroup } else { subgroup };
-        let (rows_feature, rows_at_once, most_lanes) = if l.rows == 1 { ("rows_1", 1, 64) } else { ("rows_4", 4, 16) };
+        let tuning = capabilities.tuning;
+        let lanes = if blocks >= 2 * subgroup && l.n_out <= tuning.matvec_shared_outputs { 2 * subgroup } else { subgroup };
+        let (rows_feature, rows_at_once, most_lanes, workgroup) =
+            if l.rows == 1 { ("rows_1", 1, 64, tuning.matvec_workgroup) } else { ("rows_4", 4, 16, 64) };
         let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, most_lanes);
+        let twice = l.rows == 1 && lanes <= 32 && blocks.is_multiple_of(2 * lanes) && tuning.matvec_twice != 0;
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
-        let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (WORKGROUP / lanes)));
+        let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (workgroup / lanes)));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
+            .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
+            .with("TWICE", u32::from(twice))
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
     }
@@ -100,23 +102,98 @@ impl Kernel for Matvec {
 
 /// The product for many rows of x: tiles of both in workgroup memory. x is normalized beforehand; no gated [`Epilogue`].
 #[derive(Debug)]
-pub struct Matmul(pub Linear);
+pub struct Matmul {
+    /// Shapes and places. With several splits the output is `(splits, rows, n_out)`, without epilogue.
+    pub linear: Linear,
+    /// Parts of a row that are summed apart, to be joined by [`MatmulCombine`].
+    pub splits: u32,
+}
+
+impl Matmul {
+    /// Rows and outputs of the smallest tile.
+    const SMALLEST: (u32, u32) = (64, 32);
+
+    /// Elements that the parts of a product take at most, over all splits.
+    pub fn most_partial(tuning: &Tuning) -> u64 {
+        2 * u64::from(tuning.matmul_tiles * Self::SMALLEST.0 * Self::SMALLEST.1)
+    }
+
+    /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
+    pub fn splits(linear: &Linear, tuning: &Tuning) -> u32 {
+        /// Blocks of 32 weights that are worth a part of their own.
+        const LEAST_BLOCKS: u32 = 8;
+        let tiles = linear.rows.div_ceil(Self::SMALLEST.0) * linear.n_out.div_ceil(Self::SMALLEST.1);
+        if tiles >= tuning.matmul_tiles {
+            return 1;
+        }
+        (2 * tuning.matmul_tiles / tiles).min(8).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+    }
+}
 
 impl Kernel for Matmul {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
-        const TILE: u32 = 64;
-        let l = &self.0;
+        let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
         let half = if capabilities.shader_f16 { "half" } else { "" };
-        let columns = l.n_out.div_ceil(TILE);
-        debug_assert!(columns <= MAX_WORKGROUPS);
-        let shader = shaders::find("matmul", &[l.layout.feature(), half]);
-        l.specialize(Plan::new(shader, &l.params(0.0), [columns, l.rows.div_ceil(TILE), 1]))
+        // The largest tile of which there are enough to keep a large device busy: it reads least.
+        let tiles = |rows, outputs| l.rows.div_ceil(rows) * l.n_out.div_ceil(outputs);
+        let enough = capabilities.tuning.matmul_tiles;
+        let (tile, (rows, outputs)) = if l.rows > 64 && tiles(128, 64) >= enough {
+            ("tile_128x64", (128, 64))
+        } else if tiles(64, 64) >= enough {
+            ("tile_64x64", (64, 64))
+        } else {
+            ("tile_64x32", Self::SMALLEST)
+        };
+        let shader = shaders::find("matmul", &[l.layout.feature(), tile, half]);
+        debug_assert!(l.n_out.div_ceil(outputs) <= MAX_WORKGROUPS);
+        let params = LinearParams { splits: self.splits, ..l.params(0.0) };
+        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(outputs), l.rows.div_ceil(rows), self.splits]))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
-        let x = self.0.x(memory);
-        self.0.finish(memory, &x);
+        let l = &self.linear;
+        if self.splits == 1 {
+            let x = l.x(memory);
+            l.finish(memory, &x);
+            return;
+        }
+        // A part is the product with the rest of x zero.
+        let part = 32 * (l.layout.cols.div_ceil(32).div_ceil(self.splits)) as usize;
+        let whole = l.x(memory);
+        for split in 0..self.splits {
+            let range = split as usize * part..(split as usize + 1) * part;
+            let keep = |(i, v): (usize, &f32)| if range.contains(&i) { *v } else { 0.0 };
+            let x: Vec<Vec<f32>> = whole.iter().map(|row| row.iter().enumerate().map(keep).collect()).collect();
+            let target = Linear { out_offset: split * l.rows * l.n_out, out_stride: l.n_out, out_step: 1, epilogue: Epilogue::STORE, ..*l };
+            target.finish(memory, &x);
+        }
+    }
+}
+
+/// Joins the parts of a [`Matmul`] and puts the product where it belongs.
+#[derive(Debug)]
+pub struct MatmulCombine {
+    /// Shapes and places of the product.
+    pub linear: Linear,
+    /// Parts.
+    pub splits: u32,
+}
+
+impl Kernel for MatmulCombine {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let l = &self.linear;
+        let params = LinearParams { splits: self.splits, ..l.params(0.0) };
+        l.specialize(Plan::new(shaders::find("matmul_combine", &[]), &params, grid_2d((l.rows * l.n_out).div_ceil(64))))
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let l = &self.linear;
+        let all = (l.rows * l.n_out) as usize;
+        let partial = memory.view::<f32>("partial")[..all * self.splits as usize].to_vec();
+        let sum = |i: usize| partial.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
+        let products = (0..all).map(sum).collect::<Vec<_>>().chunks_exact(l.n_out as usize).map(<[f32]>::to_vec).collect();
+        l.store(memory, products);
     }
 }
 
@@ -136,6 +213,7 @@ impl Linear {
             eps,
             scale: self.epilogue.scale,
             cap: self.epilogue.cap,
+            splits: 1,
         }
     }
 
@@ -155,15 +233,21 @@ impl Linear {
     fn finish(&self, memory: &mut HostBindings<'_>, x: &[Vec<f32>]) {
         let weights = memory.view::<u32>("weights").chunks_exact(self.layout.stride as usize).take(self.n_out as usize);
         let weights: Vec<Vec<f32>> = weights.map(|row| dequantize_row(&self.layout, row)).collect();
+        let dot = |w: &Vec<f32>, x: &Vec<f32>| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
+        let products = x.iter().map(|x| weights.iter().map(|w| dot(w, x)).collect()).collect();
+        self.store(memory, products);
+    }
+
+    /// Puts the products (rows, `n_out`) where they belong, in the way that the epilogue says.
+    fn store(&self, memory: &mut HostBindings<'_>, products: Vec<Vec<f32>>) {
         let e = &self.epilogue;
         let mut bias = vec![0.0; self.n_out as usize];
         if e.bias {
             bias.copy_from_slice(&memory.view::<f32>("bias")[self.first_out as usize..][..self.n_out as usize]);
         }
         let out = memory.view_mut::<f32>("out");
-        for (r, x) in x.iter().enumerate() {
-            let dot = |w: &Vec<f32>| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
-            let mut y: Vec<f32> = weights.iter().map(dot).zip(&bias).map(|(y, b)| y + b).collect();
+        for (r, products) in products.into_iter().enumerate() {
+            let mut y: Vec<f32> = products.iter().zip(&bias).map(|(y, b)| y + b).collect();
             if e.gated {
                 y = y.chunks_exact(2).map(|pair| e.activation.apply(pair[0]) * pair[1]).collect();
             } else {

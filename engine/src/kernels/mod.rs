@@ -18,17 +18,18 @@ pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, Attenti
 pub use cache::{KvFormat, PAGE};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
-pub use linear::{Epilogue, Linear, Matmul, Matvec};
+pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
 pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
-pub use rope::{RopeKv, RopePairing, Temperature};
+pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
 pub use sample::{Row, Sample, Sampler, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
 
 use std::fmt;
 
 use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
 
 use crate::recording::BufferId;
 use crate::shaders::{BindingKind, Shader};
@@ -48,6 +49,34 @@ pub struct Capabilities {
     pub max_binding: u64,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
+    /// How kernels are set up for it.
+    pub tuning: Tuning,
+}
+
+/// Choices between ways to compute the same, by how a device performs. Results may differ in rounding only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tuning {
+    /// Invocations in a workgroup of [`Matvec`] for one row: 64 or, with subgroups, 256. A larger one reads x less often.
+    pub matvec_workgroup: u32,
+    /// Invocations in a workgroup of [`AttentionDecode`]: 64 or 256.
+    pub decode_workgroup: u32,
+    /// Outputs of a [`Matvec`] up to which two subgroups share the reading of four: fewer would leave a large device idle.
+    pub matvec_shared_outputs: u32,
+    /// 1: a [`Matvec`] for one row reads two blocks of weights at a time, where rows are long enough.
+    pub matvec_twice: u32,
+    /// Workgroups of a [`Matmul`] from which larger tiles pay.
+    pub matmul_tiles: u32,
+}
+
+impl Tuning {
+    /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more.
+    pub const fn of(subgroup_size: Option<u32>) -> Self {
+        let large = matches!(subgroup_size, Some(32..));
+        let (workgroup, matmul_tiles) = if large { (256, 128) } else { (64, 16) };
+        let matvec_twice = large as u32;
+        Self { matvec_twice, matvec_workgroup: workgroup, decode_workgroup: workgroup, matvec_shared_outputs: 8192, matmul_tiles }
+    }
 }
 
 impl Capabilities {
@@ -59,6 +88,7 @@ impl Capabilities {
         workgroup_invocations: 256,
         max_binding: 128 << 20,
         max_buffer: 256 << 20,
+        tuning: Tuning::of(None),
     };
 }
 

@@ -23,6 +23,26 @@ pub struct Temperature {
     pub span: f32,
 }
 
+/// How queries and keys turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotary {
+    /// Leading elements of a head that turn; even, 0 for none.
+    pub rotated: u32,
+    /// Pairs.
+    pub pairing: RopePairing,
+    /// Factor on turned pairs (`YaRN`'s attention factor); 1: none.
+    pub magnitude: f32,
+    /// Growth of queries with position; needs whole heads to turn.
+    pub temperature: Option<Temperature>,
+}
+
+impl Rotary {
+    /// Growth and span of the queries' temperature, as kernels take them.
+    pub(super) fn temperature_params(&self) -> (f32, f32) {
+        self.temperature.map_or((0.0, 1.0), |t| (t.growth, t.span))
+    }
+}
+
 /// Turns the queries of `qkv` in place, and the keys on their way into the cache, beside the values.
 #[derive(Debug)]
 pub struct RopeKv {
@@ -34,14 +54,8 @@ pub struct RopeKv {
     pub kv_heads: u32,
     /// Elements of a head; a multiple of 4.
     pub head_dim: u32,
-    /// Leading elements that turn; even, 0 for none.
-    pub rotated: u32,
-    /// Pairs.
-    pub pairing: RopePairing,
-    /// Factor on turned pairs (`YaRN`'s attention factor); 1: none.
-    pub magnitude: f32,
-    /// Growth of queries with position; needs whole heads to turn.
-    pub temperature: Option<Temperature>,
+    /// Turning.
+    pub rotary: Rotary,
     /// Row length of the page table.
     pub pages_per_slot: u32,
     /// Elements of the cache.
@@ -50,30 +64,33 @@ pub struct RopeKv {
 
 impl Kernel for RopeKv {
     fn plan(&self, _: &Capabilities) -> Plan {
+        let rotary = &self.rotary;
+        let (temperature, temperature_span) = rotary.temperature_params();
         let params = RopeKvParams {
             rows: self.rows,
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
-            rotated: self.rotated,
+            rotated: rotary.rotated,
             pages_per_slot: self.pages_per_slot,
-            magnitude: self.magnitude,
-            temperature: self.temperature.map_or(0.0, |t| t.growth),
-            temperature_span: self.temperature.map_or(1.0, |t| t.span),
+            magnitude: rotary.magnitude,
+            temperature,
+            temperature_span,
         };
-        debug_assert!(self.temperature.is_none() || self.rotated == self.head_dim);
+        debug_assert!(rotary.temperature.is_none() || rotary.rotated == self.head_dim);
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
-        Plan::new(shaders::find("rope_kv", &[self.kv.feature()]), &params, grid_2d(quads.div_ceil(64)))
+        Plan::new(shaders::find("rope_kv", &[self.kv.feature(), "writes"]), &params, grid_2d(quads.div_ceil(64)))
             .with_cache(self.kv, self.head_dim)
-            .with("PAIRING", self.pairing as u32)
+            .with("PAIRING", rotary.pairing as u32)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let dim = self.head_dim as usize;
         let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
         let kv_len = self.kv_heads as usize * dim;
-        let frequencies = memory.view::<f32>("frequencies").to_vec();
-        let half = self.rotated as usize / 2;
+        let frequencies = memory.view::<f32>("turning").to_vec();
+        let Rotary { rotated, pairing, magnitude, temperature } = self.rotary;
+        let half = rotated as usize / 2;
         for r in 0..self.rows as usize {
             let row = memory.view::<Row>("rows")[r];
             let page = memory.view::<u32>("pages")[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
@@ -83,20 +100,20 @@ impl Kernel for RopeKv {
             let mut turned = qkv.to_vec();
             for head in turned[..row_len - kv_len].chunks_exact_mut(dim) {
                 for (i, f) in frequencies.iter().take(half).enumerate() {
-                    let (a, b) = match self.pairing {
+                    let (a, b) = match pairing {
                         RopePairing::Neighbours => (2 * i, 2 * i + 1),
                         RopePairing::Halves => (i, i + half),
                     };
                     // As transformers: the angle is a product in single precision.
                     let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
-                    let m = f64::from(self.magnitude);
+                    let m = f64::from(magnitude);
                     let (x, y) = (m * f64::from(head[a]), m * f64::from(head[b]));
                     head[a] = (x * cos - y * sin) as f32;
                     head[b] = (y * cos + x * sin) as f32;
                 }
             }
             let queries = self.heads as usize * dim;
-            if let Some(Temperature { growth, span }) = self.temperature {
+            if let Some(Temperature { growth, span }) = temperature {
                 let factor = 1.0 + growth * (1.0 + (row.position as f32 / span).floor()).ln();
                 turned[..queries].iter_mut().for_each(|q| *q *= factor);
             }

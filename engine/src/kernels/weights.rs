@@ -1,7 +1,7 @@
 //! The layout that [`super::Repack`] gives weights, and its dequantization: the Rust side of `shaders/shared/weights.wesl`.
 //!
-//! A row is `stride` words: the weights' numbers in order (their lower bits, then their upper bits where a format keeps them
-//! apart), then the scales of its blocks. Every value of the GGUF block is kept exactly.
+//! A row is `stride` words: the weights' numbers (their lower bits, then their upper bits where a format keeps them apart), then the
+//! scales of its blocks. Every value of the GGUF block is kept exactly.
 
 use crate::error::{EngineError, Result};
 use crate::formats::DType;
@@ -135,14 +135,22 @@ pub fn dequantize_row(layout: &WeightLayout, row: &[u32]) -> Vec<f32> {
         .collect()
 }
 
-/// Number `i` of those with `bits` bits that fill `words` in order.
+/// Number `i` of those with `bits` bits that fill `words`.
 fn get(words: &[u32], bits: u32, i: usize) -> u32 {
-    let bit = i * bits as usize;
-    (words[bit / 32] >> (bit % 32)) & (u32::MAX >> (32 - bits))
+    let (word, shift) = place(bits, i);
+    (words[word] >> shift) & (u32::MAX >> (32 - bits))
 }
 
 /// Writes what [`get`] reads, over zeros; bits beyond `bits` are left out.
 fn put(words: &mut [u32], bits: u32, i: usize, number: u32) {
-    let bit = i * bits as usize;
-    words[bit / 32] |= (number & (u32::MAX >> (32 - bits))) << (bit % 32);
+    let (word, shift) = place(bits, i);
+    words[word] |= (number & (u32::MAX >> (32 - bits))) << shift;
+}
+
+/// Word and lowest bit of number `i`. Numbers of a few bits are decoded as bytes, the even ones of each eight and then the odd ones:
+/// each byte of a word has an even one and the odd one behind it, and above them those of the next eight.
+fn place(bits: u32, i: usize) -> (usize, u32) {
+    let in_word = i as u32 % (32 / bits);
+    let shift = if bits >= 8 { bits * in_word } else { 8 * (in_word % 8 / 2) + bits * (2 * (in_word / 8) + in_word % 2) };
+    (i / (32 / bits as usize), shift)
 }

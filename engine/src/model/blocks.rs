@@ -4,6 +4,7 @@ use super::architecture::Block;
 use super::hyperparameters::Hyperparameters;
 use super::weights::{Loader, Part, Weight};
 use crate::error::{EngineError, Result};
+use crate::kernels::NormKind;
 use crate::recording::BufferId;
 
 /// Weights of a norm.
@@ -22,10 +23,14 @@ pub(super) struct Projection {
 }
 
 /// Norms of queries and keys with the number of their weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct QkNormWeights {
     pub(super) q: (BufferId, u32),
     pub(super) k: (BufferId, u32),
+    /// Each head is normalized, with the same weights: what [`AttentionDecode`](crate::kernels::AttentionDecode) can do itself.
+    pub(super) of_each_head: bool,
+    /// The weights of q and k, on the host.
+    pub(super) weights: Vec<f32>,
 }
 
 /// What comes before the activation of a feed-forward network.
@@ -114,18 +119,21 @@ async fn load_qkv(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Resul
     }
     let names = ["attn_q", "attn_k", "attn_v"].map(name);
     let parts = [(&names[0], q_rows), (&names[1], kv_rows), (&names[2], kv_rows)];
-    let mut same_type = true;
-    for (part, _) in parts {
-        same_type &= loader.dtype(&format!("{part}.weight"))? == loader.dtype(&format!("{}.weight", names[0]))?;
-    }
-    if same_type {
-        return Ok(vec![(loader.stacked_projection(&parts, h.dim).await?, 0)]);
+    // Neighbours of one type are one product; files often have a finer type for the values alone.
+    let mut groups: Vec<Vec<(&String, u32)>> = Vec::new();
+    for (part, rows) in parts {
+        match groups.last_mut() {
+            Some(group) if loader.dtype(&format!("{part}.weight"))? == loader.dtype(&format!("{}.weight", group[0].0))? => {
+                group.push((part, rows));
+            }
+            _ => groups.push(vec![(part, rows)]),
+        }
     }
     let mut projections = Vec::new();
     let mut offset = 0;
-    for (part, rows) in parts {
-        projections.push((loader.projection(part, rows, h.dim).await?, offset));
-        offset += rows;
+    for group in groups {
+        projections.push((loader.stacked_projection(&group, h.dim).await?, offset));
+        offset += group.iter().map(|(_, rows)| rows).sum::<u32>();
     }
     Ok(projections)
 }
@@ -136,13 +144,17 @@ async fn load_qk_norm(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> R
         return Ok(None);
     }
     let mut norms = Vec::new();
+    let mut weights = Vec::new();
     for (name, heads) in names.iter().zip([h.heads, h.kv_heads]) {
         // One weight for each element of a head, or of all heads of a row.
         let elements = loader.elements(name)?;
         let count = if elements == u64::from(h.head_dim) { h.head_dim } else { heads * h.head_dim };
-        norms.push((loader.vector(name, count).await?, count));
+        let values = loader.floats(name, count).await?;
+        norms.push((loader.upload(name, &values)?, count));
+        weights.extend(values);
     }
-    Ok(Some(QkNormWeights { q: norms[0], k: norms[1] }))
+    let of_each_head = h.architecture.norm == NormKind::Rms && weights.len() == 2 * h.head_dim as usize;
+    Ok(Some(QkNormWeights { q: norms[0], k: norms[1], of_each_head, weights }))
 }
 
 async fn load_up(loader: &mut Loader<'_>, h: &Hyperparameters, i: u32) -> Result<Up> {

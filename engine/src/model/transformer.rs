@@ -10,7 +10,7 @@ use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
     AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Embed, EmbedIndex, Epilogue, Gated, KvFormat,
-    Linear, Matmul, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Row, Splits,
+    Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Rotary, Row, Splits, Tuning,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -85,9 +85,10 @@ pub struct Model {
     output: Option<Projection>,
     /// What comes after pooling.
     dense: Vec<Weight>,
-    /// Frequencies of the layers that see everything, and of those that see a window.
-    frequencies: [BufferId; 2],
+    /// Of each layer the frequencies of its rotary embedding, and behind them the weights of its QK-norm where each head has the same.
+    turning: Vec<BufferId>,
     tier: AttentionTier,
+    tuning: Tuning,
     /// First and behind the last of all its buffers.
     owned: (usize, usize),
 }
@@ -121,6 +122,8 @@ pub struct Buffers {
     activated: BufferId,
     /// `f32 (sequences, heads, splits, head_dim + 4)`.
     partial: BufferId,
+    /// `f32 (splits, rows, outputs)`: parts of a product.
+    product_parts: BufferId,
 }
 
 /// How the rows of a pass attend.
@@ -157,13 +160,6 @@ pub struct Pass {
     pub attend: Attend,
     /// What is wanted.
     pub output: Output,
-}
-
-impl Pass {
-    /// A step of `rows` sequences with caches of up to `positions`.
-    pub fn decode(rows: u32, positions: u32) -> Self {
-        Self { rows, attend: Attend::Decode { splits: Splits::of(positions) }, output: Output::Logits }
-    }
 }
 
 /// Rows to multiply: a buffer with first element and row stride, and the norm weights to apply on the way.
@@ -240,7 +236,7 @@ impl Model {
             dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], h.dim).await?);
             dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: h.dim }], wide).await?);
         }
-        let frequencies = rope_frequencies(&mut loader, &h, &options).await?;
+        let turning = load_turning(&mut loader, &h, &options, &layers).await?;
         loader.settle().await?;
         loader.finish()?;
         memory.weights = executor.allocated_bytes() - before - memory.cache;
@@ -251,6 +247,7 @@ impl Model {
 
         Ok(Self {
             tier: AttentionTier::choose(executor.capabilities(), h.head_dim),
+            tuning: executor.capabilities().tuning,
             owned: (first_buffer, executor.mark()),
             hyperparameters: h,
             options,
@@ -267,7 +264,7 @@ impl Model {
             output_norm,
             output,
             dense,
-            frequencies,
+            turning,
         })
     }
 
@@ -291,6 +288,12 @@ impl Model {
         self.tier = tier;
     }
 
+    /// A step of `rows` sequences with caches of up to `positions`.
+    pub fn decode_pass(&self, rows: u32, positions: u32) -> Pass {
+        let splits = Splits::of(positions, self.hyperparameters.head_dim);
+        Pass { rows, attend: Attend::Decode { splits }, output: Output::Logits }
+    }
+
     /// Records a pass: from tokens to what is wanted.
     pub fn record(&self, pass: &Pass) -> Recording {
         let rows_buffer = if pass.attend == Attend::Prefill { self.buffers.prefill_rows } else { self.buffers.decode_rows };
@@ -300,12 +303,16 @@ impl Model {
         let mut x = self.buffers.x;
         for (i, layer) in self.layers.iter().enumerate() {
             let input = self.normalized(r, x, 0..pass.rows, layer.attention_norm.as_ref());
-            self.record_attention(r, pass, i, &input, rows_buffer);
+            self.record_qkv(r, pass.rows, i, &input);
+            let whole = !self.decodes(pass);
+            if whole {
+                self.record_turning(r, pass.rows, i, rows_buffer);
+            }
             // What was asked for is done once the last layer's keys and values are written.
-            if i + 1 == self.layers.len() && pass.output == Output::Cache {
+            if whole && i + 1 == self.layers.len() && pass.output == Output::Cache {
                 return recording;
             }
-            self.record_attending(r, pass, i, rows_buffer);
+            self.record_attention(r, pass, i, rows_buffer);
             if layer.parallel {
                 self.record_up(r, pass.rows, layer, x);
             }
@@ -349,53 +356,78 @@ impl Model {
         }
     }
 
-    /// Queries, keys and values of the normalized rows; the latter two in the cache.
-    fn record_attention(&self, r: &mut Recording, pass: &Pass, i: usize, input: &Operand, rows_buffer: BufferId) {
+    /// Whether attention turns queries and keys, and fills the cache, itself.
+    fn decodes(&self, pass: &Pass) -> bool {
+        matches!(pass.attend, Attend::Decode { .. }) && AttentionDecode::serves(self.hyperparameters.head_dim)
+    }
+
+    /// Whether layer `i` has a norm of queries and keys that [`AttentionDecode`] applies.
+    fn norms_each_head(&self, i: usize) -> bool {
+        self.layers[i].qk_norm.as_ref().is_some_and(|norm| norm.of_each_head)
+    }
+
+    /// Queries, keys and values of the normalized rows.
+    fn record_qkv(&self, r: &mut Recording, rows: u32, i: usize, input: &Operand) {
+        let stride = self.hyperparameters.qkv_dim();
+        for (projection, offset) in &self.layers[i].qkv {
+            let target = Target { buffer: self.buffers.qkv, offset: *offset, stride, step: 1 };
+            self.record_product(r, rows, projection, input, target, Epilogue::STORE);
+        }
+    }
+
+    /// Normalizes queries and keys.
+    fn record_qk_norm(&self, r: &mut Recording, rows: u32, i: usize) {
+        let h = &self.hyperparameters;
+        let Some(norm) = &self.layers[i].qk_norm else { return };
+        // A weight for each element of a head, or for all heads of a row: OLMo 2 normalizes the whole row, others each head.
+        let whole = h.architecture.block == Block::PostNorm;
+        let segments = |heads: u32| if whole { (1, heads * h.head_dim) } else { (heads, h.head_dim) };
+        let kernel = QkNorm {
+            kind: h.architecture.norm,
+            rows,
+            row_stride: h.qkv_dim(),
+            q_segments: segments(h.heads),
+            k_segments: segments(h.kv_heads),
+            q_weights: norm.q.1,
+            k_weights: norm.k.1,
+            eps: h.eps,
+        };
+        r.dispatch(kernel, &[self.buffers.qkv, norm.q.0, norm.k.0]);
+    }
+
+    /// Turns queries and keys, and puts keys and values into the cache.
+    fn record_turning(&self, r: &mut Recording, rows: u32, i: usize, rows_buffer: BufferId) {
         let h = &self.hyperparameters;
         let b = &self.buffers;
-        let layer = &self.layers[i];
-        let qkv_dim = h.qkv_dim();
-        for (projection, offset) in &layer.qkv {
-            let target = Target { buffer: b.qkv, offset: *offset, stride: qkv_dim, step: 1 };
-            self.record_product(r, pass.rows, projection, input, target, Epilogue::STORE);
-        }
-        if let Some(norm) = &layer.qk_norm {
-            // A weight for each element of a head, or for all heads of a row: OLMo 2 normalizes the whole row, others each head.
-            let whole = h.architecture.block == Block::PostNorm;
-            let segments = |heads: u32| if whole { (1, heads * h.head_dim) } else { (heads, h.head_dim) };
-            let kernel = QkNorm {
-                kind: h.architecture.norm,
-                rows: pass.rows,
-                row_stride: qkv_dim,
-                q_segments: segments(h.heads),
-                k_segments: segments(h.kv_heads),
-                q_weights: norm.q.1,
-                k_weights: norm.k.1,
-                eps: h.eps,
-            };
-            r.dispatch(kernel, &[b.qkv, norm.q.0, norm.k.0]);
-        }
-        let local = h.windows[i] > 0;
-        let rope = h.rope.as_ref().filter(|_| h.rotates(i as u32));
-        let table = rope.map(|rope| if local { rope.local } else { rope.table });
+        self.record_qk_norm(r, rows, i);
         let kernel = RopeKv {
-            rows: pass.rows,
+            rows,
             heads: h.heads,
             kv_heads: h.kv_heads,
             head_dim: h.head_dim,
-            rotated: rope.map_or(0, |rope| rope.rotated),
-            pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
-            magnitude: table.map_or(1.0, |table| table.magnitude),
-            temperature: rope.and_then(|rope| rope.temperature),
+            rotary: self.rotary(i),
             pages_per_slot: self.pages_per_slot,
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        r.dispatch(kernel, &[b.qkv, self.frequencies[usize::from(local)], b.pages, rows_buffer, keys, values]);
+        r.dispatch(kernel, &[b.qkv, keys, values, b.pages, rows_buffer, self.turning[i]]);
+    }
+
+    /// How queries and keys of layer `i` turn.
+    fn rotary(&self, i: usize) -> Rotary {
+        let h = &self.hyperparameters;
+        let rope = h.rope.as_ref().filter(|_| h.rotates(i as u32));
+        let table = rope.map(|rope| if h.windows[i] > 0 { rope.local } else { rope.table });
+        Rotary {
+            rotated: rope.map_or(0, |rope| rope.rotated),
+            pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
+            magnitude: table.map_or(1.0, |table| table.magnitude),
+            temperature: rope.and_then(|rope| rope.temperature),
+        }
     }
 
     /// Attention of the queries in qkv over the cache.
-    fn record_attending(&self, r: &mut Recording, pass: &Pass, i: usize, rows_buffer: BufferId) {
+    fn record_attention(&self, r: &mut Recording, pass: &Pass, i: usize, rows_buffer: BufferId) {
         let h = &self.hyperparameters;
         let b = &self.buffers;
         // An encoder's window lies around a token, half of it on each side.
@@ -419,9 +451,15 @@ impl Model {
         let (keys, values) = self.cache[i];
         let inputs = [b.qkv, keys, values, b.pages, rows_buffer, b.attended];
         match pass.attend {
-            Attend::Decode { splits } if AttentionDecode::serves(h.head_dim) => {
-                let [q, k, v, pages, rows, out] = inputs;
-                r.dispatch(AttentionDecode { shape, rows: pass.rows, splits }, &[q, k, v, pages, rows, out, b.partial]);
+            Attend::Decode { splits } if self.decodes(pass) => {
+                let each_head = self.norms_each_head(i);
+                if !each_head {
+                    self.record_qk_norm(r, pass.rows, i);
+                }
+                let kernel =
+                    AttentionDecode { shape, rows: pass.rows, splits, rotary: self.rotary(i), qk_norm: each_head.then_some(h.eps) };
+                let [qkv, k, v, pages, rows, out] = inputs;
+                r.dispatch(kernel, &[qkv, k, v, pages, rows, self.turning[i], out, b.partial]);
                 if splits.count > 1 {
                     let combine = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits: splits.count };
                     r.dispatch(combine, &[b.partial, b.attended]);
@@ -593,8 +631,15 @@ impl Model {
             if rows <= MATVEC_ROWS {
                 let norm = x.norm.map(|_| self.hyperparameters.eps);
                 r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
+                continue;
+            }
+            let splits = Matmul::splits(&linear, &self.tuning);
+            if splits == 1 {
+                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, out.buffer, bias]);
             } else {
-                r.dispatch(Matmul(linear), &[slab.buffer, x.buffer, out.buffer, bias]);
+                let partial = self.buffers.product_parts;
+                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, partial, bias]);
+                r.dispatch(MatmulCombine { linear, splits }, &[partial, out.buffer, bias]);
             }
         }
     }
@@ -603,7 +648,9 @@ impl Model {
 impl Buffers {
     fn create(executor: &mut Executor, h: &Hyperparameters, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
         let rows = options.prefill_rows.max(options.sequences);
-        let splits = Splits::of(options.context).count;
+        let splits = Splits::of(options.context, h.head_dim).count;
+        let product_parts = Matmul::most_partial(&executor.capabilities().tuning);
+        let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();
         let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
@@ -624,16 +671,35 @@ impl Buffers {
             gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
             activated: buffer("activated", rows, h.feed_forward)?,
             partial: buffer("partial", decode_rows * h.heads * splits, h.head_dim + 4)?,
+            product_parts,
         })
     }
 }
 
+/// [`Model::turning`].
+async fn load_turning(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions, layers: &[Layer]) -> Result<Vec<BufferId>> {
+    let [all, local] = rope_frequencies(loader, h, options).await?;
+    let mut shared = [None, None, None];
+    let mut turning = Vec::with_capacity(layers.len());
+    for (i, layer) in layers.iter().enumerate() {
+        let (kind, frequencies): (usize, &[f32]) = match (h.rotates(i as u32), h.windows[i] > 0) {
+            (false, _) => (0, &[0.0]),
+            (true, false) => (1, &all),
+            (true, true) => (2, &local),
+        };
+        let norm = layer.qk_norm.as_ref().filter(|norm| norm.of_each_head);
+        turning.push(match (norm, shared[kind]) {
+            (Some(norm), _) => loader.upload("turning", &[frequencies, &norm.weights].concat())?,
+            (None, Some(buffer)) => buffer,
+            (None, None) => *shared[kind].insert(loader.upload("turning", frequencies)?),
+        });
+    }
+    Ok(turning)
+}
+
 /// Frequencies of the layers that see everything, and of those that see a window.
-async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions) -> Result<[BufferId; 2]> {
-    let Some(Rope { rotated, table, local, original_context, .. }) = &h.rope else {
-        let none = loader.upload("rope frequencies", &[0.0])?;
-        return Ok([none, none]);
-    };
+async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions) -> Result<[Vec<f32>; 2]> {
+    let Some(Rope { rotated, table, local, original_context, .. }) = &h.rope else { return Ok([vec![0.0], vec![0.0]]) };
     // Llama 3 has one set of factors, LongRoPE one for each side of the original context.
     let long = if options.context > *original_context { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
     let mut factors = None;
@@ -642,9 +708,7 @@ async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters, options:
             factors = Some(loader.floats(name, rotated / 2).await?);
         }
     }
-    let all = loader.upload("rope frequencies", &table.frequencies(*rotated, factors.as_deref()))?;
-    if local == table {
-        return Ok([all, all]);
-    }
-    Ok([all, loader.upload("local rope frequencies", &local.frequencies(*rotated, None))?])
+    let all = table.frequencies(*rotated, factors.as_deref());
+    let local = if local == table { all.clone() } else { local.frequencies(*rotated, None) };
+    Ok([all, local])
 }

@@ -229,7 +229,7 @@ impl Scheduler {
         }
         let rows = self.decoding.len() as u32;
         let positions = self.decoding.iter().map(|s| s.prompt_len() + s.issued + steps).max().unwrap_or(1);
-        let pass = self.program(executor, model, ProgramKey::Pass(Pass::decode(rows, positions.min(model.options.context))));
+        let pass = self.program(executor, model, ProgramKey::Pass(model.decode_pass(rows, positions.min(model.options.context))));
         let sample = self.program(executor, model, ProgramKey::Sample { first_row: 0, rows });
         let step = [&*pass, &*sample];
         let programs: Vec<&Program> = std::iter::repeat_n(step, steps as usize).flatten().collect();

@@ -57,6 +57,9 @@ pub(super) struct BenchArgs {
     /// Use the adapter whose name contains this.
     #[arg(long, env = "DOPPLER_ADAPTER")]
     adapter: Option<String>,
+    /// Set kernels up differently, to find what suits a device: `NAME=NUMBER`, several separated by commas. `list` prints what is set.
+    #[arg(long, value_delimiter = ',')]
+    tuning: Vec<String>,
     /// Do not use half-precision arithmetic.
     #[arg(long)]
     no_f16: bool,
@@ -86,7 +89,11 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         without_subgroups: args.no_subgroups,
         ..GpuOptions::default()
     };
-    let gpu = Gpu::open(&gpu).await?;
+    let gpu = open(gpu, &args.tuning).await?;
+    if args.tuning == ["list"] {
+        println!("{}", serde_json::to_string_pretty(&gpu.capabilities().tuning)?);
+        return Ok(());
+    }
     if args.plan {
         let plan = plan(&read_checkpoint(&*source).await?, gpu.capabilities(), options.model_options())?;
         println!("{}", plan_line(&plan));
@@ -104,6 +111,18 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         print(&report);
     }
     Ok(())
+}
+
+/// Opens the device, with some of its tuning replaced.
+async fn open(options: GpuOptions, tuning: &[String]) -> Result<Gpu, Failure> {
+    let gpu = Gpu::open(&options).await?;
+    let changes = tuning.iter().filter_map(|change| change.split_once('='));
+    let mut fields = serde_json::to_value(gpu.capabilities().tuning)?;
+    for (name, value) in changes {
+        fields[name] = value.parse::<u32>().map_err(|e| format!("--tuning {name}={value}: {e}"))?.into();
+    }
+    let tuning = serde_json::from_value(fields).map_err(|e| format!("--tuning: {e}"))?;
+    Ok(Gpu::open(&GpuOptions { tuning: Some(tuning), ..options }).await?)
 }
 
 fn print(report: &Report) {
