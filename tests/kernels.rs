@@ -222,7 +222,7 @@ fn matvec() {
     }
 }
 
-/// Rows of so many blocks that two subgroups share them, or each lane takes two at a time.
+/// Rows of so many blocks that two subgroups share them where outputs are few, and each lane takes several.
 #[test]
 fn matvec_of_long_rows() {
     let mut devices = Devices::open();

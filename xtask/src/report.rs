@@ -105,9 +105,20 @@ pub(crate) struct Finished {
     /// Its tests; `None` when it has none because it is a check.
     pub(crate) tests: Option<Counts>,
     pub(crate) elapsed: Duration,
+    /// What failed at first and passed when it was run again.
+    pub(crate) late: Vec<String>,
 }
 
 impl Finished {
+    /// Everything passed in the end; `late` only when it was run again.
+    pub(crate) fn pass_late(&mut self, late: impl Iterator<Item = String>) {
+        self.verdict = Verdict::Passed;
+        self.late.extend(late);
+        if let Some(tests) = &mut self.tests {
+            tests.passed += std::mem::take(&mut tests.failed);
+        }
+    }
+
     /// Passed, failed and skipped tests. A check counts as one, and so does a step that did not get to its tests.
     fn totals(&self) -> [usize; 3] {
         let [passed, failed, skipped] = match &self.tests {
@@ -144,6 +155,9 @@ pub(crate) fn summary(steps: &[Finished]) -> String {
     for step in steps {
         for skip in step.tests.iter().flat_map(|counts| &counts.skips) {
             let _ = writeln!(text, "skipped in {}: {skip}", step.name);
+        }
+        for late in &step.late {
+            let _ = writeln!(text, "failed first and passed when run again in {}: {late}", step.name);
         }
     }
     let [passed, failed, skipped] = totals;
@@ -195,8 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_when_run_again_is_named() {
+        let tests = Some(Counts { passed: 3, failed: 2, ..Counts::default() });
+        let verdict = Verdict::Failed(String::new());
+        let mut step = Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO, late: Vec::new() };
+        step.pass_late(std::iter::once("b.test.mjs".to_owned()));
+        let text = summary(&[step]);
+        assert!(text.contains("failed first and passed when run again in a: b.test.mjs"));
+        assert_eq!(text.lines().last(), Some("5 passed, 0 failed, 0 skipped"));
+    }
+
+    #[test]
     fn the_last_line_has_the_totals() {
-        let step = |verdict, tests| Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO };
+        let step = |verdict, tests| Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO, late: Vec::new() };
         let text = summary(&[
             step(Verdict::Passed, Some(Counts { passed: 7, ..Counts::default() })),
             step(Verdict::Passed, Some(Counts::default())),

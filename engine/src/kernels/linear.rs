@@ -77,13 +77,11 @@ impl Kernel for Matvec {
         let (rows_feature, rows_at_once, most_lanes, workgroup) =
             if l.rows == 1 { ("rows_1", 1, 64, tuning.matvec_workgroup) } else { ("rows_4", 4, 16, 64) };
         let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, most_lanes);
-        let twice = l.rows == 1 && lanes <= 32 && blocks.is_multiple_of(2 * lanes) && tuning.matvec_twice != 0;
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
         let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (workgroup / lanes)));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("TWICE", u32::from(twice))
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
     }

@@ -63,8 +63,6 @@ pub struct Tuning {
     pub decode_workgroup: u32,
     /// Outputs of a [`Matvec`] up to which two subgroups share the reading of four: fewer would leave a large device idle.
     pub matvec_shared_outputs: u32,
-    /// 1: a [`Matvec`] for one row reads two blocks of weights at a time, where rows are long enough.
-    pub matvec_twice: u32,
     /// Workgroups of a [`Matmul`] from which larger tiles pay.
     pub matmul_tiles: u32,
 }
@@ -73,9 +71,8 @@ impl Tuning {
     /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more.
     pub const fn of(subgroup_size: Option<u32>) -> Self {
         let large = matches!(subgroup_size, Some(32..));
-        let (workgroup, matmul_tiles) = if large { (256, 128) } else { (64, 16) };
-        let matvec_twice = large as u32;
-        Self { matvec_twice, matvec_workgroup: workgroup, decode_workgroup: workgroup, matvec_shared_outputs: 8192, matmul_tiles }
+        let (workgroup, matmul_tiles) = if large { (256, 256) } else { (64, 16) };
+        Self { matvec_workgroup: workgroup, decode_workgroup: workgroup, matvec_shared_outputs: 8192, matmul_tiles }
     }
 }
 
