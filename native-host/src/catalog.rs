@@ -1,0 +1,292 @@
+//! The models in the chosen folders.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::{HostError, Result};
+use crate::file::{ModelFile, since_1970};
+use crate::layouts;
+
+/// Folders deep that are looked through.
+const MAX_DEPTH: usize = 8;
+/// Entries of folders in one scan.
+const MAX_ENTRIES: usize = 200_000;
+/// Models in one list, so that it fits a message.
+const MAX_MODELS: usize = 1_000;
+/// Problems told of one scan.
+const MAX_PROBLEMS: usize = 50;
+
+/// What the files of a model folder are called, besides `*.safetensors`.
+const FOLDER_FILES: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "chat_template.jinja",
+    "1_Pooling/config.json",
+];
+
+/// How a model is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One GGUF file, or the parts of a split one.
+    Gguf,
+    /// A folder in Hugging Face's layout.
+    Safetensors,
+}
+
+/// A file of a model.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its name, within the model's folder if there is one.
+    pub name: String,
+    /// Where it is: canonical and within a chosen folder.
+    pub path: PathBuf,
+    bytes: u64,
+    /// Milliseconds since 1970.
+    modified: u64,
+}
+
+/// A model of the list.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// 32 hexadecimal digits: the same as long as the files stay where they are.
+    pub id: String,
+    /// What the user knows it by.
+    pub name: String,
+    /// How it is stored.
+    pub format: Format,
+    /// Its files, in their order.
+    pub parts: Vec<Part>,
+}
+
+impl Model {
+    /// The bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// When the last of its files was written, in milliseconds since 1970.
+    pub fn modified(&self) -> u64 {
+        self.parts.iter().map(|part| part.modified).max().unwrap_or_default()
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// By name.
+    pub models: Vec<Model>,
+    /// What could not be read or does not fit, a sentence each, without paths.
+    pub problems: Vec<String>,
+}
+
+impl Catalog {
+    /// Looks through the chosen folders.
+    pub fn scan(config: &Config) -> Self {
+        let mut scan = Scan { config, roots: Vec::new(), seen: HashSet::new(), entries: 0, catalog: Self::default() };
+        for root in &config.roots {
+            match fs::canonicalize(root) {
+                Ok(path) if path.is_dir() => scan.roots.push(path),
+                Ok(_) => scan.problem(format!("{} is no folder", base_name(root))),
+                Err(error) => scan.problem(format!("the folder {} cannot be read: {}", base_name(root), error.kind())),
+            }
+        }
+        for root in scan.roots.clone() {
+            scan.folder(&root, "", 0);
+        }
+        let mut catalog = scan.catalog;
+        catalog.models.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        catalog
+    }
+
+    /// The model `id`.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] when there is none.
+    pub fn take(self, id: &str) -> Result<Model> {
+        self.models.into_iter().find(|model| model.id == id).ok_or(HostError::NotFound)
+    }
+}
+
+/// The last part of a path.
+pub(crate) fn base_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// A part of a split file: `name-00001-of-00003.gguf` as `(name, 1, 3)`.
+fn split_name(name: &str) -> Option<(&str, u32, u32)> {
+    let (stem, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, number) = stem.rsplit_once('-')?;
+    let digits = |text: &str| (text.len() == 5).then(|| text.parse().ok())?;
+    Some((stem, digits(number)?, digits(count)?))
+}
+
+struct Scan<'a> {
+    config: &'a Config,
+    roots: Vec<PathBuf>,
+    /// Canonical paths that models are known by: folders may lie in each other and links lead to the same file.
+    seen: HashSet<PathBuf>,
+    entries: usize,
+    catalog: Catalog,
+}
+
+impl Scan<'_> {
+    fn problem(&mut self, problem: String) {
+        if self.catalog.problems.len() < MAX_PROBLEMS && !self.catalog.problems.contains(&problem) {
+            self.catalog.problems.push(problem);
+        }
+    }
+
+    /// Looks through `folder`; the names of its models begin with `prefix`.
+    fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) {
+        let (files, folders) = match self.entries(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.problem(format!("the folder {} cannot be read: {}", base_name(folder), error.kind())),
+        };
+        if folders.contains("manifests") && folders.contains("blobs") {
+            return self.ollama(folder);
+        }
+        self.gguf(folder, &files, prefix);
+        let weights = || files.iter().filter(|name| name.ends_with(".safetensors"));
+        if files.contains("config.json") && weights().next().is_some() {
+            let names = FOLDER_FILES.iter().map(|name| (*name).to_owned()).filter(|name| folder.join(name).exists());
+            let names = weights().cloned().chain(names).collect();
+            let name = if prefix.is_empty() { base_name(folder) } else { prefix.trim_end_matches('/').to_owned() };
+            self.add(folder.to_owned(), name, Format::Safetensors, folder, names);
+        }
+        if depth == MAX_DEPTH {
+            return;
+        }
+        for name in folders {
+            let inner = folder.join(&name);
+            match layouts::hub_repository(&name) {
+                Some(repository) => self.hub(&inner.join("snapshots"), &repository, depth + 1),
+                None if prefix.is_empty() => self.folder(&inner, "", depth + 1),
+                None => self.folder(&inner, &format!("{prefix}{name}/"), depth + 1),
+            }
+        }
+    }
+
+    /// Names of the files (and links) and of the folders in `folder`; folders that are links are left out.
+    fn entries(&mut self, folder: &Path) -> io::Result<(BTreeSet<String>, BTreeSet<String>)> {
+        let (mut files, mut folders) = (BTreeSet::new(), BTreeSet::new());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                self.problem(format!("only the first {MAX_ENTRIES} files were looked at: choose smaller folders"));
+                break;
+            }
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if entry.file_type()?.is_dir() { folders.insert(name) } else { files.insert(name) };
+        }
+        Ok((files, folders))
+    }
+
+    /// The GGUF files among `files`, the parts of a split one together.
+    fn gguf(&mut self, folder: &Path, files: &BTreeSet<String>, prefix: &str) {
+        let mut splits: BTreeMap<(&str, u32), Vec<(u32, &String)>> = BTreeMap::new();
+        // llama.cpp calls the projectors of vision models so: no models by themselves.
+        for name in files.iter().filter(|name| name.to_ascii_lowercase().ends_with(".gguf") && !name.starts_with("mmproj")) {
+            match split_name(name) {
+                Some((stem, number, count)) => splits.entry((stem, count)).or_default().push((number, name)),
+                None => self.single(folder.join(name), format!("{prefix}{name}")),
+            }
+        }
+        for ((stem, count), parts) in splits {
+            if parts.iter().map(|part| part.0).eq(1..=count) {
+                let names: Vec<String> = parts.into_iter().map(|part| part.1.clone()).collect();
+                self.add(folder.join(&names[0]), format!("{prefix}{stem}.gguf"), Format::Gguf, folder, names);
+            } else {
+                self.problem(format!("of {stem}, which has {count} parts, only {} are there", parts.len()));
+            }
+        }
+    }
+
+    /// A model of one file.
+    fn single(&mut self, path: PathBuf, name: String) {
+        let part = base_name(&path);
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        self.add(path, name, Format::Gguf, &folder, vec![part]);
+    }
+
+    /// The snapshots of a repository in the cache of Hugging Face's hub: folders of links into its `blobs`.
+    fn hub(&mut self, snapshots: &Path, repository: &str, depth: usize) {
+        match self.entries(snapshots) {
+            Ok((_, revisions)) => revisions.iter().for_each(|name| self.folder(&snapshots.join(name), &format!("{repository}/"), depth + 2)),
+            // A repository of which nothing was downloaded.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.problem(format!("{repository} cannot be read: {}", error.kind())),
+        }
+    }
+
+    /// The models of a folder of Ollama, by its manifests.
+    fn ollama(&mut self, folder: &Path) {
+        for (name, blob) in layouts::ollama(folder) {
+            match blob {
+                Ok(blob) => self.single(blob, name),
+                Err(problem) => self.problem(format!("{name} cannot be read: {problem}")),
+            }
+        }
+    }
+
+    /// Adds a model of the files `names` in `folder` unless it is known; `key` is what it is known by.
+    fn add(&mut self, key: PathBuf, name: String, format: Format, folder: &Path, names: Vec<String>) {
+        let added = fs::canonicalize(key).map_err(|problem| HostError::Unreadable { name: name.clone(), problem }).and_then(|key| {
+            if self.seen.contains(&key) {
+                return Ok(());
+            }
+            let parts = names.into_iter().map(|name| self.part(&folder.join(&name), name)).collect::<Result<Vec<_>>>()?;
+            if self.catalog.models.len() == MAX_MODELS {
+                self.problem(format!("only the first {MAX_MODELS} models are listed: choose smaller folders"));
+                return Ok(());
+            }
+            let id = self.config.opaque("model", key.as_os_str().as_encoded_bytes());
+            self.seen.insert(key);
+            self.catalog.models.push(Model { id, name, format, parts });
+            Ok(())
+        });
+        if let Err(error) = added {
+            self.problem(error.to_string());
+        }
+    }
+
+    /// The file behind `path`, if it lies in a chosen folder and is what its name says.
+    fn part(&self, path: &Path, name: String) -> Result<Part> {
+        let path = fs::canonicalize(path).map_err(|problem| HostError::Unreadable { name: name.clone(), problem })?;
+        if !self.roots.iter().any(|root| path.starts_with(root)) {
+            return Err(HostError::NotAModel { name, problem: "it is a link to outside the folders you chose" });
+        }
+        let file = ModelFile::open(&path, &name, self.config)?;
+        check_magic(&file)?;
+        let modified = since_1970(&fs::metadata(&path).map_err(|problem| HostError::Unreadable { name: name.clone(), problem })?);
+        Ok(Part { name, path, bytes: file.bytes(), modified: modified.as_millis() as u64 })
+    }
+}
+
+/// Whether a file begins as its name promises; names without a known suffix are those of GGUF blobs.
+///
+/// # Errors
+/// [`HostError::NotAModel`] when it does not.
+pub(crate) fn check_magic(file: &ModelFile) -> Result<()> {
+    let start = file.read(0, file.bytes().min(9) as usize)?;
+    let (fits, problem) = if file.name.ends_with(".safetensors") {
+        let header = start.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
+        (start.get(8) == Some(&b'{') && header <= file.bytes() - 8, "it has no header of safetensors")
+    } else if file.name.ends_with(".json") {
+        (start.trim_ascii_start().starts_with(b"{"), "it is no JSON object")
+    } else if file.name.ends_with(".jinja") {
+        (file.bytes() <= 1 << 20, "it is longer than a template")
+    } else {
+        (start.starts_with(b"GGUF"), "it does not begin with GGUF")
+    };
+    if fits { Ok(()) } else { Err(HostError::NotAModel { name: file.name.clone(), problem }) }
+}

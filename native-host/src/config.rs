@@ -1,0 +1,87 @@
+//! The folders that the user chose, and the secret that makes ids of models opaque: one JSON file.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::error::{HostError, Result};
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// 256 random bits in base64url.
+    secret: String,
+    /// Folders whose models the extension may read, canonical when they were added.
+    pub roots: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file; the first time it is made, with no folders.
+    ///
+    /// # Errors
+    /// [`HostError::Config`] when it cannot be read, understood or made.
+    pub fn load(path: &Path) -> Result<Self> {
+        let unusable = |problem: String| HostError::Config { problem };
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let config = Self { secret: random_text().map_err(|error| unusable(error.to_string()))?, roots: Vec::new() };
+                config.save(path)?;
+                Ok(config)
+            }
+            Err(error) => Err(unusable(error.to_string())),
+        }
+    }
+
+    /// Writes the file, for the user's eyes only; a reader sees the old or the new one.
+    ///
+    /// # Errors
+    /// [`HostError::Config`] when it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|error| HostError::Config { problem: error.to_string() })?;
+        write_file(path, &json, 0o600).map_err(|problem| HostError::Config { problem: problem.to_string() })
+    }
+
+    /// 128 bits of a keyed hash as 32 hexadecimal digits: the same for the same `kind` and `data`, and nothing that could be guessed back.
+    pub fn opaque(&self, kind: &str, data: &[u8]) -> String {
+        let mut hash = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).expect("any length is a key");
+        hash.update(kind.as_bytes());
+        hash.update(&[0]);
+        hash.update(data);
+        hash.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// 256 bits from the system's generator as 43 characters of base64url.
+///
+/// # Errors
+/// When the system has none.
+pub fn random_text() -> std::result::Result<String, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Writes a whole file with the permissions `mode` (on Unix) in the place of what was there before, its folders too.
+///
+/// # Errors
+/// When it cannot be written; what was there before stays then.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    #[cfg(unix)]
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    #[cfg(not(unix))]
+    let _ = mode;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Everything that can go wrong, each with the code that the extension knows it by.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::PROTOCOL;
+
+/// A refused request or a failed command. Messages that go to the extension hold names of files, never paths.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The extension speaks another version.
+    #[error("the extension speaks protocol {theirs}, the host {PROTOCOL}: update {}", if *theirs > PROTOCOL { "the host (run install.sh of the newer version)" } else { "the extension" })]
+    Protocol {
+        /// What the extension speaks.
+        theirs: u64,
+    },
+    /// A request came before `hello`.
+    #[error("the first message must be `hello`")]
+    HelloFirst,
+    /// A method that does not exist.
+    #[error("the host knows no `{method}`: update it (run install.sh of the newer version)")]
+    UnknownMethod {
+        /// What was asked for.
+        method: String,
+    },
+    /// A frame that is no request, or parameters that are not the method's.
+    #[error("a message cannot be understood: {problem}")]
+    Malformed {
+        /// What the parser says.
+        problem: String,
+    },
+    /// An answer that browsers would not take.
+    #[error("the answer would be larger than a message may be: choose smaller folders with `doppler-host models`")]
+    TooLarge,
+    /// No model or no file of this id in the chosen folders.
+    #[error("there is no such model in the folders of the host: list the models again")]
+    NotFound,
+    /// Not the file that was opened, or no longer as it was.
+    #[error("{name} has changed on the disk: open it again")]
+    Changed {
+        /// The file's name.
+        name: String,
+    },
+    /// The system does not let us read it.
+    #[error("{name} cannot be read: {problem}")]
+    Unreadable {
+        /// The file's name.
+        name: String,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// Something else than a model under a model's name.
+    #[error("{name} is not a model file: {problem}")]
+    NotAModel {
+        /// The file's name.
+        name: String,
+        /// What it is instead.
+        problem: &'static str,
+    },
+    /// More models open than anything needs.
+    #[error("{limit} models are open: close one first")]
+    TooMany {
+        /// The most.
+        limit: usize,
+    },
+    /// Bytes that the file does not have, or more than a message holds.
+    #[error("bytes {offset} to {} cannot be read: the file has {bytes}, and a message holds {limit}", offset.saturating_add(*wanted))]
+    OutOfRange {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        wanted: u64,
+        /// Length of the file.
+        bytes: u64,
+        /// Most bytes of an answer.
+        limit: u64,
+    },
+    /// The host's own file of folders is unusable.
+    #[error("the list of folders is unusable ({problem}): run `doppler-host doctor`")]
+    Config {
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file operation of a command failed.
+    #[error("{}: {problem}", path.display())]
+    Path {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// A command cannot do what it is asked.
+    #[error("{0}")]
+    Command(String),
+}
+
+/// Of everything in this crate.
+pub type Result<T> = std::result::Result<T, HostError>;
+
+impl HostError {
+    /// What the extension tells errors apart by.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Protocol { .. } | Self::HelloFirst => "protocol",
+            Self::UnknownMethod { .. } => "unknown_method",
+            Self::Malformed { .. } | Self::OutOfRange { .. } => "malformed",
+            Self::TooLarge => "too_large",
+            Self::NotFound => "not_found",
+            Self::Changed { .. } => "changed",
+            Self::Unreadable { .. } => "unreadable",
+            Self::NotAModel { .. } => "not_a_model",
+            Self::TooMany { .. } => "too_many",
+            Self::Config { .. } => "config",
+            Self::Path { .. } | Self::Command(_) => "failed",
+        }
+    }
+
+    /// As it goes to the extension.
+    pub fn to_json(&self) -> Value {
+        let mut json = json!({ "code": self.code(), "message": self.to_string() });
+        if let Self::Protocol { .. } = self {
+            json["data"] = json!({ "protocol": PROTOCOL });
+        }
+        json
+    }
+
+    /// For [`Result::map_err`] after an operation on `path`.
+    pub fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        |problem| Self::Path { path, problem }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the extension can ask for.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::catalog::{Catalog, Format, Model, check_magic};
+use crate::config::Config;
+use crate::error::{HostError, Result};
+use crate::file::ModelFile;
+
+/// Models open at a time.
+const MAX_OPEN: usize = 16;
+
+/// The most bytes of one `read`: they fit a message in base64.
+pub const MAX_READ: u64 = 716_800;
+
+/// A model whose files are open.
+#[derive(Debug, Clone)]
+struct OpenModel {
+    model: Model,
+    files: Vec<Arc<ModelFile>>,
+}
+
+/// The state behind the messages and the HTTP server.
+#[derive(Debug)]
+pub struct Host {
+    config: PathBuf,
+    open: Mutex<HashMap<String, OpenModel>>,
+}
+
+/// A model in the list.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a str,
+    name: &'a str,
+    bytes: u64,
+    format: Format,
+    files: usize,
+    modified: u64,
+}
+
+#[derive(Deserialize)]
+struct ById {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    id: String,
+    file: usize,
+    offset: u64,
+    bytes: u64,
+    etag: String,
+}
+
+impl Host {
+    /// A host for the folders that the file `config` lists.
+    pub fn new(config: PathBuf) -> Self {
+        Self { config, open: Mutex::default() }
+    }
+
+    /// Answers one request; reads the disk.
+    ///
+    /// # Errors
+    /// As the method has them.
+    pub fn call(&self, method: &str, params: Value) -> Result<Value> {
+        match method {
+            "ping" => Ok(json!({})),
+            "models.list" => self.list(),
+            "models.stat" => Ok(self.stat(&arguments::<ById>(params)?.id)?.to_json()),
+            "models.open" => self.open(&arguments::<ById>(params)?.id),
+            "models.close" => {
+                self.models().remove(&arguments::<ById>(params)?.id);
+                Ok(json!({}))
+            }
+            "read" => self.read(&arguments(params)?),
+            _ => Err(HostError::UnknownMethod { method: method.to_owned() }),
+        }
+    }
+
+    /// File number `index` of the open model `id`.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] when the model is not open or has no such file.
+    pub fn file(&self, id: &str, index: usize) -> Result<Arc<ModelFile>> {
+        self.models().get(id).and_then(|open| open.files.get(index)).cloned().ok_or(HostError::NotFound)
+    }
+
+    fn models(&self) -> std::sync::MutexGuard<'_, HashMap<String, OpenModel>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self) -> Result<Value> {
+        let config = Config::load(&self.config)?;
+        let catalog = Catalog::scan(&config);
+        let models = catalog.models.iter().map(|model| Listed {
+            id: &model.id,
+            name: &model.name,
+            bytes: model.bytes(),
+            format: model.format,
+            files: model.parts.len(),
+            modified: model.modified(),
+        });
+        Ok(json!({ "models": models.collect::<Vec<_>>(), "roots": config.roots.len(), "problems": catalog.problems }))
+    }
+
+    /// The model `id` as it is on the disk now, its files open for a moment.
+    fn stat(&self, id: &str) -> Result<OpenModel> {
+        let config = Config::load(&self.config)?;
+        let model = Catalog::scan(&config).take(id)?;
+        let open = |part: &crate::catalog::Part| {
+            let file = ModelFile::open(&part.path, &part.name, &config)?;
+            check_magic(&file)?;
+            Ok(Arc::new(file))
+        };
+        let files = model.parts.iter().map(open).collect::<Result<_>>()?;
+        Ok(OpenModel { model, files })
+    }
+
+    fn open(&self, id: &str) -> Result<Value> {
+        let fresh = self.stat(id)?;
+        let mut models = self.models();
+        if !models.contains_key(id) && models.len() == MAX_OPEN {
+            return Err(HostError::TooMany { limit: MAX_OPEN });
+        }
+        let known = models.entry(id.to_owned()).or_insert_with(|| fresh.clone());
+        // As long as nothing has changed the files that are open stay, and their transfers with them.
+        if !known.files.iter().map(|file| &file.etag).eq(fresh.files.iter().map(|file| &file.etag)) {
+            *known = fresh;
+        }
+        Ok(known.to_json())
+    }
+
+    fn read(&self, read: &Read) -> Result<Value> {
+        let file = self.file(&read.id, read.file)?;
+        if file.etag != read.etag {
+            return Err(HostError::Changed { name: file.name.clone() });
+        }
+        if read.bytes > MAX_READ || read.offset.checked_add(read.bytes).is_none_or(|end| end > file.bytes()) {
+            return Err(HostError::OutOfRange { offset: read.offset, wanted: read.bytes, bytes: file.bytes(), limit: MAX_READ });
+        }
+        let bytes = file.read(read.offset, read.bytes as usize)?;
+        Ok(json!({ "data": STANDARD.encode(bytes) }))
+    }
+}
+
+impl OpenModel {
+    fn to_json(&self) -> Value {
+        let Model { id, name, format, .. } = &self.model;
+        let files = self.files.iter().enumerate().map(
+            |(index, file)| json!({ "name": file.name, "bytes": file.bytes(), "path": format!("/v1/models/{id}/{index}"), "etag": file.etag }),
+        );
+        json!({ "id": id, "name": name, "bytes": self.model.bytes(), "format": format, "files": files.collect::<Vec<_>>() })
+    }
+}
+
+/// The parameters of a method.
+pub(crate) fn arguments<T: DeserializeOwned>(params: Value) -> Result<T> {
+    serde_json::from_value(params).map_err(|error| HostError::Malformed { problem: error.to_string() })
+}

@@ -1,0 +1,112 @@
+//! The conversation with the browser: requests `{id, method, params}`, each with one answer `{id, done}` or `{id, error}`, in any order.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::PROTOCOL;
+use crate::error::{HostError, Result};
+use crate::frame::{self, Frame};
+use crate::host::{Host, arguments};
+use crate::server::Address;
+
+/// Requests that are worked on at a time; the browser's next ones wait in the pipe.
+const MAX_PENDING: usize = 16;
+
+#[derive(Deserialize)]
+struct Request {
+    id: serde_json::Number,
+    method: String,
+    #[serde(default = "empty")]
+    params: Value,
+}
+
+fn empty() -> Value {
+    json!({})
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    protocol: u64,
+}
+
+/// Converses until the browser closes a pipe; whether it spoke as browsers do to the end.
+pub async fn converse(host: Arc<Host>, address: Address, input: impl Read + Send + 'static, mut output: impl Write) -> bool {
+    let mut frames = read_frames(input);
+    let mut pending = JoinSet::new();
+    let mut greeted = false;
+    loop {
+        let answer = tokio::select! {
+            frame = frames.recv(), if pending.len() < MAX_PENDING => match frame {
+                Some(Ok(Frame::Message(bytes))) => match serde_json::from_slice::<Request>(&bytes) {
+                    Ok(Request { id, method, params }) if method == "hello" => {
+                        let done = hello(&address, params);
+                        greeted |= done.is_ok();
+                        answer(&json!(id), done)
+                    }
+                    Ok(Request { id, .. }) if !greeted => answer(&json!(id), Err(HostError::HelloFirst)),
+                    Ok(Request { id, method, params }) => {
+                        let host = Arc::clone(&host);
+                        pending.spawn_blocking(move || answer(&json!(id), host.call(&method, params)));
+                        continue;
+                    }
+                    Err(error) => answer(&Value::Null, Err(HostError::Malformed { problem: error.to_string() })),
+                },
+                Some(Ok(Frame::TooLong(length))) => {
+                    let problem = format!("a frame of {length} bytes is longer than {}", frame::MAX_INPUT);
+                    // The browser may be gone: there is no one else to tell.
+                    let _ = frame::write(&mut output, &answer(&Value::Null, Err(HostError::Malformed { problem })));
+                    return false;
+                }
+                Some(Ok(Frame::Closed) | Err(_)) | None => return true,
+            },
+            Some(answer) = pending.join_next() => answer.expect("requests do not panic"),
+        };
+        let written = frame::write(&mut output, &answer).or_else(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => frame::write(&mut output, &self::answer(&answer["id"], Err(HostError::TooLarge))),
+            _ => Err(error),
+        });
+        if written.is_err() {
+            return true;
+        }
+    }
+}
+
+/// Reads frames on a thread of its own, because pipes cannot be waited for otherwise on every system.
+fn read_frames(mut input: impl Read + Send + 'static) -> mpsc::Receiver<io::Result<Frame>> {
+    let (sender, frames) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        loop {
+            let frame = frame::read(&mut input);
+            let last = !matches!(frame, Ok(Frame::Message(_)));
+            if sender.blocking_send(frame).is_err() || last {
+                return;
+            }
+        }
+    });
+    frames
+}
+
+fn hello(address: &Address, params: Value) -> Result<Value> {
+    let Hello { protocol: theirs } = arguments(params)?;
+    if theirs != PROTOCOL {
+        return Err(HostError::Protocol { theirs });
+    }
+    Ok(json!({
+        "protocol": PROTOCOL,
+        "version": env!("CARGO_PKG_VERSION"),
+        "base": address.base(),
+        "token": address.token(),
+    }))
+}
+
+fn answer(id: &Value, result: Result<Value>) -> Value {
+    match result {
+        Ok(done) => json!({ "id": id, "done": done }),
+        Err(error) => json!({ "id": id, "error": error.to_json() }),
+    }
+}
