@@ -1,6 +1,7 @@
 //! The models in the chosen folders.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ const MAX_ENTRIES: usize = 200_000;
 const MAX_MODELS: usize = 1_000;
 /// Problems told of one scan.
 const MAX_PROBLEMS: usize = 50;
+
+/// Bytes of a chat template.
+const MAX_TEMPLATE: u64 = 1 << 20;
 
 /// What the files of a model folder are called, besides `*.safetensors`.
 const FOLDER_FILES: [&str; 7] = [
@@ -186,7 +190,11 @@ impl Scan<'_> {
                 break;
             }
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if entry.file_type()?.is_dir() { folders.insert(name) } else { files.insert(name) };
+            if entry.file_type()?.is_dir() {
+                folders.insert(name)
+            } else {
+                files.insert(name)
+            };
         }
         Ok((files, folders))
     }
@@ -221,7 +229,11 @@ impl Scan<'_> {
     /// The snapshots of a repository in the cache of Hugging Face's hub: folders of links into its `blobs`.
     fn hub(&mut self, snapshots: &Path, repository: &str, depth: usize) {
         match self.entries(snapshots) {
-            Ok((_, revisions)) => revisions.iter().for_each(|name| self.folder(&snapshots.join(name), &format!("{repository}/"), depth + 2)),
+            Ok((_, revisions)) => {
+                for name in revisions {
+                    self.folder(&snapshots.join(name), &format!("{repository}/"), depth + 2);
+                }
+            }
             // A repository of which nothing was downloaded.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => self.problem(format!("{repository} cannot be read: {}", error.kind())),
@@ -278,15 +290,14 @@ impl Scan<'_> {
 /// [`HostError::NotAModel`] when it does not.
 pub(crate) fn check_magic(file: &ModelFile) -> Result<()> {
     let start = file.read(0, file.bytes().min(9) as usize)?;
-    let (fits, problem) = if file.name.ends_with(".safetensors") {
-        let header = start.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
-        (start.get(8) == Some(&b'{') && header <= file.bytes() - 8, "it has no header of safetensors")
-    } else if file.name.ends_with(".json") {
-        (start.trim_ascii_start().starts_with(b"{"), "it is no JSON object")
-    } else if file.name.ends_with(".jinja") {
-        (file.bytes() <= 1 << 20, "it is longer than a template")
-    } else {
-        (start.starts_with(b"GGUF"), "it does not begin with GGUF")
+    let (fits, problem) = match Path::new(&file.name).extension().and_then(OsStr::to_str) {
+        Some("safetensors") => {
+            let header = start.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
+            (start.get(8) == Some(&b'{') && header <= file.bytes() - 8, "it has no header of safetensors")
+        }
+        Some("json") => (start.trim_ascii_start().starts_with(b"{"), "it is no JSON object"),
+        Some("jinja") => (file.bytes() <= MAX_TEMPLATE, "it is longer than a template"),
+        _ => (start.starts_with(b"GGUF"), "it does not begin with GGUF"),
     };
     if fits { Ok(()) } else { Err(HostError::NotAModel { name: file.name.clone(), problem }) }
 }

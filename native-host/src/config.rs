@@ -22,19 +22,37 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file; the first time it is made, with no folders.
+    /// Reads the file; where there is none yet, no folders and a new secret, which is not written.
+    ///
+    /// # Errors
+    /// [`HostError::Config`] when it cannot be read or understood.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::read(path)?.map_or_else(Self::new, Ok)
+    }
+
+    /// Reads the file; where there is none yet it is made.
     ///
     /// # Errors
     /// [`HostError::Config`] when it cannot be read, understood or made.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub fn ensure(path: &Path) -> Result<Self> {
+        if let Some(config) = Self::read(path)? {
+            return Ok(config);
+        }
+        let config = Self::new()?;
+        config.save(path)?;
+        Ok(config)
+    }
+
+    fn new() -> Result<Self> {
+        let secret = random_text().map_err(|error| HostError::Config { problem: error.to_string() })?;
+        Ok(Self { secret, roots: Vec::new() })
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>> {
         let unusable = |problem: String| HostError::Config { problem };
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string())),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let config = Self { secret: random_text().map_err(|error| unusable(error.to_string()))?, roots: Vec::new() };
-                config.save(path)?;
-                Ok(config)
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| unusable(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unusable(error.to_string())),
         }
     }
@@ -48,13 +66,20 @@ impl Config {
         write_file(path, &json, 0o600).map_err(|problem| HostError::Config { problem: problem.to_string() })
     }
 
+    /// The same secret, and so the same ids, with other folders.
+    #[must_use]
+    pub fn with_roots(&self, roots: Vec<PathBuf>) -> Self {
+        Self { roots, ..self.clone() }
+    }
+
     /// 128 bits of a keyed hash as 32 hexadecimal digits: the same for the same `kind` and `data`, and nothing that could be guessed back.
     pub fn opaque(&self, kind: &str, data: &[u8]) -> String {
         let mut hash = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).expect("any length is a key");
         hash.update(kind.as_bytes());
         hash.update(&[0]);
         hash.update(data);
-        hash.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        let hash = hash.finalize().into_bytes();
+        format!("{:032x}", u128::from_be_bytes(*hash.first_chunk().expect("256 bits")))
     }
 }
 

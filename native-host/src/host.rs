@@ -98,7 +98,7 @@ impl Host {
     }
 
     fn list(&self) -> Result<Value> {
-        let config = Config::load(&self.config)?;
+        let config = Config::ensure(&self.config)?;
         let catalog = Catalog::scan(&config);
         let models = catalog.models.iter().map(|model| Listed {
             id: &model.id,
@@ -113,7 +113,7 @@ impl Host {
 
     /// The model `id` as it is on the disk now, its files open for a moment.
     fn stat(&self, id: &str) -> Result<OpenModel> {
-        let config = Config::load(&self.config)?;
+        let config = Config::ensure(&self.config)?;
         let model = Catalog::scan(&config).take(id)?;
         let open = |part: &crate::catalog::Part| {
             let file = ModelFile::open(&part.path, &part.name, &config)?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::places::Places;
 
 /// Folders of other programs that exist here, with the program's name. They are offered; nobody but the user adds them.
-pub(crate) fn known_folders(places: &Places) -> Vec<(&'static str, PathBuf)> {
+pub fn known_folders(places: &Places) -> Vec<(&'static str, PathBuf)> {
     let home = &places.home;
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let candidates = [

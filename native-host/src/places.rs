@@ -36,12 +36,7 @@ impl Places {
     pub fn of_user() -> Result<Self> {
         let base = etcetera::base_strategy::choose_native_strategy()
             .map_err(|_| HostError::Command("the home folder is not known: set HOME".to_owned()))?;
-        Ok(Self {
-            home: base.home_dir().to_owned(),
-            config: base.config_dir(),
-            data: base.data_dir(),
-            cache: base.cache_dir(),
-        })
+        Ok(Self { home: base.home_dir().to_owned(), config: base.config_dir(), data: base.data_dir(), cache: base.cache_dir() })
     }
 
     /// The list of folders and the secret of this user.

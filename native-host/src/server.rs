@@ -159,7 +159,8 @@ impl Service {
         let address = &self.address;
         let own_host = single(headers, &header::HOST).is_some_and(|host| *host == address.host());
         let own_target = request.uri().authority().is_none();
-        let own_origin = !headers.contains_key(header::ORIGIN) || single(headers, &header::ORIGIN).is_some_and(|origin| *origin == self.origin);
+        let own_origin =
+            !headers.contains_key(header::ORIGIN) || single(headers, &header::ORIGIN).is_some_and(|origin| *origin == self.origin);
         if !own_host || !own_target || !own_origin {
             return Err(StatusCode::FORBIDDEN);
         }
@@ -193,11 +194,8 @@ fn serve<B>(request: &Request<B>, file: &Arc<ModelFile>) -> Response<Body> {
     }
     let bytes = file.bytes();
     let ranged = headers.contains_key(header::RANGE);
-    let range = if ranged {
-        single(headers, &header::RANGE).and_then(|value| range::parse(value.to_str().ok()?, bytes))
-    } else {
-        Some(0..bytes)
-    };
+    let range =
+        if ranged { single(headers, &header::RANGE).and_then(|value| range::parse(value.to_str().ok()?, bytes)) } else { Some(0..bytes) };
     let Some(range) = range else {
         let mut response = refuse(StatusCode::RANGE_NOT_SATISFIABLE);
         response.headers_mut().insert(header::CONTENT_RANGE, text(format!("bytes */{bytes}")));
