@@ -6,7 +6,7 @@ use std::sync::Arc;
 use doppler_host::error::HostError;
 use doppler_host::host::Host;
 use doppler_host::places::Places;
-use doppler_host::server::Server;
+use doppler_host::server::{Limits, Server};
 use doppler_host::{bus, extension_id, messages, origin};
 
 mod cli;
@@ -30,7 +30,7 @@ fn converse(origin: String) -> Result<ExitCode, HostError> {
     let host = Arc::new(Host::new(Places::of_user()?.config_file()));
     // Transfers wait for the disk where pages were not there in time; four at once keep a browser's connections busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().map_err(failed)?;
-    let server = runtime.block_on(Server::bind(Arc::clone(&host), origin)).map_err(failed)?;
+    let server = runtime.block_on(Server::bind(Arc::clone(&host), origin, Limits::default())).map_err(failed)?;
     let address = server.address();
     runtime.spawn(server.run());
     let clean = runtime.block_on(messages::converse(host, address, std::io::stdin(), std::io::stdout()));

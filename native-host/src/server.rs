@@ -16,7 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
@@ -25,14 +26,25 @@ use crate::file::ModelFile;
 use crate::host::Host;
 use crate::{range, transfer};
 
-/// Connections at a time; browsers open six to one host.
-const MAX_CONNECTIONS: usize = 32;
 /// The request line and all headers, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// From the connection, or the answer before, to the end of a request's headers.
-const HEAD_TIME: Duration = Duration::from_secs(30);
-/// How long a client may take no bytes.
-const WRITE_TIME: Duration = Duration::from_secs(60);
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time; browsers open six to one host.
+    pub connections: usize,
+    /// From the connection, or the answer before, to the end of a request's headers.
+    pub head: Duration,
+    /// Without a byte that the client takes.
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 32, head: Duration::from_secs(30), stall: Duration::from_secs(60) }
+    }
+}
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -66,8 +78,10 @@ pub struct Server {
     service: Arc<Service>,
 }
 
-struct Service {
+/// What answers on each connection.
+pub struct Service {
     host: Arc<Host>,
+    limits: Limits,
     address: Address,
     /// What `Origin` must be if there is one.
     origin: String,
@@ -78,11 +92,11 @@ impl Server {
     ///
     /// # Errors
     /// When the system has no port or no random bytes.
-    pub async fn bind(host: Arc<Host>, origin: String) -> io::Result<Self> {
+    pub async fn bind(host: Arc<Host>, origin: String, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let token = random_text().map_err(io::Error::other)?.into();
         let address = Address { port: listener.local_addr()?.port(), token };
-        Ok(Self { listener, service: Arc::new(Service { host, address, origin }) })
+        Ok(Self { listener, service: Arc::new(Service { host, limits, address, origin }) })
     }
 
     /// How to reach it.
@@ -90,9 +104,14 @@ impl Server {
         self.service.address.clone()
     }
 
+    /// What answers, for connections that come from elsewhere.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
     /// Answers for ever.
     pub async fn run(self) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(self.service.limits.connections));
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 // Out of file descriptors: some connection will end.
@@ -104,7 +123,9 @@ impl Server {
                 let _ = stream.try_write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 continue;
             };
-            let service = Arc::clone(&self.service);
+            // Without it the last bytes of a range wait for an acknowledgement; failing that they do.
+            let _ = stream.set_nodelay(true);
+            let service = self.service();
             tokio::spawn(async move {
                 // How a connection ends is the client's affair, and nothing of it may be logged.
                 let _ = service.connection(stream).await;
@@ -115,14 +136,17 @@ impl Server {
 }
 
 impl Service {
-    async fn connection(self: Arc<Self>, stream: TcpStream) -> hyper::Result<()> {
-        // Without it the last bytes of a range wait for an acknowledgement; failing that they do.
-        let _ = stream.set_nodelay(true);
+    /// Answers the requests of one connection.
+    ///
+    /// # Errors
+    /// When the client breaks it off, takes too long or does not speak HTTP.
+    pub async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite) -> hyper::Result<()> {
+        let limits = self.limits;
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_TIME));
+        stream.set_write_timeout(Some(limits.stall));
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(limits.head)
             .max_buf_size(MAX_HEAD)
             // Bodies are mapped files: they go to the kernel as they are, never through a buffer of ours.
             .writev(true)

@@ -1,0 +1,270 @@
+//! What counts as a model, and what does not leave the chosen folders.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use doppler_host::catalog::{Catalog, Format, Model};
+use doppler_host::config::Config;
+use tempfile::TempDir;
+
+use crate::process::{gguf, sparse_gguf};
+
+/// A scan of folders in a temporary one.
+struct Disk {
+    folder: TempDir,
+    config: Config,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config::load(&folder.path().join("none")).expect("a new list");
+        Self { folder, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("a file");
+    }
+
+    fn gguf(&self, name: &str) {
+        gguf(&self.path(name), name.as_bytes());
+    }
+
+    fn safetensors(&self, name: &str) {
+        self.write(name, b"\x02\0\0\0\0\0\0\0{}");
+    }
+
+    #[cfg(unix)]
+    fn link(&self, name: &str, target: impl AsRef<Path>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::os::unix::fs::symlink(target, path).expect("a link");
+    }
+
+    fn scan(&self, roots: &[&str]) -> Catalog {
+        let catalog = Catalog::scan(&self.config.with_roots(roots.iter().map(|root| self.path(root)).collect()));
+        let secret = self.folder.path().to_str().expect("text");
+        assert!(!catalog.problems.iter().any(|problem| problem.contains(secret)), "a path in {:?}", catalog.problems);
+        catalog
+    }
+}
+
+fn names(catalog: &Catalog) -> Vec<&str> {
+    catalog.models.iter().map(|model| model.name.as_str()).collect()
+}
+
+fn parts(model: &Model) -> Vec<&str> {
+    model.parts.iter().map(|part| part.name.as_str()).collect()
+}
+
+fn assert_problem(catalog: &Catalog, words: &[&str]) {
+    let told = catalog.problems.iter().any(|problem| words.iter().all(|word| problem.contains(word)));
+    assert!(told, "nothing about {words:?} in {:?}", catalog.problems);
+}
+
+#[test]
+fn files_are_models_by_their_magic() {
+    let disk = Disk::new();
+    disk.gguf("a/one.gguf");
+    disk.gguf("a/deep/er/TWO.GGUF");
+    disk.gguf("a/mmproj-one.gguf");
+    disk.gguf("a/three.bin");
+    disk.write("a/text.gguf", b"hello, world");
+    disk.write("a/short.gguf", b"GG");
+    disk.write("a/empty.gguf", b"");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(names(&catalog), ["TWO.GGUF", "one.gguf"]);
+    for name in ["text.gguf", "short.gguf", "empty.gguf"] {
+        assert_problem(&catalog, &[name, "does not begin with GGUF"]);
+    }
+    let one = &catalog.models[1];
+    assert_eq!((one.format, one.bytes(), one.id.len()), (Format::Gguf, 4 + "a/one.gguf".len() as u64, 32));
+    assert!(one.id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')));
+}
+
+/// The same file has the same id in every scan and by every way to it, and another one on another machine.
+#[test]
+fn ids_are_stable_and_opaque() {
+    let disk = Disk::new();
+    disk.gguf("a/b/one.gguf");
+    disk.gguf("a/two.gguf");
+    let first = disk.scan(&["a"]);
+    let again = disk.scan(&["a/b", "a", "a"]);
+    let ids = |catalog: &Catalog| catalog.models.iter().map(|model| model.id.clone()).collect::<Vec<_>>();
+    assert_eq!((ids(&first), first.models.len()), (ids(&again), 2));
+    assert_ne!(ids(&first)[0], ids(&first)[1]);
+    let other = Disk { folder: disk.folder, config: Config::load(Path::new("none")).expect("a new list") };
+    assert_ne!(ids(&first), ids(&other.scan(&["a"])));
+}
+
+#[test]
+fn split_files_are_one_model() {
+    let disk = Disk::new();
+    for part in 1..=3 {
+        disk.gguf(&format!("a/whole-0000{part}-of-00003.gguf"));
+    }
+    disk.gguf("a/half-00001-of-00002.gguf");
+    disk.gguf("a/one-of-many.gguf");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(names(&catalog), ["one-of-many.gguf", "whole.gguf"]);
+    assert_eq!(parts(&catalog.models[1]), ["whole-00001-of-00003.gguf", "whole-00002-of-00003.gguf", "whole-00003-of-00003.gguf"]);
+    assert_problem(&catalog, &["half", "2 parts", "only 1"]);
+}
+
+#[test]
+fn folders_of_safetensors_are_models() {
+    let disk = Disk::new();
+    disk.safetensors("a/qwen/model-00001-of-00002.safetensors");
+    disk.safetensors("a/qwen/model-00002-of-00002.safetensors");
+    disk.write("a/qwen/config.json", b" {}");
+    disk.write("a/qwen/tokenizer.json", b"{}");
+    disk.write("a/qwen/1_Pooling/config.json", b"{}");
+    disk.write("a/qwen/passwords.json", b"{}");
+    disk.write("a/qwen/train.py", b"");
+    disk.safetensors("a/adapter/model.safetensors");
+    disk.write("a/fake/config.json", b"{}");
+    disk.write("a/fake/model.safetensors", b"\xff\xff\0\0\0\0\0\0{}");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(names(&catalog), ["qwen"]);
+    let files =
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"];
+    assert_eq!((parts(&catalog.models[0]), catalog.models[0].format), (files.to_vec(), Format::Safetensors));
+    assert_problem(&catalog, &["model.safetensors", "no header"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_stay_within_the_folders() {
+    let disk = Disk::new();
+    disk.gguf("outside/secret.gguf");
+    disk.gguf("a/real.gguf");
+    disk.gguf("b/other.gguf");
+    disk.link("a/inside.gguf", "real.gguf");
+    disk.link("a/absolute.gguf", disk.path("outside/secret.gguf"));
+    disk.link("a/relative.gguf", "../outside/secret.gguf");
+    disk.link("a/device.gguf", "/dev/zero");
+    disk.link("a/dangling.gguf", "nothing");
+    disk.link("a/loop.gguf", "loop.gguf");
+    disk.link("a/folder", disk.path("outside"));
+    disk.link("a/around", ".");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(catalog.models.len(), 1, "{:?}", names(&catalog));
+    for name in ["absolute.gguf", "relative.gguf", "device.gguf"] {
+        assert_problem(&catalog, &[name, "outside the folders"]);
+    }
+    assert_problem(&catalog, &["dangling.gguf"]);
+    assert_problem(&catalog, &["loop.gguf"]);
+    // From one chosen folder into another is within.
+    disk.link("a/other.gguf", "../b/other.gguf");
+    assert_eq!(disk.scan(&["a", "b"]).models.len(), 2);
+    // A link itself may be chosen: the user did.
+    disk.link("chosen", "outside");
+    assert_eq!(names(&disk.scan(&["chosen"])), ["secret.gguf"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_opened() {
+    let disk = Disk::new();
+    disk.gguf("a/real.gguf");
+    // Opening it would wait for a writer.
+    assert!(Command::new("mkfifo").arg(disk.path("a/pipe.gguf")).status().expect("mkfifo").success());
+    let _socket = std::os::unix::net::UnixListener::bind(disk.path("a/socket.gguf")).expect("a socket");
+    fs::create_dir(disk.path("a/folder.gguf")).expect("a folder");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(names(&catalog), ["real.gguf"]);
+    assert_problem(&catalog, &["pipe.gguf", "no regular file"]);
+    assert_problem(&catalog, &["socket.gguf", "no regular file"]);
+}
+
+/// The cache of Hugging Face's hub: snapshots link to blobs by their hashes, and several snapshots share them.
+#[cfg(unix)]
+#[test]
+fn hub_cache() {
+    let disk = Disk::new();
+    let repository = "hub/models--org--name-GGUF";
+    disk.gguf(&format!("{repository}/blobs/aaaa"));
+    disk.gguf(&format!("{repository}/blobs/bbbb"));
+    for (revision, link, blob) in [("r1", "small.gguf", "aaaa"), ("r2", "small.gguf", "aaaa"), ("r2", "big/large.gguf", "bbbb")] {
+        let up = "../".repeat(2 + link.matches('/').count());
+        disk.link(&format!("{repository}/snapshots/{revision}/{link}"), format!("{up}blobs/{blob}"));
+    }
+    let folder = "hub/models--org--tensors";
+    disk.safetensors(&format!("{folder}/blobs/1"));
+    disk.write(&format!("{folder}/blobs/2"), b"{}");
+    disk.link(&format!("{folder}/snapshots/r/model.safetensors"), "../../blobs/1");
+    disk.link(&format!("{folder}/snapshots/r/config.json"), "../../blobs/2");
+    fs::create_dir(disk.path("hub/models--org--nothing")).expect("a folder");
+    let catalog = disk.scan(&["hub"]);
+    assert_eq!(
+        (names(&catalog), &catalog.problems),
+        (vec!["org/name-GGUF/big/large.gguf", "org/name-GGUF/small.gguf", "org/tensors"], &vec![])
+    );
+    assert_eq!(parts(&catalog.models[2]), ["model.safetensors", "config.json"]);
+}
+
+/// Ollama's manifests name blobs by their hashes, which are not believed.
+#[cfg(unix)]
+#[test]
+fn ollama_models() {
+    let disk = Disk::new();
+    let manifest = |name: &str, media_type: &str, digest: &str| {
+        let projector = r#"{"mediaType":"application/vnd.ollama.image.projector","digest":"sha256:00","size":1}"#;
+        let layers = format!(r#"{{"layers":[{projector},{{"mediaType":"{media_type}","digest":"{digest}","size":1}}]}}"#);
+        disk.write(&format!("ollama/manifests/{name}"), layers.as_bytes());
+    };
+    let hash = |digit: &str| digit.repeat(64);
+    let weights = "application/vnd.ollama.image.model";
+    disk.gguf(&format!("ollama/blobs/sha256-{}", hash("a")));
+    disk.gguf(&format!("ollama/blobs/sha256-{}", hash("b")));
+    disk.write(&format!("ollama/blobs/sha256-{}", hash("c")), b"no model");
+    disk.gguf("outside/secret.gguf");
+    disk.link(&format!("ollama/blobs/sha256-{}", hash("d")), disk.path("outside/secret.gguf"));
+    manifest("registry.ollama.ai/library/llama3/8b", weights, &format!("sha256:{}", hash("a")));
+    manifest("registry.ollama.ai/me/mine/latest", weights, &format!("sha256:{}", hash("b")));
+    manifest("registry.ollama.ai/library/bad/magic", weights, &format!("sha256:{}", hash("c")));
+    manifest("registry.ollama.ai/library/bad/link", weights, &format!("sha256:{}", hash("d")));
+    manifest("registry.ollama.ai/library/bad/path", weights, "sha256:../../outside/secret.gguf");
+    manifest("registry.ollama.ai/library/bad/none", "application/vnd.ollama.image.template", &format!("sha256:{}", hash("a")));
+    disk.write("ollama/manifests/registry.ollama.ai/library/bad/json", b"{");
+    let catalog = disk.scan(&["ollama"]);
+    assert_eq!(names(&catalog), ["llama3:8b", "me/mine:latest"]);
+    assert_problem(&catalog, &["sha256-cccc", "does not begin with GGUF"]);
+    assert_problem(&catalog, &["sha256-dddd", "outside the folders"]);
+    for (name, problem) in [("bad:path", "names no weights"), ("bad:none", "names no weights"), ("bad:json", "EOF")] {
+        assert_problem(&catalog, &[name, problem]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let disk = Disk::new();
+    disk.gguf("a/one.gguf");
+    disk.write("file", b"");
+    let catalog = disk.scan(&["gone", "file", "a"]);
+    assert_eq!(names(&catalog), ["one.gguf"]);
+    assert_problem(&catalog, &["gone", "cannot be read"]);
+    assert_problem(&catalog, &["file", "no folder"]);
+}
+
+/// Neither a deep nor a full disk takes for ever.
+#[test]
+fn scans_are_bounded() {
+    let disk = Disk::new();
+    disk.gguf(&format!("a/{}near.gguf", "d/".repeat(8)));
+    disk.gguf(&format!("a/{}far.gguf", "d/".repeat(9)));
+    assert_eq!(names(&disk.scan(&["a"])), ["near.gguf"]);
+    for number in 0..1_005 {
+        sparse_gguf(&disk.path(&format!("b/{number}.gguf")), 8);
+    }
+    let catalog = disk.scan(&["b"]);
+    assert_eq!(catalog.models.len(), 1_000);
+    assert_problem(&catalog, &["only the first 1000"]);
+}
