@@ -130,10 +130,9 @@ pub fn probe(program: &Path) -> Result<String> {
 
 /// One request and its answer.
 fn ask(input: &mut impl Write, output: &mut impl io::Read, method: &str, params: &Value) -> io::Result<Value> {
-    frame::write(input, &json!({ "id": 1, "method": method, "params": params }))?;
-    let Frame::Message(answer) = frame::read(output)? else {
-        return Err(io::Error::other(format!("it ended without an answer to `{method}`")));
-    };
+    let gone = || io::Error::other(format!("it ended without an answer to `{method}`"));
+    frame::write(input, &json!({ "id": 1, "method": method, "params": params })).map_err(|_| gone())?;
+    let Frame::Message(answer) = frame::read(output)? else { return Err(gone()) };
     let answer: Value = serde_json::from_slice(&answer)?;
     match answer.get("done") {
         Some(done) => Ok(done.clone()),
