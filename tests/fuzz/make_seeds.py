@@ -125,6 +125,25 @@ def main():
     for i, source in enumerate(sources):
         save("template-%d" % i, source.encode(), TEXT)
 
+    native_host()
+
+
+def native_host():
+    frame = lambda message: struct.pack("=I", len(message)) + message
+    call = lambda number, method, params: frame(json.dumps({"id": number, "method": method, "params": params}).encode())
+    hello = call(1, "hello", {"protocol": 1})
+    model = {"id": "0" * 32}
+    read = model | {"file": 0, "offset": 0, "bytes": 4, "etag": '""'}
+    save("host_messages-all", b"".join([hello, call(2, "ping", {}), call(3, "models.list", {}), call(4, "models.open", model),
+                                        call(5, "models.stat", model), call(6, "models.close", model), call(7, "read", read)]))
+    save("host_messages-wrong", b"".join([frame(b"{"), call(1, "ping", {}), call(2, "hello", {"protocol": 2}), hello, call(3, "no", [])]))
+    save("host_messages-long", hello + struct.pack("=I", 1 << 30))
+    head = b"%s @PATH@ HTTP/1.1\r\nHost: @HOST@\r\nAuthorization: Bearer @TOKEN@\r\n"
+    save("host_http-get", head % b"GET" + b"Range: bytes=0-9\r\n\r\n" + head % b"GET" + b"Range: bytes=-9\r\nConnection: close\r\n\r\n")
+    save("host_http-head", head % b"HEAD" + b"If-Match: *\r\nOrigin: chrome-extension://blpdmpmmcoebgabjpadedfdhkfgghpnn\r\n\r\n")
+    save("host_http-post", head % b"POST" + b"Transfer-Encoding: chunked\r\n\r\n4\r\nGGUF\r\n0\r\n\r\n")
+    save("host_http-range", b"bytes=1-2")
+
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-//! Fuzzing of everything that reads files: `tests/fuzz`, by cargo-fuzz.
+//! Fuzzing of everything that reads files, messages and requests: `tests/fuzz`, by cargo-fuzz.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +9,16 @@ use crate::process::{entries, output, run};
 
 /// The targets, and the largest single allocation in MiB that an input of [`MAX_INPUT`] may lead to. A chat template has fuel for
 /// some 256 MB of text.
-const TARGETS: [(&str, u32); 6] =
-    [("gguf", 64), ("split_gguf", 64), ("safetensors", 64), ("tokenizer", 64), ("tokenizer_json", 64), ("template", 320)];
+const TARGETS: [(&str, u32); 8] = [
+    ("gguf", 64),
+    ("split_gguf", 64),
+    ("safetensors", 64),
+    ("tokenizer", 64),
+    ("tokenizer_json", 64),
+    ("template", 320),
+    ("host_messages", 64),
+    ("host_http", 64),
+];
 
 /// Longest input in bytes.
 const MAX_INPUT: u32 = 1 << 16;
