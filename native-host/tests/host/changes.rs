@@ -1,8 +1,9 @@
 //! Files that change under the host: an error, never bytes of two files, and never the end of the host.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -132,6 +133,19 @@ fn opening_again_keeps_transfers() {
     assert_eq!(response.bytes(5), b"GGUFA");
     open.host.must("models.open", json!({ "id": open.id }));
     assert!(response.drain(|_| ()));
+}
+
+/// Should a mapped page ever be touched after all, the browser's log has a line that says why the host is gone.
+#[cfg(unix)]
+#[test]
+fn a_sigbus_is_explained() {
+    let mut open = Opened::new();
+    let killed = Command::new("kill").args(["-BUS", &open.host.child.id().to_string()]).status().expect("kill");
+    assert!(killed.success());
+    assert_eq!(open.host.ended().code(), Some(1));
+    let mut log = String::new();
+    open.host.child.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+    assert!(log.contains("a model file was cut") && log.lines().count() == 1, "{log}");
 }
 
 /// However large the file is, the host holds some windows of it.
