@@ -83,3 +83,37 @@ fn prepare(file: &Weak<ModelFile>, range: Range<u64>, tail: bool) -> io::Result<
     let (window, sent) = Window::map(file.file(), range)?;
     Ok((Bytes::from_owner(window), Some(sent)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    use futures::{StreamExt, poll};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// The tail is not even read as long as bytes before it wait to be sent.
+    #[test]
+    fn the_tail_comes_after_all_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().canonicalize().expect("a folder").join("model.gguf");
+        fs::write(&path, vec![7; 3 * TAIL as usize]).expect("a file");
+        let config = Config::load(Path::new("none")).expect("a new list");
+        let file = Arc::new(ModelFile::open(&path, "model.gguf", &config).expect("a file"));
+        // One thread: what is begun is done before what is begun later.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
+        runtime.block_on(async {
+            let mut stream = std::pin::pin!(stream(&file, 0..3 * TAIL));
+            let window = stream.next().await.expect("a window").expect("bytes");
+            assert_eq!(window.data_ref().map(Bytes::len), Some(2 * TAIL as usize));
+            let mut tail = stream.next();
+            assert!(poll!(&mut tail).is_pending());
+            spawn_blocking(|| ()).await.expect("a thread");
+            File::options().write(true).open(&path).and_then(|file| file.set_len(4 * TAIL)).expect("a longer file");
+            drop(window);
+            assert!(tail.await.expect("an end").is_err(), "a tail of another state of the file");
+        });
+    }
+}
