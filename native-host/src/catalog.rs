@@ -166,7 +166,7 @@ impl Scan<'_> {
             let name = if prefix.is_empty() { base_name(folder) } else { prefix.trim_end_matches('/').to_owned() };
             self.add(folder.to_owned(), name, Format::Safetensors, folder, names);
         }
-        if depth == MAX_DEPTH {
+        if depth >= MAX_DEPTH {
             return;
         }
         for name in folders {
@@ -190,11 +190,8 @@ impl Scan<'_> {
                 break;
             }
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if entry.file_type()?.is_dir() {
-                folders.insert(name)
-            } else {
-                files.insert(name)
-            };
+            let names = if entry.file_type()?.is_dir() { &mut folders } else { &mut files };
+            names.insert(name);
         }
         Ok((files, folders))
     }

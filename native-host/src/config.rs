@@ -63,7 +63,8 @@ impl Config {
     /// [`HostError::Config`] when it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(|error| HostError::Config { problem: error.to_string() })?;
-        write_file(path, &json, 0o600).map_err(|problem| HostError::Config { problem: problem.to_string() })
+        // Its text has the path, which the extension must not learn.
+        write_file(path, &json, 0o600).map_err(|error| HostError::Config { problem: format!("it cannot be written: {}", error.kind()) })
     }
 
     /// The same secret, and so the same ids, with other folders.

@@ -260,6 +260,7 @@ fn scans_are_bounded() {
     let disk = Disk::new();
     disk.gguf(&format!("a/{}near.gguf", "d/".repeat(8)));
     disk.gguf(&format!("a/{}far.gguf", "d/".repeat(9)));
+    disk.gguf(&format!("a/{}models--org--name/snapshots/r/{}farther.gguf", "d/".repeat(7), "d/".repeat(9)));
     assert_eq!(names(&disk.scan(&["a"])), ["near.gguf"]);
     for number in 0..1_005 {
         sparse_gguf(&disk.path(&format!("b/{number}.gguf")), 8);

@@ -145,6 +145,10 @@ fn the_list_of_folders_counts_when_it_changes() {
     assert_eq!(host.code("models.open", json!({ "id": id })), "not_found");
     fs::write(home.config(), "{").expect("a file");
     assert_eq!(host.code("models.list", json!({})), "config");
+    // A folder that is none can be made by nobody.
+    fs::remove_dir_all(home.path(".config")).and_then(|()| fs::write(home.path(".config"), "")).expect("a file");
+    let error = host.call("models.list", json!({})).expect_err("no place for the list");
+    assert!(error["code"] == "config" && !error.to_string().contains(".config"), "a path in {error}");
     assert_eq!(host.must("ping", json!({})), json!({}));
 }
 
