@@ -14,10 +14,11 @@ use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
-use crate::model::{MemoryUse, Model, ModelOptions};
+use crate::kernels::Capabilities;
+use crate::model::{Hyperparameters, MemoryUse, Model, ModelOptions};
 use crate::plan;
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
-use crate::source::Source;
+use crate::source::{ReadAhead, Source};
 use crate::text::{ChatTemplate, Detokenizer, StopStrings, TextError, Tokenizer, encode_chat};
 
 /// What a person wants to know about a model.
@@ -43,6 +44,41 @@ pub struct ModelInfo {
     pub embedding: Option<u32>,
     /// Whether the model continues text.
     pub generates: bool,
+}
+
+impl ModelInfo {
+    fn new(
+        id: &str,
+        source: &dyn Source,
+        checkpoint: &Checkpoint,
+        h: &Hyperparameters,
+        granted: &ModelOptions,
+        memory: MemoryUse,
+    ) -> Result<Self> {
+        Ok(Self {
+            id: id.to_owned(),
+            name: h.name.clone(),
+            architecture: h.architecture.name.to_owned(),
+            quantization: main_dtype(checkpoint, granted.quantize)?.to_string(),
+            parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
+            file_bytes: source.bytes(),
+            context: granted.context,
+            memory,
+            embedding: h.pooling.map(|_| h.dim),
+            generates: h.architecture.causal,
+        })
+    }
+
+    /// What a model is and what it would take on a device with these capabilities: only its header is read.
+    ///
+    /// # Errors
+    /// When the file is damaged, not supported, or has what such a device cannot hold.
+    pub async fn read(id: &str, source: &dyn Source, capabilities: &Capabilities, options: ModelOptions) -> Result<Self> {
+        let checkpoint = read_checkpoint(source).await?;
+        let hyperparameters = Hyperparameters::from_gguf(&checkpoint)?;
+        let plan::MemoryPlan { memory, context, .. } = plan::plan(&checkpoint, capabilities, options)?;
+        Self::new(id, source, &checkpoint, &hyperparameters, &ModelOptions { context, ..options }, memory)
+    }
 }
 
 /// The running side: owns device and model.
@@ -127,7 +163,8 @@ impl Engine {
             return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, Some(limit.saturating_sub(before))));
         }
         let loaded = async {
-            let model = Model::load(executor, &checkpoint, Some(source), options, progress).await?;
+            let order = if source.ahead() > 0 { plan::reads(&checkpoint, executor.capabilities(), options)? } else { Vec::new() };
+            let model = Model::load(executor, &checkpoint, Some(&ReadAhead::new(source, order)), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;
             executor.check()?;
             Ok((model, scheduler))
@@ -138,20 +175,9 @@ impl Engine {
             }
             loaded => loaded?,
         };
-        let h = &model.hyperparameters;
         let scratch = executor.allocated_bytes() - before - model.memory.weights - model.memory.cache;
-        let info = ModelInfo {
-            id: id.to_owned(),
-            name: h.name.clone(),
-            architecture: h.architecture.name.to_owned(),
-            quantization: main_dtype(&checkpoint, options.quantize)?.to_string(),
-            parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
-            file_bytes: source.bytes(),
-            context: model.options.context,
-            memory: MemoryUse { scratch, ..model.memory },
-            embedding: h.pooling.map(|_| h.dim),
-            generates: h.architecture.causal,
-        };
+        let memory = MemoryUse { scratch, ..model.memory };
+        let info = ModelInfo::new(id, source, &checkpoint, &model.hyperparameters, &model.options, memory)?;
         let shared = Shared {
             info,
             stop_tokens: tokenizer.stop_tokens().collect(),

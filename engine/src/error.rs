@@ -27,6 +27,20 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+    /// The file is another one than when its reading began.
+    #[error("{name} was changed while it was read; load the model again")]
+    ModelChanged {
+        /// What was being read.
+        name: String,
+    },
+    /// Whoever keeps the models does not give this one.
+    #[error("{message}")]
+    ModelStore {
+        /// A word for programs.
+        code: String,
+        /// One sentence that says what to do.
+        message: String,
+    },
     /// A file could not be written.
     #[error("cannot write the file: {reason}; check that there is enough space and try again")]
     Write {
@@ -148,7 +162,7 @@ impl EngineError {
     pub fn dom_name(&self) -> &'static str {
         match self {
             Self::Format(_) | Self::Text(_) | Self::Tensor { .. } => "DataError",
-            Self::Source { .. } => "NetworkError",
+            Self::Source { .. } | Self::ModelChanged { .. } | Self::ModelStore { .. } => "NetworkError",
             Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
             Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
             Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
@@ -159,11 +173,13 @@ impl EngineError {
     }
 
     /// A short machine-readable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Format(_) => "model_file_invalid",
             Self::Text(_) => "text_processing_failed",
             Self::Source { .. } => "model_read_failed",
+            Self::ModelChanged { .. } => "model_changed",
+            Self::ModelStore { code, .. } => code,
             Self::Write { .. } => "write_failed",
             Self::NoAdapter { .. } => "no_gpu",
             Self::Gpu { .. } => "gpu_error",

@@ -2,6 +2,8 @@
 //!
 //! The plan is not a formula beside the code but the code itself: the model is loaded by an executor that only counts.
 
+use std::ops::Range;
+
 use futures::FutureExt;
 
 use crate::error::{EngineError, Result};
@@ -30,13 +32,27 @@ pub struct MemoryPlan {
 /// As [`Model::load`], but for reading: the model is not supported, or one of its buffers is larger than the device takes.
 pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<MemoryPlan> {
     let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
-    let loaded = Model::load(&mut executor, checkpoint, None, options, &mut |_| {}).now_or_never();
-    let model = loaded.ok_or_else(|| EngineError::Gpu { operation: "plan a model".to_owned(), reason: "it waited".to_owned() })??;
+    let model = load(&mut executor, checkpoint, options)?;
     let before = executor.allocated_bytes();
     Scheduler::new(&mut executor, &model)?;
     let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
     let peak = if let Executor::Plan(planner) = &executor { planner.peak() } else { memory.total() };
     Ok(MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
+}
+
+/// The ranges of the source that loading a model reads, in order.
+///
+/// # Errors
+/// As [`plan`].
+pub fn reads(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<Vec<Range<u64>>> {
+    let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
+    load(&mut executor, checkpoint, options)?;
+    Ok(if let Executor::Plan(planner) = executor { planner.reads() } else { Vec::new() })
+}
+
+fn load(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<Model> {
+    let loaded = Model::load(executor, checkpoint, None, options, &mut |_| {}).now_or_never();
+    loaded.ok_or_else(|| EngineError::Gpu { operation: "plan a model".to_owned(), reason: "it waited".to_owned() })?
 }
 
 /// The longest context, in whole pages, with which a model fits `bytes`; `None` if there is none.

@@ -1,4 +1,4 @@
-// The service worker: creates the offscreen document, keeps the grants, opens the permission windows.
+// The service worker: creates the offscreen document, keeps the grants, opens the permission windows, starts the native host.
 // It is never on the path of tokens and keeps nothing in memory: Chrome may end it at any moment.
 //
 // Others ask it with runtime.sendMessage({to: "background", method, params}) and get {done} or {error}. Who may ask what
@@ -6,10 +6,14 @@
 // It tells the router about changes with runtime.sendMessage({to: "router", change}).
 
 import * as grants from "./grants.js";
+import { NativeHost } from "./native-host.js";
 import * as prompts from "./prompts.js";
 import { Refusal, toWire } from "../shared/errors.js";
 
 const OFFSCREEN = "extension/offscreen/offscreen.html";
+
+/** What it has in memory, a port and who waits for it, is gone with the worker: the router asks again. */
+const host = new NativeHost();
 
 /** One creation at a time; `createDocument` rejects when there is a document already. @type {Promise<void> | undefined} */
 let creating;
@@ -74,6 +78,13 @@ const methods = {
 
   "prompt.describe": { from: ["prompt"], handle: (_, sender) => prompts.describe(promptOf(sender)) },
   "prompt.decide": { from: ["prompt"], handle: ({ scope }, sender) => prompts.decide(promptOf(sender), checkedScope(scope), announce) },
+
+  "host.status": { from: ["router", "extension"], handle: () => host.status() },
+  "host.models": { from: ["router", "extension"], handle: () => host.models() },
+  // Only the router may have the token, and what the token opens.
+  "host.open": { from: ["router"], handle: ({ id }) => host.open(id) },
+  "host.close": { from: ["router"], handle: ({ id }) => host.close(id) },
+  "host.read": { from: ["router"], handle: (range) => host.read(range) },
 
   "grants.list": { from: ["extension"], handle: grants.list },
   "permissions.revoke": {

@@ -9,53 +9,11 @@
  * @property {(id: string) => Promise<void>} delete    resolves as well when there is no such conversation
  */
 
-const DATABASE = "doppler";
-const STORE = "conversations";
-
-/**
- * @template T
- * @param {IDBRequest<T>} request
- * @returns {Promise<T>}
- */
-function settled(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-/** @returns {Promise<IDBDatabase>} */
-function open() {
-  const request = indexedDB.open(DATABASE, 1);
-  request.onupgradeneeded = () => {
-    request.result.createObjectStore(STORE, { keyPath: "id" });
-  };
-  return settled(request);
-}
+import { openStore } from "../shared/database.js";
 
 /** @returns {ConversationStore} */
 export function indexedDbStore() {
-  /** @type {Promise<IDBDatabase> | undefined} */
-  let database;
-
-  /**
-   * Runs one request; a failed opening is tried again by the next call.
-   *
-   * @template T
-   * @param {IDBTransactionMode} mode
-   * @param {(store: IDBObjectStore) => IDBRequest<T>} run
-   * @returns {Promise<T>}
-   */
-  async function transact(mode, run) {
-    database ??= open();
-    try {
-      return await settled(run((await database).transaction(STORE, mode).objectStore(STORE)));
-    } catch (error) {
-      database = undefined;
-      throw error;
-    }
-  }
-
+  const transact = openStore("doppler", "conversations");
   return {
     load: () => transact("readonly", (store) => store.getAll()),
     put: async (conversation) => {

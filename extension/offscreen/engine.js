@@ -15,10 +15,15 @@ export class Engine {
   #running = new Map();
   #next = 0;
   #onEvent;
+  #answer;
 
-  /** @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all */
-  constructor(onEvent) {
+  /**
+   * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all
+   * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are
+   */
+  constructor(onEvent, answer) {
     this.#onEvent = onEvent;
+    this.#answer = answer;
   }
 
   /**
@@ -71,6 +76,12 @@ export class Engine {
   #receive(worker, frame) {
     if (worker !== this.#worker) return;
     if (frame.event) return this.#event(worker, frame.event, frame.detail);
+    if (frame.ask !== undefined) {
+      this.#answer(frame.method, frame.params).then(
+        (done) => worker.postMessage({ answer: frame.ask, done }),
+        (thrown) => worker.postMessage({ answer: frame.ask, error: toWire(thrown) }));
+      return;
+    }
     const receiver = this.#running.get(frame.id);
     if (!receiver) return;
     if ("chunk" in frame) return receiver.chunk(frame.chunk);

@@ -2,6 +2,7 @@
 // Nothing here waits for the service worker while tokens flow.
 
 import { Engine } from "./engine.js";
+import { Models } from "./models.js";
 import { PageClient, requesterOf } from "./page-client.js";
 import { Quota } from "./quota.js";
 import { isOwnPage, UiClient } from "./ui-client.js";
@@ -15,7 +16,8 @@ const pages = new Set();
 const uis = new Set();
 
 const quota = new Quota(LIMITS);
-const engine = new Engine(onEngineEvent);
+const engine = new Engine(onEngineEvent, (method, params) => models.answer(method, params));
+const models = new Models(engine);
 
 /** The model pages were told of last. @type {string | undefined} */
 let model;
@@ -29,7 +31,7 @@ function onEngineEvent(event, detail) {
   if (event !== "status" || !detail.model || detail.model.id === model) return;
   model = detail.model.id;
   // Pages learn which model answers, nothing about the machine it runs on.
-  for (const page of pages) void page.tell("modelchange", { model });
+  for (const page of pages) void page.tell("modelchange", { model: models.pageId(model) });
 }
 
 /** @type {Promise<{handle: (method: string, params: any) => Promise<unknown>}> | undefined} */
@@ -38,7 +40,7 @@ let conversations;
 /** Loaded when the popup first asks: pages do without. */
 const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
   createConversations({
-    request: (method, params, onChunk, signal) => engine.request(method, params, { onChunk, signal }),
+    request: (method, params, onChunk, signal) => engine.request(method, models.complete(method, params), { onChunk, signal }),
     broadcast(event, detail) {
       for (const ui of uis) ui.tell(event, detail);
     },
@@ -47,14 +49,14 @@ const openConversations = () => conversations ??= import("./conversations.js").t
 chrome.runtime.onConnect.addListener((port) => {
   const requester = requesterOf(port.sender);
   if (port.name === "doppler" && requester) {
-    const page = new PageClient(port, requester, engine, quota);
+    const page = new PageClient(port, requester, engine, models, quota);
     pages.add(page);
     port.onDisconnect.addListener(() => {
       pages.delete(page);
       void page.gone();
     });
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
-    const ui = new UiClient(port, engine, openConversations);
+    const ui = new UiClient(port, engine, models, openConversations);
     uis.add(ui);
     port.onDisconnect.addListener(() => {
       uis.delete(ui);

@@ -42,6 +42,7 @@ export class PageClient {
   #port;
   #requester;
   #engine;
+  #models;
   #quota;
   /** Asked once, and again after every announced change. @type {Promise<Grant> | undefined} */
   #grant;
@@ -52,12 +53,14 @@ export class PageClient {
    * @param {chrome.runtime.Port} port
    * @param {Requester} requester
    * @param {import("./engine.js").Engine} engine
+   * @param {import("./models.js").Models} models
    * @param {import("./quota.js").Quota} quota
    */
-  constructor(port, requester, engine, quota) {
+  constructor(port, requester, engine, models, quota) {
     this.#port = port;
     this.#requester = requester;
     this.#engine = engine;
+    this.#models = models;
     this.#quota = quota;
     port.onMessage.addListener((frame) => this.#receive(frame));
   }
@@ -122,7 +125,9 @@ export class PageClient {
     if (!ENGINE_METHODS.has(method)) {
       throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method.slice(0, 64)}" in this version.`);
     }
-    if (this.#open.has(id)) this.#run(id, method, params);
+    const models = method === "models.list" && this.#models.listForPage();
+    if (models) return this.#done(id, models);
+    if (this.#open.has(id)) this.#run(id, method, this.#models.completeForPage(method, params));
   }
 
   /**
@@ -137,8 +142,8 @@ export class PageClient {
     let cancel;
     const leave = this.#quota.enter(this.origin, () => {
       cancel = this.#engine.send(method, params, {
-        chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk }); },
-        done: (done) => { leave(); this.#done(id, done); },
+        chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
+        done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, error); },
       });
     });

@@ -3,7 +3,7 @@
 import { Refusal, toWire } from "../shared/errors.js";
 
 /** What goes to the engine as it is. */
-const ENGINE_METHODS = new Set(["engine.status", "engine.verify", "engine.bench", "models.list", "chat.completions", "tokens.count"]);
+const ENGINE_METHODS = new Set(["engine.status", "engine.verify", "engine.bench", "chat.completions", "tokens.count"]);
 
 /**
  * The port's other end is a page of this extension. A content script never is: its origin is its page's.
@@ -20,16 +20,19 @@ export class UiClient {
   #closed = false;
   #port;
   #engine;
+  #models;
   #conversations;
 
   /**
    * @param {chrome.runtime.Port} port
    * @param {import("./engine.js").Engine} engine
+   * @param {import("./models.js").Models} models
    * @param {() => Promise<{handle: (method: string, params: any) => Promise<unknown>}>} conversations
    */
-  constructor(port, engine, conversations) {
+  constructor(port, engine, models, conversations) {
     this.#port = port;
     this.#engine = engine;
+    this.#models = models;
     this.#conversations = conversations;
     port.onMessage.addListener((frame) => this.#receive(frame));
   }
@@ -57,8 +60,14 @@ export class UiClient {
    */
   async #answer(id, method, params, signal) {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
+    switch (method) {
+      case "models.list": return this.#models.list();
+      case "models.choose": return this.#models.choose(params);
+      case "models.describe": return this.#models.describe(params);
+      case "models.forget": return this.#models.forget(params);
+    }
     if (ENGINE_METHODS.has(method)) {
-      return this.#engine.request(method, params, { signal, onChunk: (chunk) => this.#post({ id, chunk }) });
+      return this.#engine.request(method, this.#models.complete(method, params), { signal, onChunk: (chunk) => this.#post({ id, chunk }) });
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }

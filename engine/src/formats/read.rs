@@ -1,5 +1,7 @@
 //! From a source to a checkpoint, and from a checkpoint to the bytes of its tensors.
 
+use std::ops::Range;
+
 use super::{Checkpoint, FormatError, Gguf, TensorInfo, Transform, dequantize, huggingface, split};
 use crate::error::Result;
 use crate::source::{FileSpan, Source};
@@ -40,6 +42,33 @@ async fn read_gguf(source: &dyn Source, file: &FileSpan) -> Result<Checkpoint> {
     }
 }
 
+/// Where the bytes lie that [`read_rows`] needs; empty for values that are not stored.
+///
+/// # Errors
+/// When the tensor has fewer rows or cannot be read in parts.
+pub fn span_of_rows(tensor: &TensorInfo, first: u64, count: u64) -> Result<Range<u64>, FormatError> {
+    let rows = tensor.rows();
+    let row_bytes = tensor.bytes / rows;
+    let fail = |problem| FormatError::Tensor { name: tensor.name.clone(), problem };
+    let last = first.checked_add(count).filter(|&last| last <= rows).ok_or_else(|| fail("it has fewer rows"))?;
+    let span = match &tensor.transform {
+        Some(Transform::Values(_)) => 0..0,
+        Some(Transform::AddOne(stored)) => {
+            let row_bytes = tensor.shape.first().copied().unwrap_or(1) * stored.block_bytes();
+            first * row_bytes..last * row_bytes
+        }
+        Some(Transform::Transpose) if tensor.bytes > MAX_TRANSPOSED => return Err(fail("it is too large to be transposed")),
+        Some(Transform::Transpose) => 0..tensor.bytes,
+        Some(transform @ (Transform::UngroupQkv { .. } | Transform::PairNeighbours { .. })) if !is_column(tensor) => {
+            let stored = (first..last).map(stored_row(transform, rows));
+            let (low, high) = stored.fold((u64::MAX, 0), |(low, high), row| (low.min(row), high.max(row + 1)));
+            low.min(high) * row_bytes..high * row_bytes
+        }
+        _ => first * row_bytes..last * row_bytes,
+    };
+    Ok(tensor.offset + span.start..tensor.offset + span.end)
+}
+
 /// The bytes of `count` rows of a tensor from row `first` on, in its type; a tensor of one dimension is one row.
 ///
 /// # Errors
@@ -47,68 +76,64 @@ async fn read_gguf(source: &dyn Source, file: &FileSpan) -> Result<Checkpoint> {
 pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, count: u64) -> Result<Vec<u8>> {
     let cols = tensor.shape.first().copied().unwrap_or(1);
     let rows = tensor.rows();
-    let row_bytes = tensor.bytes / rows;
-    let fail = |problem| FormatError::Tensor { name: tensor.name.clone(), problem };
-    let last = first.checked_add(count).filter(|&last| last <= rows).ok_or_else(|| fail("it has fewer rows"))?;
-    let read = |first: u64, last: u64| source.read(tensor.offset + first * row_bytes, ((last - first) * row_bytes) as usize);
+    let span = span_of_rows(tensor, first, count)?;
+    let stored = if span.is_empty() { Vec::new() } else { source.read(span.start, (span.end - span.start) as usize).await? };
     Ok(match &tensor.transform {
-        None => read(first, last).await?,
-        Some(Transform::Values(values)) => bytemuck::cast_slice(&values[(first * cols) as usize..(last * cols) as usize]).to_vec(),
-        Some(Transform::AddOne(stored)) => {
-            let bytes = stored.block_bytes();
-            let differences = source.read(tensor.offset + first * cols * bytes, (count * cols * bytes) as usize).await?;
+        None => stored,
+        Some(Transform::Values(values)) => bytemuck::cast_slice(&values[(first * cols) as usize..((first + count) * cols) as usize]).to_vec(),
+        Some(Transform::AddOne(dtype)) => {
             let mut values = Vec::new();
-            dequantize(*stored, &differences, &mut values)?;
+            dequantize(*dtype, &stored, &mut values)?;
             values.iter().flat_map(|v| (1.0 + v).to_le_bytes()).collect()
         }
         Some(Transform::Transpose) => {
-            if tensor.bytes > MAX_TRANSPOSED {
-                return Err(fail("it is too large to be transposed").into());
-            }
-            let stored = source.read(tensor.offset, tensor.bytes as usize).await?;
             let value_bytes = tensor.dtype.block_bytes();
             let value = |row: u64, col: u64| &stored[((col * rows + row) * value_bytes) as usize..][..value_bytes as usize];
-            (first..last).flat_map(|row| (0..cols).map(move |col| (row, col))).flat_map(|(row, col)| value(row, col)).copied().collect()
+            (first..first + count)
+                .flat_map(|row| (0..cols).map(move |col| (row, col)))
+                .flat_map(|(row, col)| value(row, col))
+                .copied()
+                .collect()
         }
         // Of a bias the elements are reordered as a matrix's rows.
-        Some(Transform::UngroupQkv { .. } | Transform::PairNeighbours { .. }) if tensor.shape.len() == 1 && cols > 1 => {
-            let column = TensorInfo { shape: vec![1, cols], ..tensor.clone() };
-            Box::pin(read_rows(source, &column, 0, cols)).await?
-        }
-        Some(Transform::UngroupQkv { heads, kv_heads }) => {
-            let group = u64::from(heads / kv_heads) + 2;
-            let head_rows = rows / (group * u64::from(*kv_heads));
-            let stored_row = |row: u64| {
-                let (head, i) = (row / head_rows, row % head_rows);
-                let (kv, place) = match head.checked_sub(u64::from(*heads)) {
-                    None => (head / (group - 2), head % (group - 2)),
-                    Some(key) if key < u64::from(*kv_heads) => (key, group - 2),
-                    Some(value) => (value - u64::from(*kv_heads), group - 1),
-                };
-                (kv * group + place) * head_rows + i
-            };
-            reordered(first..last, row_bytes, stored_row, read).await?
-        }
-        Some(Transform::PairNeighbours { heads }) => {
-            let head_rows = rows / u64::from(*heads);
-            let stored_row = |row: u64| {
-                let (head, i) = (row / head_rows, row % head_rows);
-                head * head_rows + i % 2 * (head_rows / 2) + i / 2
-            };
-            reordered(first..last, row_bytes, stored_row, read).await?
+        Some(transform) if is_column(tensor) => reordered(&stored, 0..cols, tensor.bytes / cols, 0, stored_row(transform, cols)),
+        Some(transform) => {
+            let row_bytes = tensor.bytes / rows;
+            reordered(&stored, first..first + count, row_bytes, (span.start - tensor.offset) / row_bytes, stored_row(transform, rows))
         }
     })
 }
 
-/// Rows that are stored elsewhere: reads the span they lie in at once and picks them from it.
-async fn reordered<F: Future<Output = Result<Vec<u8>>>>(
-    rows: std::ops::Range<u64>,
-    row_bytes: u64,
-    stored_row: impl Fn(u64) -> u64,
-    read: impl Fn(u64, u64) -> F,
-) -> Result<Vec<u8>> {
-    let stored = || rows.clone().map(&stored_row);
-    let (Some(low), Some(high)) = (stored().min(), stored().max()) else { return Ok(Vec::new()) };
-    let span = read(low, high + 1).await?;
-    Ok(stored().flat_map(|row| &span[((row - low) * row_bytes) as usize..][..row_bytes as usize]).copied().collect())
+/// Whether it is a bias: one row whose elements are what a matrix's rows are.
+fn is_column(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 1 && tensor.shape[0] > 1
+}
+
+/// Where a row of a reordered matrix of `rows` rows is stored.
+fn stored_row(transform: &Transform, rows: u64) -> impl Fn(u64) -> u64 {
+    let transform = transform.clone();
+    move |row| match transform {
+        Transform::UngroupQkv { heads, kv_heads } => {
+            let group = u64::from(heads / kv_heads) + 2;
+            let head_rows = rows / (group * u64::from(kv_heads));
+            let (head, i) = (row / head_rows, row % head_rows);
+            let (kv, place) = match head.checked_sub(u64::from(heads)) {
+                None => (head / (group - 2), head % (group - 2)),
+                Some(key) if key < u64::from(kv_heads) => (key, group - 2),
+                Some(value) => (value - u64::from(kv_heads), group - 1),
+            };
+            (kv * group + place) * head_rows + i
+        }
+        Transform::PairNeighbours { heads } => {
+            let head_rows = rows / u64::from(heads);
+            let (head, i) = (row / head_rows, row % head_rows);
+            head * head_rows + i % 2 * (head_rows / 2) + i / 2
+        }
+        _ => row,
+    }
+}
+
+/// Rows picked from a span that begins with row `low`.
+fn reordered(span: &[u8], rows: Range<u64>, row_bytes: u64, low: u64, stored_row: impl Fn(u64) -> u64) -> Vec<u8> {
+    rows.flat_map(|row| &span[((stored_row(row) - low) * row_bytes) as usize..][..row_bytes as usize]).copied().collect()
 }

@@ -6,7 +6,7 @@ use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
-use crate::formats::{Checkpoint, DType, TensorInfo, convert_rows, dequantize, read_rows};
+use crate::formats::{Checkpoint, DType, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
 use crate::kernels::{Repack, WeightLayout};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -51,7 +51,7 @@ pub(super) struct Part<'a> {
 pub(super) struct Loader<'a> {
     pub(super) executor: &'a mut Executor,
     checkpoint: &'a Checkpoint,
-    /// `None`: nothing is read, for a plan of the memory.
+    /// `None`: nothing is read, only what would be is noted, for a plan.
     source: Option<&'a dyn Source>,
     /// The format that a tensor's weights get.
     loaded_dtype: Box<dyn Fn(&TensorInfo) -> DType>,
@@ -123,7 +123,10 @@ impl<'a> Loader<'a> {
         if tensor.elements() != u64::from(count) {
             return Err(wrong_shape(tensor, &[u64::from(count)]));
         }
-        let Some(source) = self.source else { return Ok(vec![1.0; count as usize]) };
+        let Some(source) = self.source else {
+            self.executor.note_read(span_of_rows(tensor, 0, tensor.rows())?);
+            return Ok(vec![1.0; count as usize]);
+        };
         let bytes = read_rows(source, tensor, 0, tensor.rows()).await?;
         let mut values = Vec::with_capacity(count as usize);
         dequantize(tensor.dtype, &bytes, &mut values)?;
@@ -242,7 +245,6 @@ impl<'a> Loader<'a> {
 
     /// Packs rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.
     async fn fill(&mut self, weight: &Weight, part: &Part<'_>, first_row: u32, step: u32) -> Result<()> {
-        let Some(source) = self.source else { return Ok(()) };
         let Part { name, first_row: first_in_file, rows } = *part;
         let tensor = self.tensor(name)?;
         let WeightLayout { dtype, cols, file_row_bytes, .. } = weight.layout;
@@ -254,7 +256,13 @@ impl<'a> Loader<'a> {
             let slab = weight.slabs.iter().find(|s| target - s.first_row < s.rows).expect("slabs cover all rows");
             let left_in_slab = (slab.first_row + slab.rows - target).div_ceil(step);
             let count = piece_rows.min(rows - row).min(left_in_slab);
-            let bytes = read_rows(source, tensor, u64::from(first_in_file + row), count.into()).await?;
+            let first = u64::from(first_in_file + row);
+            row += count;
+            let Some(source) = self.source else {
+                self.executor.note_read(span_of_rows(tensor, first, count.into())?);
+                continue;
+            };
+            let bytes = read_rows(source, tensor, first, count.into()).await?;
             let mut bytes = if tensor.dtype == dtype { bytes } else { convert_rows(tensor.dtype, dtype, cols.into(), &bytes)? };
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.executor.write(self.staging, 0, &bytes);
@@ -266,7 +274,6 @@ impl<'a> Loader<'a> {
             if self.in_flight >= IN_FLIGHT_BYTES {
                 self.settle().await?;
             }
-            row += count;
         }
         Ok(())
     }

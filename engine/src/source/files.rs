@@ -26,7 +26,8 @@ impl Files {
         Self { name: name.into(), parts, bytes }
     }
 
-    async fn read_across(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
+    /// What of each file makes up a range; every read has been begun.
+    fn read_each<'a>(&'a self, offset: u64, bytes: usize) -> Result<Vec<LocalBoxFuture<'a, Result<Vec<u8>>>>> {
         let end = offset.checked_add(bytes as u64).filter(|&end| end <= self.bytes).ok_or_else(|| EngineError::Source {
             name: self.name.clone(),
             offset,
@@ -34,15 +35,13 @@ impl Files {
             reason: format!("the files have {} bytes together", self.bytes),
         })?;
         let first = self.parts.partition_point(|(span, _)| span.start + span.bytes <= offset);
-        let mut data = Vec::new();
-        for (span, file) in self.parts[first..].iter().take_while(|(span, _)| span.start < end) {
+        let touched = self.parts[first..].iter().take_while(|(span, _)| span.start < end);
+        let begin = |(span, file): &'a (FileSpan, Box<dyn Source>)| {
             let from = offset.max(span.start);
             let to = end.min(span.start + span.bytes);
-            let piece = file.read(from - span.start, (to - from) as usize).await?;
-            // The usual case, one file, is not copied.
-            if data.is_empty() { data = piece } else { data.extend(piece) }
-        }
-        Ok(data)
+            file.read(from - span.start, (to - from) as usize)
+        };
+        Ok(touched.map(begin).collect())
     }
 }
 
@@ -59,7 +58,20 @@ impl Source for Files {
         self.parts.iter().map(|(span, _)| span.clone()).collect()
     }
 
+    fn ahead(&self) -> u64 {
+        self.parts.iter().map(|(_, file)| file.ahead()).max().unwrap_or(0)
+    }
+
     fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
-        Box::pin(self.read_across(offset, bytes))
+        let pieces = self.read_each(offset, bytes);
+        Box::pin(async move {
+            let mut data = Vec::new();
+            for piece in pieces? {
+                let piece = piece.await?;
+                // The usual case, one file, is not copied.
+                if data.is_empty() { data = piece } else { data.extend(piece) }
+            }
+            Ok(data)
+        })
     }
 }

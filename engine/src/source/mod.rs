@@ -1,10 +1,12 @@
 //! Where a model's bytes come from. Readers ask for ranges; nobody holds the whole file.
 
+mod ahead;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 mod files;
 mod memory;
 
+pub use ahead::ReadAhead;
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::{FileSource, open};
 pub use files::Files;
@@ -29,7 +31,13 @@ pub trait Source: fmt::Debug {
         vec![FileSpan { name: self.name().to_owned(), start: 0, bytes: self.bytes() }]
     }
 
-    /// Reads `bytes` bytes at `offset`, all of them or an error.
+    /// Bytes worth asking for before they are needed, because they take a while to come; 0: they are there at once.
+    fn ahead(&self) -> u64 {
+        0
+    }
+
+    /// Reads `bytes` bytes at `offset`, all of them or an error. Where [`Self::ahead`] is not 0, the bytes are on their way when this
+    /// returns, not only when the future is polled.
     fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>>;
 }
 

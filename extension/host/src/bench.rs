@@ -15,15 +15,16 @@ use web_sys::WorkerGlobalScope;
 use web_time::Instant;
 
 use crate::SharedError;
-use crate::models::Models;
+use crate::models::EMBEDDED;
+use crate::serving::Serving;
 
 /// The shape that is no shape, but the embedded file.
-const EMBEDDED: &str = "spark";
+const SPARK: &str = "spark";
 
 /// What to measure.
 #[derive(Debug, Deserialize)]
 struct Params {
-    /// A published shape, or [`EMBEDDED`].
+    /// A published shape, or [`SPARK`].
     shape: String,
     /// Types of a shape's weights.
     quant: Option<Recipe>,
@@ -36,11 +37,11 @@ struct Params {
 ///
 /// # Errors
 /// When something asked for does not exist or does not fit, or the device fails.
-pub(crate) async fn bench(models: &Models, gpu: Gpu, params: &Value) -> Result<Value, SharedError> {
+pub(crate) async fn bench(serving: &Serving, gpu: Gpu, params: &Value) -> Result<Value, SharedError> {
     let invalid = |problem: serde_json::Error| EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() };
     let Params { shape, quant, options } = Params::deserialize(params).map_err(invalid)?;
-    let source: Box<dyn Source> = if shape == EMBEDDED {
-        Box::new(models.open().await?.1)
+    let source: Box<dyn Source> = if shape == SPARK {
+        serving.open(EMBEDDED).await?.source
     } else {
         Box::new(Synthetic::new(Shape::find(&shape)?, quant.unwrap_or(Recipe::Q4_K_M))?)
     };

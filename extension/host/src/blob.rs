@@ -4,9 +4,12 @@ use doppler_engine::error::{EngineError, Result};
 use doppler_engine::source::Source;
 use futures::future::LocalBoxFuture;
 use js_sys::Uint8Array;
-use wasm_bindgen::JsValue;
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
+
+/// Bytes that are on their way while others are used.
+const AHEAD: u64 = 16 << 20;
 
 /// A `Blob` or `File`.
 #[derive(Debug)]
@@ -21,11 +24,10 @@ impl BlobSource {
         Self { name: name.into(), blob }
     }
 
-    async fn slice(&self, offset: u64, bytes: usize) -> std::result::Result<Vec<u8>, JsValue> {
+    /// Begins to read.
+    fn slice(&self, offset: u64, bytes: usize) -> std::result::Result<JsFuture, JsValue> {
         let end = offset as f64 + bytes as f64;
-        let slice = self.blob.slice_with_f64_and_f64(offset as f64, end)?;
-        let buffer = JsFuture::from(slice.array_buffer()).await?;
-        Ok(Uint8Array::new(&buffer).to_vec())
+        Ok(JsFuture::from(self.blob.slice_with_f64_and_f64(offset as f64, end)?.array_buffer()))
     }
 }
 
@@ -38,10 +40,21 @@ impl Source for BlobSource {
         self.blob.size() as u64
     }
 
+    fn ahead(&self) -> u64 {
+        AHEAD
+    }
+
     fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        let reading = self.slice(offset, bytes);
         Box::pin(async move {
             let failed = |reason: String| EngineError::Source { name: self.name.clone(), offset, bytes: bytes as u64, reason };
-            let data = self.slice(offset, bytes).await.map_err(|e| failed(format!("{e:?}")))?;
+            let buffer = async { reading?.await }.await.map_err(|error| match error.dyn_into::<js_sys::Error>() {
+                // What the browser says of a file that is not the one that was picked any more.
+                Ok(error) if error.name() == "NotReadableError" => EngineError::ModelChanged { name: self.name.clone() },
+                Ok(error) => failed(error.message().into()),
+                Err(error) => failed(format!("{error:?}")),
+            })?;
+            let data = Uint8Array::new(&buffer).to_vec();
             if data.len() == bytes { Ok(data) } else { Err(failed(format!("the file has {} bytes", self.bytes()))) }
         })
     }

@@ -1,49 +1,107 @@
-//! The models that ship with the extension.
+//! Models by id, and their bytes: the one that ships with the extension, and those that the offscreen document opens.
+
+use std::rc::Rc;
 
 use doppler_engine::error::EngineError;
+use doppler_engine::source::{Files, Source};
 use js_sys::global;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response, WorkerGlobalScope};
 
 use crate::blob::BlobSource;
+use crate::host_files::{HostModel, Launch};
+use crate::router::Router;
 
-/// Id and file of the default model.
-const ID: &str = "spark-28m";
+/// Id and file of the embedded model, which is the default.
+pub(crate) const EMBEDDED: &str = "spark-28m";
 const FILE: &str = "spark-28m-q8_0.gguf";
 
-/// The embedded models.
+/// All models.
 #[derive(Debug)]
 pub(crate) struct Models {
     folder: String,
+    router: Rc<Router>,
+}
+
+/// A model's bytes.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// All its files.
+    pub(crate) source: Box<dyn Source>,
+    host: Option<Rc<HostModel>>,
+}
+
+impl Opened {
+    /// The way on which the bytes come, where there are several.
+    pub(crate) fn way(&self) -> Option<&'static str> {
+        self.host.as_ref().map(|host| host.way().name())
+    }
+}
+
+/// Answer to `models.open`: either `base`, `token` and each file's `path` and `etag`, for a [`Launch`], or each file as a `blob`.
+#[derive(Deserialize)]
+struct Answer {
+    name: String,
+    base: Option<String>,
+    files: Vec<AnsweredFile>,
+}
+
+#[derive(Deserialize)]
+struct AnsweredFile {
+    name: String,
+    #[serde(default, with = "serde_wasm_bindgen::preserve")]
+    blob: JsValue,
 }
 
 impl Models {
-    pub(crate) fn new(folder: String) -> Self {
-        Self { folder }
+    /// `folder` is the URL of the embedded models.
+    pub(crate) fn new(folder: String, router: Rc<Router>) -> Self {
+        Self { folder, router }
     }
 
-    /// `OpenAI`'s list of models.
+    /// `OpenAI`'s list of the embedded models.
     pub(crate) fn list() -> Value {
-        json!({ "object": "list", "data": [{ "id": ID, "object": "model", "created": 1_795_305_600, "owned_by": "doppler", "name": "Spark 28M" }] })
+        json!({ "object": "list", "data": [{ "id": EMBEDDED, "object": "model", "created": 1_795_305_600, "owned_by": "doppler", "name": "Spark 28M" }] })
     }
 
-    /// Whether a request's model is here; a request without one takes the default.
-    pub(crate) fn check(model: Option<&str>) -> Result<(), EngineError> {
-        match model {
-            None | Some(ID) => Ok(()),
-            Some(other) => Err(EngineError::ModelNotFound { name: other.to_owned() }),
+    /// Opens a model.
+    ///
+    /// # Errors
+    /// When there is none of this id, or its files cannot be reached; the message says what to do.
+    pub(crate) async fn open(&self, id: &str) -> Result<Opened, EngineError> {
+        if id == EMBEDDED {
+            return self.open_embedded().await;
         }
+        let answer = self.router.ask("models.open", json!({ "id": id })).await?;
+        let unreadable =
+            |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
+        let Answer { name, base, files } = serde_wasm_bindgen::from_value(answer.clone()).map_err(unreadable)?;
+        if base.is_some() {
+            let launch: Launch = serde_wasm_bindgen::from_value(answer).map_err(unreadable)?;
+            let host = HostModel::new(id, Rc::clone(&self.router), launch);
+            return Ok(Opened { source: one(name, host.files()), host: Some(host) });
+        }
+        let file = |AnsweredFile { name, blob }| -> Result<Box<dyn Source>, EngineError> {
+            let blob = blob.dyn_into::<Blob>().map_err(|_| EngineError::ModelNotFound { name: name.clone() })?;
+            Ok(Box::new(BlobSource::new(name, blob)))
+        };
+        Ok(Opened { source: one(name, files.into_iter().map(file).collect::<Result<_, _>>()?), host: None })
     }
 
-    /// Opens the default model: its id and its bytes.
-    pub(crate) async fn open(&self) -> Result<(String, BlobSource), EngineError> {
+    async fn open_embedded(&self) -> Result<Opened, EngineError> {
         let url = format!("{}/{FILE}", self.folder.trim_end_matches('/'));
         let blob =
             fetch(&url).await.map_err(|e| EngineError::Source { name: FILE.to_owned(), offset: 0, bytes: 0, reason: format!("{e:?}") })?;
-        Ok((ID.to_owned(), BlobSource::new(FILE, blob)))
+        Ok(Opened { source: Box::new(BlobSource::new(FILE, blob)), host: None })
     }
+}
+
+/// Files as one source.
+fn one(name: String, mut files: Vec<Box<dyn Source>>) -> Box<dyn Source> {
+    if files.len() == 1 { files.remove(0) } else { Box::new(Files::new(name, files)) }
 }
 
 async fn fetch(url: &str) -> Result<Blob, JsValue> {

@@ -1,0 +1,149 @@
+//! Ranges that are on their way before they are asked for.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use futures::future::LocalBoxFuture;
+
+use super::{FileSpan, Source};
+use crate::error::Result;
+
+/// A source that is read in a known order: while a range is used, those after it are on their way, up to [`Source::ahead`] bytes.
+#[derive(Debug)]
+pub struct ReadAhead<'a> {
+    source: &'a dyn Source,
+    state: RefCell<State<'a>>,
+}
+
+#[derive(Default)]
+struct State<'a> {
+    /// What will be asked for, in order.
+    coming: VecDeque<Range<u64>>,
+    /// What has been begun and not been asked for yet, in the same order.
+    begun: VecDeque<(Range<u64>, LocalBoxFuture<'a, Result<Vec<u8>>>)>,
+    /// Bytes of `begun`.
+    bytes: u64,
+}
+
+impl std::fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ranges begun, {} to come", self.begun.len(), self.coming.len())
+    }
+}
+
+impl<'a> ReadAhead<'a> {
+    /// `source`, of which `order` will be read.
+    pub fn new(source: &'a dyn Source, order: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let coming = order.into_iter().filter(|range| !range.is_empty()).collect();
+        Self { source, state: RefCell::new(State { coming, ..State::default() }) }
+    }
+
+    /// The range, begun now if it was not before. What nobody foresaw is read by itself, and nothing ahead of it any more.
+    fn take(&self, range: &Range<u64>) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        let mut state = self.state.borrow_mut();
+        state.begin(self.source);
+        match state.begun.pop_front() {
+            Some((begun, reading)) if begun == *range => {
+                state.bytes -= range.end - range.start;
+                state.begin(self.source);
+                reading
+            }
+            _ => {
+                *state = State::default();
+                self.source.read(range.start, (range.end - range.start) as usize)
+            }
+        }
+    }
+}
+
+impl<'a> State<'a> {
+    /// Begins what fits, and one range at least.
+    fn begin(&mut self, source: &'a dyn Source) {
+        while let Some(bytes) = self.coming.front().map(|range| range.end - range.start)
+            && (self.begun.is_empty() || self.bytes + bytes <= source.ahead())
+            && let Some(range) = self.coming.pop_front()
+        {
+            self.bytes += bytes;
+            let reading = source.read(range.start, bytes as usize);
+            self.begun.push_back((range, reading));
+        }
+    }
+}
+
+impl Source for ReadAhead<'_> {
+    fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.source.bytes()
+    }
+
+    fn files(&self) -> Vec<FileSpan> {
+        self.source.files()
+    }
+
+    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        self.take(&(offset..offset + bytes as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::source::MemorySource;
+
+    /// Counts bytes that were begun.
+    #[derive(Debug)]
+    struct Counting(MemorySource, Cell<u64>);
+
+    impl Source for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+        fn bytes(&self) -> u64 {
+            self.0.bytes()
+        }
+        fn ahead(&self) -> u64 {
+            25
+        }
+        fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+            self.1.set(self.1.get() + bytes as u64);
+            self.0.read(offset, bytes)
+        }
+    }
+
+    #[test]
+    fn reads_ahead_in_order_and_within_bounds() {
+        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default());
+        let order = [50..60, 0..0, 0..10, 20..30, 90..100, 0..60, 70..71];
+        let ahead = ReadAhead::new(&source, order.clone());
+        let mut used = 0;
+        for range in order.into_iter().filter(|range| !range.is_empty()) {
+            let length = range.end - range.start;
+            used += length;
+            let data = ahead.read(range.start, length as usize).now_or_never().unwrap().unwrap();
+            assert_eq!(data, (range.start as u8..range.end as u8).collect::<Vec<_>>());
+            let begun = source.1.get() - used;
+            assert!(begun <= 25 || begun == 60, "{begun} bytes ahead");
+            // 20 bytes fit, 30 do not; the long range goes alone.
+            assert_eq!(begun, [20, 20, 10, 60, 1, 0][[10, 20, 30, 40, 100, 101].iter().position(|&u| u == used).unwrap()]);
+        }
+    }
+
+    #[test]
+    fn what_nobody_foresaw_is_read_as_well() {
+        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default());
+        let ahead = ReadAhead::new(&source, [0..10, 10..20]);
+        for (offset, first) in [(0, 0), (40, 40), (10, 10)] {
+            let data = ahead.read(offset, 10).now_or_never().unwrap().unwrap();
+            assert_eq!(data[0], first);
+        }
+        assert_eq!(source.1.get(), 40, "10..20 was begun ahead, dropped, and read again");
+    }
+}

@@ -1,0 +1,188 @@
+// The native host: a program on this machine that serves the user's model files. Only the service worker may start it.
+// It is started when somebody asks for something and let go when nothing is open and nobody asked for a while; its death is
+// noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
+
+import { Refusal } from "../shared/errors.js";
+
+const NAME = "com.doppler.host";
+const PROTOCOL = 1;
+/** A start takes no longer, in ms. */
+const START_LIMIT = 15_000;
+/** With nothing open, the host is let go after this many ms without a question. */
+const IDLE = 20_000;
+
+const INSTALL = "run `doppler-host install`";
+
+/**
+ * @typedef {{base: string, token: string, version: string}} Hello
+ * @typedef {{resolve: (done: any) => void, reject: (error: Refusal) => void}} Waiting
+ * @typedef {{port: chrome.runtime.Port, hello: Promise<Hello>, waiting: Map<number, Waiting>, open: Set<string>, idle?: any}} Connection
+ *   `open`: ids of models
+ */
+
+/** DOMException names of what the host refuses, by its codes. @type {Record<string, string>} */
+const NAMES = {
+  not_found: "NotFoundError", changed: "InvalidStateError", not_a_model: "DataError", unreadable: "NotReadableError",
+};
+
+/**
+ * What Chrome says of a port that closed, in words that help.
+ * @param {string | undefined} message  of `runtime.lastError`
+ */
+function closed(message = "") {
+  if (/not found/i.test(message)) {
+    return new Refusal("NotFoundError", "host_missing", `The native host is not installed: ${INSTALL}, then try again.`);
+  }
+  if (/forbidden/i.test(message)) {
+    return new Refusal("NotAllowedError", "host_forbidden", `The native host does not know this extension: ${INSTALL} again, then try again.`);
+  }
+  if (/failed to start/i.test(message)) {
+    return new Refusal("OperationError", "host_broken", "The native host could not be started: `doppler-host doctor` tells why.");
+  }
+  return new Refusal("OperationError", "host_exited", "The native host stopped: try again, it is started anew.");
+}
+
+export class NativeHost {
+  /** @type {Connection | undefined} */
+  #connection;
+  #next = 1;
+  #connect;
+  #lastError;
+
+  /**
+   * @param {() => chrome.runtime.Port} [connect]
+   * @param {() => string | undefined} [lastError]  why a port closed
+   */
+  constructor(connect = () => chrome.runtime.connectNative(NAME), lastError = () => chrome.runtime.lastError?.message) {
+    this.#connect = connect;
+    this.#lastError = lastError;
+  }
+
+  /** @returns {Promise<{version: string}>} */
+  async status() {
+    const { version } = await this.#connected().hello;
+    return { version };
+  }
+
+  /** @returns {Promise<any>}  see `models.list` of the host */
+  models() {
+    return this.#call("models.list", {});
+  }
+
+  /**
+   * Opens a model. For the router only: the answer has the address and the token of the model's bytes.
+   * @param {string} id
+   */
+  async open(id) {
+    const connection = this.#connected();
+    const { base, token } = await connection.hello;
+    const opened = await this.#call("models.open", { id });
+    connection.open.add(id);
+    return { ...opened, base, token };
+  }
+
+  /** Closes a model, if there is a host that could have it open. @param {string} id */
+  async close(id) {
+    if (!this.#connection?.open.delete(id)) return;
+    await this.#call("models.close", { id });
+  }
+
+  /**
+   * Bytes of an open model, in base64: where HTTP is blocked.
+   * @param {{id: string, file: number, offset: number, bytes: number, etag: string}} range
+   * @returns {Promise<string>}
+   */
+  async read(range) {
+    const { data } = await this.#call("read", range);
+    return data;
+  }
+
+  /**
+   * @param {string} method
+   * @param {object} params
+   */
+  async #call(method, params) {
+    const connection = this.#connected();
+    await connection.hello;
+    return this.#ask(connection, method, params);
+  }
+
+  /** @returns {Connection} */
+  #connected() {
+    return this.#connection ??= this.#start();
+  }
+
+  /** @returns {Connection} */
+  #start() {
+    const port = this.#connect();
+    /** @type {Connection} */
+    const connection = { port, waiting: new Map(), open: new Set(), hello: Promise.reject() };
+    connection.hello.catch(() => {});
+    port.onMessage.addListener((frame) => this.#receive(connection, frame));
+    port.onDisconnect.addListener(() => this.#end(connection, closed(this.#lastError())));
+    const limit = setTimeout(() => {
+      this.#end(connection, closed());
+      port.disconnect();
+    }, START_LIMIT);
+    const hello = this.#ask(connection, "hello", { protocol: PROTOCOL, extension: chrome.runtime.getManifest().version });
+    connection.hello = hello.finally(() => clearTimeout(limit)).catch((error) => {
+      // Nothing else can be said to a host that does not greet.
+      this.#end(connection, error);
+      port.disconnect();
+      throw error;
+    });
+    connection.hello.catch(() => {});
+    return connection;
+  }
+
+  /**
+   * @param {Connection} connection
+   * @param {string} method
+   * @param {object} params
+   * @returns {Promise<any>}
+   */
+  #ask(connection, method, params) {
+    return new Promise((resolve, reject) => {
+      if (method !== "hello" && connection !== this.#connection) return reject(closed());
+      clearTimeout(connection.idle);
+      const id = this.#next++;
+      connection.waiting.set(id, { resolve, reject });
+      connection.port.postMessage({ id, method, params });
+    });
+  }
+
+  /**
+   * @param {Connection} connection
+   * @param {any} frame
+   */
+  #receive(connection, frame) {
+    const waiting = connection.waiting.get(frame?.id);
+    if (!waiting) return;
+    connection.waiting.delete(frame.id);
+    if (frame.error) {
+      const { code = "internal", message = "The native host failed.", data } = frame.error;
+      const own = code === "protocol" ? "host_version" : code;
+      waiting.reject(new Refusal(NAMES[code] ?? "OperationError", own, message, data));
+    } else {
+      waiting.resolve(frame.done);
+    }
+    clearTimeout(connection.idle);
+    if (connection.waiting.size > 0) return;
+    connection.idle = setTimeout(() => {
+      if (connection.open.size > 0 || connection.waiting.size > 0) return;
+      this.#end(connection, closed());
+      connection.port.disconnect();
+    }, IDLE);
+  }
+
+  /**
+   * @param {Connection} connection
+   * @param {Refusal} error
+   */
+  #end(connection, error) {
+    if (this.#connection === connection) this.#connection = undefined;
+    clearTimeout(connection.idle);
+    for (const { reject } of connection.waiting.values()) reject(error);
+    connection.waiting.clear();
+  }
+}

@@ -1,0 +1,265 @@
+//! Files that the native host serves: byte ranges over HTTP on the loopback interface, or in messages where that is blocked.
+//!
+//! Address and token hold for one launch of the host. When a connection breaks, whatever the reason, the model is opened anew and
+//! reading goes on at the same byte, if it is still the same file.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use doppler_engine::error::{EngineError, Result};
+use doppler_engine::source::Source;
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, Shared};
+use gloo_timers::future::TimeoutFuture;
+use js_sys::Uint8Array;
+use serde::Deserialize;
+use serde_json::json;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{Headers, RequestCache, RequestCredentials, RequestInit, Response, WorkerGlobalScope};
+
+use crate::router::Router;
+
+/// Bytes that are on their way while others are used.
+const AHEAD: u64 = 32 << 20;
+
+/// Most bytes of one message of the native host.
+const MESSAGE_BYTES: usize = 700 << 10;
+
+/// Times that a range is asked for, and the pause before the second time in milliseconds; it doubles.
+const ATTEMPTS: u32 = 5;
+const PAUSE_MS: u32 = 50;
+
+/// How bytes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// HTTP on the loopback interface.
+    Loopback,
+    /// Native messages, through the service worker.
+    Messages,
+}
+
+impl Way {
+    /// The word in the engine's status.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Messages => "messages",
+        }
+    }
+}
+
+/// Answer to `models.open` for a model of the native host.
+#[derive(Deserialize)]
+pub(crate) struct Launch {
+    base: String,
+    token: String,
+    files: Vec<LaunchedFile>,
+}
+
+#[derive(Deserialize)]
+struct LaunchedFile {
+    name: String,
+    bytes: u64,
+    path: String,
+    etag: String,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files at {}", self.files.len(), self.base) // the token stays secret
+    }
+}
+
+type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineError>>>>;
+
+/// A model of the native host, open for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct HostModel {
+    id: String,
+    router: Rc<Router>,
+    launch: RefCell<Rc<Launch>>,
+    reopening: RefCell<Option<Reopening>>,
+    way: Cell<Way>,
+    /// Whether HTTP has ever brought bytes.
+    proven: Cell<bool>,
+}
+
+/// Why a range did not come.
+enum Failure {
+    /// The file is another one.
+    Changed,
+    /// The way to it broke.
+    Lost(String),
+}
+
+impl HostModel {
+    pub(crate) fn new(id: &str, router: Rc<Router>, launch: Launch) -> Rc<Self> {
+        Rc::new(Self {
+            id: id.to_owned(),
+            router,
+            launch: RefCell::new(Rc::new(launch)),
+            reopening: RefCell::default(),
+            way: Cell::new(Way::Loopback),
+            proven: Cell::default(),
+        })
+    }
+
+    /// How its bytes come.
+    pub(crate) fn way(&self) -> Way {
+        self.way.get()
+    }
+
+    /// Its files, each a source.
+    pub(crate) fn files(self: &Rc<Self>) -> Vec<Box<dyn Source>> {
+        let launch = Rc::clone(&self.launch.borrow());
+        let file = |(index, file): (usize, &LaunchedFile)| {
+            let (model, name) = (Rc::clone(self), file.name.clone());
+            Box::new(HostFile(Rc::new(File { model, index, name, bytes: file.bytes, etag: file.etag.clone() }))) as Box<dyn Source>
+        };
+        launch.files.iter().enumerate().map(file).collect()
+    }
+
+    /// Opens the model anew, once for all whose connection to `broken` broke.
+    async fn reopen(self: &Rc<Self>, broken: &Rc<Launch>) -> Result<()> {
+        if !Rc::ptr_eq(&self.launch.borrow(), broken) {
+            return Ok(());
+        }
+        let this = Rc::clone(self);
+        let reopening = self.reopening.borrow_mut().get_or_insert_with(|| this.open_again().boxed_local().shared()).clone();
+        reopening.await.map(|_| ()).map_err(|error| match &*error {
+            EngineError::ModelStore { code, message } => EngineError::ModelStore { code: code.clone(), message: message.clone() },
+            other => EngineError::ModelStore { code: other.code().to_owned(), message: other.to_string() },
+        })
+    }
+
+    async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
+        let opened = self.router.ask("models.open", json!({ "id": self.id })).await.and_then(|answer| {
+            let failed = |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
+            serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
+        });
+        *self.reopening.borrow_mut() = None;
+        let launch = Rc::new(opened.map_err(Rc::new)?);
+        *self.launch.borrow_mut() = Rc::clone(&launch);
+        Ok(launch)
+    }
+}
+
+impl Drop for HostModel {
+    fn drop(&mut self) {
+        self.router.tell("models.close", json!({ "id": self.id }));
+    }
+}
+
+/// One file of a model. Reading goes on while nobody polls it.
+#[derive(Debug)]
+struct HostFile(Rc<File>);
+
+#[derive(Debug)]
+struct File {
+    model: Rc<HostModel>,
+    index: usize,
+    name: String,
+    bytes: u64,
+    etag: String,
+}
+
+impl Source for HostFile {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    fn ahead(&self) -> u64 {
+        AHEAD
+    }
+
+    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        let file = Rc::clone(&self.0);
+        let (reading, data) = async move { file.read(offset, bytes).await }.remote_handle();
+        spawn_local(reading);
+        data.boxed_local()
+    }
+}
+
+impl File {
+    async fn read(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut attempt = 1;
+        loop {
+            let launch = Rc::clone(&self.model.launch.borrow());
+            let way = self.model.way.get();
+            let result = match launch.files.get(self.index) {
+                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match way {
+                    Way::Loopback => self.fetch(&launch, &file.path, offset..offset + bytes as u64).await,
+                    Way::Messages => self.ask(offset, bytes).await,
+                },
+                _ => Err(Failure::Changed),
+            };
+            match result {
+                Ok(data) => return Ok(data),
+                Err(Failure::Changed) => return Err(EngineError::ModelChanged { name: self.name.clone() }),
+                Err(Failure::Lost(reason)) if attempt == ATTEMPTS => {
+                    return Err(EngineError::Source { name: self.name.clone(), offset, bytes: bytes as u64, reason });
+                }
+                Err(Failure::Lost(_)) => {}
+            }
+            TimeoutFuture::new(PAUSE_MS << attempt >> 1).await;
+            self.model.reopen(&launch).await?;
+            // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
+            if way == Way::Loopback && attempt >= 2 && !self.model.proven.get() {
+                self.model.way.set(Way::Messages);
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn fetch(&self, launch: &Launch, path: &str, range: Range<u64>) -> Result<Vec<u8>, Failure> {
+        let lost = |reason: JsValue| Failure::Lost(format!("{reason:?}"));
+        let headers = Headers::new().map_err(lost)?;
+        headers.set("Authorization", &format!("Bearer {}", launch.token)).map_err(lost)?;
+        headers.set("Range", &format!("bytes={}-{}", range.start, range.end - 1)).map_err(lost)?;
+        headers.set("If-Match", &self.etag).map_err(lost)?;
+        let options = RequestInit::new();
+        options.set_headers(&headers);
+        options.set_cache(RequestCache::NoStore);
+        options.set_credentials(RequestCredentials::Omit);
+        let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| Failure::Lost("this is no worker".to_owned()))?;
+        let response = JsFuture::from(scope.fetch_with_str_and_init(&format!("{}{path}", launch.base), &options)).await.map_err(lost)?;
+        let response: Response = response.dyn_into().map_err(lost)?;
+        match response.status() {
+            206 => {}
+            412 => return Err(Failure::Changed),
+            status => return Err(Failure::Lost(format!("the native host answered with status {status}"))),
+        }
+        let buffer = JsFuture::from(response.array_buffer().map_err(lost)?).await.map_err(lost)?;
+        let data = Uint8Array::new(&buffer).to_vec();
+        if data.len() as u64 != range.end - range.start {
+            return Err(Failure::Lost(format!("the native host sent {} bytes", data.len())));
+        }
+        self.model.proven.set(true);
+        Ok(data)
+    }
+
+    /// The same in native messages.
+    async fn ask(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Failure> {
+        let mut data = Vec::with_capacity(bytes);
+        while data.len() < bytes {
+            let (offset, bytes) = (offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
+            let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
+            let answer = self.model.router.ask("models.read", params).await.map_err(|error| match error.code() {
+                "changed" => Failure::Changed,
+                _ => Failure::Lost(error.to_string()),
+            })?;
+            let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
+            data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
+        }
+        Ok(data)
+    }
+}

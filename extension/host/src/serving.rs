@@ -1,0 +1,230 @@
+//! The one model that is loaded, and how another takes its place.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use doppler_engine::engine::{Client, Engine, ModelInfo};
+use doppler_engine::error::EngineError;
+use doppler_engine::executor::Executor;
+use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::kernels::Capabilities;
+use doppler_engine::model::ModelOptions;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, Shared};
+use gloo_timers::future::TimeoutFuture;
+use serde_json::{Value, json};
+use wasm_bindgen_futures::spawn_local;
+
+use crate::SharedError;
+use crate::frames::{Outbox, error_value};
+use crate::models::{Models, Opened};
+
+/// A load that several requests can wait for.
+type Loading = Shared<LocalBoxFuture<'static, Result<Client, SharedError>>>;
+
+/// A model that is loaded or being loaded.
+struct Current {
+    id: String,
+    number: u32,
+    loading: Loading,
+    /// Resolves when it is unloaded: once nobody has a [`Client`] of it any more.
+    ended: oneshot::Receiver<()>,
+}
+
+/// Loads models, one at a time.
+pub(crate) struct Serving {
+    models: Models,
+    outbox: Rc<Outbox>,
+    status: RefCell<Value>,
+    current: RefCell<Option<Current>>,
+    loads: Cell<u32>,
+    /// The device while no model is on it.
+    idle: RefCell<Option<Executor>>,
+    capabilities: RefCell<Option<Capabilities>>,
+}
+
+impl Serving {
+    pub(crate) fn new(models: Models, outbox: Rc<Outbox>) -> Self {
+        Self {
+            models,
+            outbox,
+            status: RefCell::new(json!({ "state": "idle" })),
+            current: RefCell::default(),
+            loads: Cell::default(),
+            idle: RefCell::default(),
+            capabilities: RefCell::default(),
+        }
+    }
+
+    /// What the engine is doing.
+    pub(crate) fn status(&self) -> Value {
+        self.status.borrow().clone()
+    }
+
+    /// The bytes of a model.
+    ///
+    /// # Errors
+    /// As [`Models::open`].
+    pub(crate) async fn open(&self, id: &str) -> Result<Opened, EngineError> {
+        self.models.open(id).await
+    }
+
+    /// The model of this id, loaded if it is not: another waits until its answers have ended, and is unloaded first. If the new one
+    /// cannot even be opened, the old one stays.
+    ///
+    /// # Errors
+    /// When the model cannot be opened or loaded; the next request tries again.
+    pub(crate) async fn client(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
+        let loading = self.current.borrow().as_ref().filter(|current| current.id == id).map(|current| current.loading.clone());
+        loading.unwrap_or_else(|| self.start(id)).await
+    }
+
+    /// What a model is and needs, from its header.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is damaged, not supported or too large for the device.
+    pub(crate) async fn describe(&self, id: &str) -> Result<ModelInfo, EngineError> {
+        let opened = self.models.open(id).await?;
+        let known = self.capabilities.borrow().clone();
+        let capabilities = match known {
+            Some(capabilities) => capabilities,
+            None => {
+                let device = self.device().await?;
+                let capabilities = device.capabilities().clone();
+                *self.idle.borrow_mut() = Some(device);
+                capabilities
+            }
+        };
+        ModelInfo::read(id, &*opened.source, &capabilities, ModelOptions::default()).await
+    }
+
+    /// Begins to load. A task of its own: a request that is cancelled in mid-load must not take the load with it.
+    fn start(self: &Rc<Self>, id: &str) -> Loading {
+        let number = self.loads.get() + 1;
+        self.loads.set(number);
+        let before = self.current.borrow_mut().take();
+        let (result, loaded) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let (this, model) = (Rc::clone(self), id.to_owned());
+        spawn_local(async move {
+            // Nobody may be waiting any more.
+            let _ = result.send(this.replace(before, &model, number, ending).await);
+        });
+        let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
+        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), ended });
+        loading
+    }
+
+    async fn replace(
+        self: Rc<Self>,
+        before: Option<Current>,
+        id: &str,
+        number: u32,
+        ending: oneshot::Sender<()>,
+    ) -> Result<Client, SharedError> {
+        let opened = match self.models.open(id).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let error = Rc::new(error);
+                match before {
+                    Some(before) if self.is_current(number) => *self.current.borrow_mut() = Some(before),
+                    _ => self.forget(number, id, &error),
+                }
+                return Err(error);
+            }
+        };
+        if let Some(Current { loading, ended, .. }) = before {
+            // This clone would keep the old model's client.
+            drop(loading);
+            // An error says the same: it is gone.
+            let _ = ended.await;
+        }
+        match self.load(id, opened).await {
+            Ok((mut engine, client)) => {
+                let id = id.to_owned();
+                spawn_local(async move {
+                    match engine.run().await {
+                        Ok(()) => *self.idle.borrow_mut() = Some(engine.unload()),
+                        Err(error) => self.forget(number, &id, &error),
+                    }
+                    // Whoever waits to take its place may have given up.
+                    let _ = ending.send(());
+                });
+                Ok(client)
+            }
+            Err(error) => {
+                let error = Rc::new(error);
+                self.forget(number, id, &error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn load(&self, id: &str, opened: Opened) -> Result<(Engine, Client), EngineError> {
+        let loading = |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "way": opened.way() }));
+        loading(0.0);
+        let device = self.device().await?;
+        let mut shown = 0.0;
+        let mut progress = |done: f32| {
+            // A step of 2 % is as fine as anybody sees.
+            if done - shown >= 0.02 {
+                shown = done;
+                loading(done);
+            }
+        };
+        match Engine::load(device, id, &*opened.source, ModelOptions::default(), &mut progress).await {
+            Ok((engine, client)) => {
+                let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
+                self.set_status(json!({ "state": "ready", "adapter": gpu.adapter(), "model": client.info(), "way": opened.way() }));
+                Ok((engine, client))
+            }
+            Err((device, error)) => {
+                *self.idle.borrow_mut() = Some(device);
+                Err(error)
+            }
+        }
+    }
+
+    /// A working device without a model.
+    async fn device(&self) -> Result<Executor, EngineError> {
+        let idle = self.idle.borrow_mut().take();
+        if let Some(device) = idle.filter(|device| device.check().is_ok()) {
+            return Ok(device);
+        }
+        let gpu = open_gpu().await?;
+        *self.capabilities.borrow_mut() = Some(gpu.capabilities().clone());
+        Ok(Executor::Gpu(Box::new(gpu)))
+    }
+
+    fn is_current(&self, number: u32) -> bool {
+        self.current.borrow().as_ref().is_some_and(|current| current.number == number)
+    }
+
+    /// The next request starts over.
+    fn forget(&self, number: u32, id: &str, error: &EngineError) {
+        if self.is_current(number) {
+            *self.current.borrow_mut() = None;
+        }
+        self.set_status(json!({ "state": "failed", "id": id, "error": error_value(error) }));
+    }
+
+    fn set_status(&self, status: Value) {
+        self.outbox.event("status", &status);
+        *self.status.borrow_mut() = status;
+    }
+}
+
+/// Opens the GPU. The browser's GPU process may be on its way back from a crash: it gets some seconds.
+pub(crate) async fn open_gpu() -> Result<Gpu, EngineError> {
+    const ATTEMPTS: u32 = 20;
+    const PAUSE_MS: u32 = 250;
+    let mut attempt = 1;
+    loop {
+        match Gpu::open(&GpuOptions::default()).await {
+            Err(EngineError::NoAdapter { .. }) if attempt < ATTEMPTS => TimeoutFuture::new(PAUSE_MS).await,
+            other => return other,
+        }
+        attempt += 1;
+    }
+}
