@@ -9,18 +9,24 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { execFile } from "node:child_process";
 import { chromium } from "playwright-core";
 
 /** @typedef {import("playwright-core").Page} Page */
 /** @typedef {import("playwright-core").CDPSession} CDPSession */
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const run = promisify(execFile);
 const PAGES = fileURLToPath(new URL("pages", import.meta.url));
 const SCRIPTED_WORKER = fileURLToPath(new URL("fixtures/scripted-worker.js", import.meta.url));
 
 /** The browser under test. */
 export const CHROME = process.env.DOPPLER_CHROME ?? process.env.CHROME
   ?? ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"].find(existsSync) ?? "chromium";
+
+/** The native host, built by `cargo build -p doppler-host`. */
+const HOST = process.env.DOPPLER_HOST ?? join(ROOT, "target/debug/doppler-host");
 
 const FLAGS = [
   "--enable-unsafe-webgpu",
@@ -104,11 +110,15 @@ export async function scriptedExtension() {
 
 /**
  * Starts a browser with the extension, and a server of test pages.
- * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean}} [options]
- *   `extension`: folder of the unpacked extension, by default this repository; a copy is removed on close
+ * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean, host?: string}} [options]
+ *   `extension`: folder of the unpacked extension, by default this repository; a copy is removed on close;
+ *   `host`: a folder of models for the native host, which is installed into the browser's profile
  */
-export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1" } = {}) {
+export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1", host } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "doppler-profile-"));
+  /** The native host's settings are in the profile as well. */
+  const env = { ...process.env, XDG_CONFIG_HOME: join(profile, "config"), XDG_DATA_HOME: join(profile, "data") };
+  if (host) await installHost(profile, host, env);
   const site = await servePages(pages);
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: CHROME,
@@ -116,6 +126,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
     chromiumSandbox: process.getuid?.() !== 0,
     ignoreDefaultArgs: ["--disable-extensions"],
     viewport: null,
+    env,
     args: [
       `--disable-extensions-except=${extension}`,
       `--load-extension=${extension}`,
@@ -272,6 +283,17 @@ export async function answerPrompt(prompt, answer) {
 export async function answerOf(page) {
   await page.waitForFunction(() => /** @type {any} */ (window).granted !== undefined);
   return page.evaluate(() => /** @type {any} */ (window).granted);
+}
+
+/**
+ * Installs the native host for a browser of this profile, and allows it a folder.
+ * @param {string} profile
+ * @param {string} models
+ * @param {NodeJS.ProcessEnv} env
+ */
+async function installHost(profile, models, env) {
+  await run(HOST, ["install", "--user-data-dir", profile], { env });
+  await run(HOST, ["models", "add", models], { env });
 }
 
 /** @param {import("playwright-core").BrowserContext} context */
