@@ -3,7 +3,7 @@
 // Environment: DOPPLER_CHROME (or CHROME) the browser's binary; DOPPLER_CHROME_FLAGS further flags, space separated, e.g. for a
 // machine with a GPU; DOPPLER_EXTENSION the unpacked extension, by default this repository; DOPPLER_HEADED=1 shows the windows.
 
-import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -217,6 +217,8 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       if (!gpu) throw new Error("There is no GPU process.");
       process.kill(gpu.id, "SIGKILL");
     },
+    /** Native hosts that run. */
+    hosts: () => hostProcesses(profile),
     /** Evaluates an expression in the offscreen document. */
     async inOffscreen(/** @type {string} */ expression) {
       const target = await offscreenTarget();
@@ -294,6 +296,19 @@ export async function answerOf(page) {
 async function installHost(profile, models, env) {
   await run(HOST, ["install", "--user-data-dir", profile], { env });
   await run(HOST, ["models", "add", models], { env });
+}
+
+/**
+ * Native hosts that were started from a profile.
+ * @param {string} profile
+ * @returns {Promise<number[]>}
+ */
+async function hostProcesses(profile) {
+  const commands = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(async (pid) => {
+    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    return command.startsWith(profile) ? [Number(pid)] : [];
+  });
+  return (await Promise.all(commands)).flat();
 }
 
 /** @param {import("playwright-core").BrowserContext} context */

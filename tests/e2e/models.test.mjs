@@ -1,0 +1,285 @@
+// The user's own models: through the native host, which is the real one, and through files that the browser was given.
+// A tiny llama of random weights, of which the reference outputs are known, stands for a model wherever Spark is not needed.
+
+import assert from "node:assert/strict";
+import { copyFile, cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { copyExtension, launch, ROOT } from "./harness.mjs";
+import { widen } from "./fixtures/wide-spark.mjs";
+
+/** @typedef {import("./harness.mjs").Browser} Browser */
+/** @typedef {import("playwright-core").Page} Page */
+
+const T = { timeout: 300_000 };
+const SPARK = join(ROOT, "extension/models/spark-28m-q8_0.gguf");
+const TINY = join(ROOT, "tests/fixtures/tiny/tiny-q4_0");
+const FOLDER = join(ROOT, "tests/fixtures/folders/llama");
+
+/** @type {{messages: any[], tools: object[] | null, continuation_text: string}} */
+const golden = JSON.parse(await readFile(join(ROOT, "tests/fixtures/spark/goldens-q8_0.json"), "utf8")).prompts
+  .find((/** @type {{name: string}} */ { name }) => name === "category");
+const tiny = JSON.parse(await readFile(`${TINY}.json`, "utf8"));
+
+/** What the native host may read. @type {string} */
+let models;
+/** @type {Browser} */
+let browser;
+before(async () => {
+  models = await mkdtemp(join(tmpdir(), "doppler-models-"));
+  await copyFile(SPARK, join(models, "my spark.gguf"));
+  await widen(SPARK, join(models, "wide.gguf"));
+  await copyFile(`${TINY}.gguf`, join(models, "secret-project.gguf"));
+  await cp(FOLDER, join(models, "folder"), { recursive: true });
+  browser = await launch({ host: models });
+  browser.context.setDefaultTimeout(T.timeout);
+}, T);
+after(async () => {
+  await browser.close();
+  await rm(models, { recursive: true });
+});
+
+/**
+ * One of the extension's own pages, connected to the engine: `seen` fills with its statuses.
+ * @param {Browser} [of]
+ */
+async function connect(of = browser) {
+  const page = await of.openOwn("options/options.html");
+  await page.evaluate(async () => {
+    const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+    const w = /** @type {any} */ (window);
+    w.seen = [];
+    w.engine = await connectEngine({ onEvent: (/** @type {string} */ event, /** @type {any} */ detail) => event === "status" && w.seen.push(detail) });
+  });
+  return page;
+}
+
+/**
+ * @param {Page} page  of `connect`
+ * @param {string} method
+ * @param {object} [params]
+ * @returns {Promise<any>}  the answer, or its error
+ */
+const ask = (page, method, params = {}) => page.evaluate(({ method, params }) => /** @type {any} */ (window).engine.request(method, params)
+  .catch((/** @type {any} */ { name, code, message }) => ({ error: { name, code, message } })), { method, params });
+
+/**
+ * @param {Page} page  of `connect`
+ * @param {string} name
+ * @returns {Promise<string>}
+ */
+async function idOf(page, name) {
+  const { data } = await ask(page, "models.list");
+  return data.find((/** @type {any} */ model) => model.name === name)?.id ?? assert.fail(`${name} is not among ${JSON.stringify(data)}`);
+}
+
+/**
+ * Holds a model against its reference outputs.
+ * @param {Page} page  of `connect`
+ * @param {string} model
+ */
+async function assertTiny(page, model) {
+  const { results, error } = await ask(page, "engine.verify", { model, ...tiny });
+  assert.equal(error, undefined);
+  for (const result of results) assert.ok(result.logit_error < 2e-3, JSON.stringify(result));
+}
+
+/**
+ * Begins to load a model that takes a while, and waits until its weights are being read.
+ * @param {Page} page  of `connect`
+ */
+async function catchInLoad(page) {
+  const id = await idOf(page, "wide.gguf");
+  await ask(page, "models.choose", { id: "spark-28m" });
+  const loading = page.evaluate((id) => {
+    const w = /** @type {any} */ (window);
+    w.seen = [];
+    return w.engine.request("models.choose", { id })
+      .catch((/** @type {any} */ { name, code, message }) => ({ error: { name, code, message } }));
+  }, id);
+  await page.waitForFunction((id) => /** @type {any} */ (window).seen.some((/** @type {any} */ status) => status.id === id), id);
+  return { id, loading };
+}
+
+test("the host's models are listed, described from their headers, and answer like the embedded one", T, async () => {
+  const page = await connect();
+  const { data, chosen, problems, host } = await ask(page, "models.list");
+  assert.deepEqual(data.map((/** @type {any} */ { name, source, format }) => `${source} ${format} ${name}`).toSorted(), [
+    "embedded undefined Spark 28M", "host gguf my spark.gguf", "host gguf secret-project.gguf", "host gguf wide.gguf", "host safetensors folder",
+  ]);
+  assert.deepEqual([chosen, problems, host], ["spark-28m", [], {}]);
+  assert.ok(!JSON.stringify(data).includes(models), "no path is told");
+
+  const id = await idOf(page, "my spark.gguf");
+  const described = await ask(page, "models.describe", { id });
+  assert.deepEqual([described.architecture, described.quantization, described.parameters], ["llama", "Q8_0", 28_320_256]);
+  assert.equal((await ask(page, "engine.status")).state, "idle", "nothing was loaded for that");
+
+  const loaded = await ask(page, "models.choose", { id });
+  assert.deepEqual(loaded, described, "what was foretold is what it took");
+  const { state, way, model } = await ask(page, "engine.status");
+  assert.deepEqual([state, way, model.id], ["ready", "loopback", id]);
+  const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
+  assert.equal(answer.choices[0].message.content, golden.continuation_text);
+  assert.equal((await ask(page, "models.list")).chosen, id);
+  await page.close();
+});
+
+test("a file and a folder give what their references say; what cannot be opened leaves the old model in place", T, async () => {
+  const page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  await assertTiny(page, id);
+  const folder = await ask(page, "models.choose", { id: await idOf(page, "folder") });
+  assert.equal(folder.architecture, "llama");
+  const missing = await ask(page, "models.choose", { id: "0".repeat(32) });
+  assert.equal(missing.error.code, "not_found");
+  assert.equal((await ask(page, "engine.status")).model.id, folder.id);
+  assert.equal((await ask(page, "models.list")).chosen, folder.id);
+  await page.close();
+});
+
+test("the host is killed in mid-load: the load goes on with the next one", T, async () => {
+  const page = await connect();
+  const { id, loading } = await catchInLoad(page);
+  const [host = assert.fail("no host runs")] = await browser.hosts();
+  process.kill(host, "SIGKILL");
+  assert.equal((await loading).id, id);
+  assert.notDeepEqual(await browser.hosts(), [host], "another one served the rest");
+  await page.close();
+});
+
+test("the service worker is killed in mid-load, and the host with it: the load goes on", T, async () => {
+  const page = await connect();
+  const { id, loading } = await catchInLoad(page);
+  const [host] = await browser.hosts();
+  assert.ok(host && await browser.killServiceWorker());
+  assert.equal((await loading).id, id);
+  assert.notDeepEqual(await browser.hosts(), [host], "another one served the rest");
+  await page.close();
+});
+
+test("the file is replaced in mid-load: an error, never mixed weights, and the next load has the new ones", T, async () => {
+  const page = await connect();
+  const file = join(models, "wide.gguf");
+  await copyFile(`${TINY}.gguf`, `${file}.new`);
+  const { id, loading } = await catchInLoad(page);
+  await rename(file, `${file}.old`);
+  await rename(`${file}.new`, file);
+  const { error } = await loading;
+  assert.equal(error?.code, "model_changed");
+  assert.match(error.message, /wide\.gguf was changed while it was read/);
+  await assertTiny(page, id);
+  await rename(`${file}.old`, file);
+  await page.close();
+});
+
+test("a page sees one model under a name that says nothing, and reaches nothing of the host", T, async () => {
+  const page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  const site = await browser.open(browser.localhost);
+  assert.equal(await browser.grant(site, "always"), "granted");
+  await ask(page, "models.choose", { id: "spark-28m" });
+  await site.evaluate(() => doppler.models.list());
+  await ask(page, "models.choose", { id });
+  await site.waitForFunction('events.some(({ type, detail }) => type === "modelchange" && detail.model === "local")');
+  const events = await site.evaluate("events");
+  const seen = await site.evaluate(async (id) => {
+    const refused = (/** @type {Promise<unknown>} */ asked) => asked.then((done) => JSON.stringify(done), (/** @type {any} */ { code }) => code);
+    const messages = [{ role: /** @type {const} */ ("user"), content: "Hi" }];
+    return {
+      list: await doppler.models.list(),
+      foreign: await refused(doppler.chat.completions.create({ messages, model: id })),
+      other: await refused(doppler.chat.completions.create({ messages, model: "spark-28m" })),
+      own: await refused(doppler.chat.completions.create({ messages, model: "local", max_tokens: 1 })),
+    };
+  }, id);
+  assert.deepEqual(seen.list.data.map(({ id }) => id), ["local"]);
+  assert.deepEqual([seen.foreign, seen.other], ["model_not_found", "model_not_found"]);
+  assert.doesNotMatch(seen.own, /model_not_found/);
+  const text = JSON.stringify([seen, events]);
+  assert.ok(!text.includes("secret-project") && !text.includes(id), text);
+
+  // What the page's process could do if it were taken over.
+  for (const method of ["host.status", "host.models", "host.open", "host.read"]) {
+    const answer = await browser.inBridge(site, `chrome.runtime.sendMessage({ to: "background", method: "${method}", params: { id: "${id}" } })`);
+    assert.equal(answer.error.code, "forbidden");
+  }
+  for (const method of ["models.choose", "models.describe", "models.load", "models.open", "host.open"]) {
+    const code = await browser.inBridge(site, `new Promise((resolve) => {
+      const port = chrome.runtime.connect({ name: "doppler" });
+      port.onMessage.addListener(({ id, error }) => id === 1 && resolve(error?.code));
+      port.postMessage({ id: 1, method: "${method}", params: { id: "${id}" } });
+    })`);
+    assert.equal(code, "unknown_method");
+  }
+  // Not even the extension's own pages get the token.
+  const own = await page.evaluate((id) => chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id } }), id);
+  assert.equal(own.error.code, "forbidden");
+  await ask(page, "models.choose", { id: "spark-28m" });
+  await Promise.all([site.close(), page.close()]);
+});
+
+test("web pages get nothing from the host's port, even with its address and token", T, async () => {
+  const page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  const { base, token, files: [file] } = (await browser.inOffscreen(
+    `chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id: "${id}" } })`)).done;
+  const url = base + file.path;
+  const headers = { authorization: `Bearer ${token}`, range: "bytes=0-3" };
+  const status = async (/** @type {Record<string, string>} */ more) => (await fetch(url, { headers: more })).status;
+  assert.equal(await (await fetch(url, { headers })).text(), "GGUF", "who has the token gets bytes");
+  assert.equal(await status({}), 401);
+  assert.equal(await status({ ...headers, authorization: `Bearer ${"A".repeat(token.length)}` }), 401);
+  assert.equal(await status({ ...headers, origin: browser.loopback }), 403);
+
+  for (const origin of [browser.localhost, browser.loopback]) {
+    const site = await browser.open(origin);
+    const got = await site.evaluate(async ({ url, headers }) => {
+      const result = (/** @type {Promise<Response>} */ asked) => asked.then(async (answer) => (await answer.arrayBuffer()).byteLength, ({ name }) => name);
+      const image = new Image();
+      const loaded = new Promise((resolve) => { image.onload = () => resolve("loaded"); image.onerror = () => resolve("error"); });
+      image.src = url;
+      return [await result(fetch(url, { headers })), await result(fetch(url)), await result(fetch(url, { mode: "no-cors" })), await loaded];
+    }, { url, headers });
+    assert.ok(got.every((result) => ["TypeError", 0, "error"].includes(result)), JSON.stringify(got));
+    await site.close();
+  }
+  await browser.inOffscreen(`chrome.runtime.sendMessage({ to: "background", method: "host.close", params: { id: "${id}" } })`);
+  assert.equal(await status(headers), 404, "closed is closed");
+  await page.close();
+});
+
+test("where loopback is blocked bytes come in messages, and the status says so", T, async () => {
+  const extension = await copyExtension();
+  const manifest = JSON.parse(await readFile(join(extension, "manifest.json"), "utf8"));
+  const policy = manifest.content_security_policy.extension_pages;
+  manifest.content_security_policy.extension_pages = policy.replace(" http://127.0.0.1:*", "");
+  assert.notEqual(manifest.content_security_policy.extension_pages, policy);
+  await writeFile(join(extension, "manifest.json"), JSON.stringify(manifest));
+  const blocked = await launch({ host: models, extension });
+  try {
+    blocked.context.setDefaultTimeout(T.timeout);
+    const page = await connect(blocked);
+    const id = await idOf(page, "secret-project.gguf");
+    await assertTiny(page, id);
+    assert.equal((await ask(page, "engine.status")).way, "messages");
+  } finally {
+    await blocked.close();
+  }
+});
+
+test("without a host the embedded model answers, and the list says how to get one", T, async () => {
+  const bare = await launch();
+  try {
+    const page = await connect(bare);
+    const { data, host } = await ask(page, "models.list");
+    assert.deepEqual(data.map((/** @type {any} */ { id }) => id), ["spark-28m"]);
+    assert.equal(host.error.code, "host_missing");
+    assert.match(host.error.message, /doppler-host install/);
+    const { error } = await ask(page, "models.choose", { id: "0".repeat(32) });
+    assert.equal(error.code, "host_missing");
+  } finally {
+    await bare.close();
+  }
+});
