@@ -60,8 +60,8 @@ document.addEventListener("visibilitychange", settle);
 /** Fills in the model's name; it is not worth waiting for. */
 async function showModel() {
   const engine = await connectEngine();
-  const { data } = await engine.request("models.list");
-  const [model] = data;
+  const { data, chosen } = await engine.request("models.list");
+  const model = data.find((/** @type {{id: string}} */ { id }) => id === chosen);
   if (model) find("model").textContent = model.name ?? model.id;
   engine.close();
 }

@@ -2,7 +2,8 @@
 
 import init, { start } from "../pkg/ui/doppler_ui.js";
 import { connectEngine } from "../shared/engine-port.js";
+import { files } from "./files.js";
 
 await init();
-start(connectEngine);
+start(connectEngine, files);
 performance.mark("doppler-usable");

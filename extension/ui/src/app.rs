@@ -1,8 +1,9 @@
 //! Ties the state to the view, the user's input and the connection.
 
 use crate::engine::{self, EnginePort};
+use crate::files::{self, Files};
 use crate::protocol::Call;
-use crate::state::{Effect, Msg, State};
+use crate::state::{Effect, ModelMsg, Msg, State};
 use crate::view::{View, chats, dom};
 use js_sys::{Function, Promise};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -13,6 +14,8 @@ use web_sys::{AddEventListenerOptions, Element, Event, EventTarget, KeyboardEven
 
 /// Where an unsent question is kept while the popup is closed.
 const DRAFT: &str = "draft";
+/// The page's fragment with which it shows the list of models at once.
+const MODELS: &str = "#models";
 /// How long a button says that it copied, in milliseconds.
 const COPIED: i32 = 1500;
 /// Pause before connecting again, in milliseconds, at first and at most.
@@ -23,6 +26,7 @@ pub(crate) struct App {
     state: RefCell<State>,
     view: RefCell<View>,
     port: RefCell<Option<Rc<EnginePort>>>,
+    files: Files,
     /// Calls that wait for a connection.
     queue: RefCell<Vec<Call>>,
     /// Draws the state; set once, by [`App::start`].
@@ -36,11 +40,12 @@ impl App {
     ///
     /// # Errors
     /// When `popup.html` lacks an element.
-    pub(crate) fn start(connect_engine: Function) -> Result<(), JsValue> {
+    pub(crate) fn start(connect_engine: Function, files: Files) -> Result<(), JsValue> {
         let app = Rc::new(Self {
             state: RefCell::default(),
             view: RefCell::new(View::new()?),
             port: RefCell::default(),
+            files,
             queue: RefCell::default(),
             draw: OnceCell::new(),
             scheduled: Cell::new(false),
@@ -56,6 +61,9 @@ impl App {
         let _ = app.draw.set(draw);
         app.listen()?;
         app.restore_draft();
+        if dom::window()?.location().hash()? == MODELS {
+            app.perform(Effect::ShowModels)?;
+        }
         spawn_local(app.stay_connected(connect_engine));
         Ok(())
     }
@@ -88,6 +96,19 @@ impl App {
                 self.keep_draft();
             }
             Effect::Focus => self.view.borrow().input.focus()?,
+            Effect::Permit(id) => {
+                let permission = self.files.permit(&id);
+                let app = Rc::clone(self);
+                spawn_local(async move {
+                    let permitted = JsFuture::from(permission).await.is_ok_and(|permitted| permitted.is_truthy());
+                    app.dispatch(Msg::Models(ModelMsg::Permitted(id, permitted)));
+                });
+            }
+            Effect::ShowModels => {
+                self.view.borrow().models.open()?;
+                self.dispatch(Msg::Models(ModelMsg::Open));
+            }
+            Effect::CloseModels => self.view.borrow().models.close(),
             Effect::ShowEnd => self.view.borrow_mut().follow(),
         }
         Ok(())
@@ -155,6 +176,13 @@ impl App {
             let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
             target.filter(|target| target.class_list().contains("armed")).map_or(Ok(()), |armed| chats::disarm(&armed))
         })?;
+        let app = Rc::clone(self);
+        self.files.watch_drops(&Closure::<dyn Fn(Promise)>::new(move |models| app.picked(models)).into_js_value());
+        // However it was closed.
+        self.on(&*dom::by_id::<Element>("models")?, "close", |app, _| {
+            app.dispatch(Msg::Models(ModelMsg::Close));
+            Ok(())
+        })?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
             app.dispatch(Msg::Typing);
@@ -200,6 +228,12 @@ impl App {
                 self.dispatch(Msg::Open(id()));
             }
             Some("delete") if chats::is_confirmed(element)? => self.dispatch(Msg::Delete(id())),
+            Some("models") => self.perform(Effect::ShowModels)?,
+            Some("close-models") => self.perform(Effect::CloseModels)?,
+            Some("choose") => self.dispatch(Msg::Models(ModelMsg::Choose(id()))),
+            Some("forget") => self.dispatch(Msg::Models(ModelMsg::Forget(id()))),
+            Some("pick-files") => self.picked(self.files.pick("files")),
+            Some("pick-folder") => self.picked(self.files.pick("folder")),
             Some("dismiss") => self.dispatch(Msg::Dismiss),
             Some("to-end") => {
                 self.view.borrow_mut().follow();
@@ -221,6 +255,8 @@ impl App {
                 event.prevent_default();
                 self.submit();
             }
+            // The browser closes the list of models by itself.
+            "Escape" if self.view.borrow().models.is_open() => {}
             "Escape" if self.view.borrow().chats.is_open() => {
                 event.prevent_default();
                 self.view.borrow().chats.close();
@@ -237,6 +273,17 @@ impl App {
             }
             _ => {}
         }
+    }
+
+    /// Takes the models that the user picked or dropped.
+    fn picked(self: &Rc<Self>, models: Promise) {
+        let app = Rc::clone(self);
+        spawn_local(async move {
+            app.dispatch(match JsFuture::from(models).await {
+                Ok(ids) => Msg::Models(ModelMsg::Picked(files::texts(&ids))),
+                Err(rejection) => Msg::Refused(engine::failure(rejection)),
+            });
+        });
     }
 
     fn submit(self: &Rc<Self>) {

@@ -1,7 +1,7 @@
 //! The connection to the offscreen document, through `extension/shared/engine-port.js`.
 
 use crate::protocol::{Call, ConversationEvent, EngineStatus, Failure, Opened};
-use crate::state::Msg;
+use crate::state::{ModelMsg, Msg};
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,6 +81,10 @@ pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
 fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> {
     Ok(match call {
         Call::Status {} => Some(Msg::Status(read(answer)?)),
+        Call::Models {} => Some(Msg::Models(ModelMsg::Listed(read(answer)?))),
+        Call::Describe { id, .. } => Some(Msg::Models(ModelMsg::Described(id.clone(), Ok(read(answer)?)))),
+        Call::Choose { .. } => Some(Msg::Models(ModelMsg::Chosen(Ok(())))),
+        Call::Forget { .. } => Some(Msg::Models(ModelMsg::Forgotten)),
         Call::List {} => Some(Msg::Listed(read(answer)?)),
         Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
         Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
@@ -120,8 +124,9 @@ fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
     Failure { name: "DataError".to_owned(), message, ..Failure::default() }
 }
 
+/// What a promise was rejected with.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failure(rejection: JsValue) -> Failure {
+pub(crate) fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {
         let message = rejection.as_string().unwrap_or_default();
         return Failure { name: "UnknownError".to_owned(), message, ..Failure::default() };

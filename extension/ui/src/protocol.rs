@@ -221,6 +221,10 @@ pub struct Model {
 pub struct EngineStatus {
     /// What it is doing.
     pub state: EngineState,
+    /// The model that is being loaded or failed.
+    pub id: Option<String>,
+    /// How its bytes come, where there are several ways: [`MESSAGES`] is the slow one.
+    pub way: Option<String>,
     /// Loaded part, 0 to 1.
     pub progress: Option<f64>,
     /// What it runs on, once known.
@@ -229,6 +233,85 @@ pub struct EngineStatus {
     pub model: Option<Model>,
     /// Why it failed.
     pub error: Option<Failure>,
+}
+
+/// The [`EngineStatus::way`] of bytes that come in messages, because the browser blocks the loopback interface.
+pub const MESSAGES: &str = "messages";
+
+/// Where a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// In the extension.
+    Embedded,
+    /// In a folder of the native host.
+    Host,
+    /// In a file that was picked or dropped.
+    Picked,
+}
+
+/// A model that can be chosen.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Where it is.
+    pub source: Source,
+    /// Bytes of its files.
+    #[serde(default)]
+    pub bytes: Option<f64>,
+    /// `gguf` or `safetensors`.
+    #[serde(default)]
+    pub format: Option<String>,
+}
+
+/// Answer to `models.list`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ModelList {
+    /// All that can be chosen.
+    pub data: Vec<Listed>,
+    /// The id of the one that answers.
+    pub chosen: String,
+    /// What the native host could not read.
+    pub problems: Vec<String>,
+    /// The native host.
+    pub host: HostState,
+}
+
+/// How the native host is.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct HostState {
+    /// Why it does not answer.
+    pub error: Option<Failure>,
+}
+
+/// Answer to `models.describe`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Described {
+    /// Such as `llama`.
+    pub architecture: String,
+    /// Weight format, such as `Q8_0`.
+    pub quantization: String,
+    /// Number of weights.
+    pub parameters: f64,
+    /// Bytes on the device.
+    pub memory: Memory,
+}
+
+/// Bytes on the device, and for what.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Weights.
+    pub weights: f64,
+    /// Keys and values of the context.
+    pub cache: f64,
+    /// Activations and state.
+    pub scratch: f64,
 }
 
 /// Answer to `conversations.list`.
@@ -276,6 +359,25 @@ pub enum Call {
         /// One message.
         messages: [Draft; 1],
     },
+    /// Which models are there?
+    Models {},
+    /// What is this model?
+    Describe {
+        /// Which model.
+        id: String,
+        /// Bytes of its files, as listed: an answer for others is out of date.
+        bytes: Option<f64>,
+    },
+    /// Load a model and answer with it from now on.
+    Choose {
+        /// Which model.
+        id: String,
+    },
+    /// Take a picked model off the list.
+    Forget {
+        /// Which model.
+        id: String,
+    },
     /// Which conversations are there?
     List {},
     /// A conversation; without `id` the current one.
@@ -317,6 +419,10 @@ impl Call {
         match self {
             Self::Status {} => "engine.status",
             Self::Warm { .. } => "tokens.count",
+            Self::Models {} => "models.list",
+            Self::Describe { .. } => "models.describe",
+            Self::Choose { .. } => "models.choose",
+            Self::Forget { .. } => "models.forget",
             Self::List {} => "conversations.list",
             Self::Get { .. } => "conversations.get",
             Self::New {} => "conversations.new",

@@ -7,6 +7,10 @@ use crate::protocol::{
 };
 use crate::speech;
 
+mod models;
+
+pub use models::{ModelMsg, Switcher};
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Msg {
@@ -28,6 +32,10 @@ pub enum Msg {
     Accepted(Accepted),
     /// A call failed.
     Failed(Call, Failure),
+    /// Something about models.
+    Models(ModelMsg),
+    /// Something that has no place of its own failed.
+    Refused(Failure),
     /// The user types.
     Typing,
     /// The user asks.
@@ -51,6 +59,12 @@ pub enum Msg {
 pub enum Effect {
     /// Ask the offscreen document.
     Call(Call),
+    /// Ask the browser whether this picked model may be read.
+    Permit(String),
+    /// Open the list of models.
+    ShowModels,
+    /// Close it.
+    CloseModels,
     /// Tell a screen reader.
     Announce(String),
     /// Put a question that could not be sent back into the input, if that is empty.
@@ -114,6 +128,8 @@ pub struct State {
     pub outgoing: Option<String>,
     /// What went wrong outside any answer.
     pub alert: Option<String>,
+    /// The list of models.
+    pub models: Switcher,
     /// Whether it is known what was open last.
     pub restored: bool,
     opening: Option<Opening>,
@@ -178,6 +194,18 @@ impl State {
                 }
             }
             Msg::Failed(call, failure) => self.failed(call, &failure),
+            Msg::Models(msg) => {
+                if let ModelMsg::Open | ModelMsg::Choose(_) = msg {
+                    self.alert = None;
+                }
+                let (effects, problem) = self.models.update(msg);
+                self.alert = problem.map(|problem| problem.sentence()).or(self.alert.take());
+                effects
+            }
+            Msg::Refused(failure) => {
+                self.alert = Some(failure.sentence());
+                Vec::new()
+            }
             Msg::Typing => {
                 // The model loads while the question is typed.
                 if self.engine.state != EngineState::Idle || !self.connected {
@@ -288,6 +316,11 @@ impl State {
     }
 
     fn failed(&mut self, call: Call, failure: &Failure) -> Vec<Effect> {
+        match call {
+            Call::Choose { .. } => return self.update(Msg::Models(ModelMsg::Chosen(Err(failure.clone())))),
+            Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure.clone())))),
+            _ => {}
+        }
         // What is asked on connecting is asked again on the next connection.
         if matches!(call, Call::Warm { .. }) {
             // The question that follows tries again.

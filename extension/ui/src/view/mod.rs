@@ -3,12 +3,14 @@
 pub(crate) mod chats;
 pub(crate) mod dom;
 mod messages;
+pub(crate) mod models;
 mod rich_text;
 mod status;
 
 use crate::state::State;
 use chats::Chats;
 use messages::Messages;
+use models::Models;
 use status::Status;
 use wasm_bindgen::JsValue;
 use web_sys::{Element, HtmlElement, HtmlTextAreaElement};
@@ -21,6 +23,7 @@ const ANNOUNCEMENTS: u32 = 4;
 /// The popup.
 pub(crate) struct View {
     pub(crate) chats: Chats,
+    pub(crate) models: Models,
     pub(crate) input: HtmlTextAreaElement,
     messages: Messages,
     status: Status,
@@ -44,6 +47,7 @@ impl View {
     pub(crate) fn new() -> Result<Self, JsValue> {
         Ok(Self {
             chats: Chats::new()?,
+            models: Models::new()?,
             input: dom::by_id("input")?,
             messages: Messages::new(dom::by_id("messages")?),
             status: Status::new()?,
@@ -67,6 +71,7 @@ impl View {
         self.status.render(state);
         self.messages.render(state)?;
         self.chats.render(state)?;
+        self.models.render(state)?;
         let empty = state.chat.is_none() && state.outgoing.is_none();
         dom::show(&self.welcome, empty && state.restored);
         dom::show(&self.alert, state.alert.is_some());

@@ -1,6 +1,6 @@
 //! What runs the answers: model, adapter, loading progress.
 
-use crate::protocol::{Adapter, EngineState, EngineStatus, Failure, Model};
+use crate::protocol::{Adapter, EngineState, EngineStatus, Failure, MESSAGES, Model};
 use crate::state::State;
 use crate::view::dom;
 use wasm_bindgen::JsValue;
@@ -51,7 +51,10 @@ fn detail_line(connected: bool, engine: &EngineStatus) -> String {
         EngineState::Idle => "Starts with your first question".to_owned(),
         EngineState::Loading => engine.progress.map_or_else(
             || "Loading the model…".to_owned(),
-            |progress| format!("Loading the model… {} %", (progress * 100.0).round() as u8),
+            |progress| {
+                let slow = if engine.way.as_deref() == Some(MESSAGES) { ", slowly: the browser blocks the direct way" } else { "" };
+                format!("Loading the model… {} %{slow}", (progress * 100.0).round() as u8)
+            },
         ),
         EngineState::Ready => {
             let adapter = engine.adapter.as_ref().map(adapter_name).unwrap_or_default();
@@ -87,6 +90,8 @@ mod tests {
         engine.state = EngineState::Loading;
         engine.progress = Some(0.426);
         assert_eq!(detail_line(true, &engine), "Loading the model… 43 %");
+        engine.way = Some(MESSAGES.to_owned());
+        assert_eq!(detail_line(true, &engine), "Loading the model… 43 %, slowly: the browser blocks the direct way");
         engine.state = EngineState::Ready;
         assert_eq!(detail_line(true, &engine), "Ready");
         let adapter = Adapter { vendor: "google".into(), architecture: "swiftshader".into(), ..Adapter::default() };

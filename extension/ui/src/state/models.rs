@@ -1,0 +1,123 @@
+//! The model switcher: what can be chosen, what is known of it, and what is being loaded.
+
+use crate::protocol::{Call, Described, Failure, Listed, ModelList, Source};
+
+use super::Effect;
+
+/// The list of models.
+#[derive(Debug, Default)]
+pub struct Switcher {
+    /// Whether the list is on the screen.
+    pub open: bool,
+    /// The last answer to `models.list`; `None`: not there yet.
+    pub list: Option<ModelList>,
+    /// What is known of models, by their ids.
+    pub described: Vec<(String, Result<Described, Failure>)>,
+    /// The model that was chosen and is not loaded yet.
+    pub choosing: Option<String>,
+}
+
+/// What the user does with models.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelMsg {
+    /// The list is opened.
+    Open,
+    /// The list is closed.
+    Close,
+    /// `models.list` was answered.
+    Listed(ModelList),
+    /// A model was described, or cannot be.
+    Described(String, Result<Described, Failure>),
+    /// The user chooses a model.
+    Choose(String),
+    /// The browser was asked whether a picked model may be read.
+    Permitted(String, bool),
+    /// The chosen model is loaded, or could not be.
+    Chosen(Result<(), Failure>),
+    /// Models were picked or dropped.
+    Picked(Vec<String>),
+    /// The user takes a picked model off the list.
+    Forget(String),
+    /// It is off the list.
+    Forgotten,
+}
+
+impl Switcher {
+    /// What is known of a model.
+    pub fn description(&self, id: &str) -> Option<&Result<Described, Failure>> {
+        self.described.iter().find(|(known, _)| known == id).map(|(_, described)| described)
+    }
+
+    /// Applies what happened; a failure is for the alert.
+    pub(super) fn update(&mut self, msg: ModelMsg) -> (Vec<Effect>, Option<Failure>) {
+        let mut problem = None;
+        let effects = match msg {
+            ModelMsg::Open => {
+                self.open = true;
+                // What could not be described may be now.
+                self.described.retain(|(_, described)| described.is_ok());
+                vec![Effect::Call(Call::Models {})]
+            }
+            ModelMsg::Close => {
+                self.open = false;
+                Vec::new()
+            }
+            ModelMsg::Listed(list) => {
+                self.list = Some(list);
+                self.describe_next()
+            }
+            ModelMsg::Described(id, described) => {
+                self.described.retain(|(known, _)| *known != id);
+                self.described.push((id, described));
+                self.describe_next()
+            }
+            ModelMsg::Choose(id) if self.choosing.is_some() || id.is_empty() => Vec::new(),
+            ModelMsg::Choose(id) => {
+                self.choosing = Some(id.clone());
+                vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id }) }]
+            }
+            ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::Choose { id })],
+            ModelMsg::Permitted(_, false) => {
+                self.choosing = None;
+                let message = "the browser may not read that file: choose it again and allow it".to_owned();
+                problem = Some(Failure { message, ..Failure::default() });
+                Vec::new()
+            }
+            ModelMsg::Chosen(result) => {
+                // What could not be described may be now.
+                self.described.retain(|(id, described)| described.is_ok() || Some(id) != self.choosing.as_ref());
+                self.choosing = None;
+                match result {
+                    Ok(()) => vec![Effect::CloseModels, Effect::Call(Call::Models {})],
+                    Err(failure) => {
+                        problem = Some(failure);
+                        vec![Effect::Call(Call::Models {})]
+                    }
+                }
+            }
+            ModelMsg::Picked(ids) => match ids.into_iter().next() {
+                Some(id) if self.choosing.is_none() => {
+                    self.choosing = Some(id.clone());
+                    vec![Effect::ShowModels, Effect::Call(Call::Models {}), Effect::Call(Call::Choose { id })]
+                }
+                Some(_) => vec![Effect::Call(Call::Models {})],
+                None => Vec::new(),
+            },
+            ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget { id })],
+            ModelMsg::Forgotten => vec![Effect::Call(Call::Models {})],
+        };
+        (effects, problem)
+    }
+
+    fn source(&self, id: &str) -> Option<Source> {
+        self.list.as_ref()?.data.iter().find(|model| model.id == id).map(|model| model.source)
+    }
+
+    /// Asks about the first model of which nothing is known, one at a time and only while somebody looks.
+    fn describe_next(&self) -> Vec<Effect> {
+        let unknown = |model: &&Listed| model.source != Source::Embedded && self.description(&model.id).is_none();
+        let models = self.list.iter().filter(|_| self.open).flat_map(|list| &list.data);
+        let call = |model: &Listed| Effect::Call(Call::Describe { id: model.id.clone(), bytes: model.bytes });
+        models.filter(unknown).take(1).map(call).collect()
+    }
+}
