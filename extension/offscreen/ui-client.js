@@ -3,7 +3,7 @@
 import { Refusal, toWire } from "../shared/errors.js";
 
 /** What goes to the engine as it is. */
-const ENGINE_METHODS = new Set(["engine.status", "engine.verify", "engine.bench", "chat.completions", "tokens.count"]);
+const ENGINE_METHODS = new Set(["engine.verify", "engine.bench", "chat.completions", "tokens.count"]);
 
 /**
  * The port's other end is a page of this extension. A content script never is: its origin is its page's.
@@ -61,6 +61,7 @@ export class UiClient {
   async #answer(id, method, params, signal) {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     switch (method) {
+      case "engine.status": return { ...await this.#engine.request(method, params), local: this.#models.chosen !== undefined };
       case "models.list": return this.#models.list();
       case "models.choose": return this.#models.choose(params);
       case "models.describe": return this.#models.describe(params);

@@ -6,7 +6,7 @@ import { copyFile, cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { copyExtension, launch, ROOT } from "./harness.mjs";
+import { copyExtension, launch, ROOT, until } from "./harness.mjs";
 import { widen } from "./fixtures/wide-spark.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
@@ -218,6 +218,73 @@ test("a page sees one model under a name that says nothing, and reaches nothing 
   assert.equal(own.error.code, "forbidden");
   await ask(page, "models.choose", { id: "spark-28m" });
   await Promise.all([site.close(), page.close()]);
+});
+
+test("the popup: models with what they need, a choice by keyboard, a refusal as one sentence", T, async () => {
+  const broken = join(models, "broken.gguf");
+  const bytes = await readFile(`${TINY}.gguf`);
+  await writeFile(broken, bytes.subarray(0, bytes.length / 2));
+  const page = await browser.openOwn("popup/popup.html");
+  await page.setViewportSize({ width: 400, height: 600 });
+  await page.getByRole("button", { name: "DOPPLER" }).or(page.locator("#model")).first().press("Enter");
+  const item = (/** @type {string} */ name) => page.getByRole("dialog", { name: "Models" }).getByRole("button", { name });
+  await item("secret-project.gguf").getByText(/^llama, 0\.2 M parameters, Q4_0, needs \d+ MB of graphics memory$/).waitFor();
+  await item("my spark.gguf").getByText("28 M parameters, Q8_0").waitFor();
+  await item("broken.gguf").getByText(/The file is incomplete/).waitFor();
+  assert.match(await item("my spark.gguf").innerText(), /30 MB · gguf/);
+  assert.equal(await page.locator("[aria-current]").innerText().then((text) => text.split("\n")[0]), "Spark 28M");
+
+  await item("broken.gguf").click();
+  await page.locator("#models-alert:not([hidden])", { hasText: /^The file is incomplete.*\.$/ }).waitFor();
+  assert.equal(await page.locator("[aria-current] .name").innerText(), "Spark 28M", "the choice is as it was");
+  await rm(broken);
+
+  await item("secret-project.gguf").press("Enter");
+  await page.locator("#models:not([open])").waitFor({ state: "attached" });
+  await page.locator("#detail", { hasText: "Runs on" }).waitFor();
+  await page.getByRole("heading", { name: "Ask your model" }).waitFor();
+  await page.locator("#model", { hasText: "Q4_0" }).click();
+  await page.locator("[aria-current]", { hasText: "secret-project.gguf" }).waitFor();
+  await item("Spark 28M").click();
+  await page.locator("#model", { hasText: "Spark 28M · Q8_0" }).waitFor();
+  await page.getByRole("heading", { name: "Ask Spark" }).waitFor();
+  await page.close();
+});
+
+test("a file that is dropped on the popup answers, is kept, and can be taken off the list", T, async () => {
+  const page = await connect();
+  const popup = await browser.openOwn("popup/popup.html#models");
+  const cdp = await browser.context.newCDPSession(popup);
+  const drop = async (/** @type {string[]} */ ...files) => {
+    const data = { items: [], files, dragOperationsMask: 1 };
+    for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
+  };
+  await drop(`${TINY}.gguf`);
+  await popup.locator("[aria-current]", { hasText: "tiny-q4_0.gguf" }).or(popup.locator("#models:not([open])")).first().waitFor({ state: "attached" });
+  await until(async () => (await ask(page, "engine.status")).state === "ready", "the model");
+  const { chosen, data } = await ask(page, "models.list");
+  const kept = data.find((/** @type {any} */ { source }) => source === "picked");
+  assert.deepEqual([kept.id, kept.name, kept.bytes], [chosen, "tiny-q4_0.gguf", (await readFile(`${TINY}.gguf`)).length]);
+  await assertTiny(page, chosen);
+
+  await popup.locator("#model").click();
+  await drop(FOLDER);
+  await popup.locator("#models:not([open])").waitFor({ state: "attached" });
+  assert.equal((await ask(page, "engine.status")).model.architecture, "llama");
+  assert.notEqual((await ask(page, "models.list")).chosen, chosen);
+
+  await drop(`${TINY}.json`);
+  await popup.locator("#alert:not([hidden])", { hasText: "is no model" }).waitFor();
+
+  await popup.locator("#model").click();
+  for (let left = 2; left > 0; left--) {
+    const forget = popup.getByRole("button", { name: /^Take .* off the list$/ });
+    await until(async () => await forget.count() === left, `${left} picked models`);
+    await forget.first().click();
+  }
+  await popup.locator("[aria-current]", { hasText: "Spark 28M" }).waitFor();
+  assert.ok(!(await ask(page, "models.list")).data.some((/** @type {any} */ { source }) => source === "picked"));
+  await Promise.all([popup.close(), page.close()]);
 });
 
 test("web pages get nothing from the host's port, even with its address and token", T, async () => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::process::{capture, describe, entries, output};
+use crate::process::{capture, describe, entries, output, run as run_command, step};
 use crate::report::{Counts, Finished, Runner, Verdict, summary};
 use crate::vulkan::Adapter;
 use crate::{browser, npm, wasm};
@@ -145,8 +145,14 @@ impl Suite<'_> {
             chrome = Some(browser::ensure(root)?);
             Ok(())
         });
+        // The browser starts it for the tests of local models.
+        let host = self.prepare("native host", || {
+            let mut build = Command::new("cargo");
+            build.current_dir(root).args(["build", "--package", "doppler-host", "--target-dir"]).arg(root.join("target"));
+            step("Compiling the native host", || run_command(&mut build))
+        });
         match chrome {
-            Some(chrome) if built && found => {
+            Some(chrome) if built && found && host => {
                 let files = entries(&root.join("tests/e2e"), "", ".test.mjs");
                 let configure = |node: &mut Command| {
                     node.env("CHROME", &chrome).env("DOPPLER_ROOT", root);
@@ -155,7 +161,7 @@ impl Suite<'_> {
                 self.failed_again(&files, BROWSER_LIMIT, configure)
             }
             _ => {
-                self.skip("browser tests", "no extension or no browser");
+                self.skip("browser tests", "no extension, native host or browser");
                 Ok(())
             }
         }

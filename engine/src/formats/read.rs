@@ -80,7 +80,9 @@ pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, cou
     let stored = if span.is_empty() { Vec::new() } else { source.read(span.start, (span.end - span.start) as usize).await? };
     Ok(match &tensor.transform {
         None => stored,
-        Some(Transform::Values(values)) => bytemuck::cast_slice(&values[(first * cols) as usize..((first + count) * cols) as usize]).to_vec(),
+        Some(Transform::Values(values)) => {
+            bytemuck::cast_slice(&values[(first * cols) as usize..((first + count) * cols) as usize]).to_vec()
+        }
         Some(Transform::AddOne(dtype)) => {
             let mut values = Vec::new();
             dequantize(*dtype, &stored, &mut values)?;

@@ -227,6 +227,8 @@ pub struct EngineStatus {
     pub way: Option<String>,
     /// Loaded part, 0 to 1.
     pub progress: Option<f64>,
+    /// Whether a model of the user's is the chosen one; told on asking only.
+    pub local: Option<bool>,
     /// What it runs on, once known.
     pub adapter: Option<Adapter>,
     /// What it runs, once known.

@@ -2,7 +2,7 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
+    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot, Source,
     Summary, TextAdded,
 };
 use crate::speech;
@@ -130,6 +130,8 @@ pub struct State {
     pub alert: Option<String>,
     /// The list of models.
     pub models: Switcher,
+    /// Whether a model of the user's is the chosen one.
+    pub local: bool,
     /// Whether it is known what was open last.
     pub restored: bool,
     opening: Option<Opening>,
@@ -171,6 +173,7 @@ impl State {
                 Vec::new()
             }
             Msg::Status(status) => {
+                self.local = status.local.unwrap_or(self.local);
                 let before = std::mem::replace(&mut self.engine, status);
                 let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
                 let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
@@ -197,6 +200,10 @@ impl State {
             Msg::Models(msg) => {
                 if let ModelMsg::Open | ModelMsg::Choose(_) = msg {
                     self.alert = None;
+                }
+                if let ModelMsg::Listed(list) = &msg {
+                    let chosen = list.data.iter().find(|model| model.id == list.chosen);
+                    self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
                 }
                 let (effects, problem) = self.models.update(msg);
                 self.alert = problem.map(|problem| problem.sentence()).or(self.alert.take());

@@ -98,7 +98,7 @@ impl Switcher {
             ModelMsg::Picked(ids) => match ids.into_iter().next() {
                 Some(id) if self.choosing.is_none() => {
                     self.choosing = Some(id.clone());
-                    vec![Effect::ShowModels, Effect::Call(Call::Models {}), Effect::Call(Call::Choose { id })]
+                    vec![Effect::ShowModels, Effect::Call(Call::Choose { id })]
                 }
                 Some(_) => vec![Effect::Call(Call::Models {})],
                 None => Vec::new(),

@@ -29,6 +29,8 @@ pub(crate) struct View {
     status: Status,
     scroller: HtmlElement,
     welcome: HtmlElement,
+    welcome_title: HtmlElement,
+    about_spark: HtmlElement,
     to_end: HtmlElement,
     alert: HtmlElement,
     alert_text: HtmlElement,
@@ -53,6 +55,8 @@ impl View {
             status: Status::new()?,
             scroller: dom::by_id("scroller")?,
             welcome: dom::by_id("welcome")?,
+            welcome_title: dom::by_id("welcome-title")?,
+            about_spark: dom::by_id("about-spark")?,
             to_end: dom::by_id("to-end")?,
             alert: dom::by_id("alert")?,
             alert_text: dom::by_id("alert-text")?,
@@ -74,6 +78,8 @@ impl View {
         self.models.render(state)?;
         let empty = state.chat.is_none() && state.outgoing.is_none();
         dom::show(&self.welcome, empty && state.restored);
+        dom::set_text(&self.welcome_title, if state.local { "Ask your model" } else { "Ask Spark" });
+        dom::show(&self.about_spark, !state.local);
         dom::show(&self.alert, state.alert.is_some());
         dom::set_text(&self.alert_text, state.alert.as_deref().unwrap_or_default());
         let busy = state.busy();

@@ -135,7 +135,11 @@ fn about(model: &Listed, choosing: bool, state: &State) -> String {
 }
 
 fn facts(Described { architecture, quantization, parameters, memory }: &Described) -> String {
-    let parameters = if *parameters < 1e9 { format!("{:.0} M", parameters / 1e6) } else { format!("{:.1} B", parameters / 1e9) };
+    let parameters = match *parameters {
+        few if few < 1e7 => format!("{:.1} M", few / 1e6),
+        more if more < 1e9 => format!("{:.0} M", more / 1e6),
+        many => format!("{:.1} B", many / 1e9),
+    };
     let memory = size(memory.weights + memory.cache + memory.scratch);
     format!("{architecture}, {parameters} parameters, {quantization}, needs {memory} of graphics memory")
 }
