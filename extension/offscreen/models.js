@@ -27,6 +27,8 @@ const takesModel = (/** @type {string} */ method) => method === "chat.completion
 export class Models {
   /** @type {Map<string, Promise<any>>}  by id and what could change the answer */
   #descriptions = new Map();
+  /** What was chosen before the loads that are under way. @type {{before: string | undefined, loads: number} | undefined} */
+  #choosing;
   #engine;
 
   /** @param {import("./engine.js").Engine} engine */
@@ -47,25 +49,24 @@ export class Models {
   /**
    * A request of the extension's own, with the chosen model where it names none.
    * @param {string} method
-   * @param {object} params
+   * @param {Record<string, any>} params
    */
   complete(method, params) {
-    return takesModel(method) && this.chosen ? { model: this.chosen, ...params } : params;
+    return takesModel(method) && this.chosen ? { ...params, model: params.model ?? this.chosen } : params;
   }
 
   /**
-   * A page's request: it may name the chosen model only.
+   * A page's request: it may name the chosen model only, and gets the one that is chosen when its turn comes.
    * @param {string} method
    * @param {Record<string, unknown>} params
    */
-  completeForPage(method, params) {
+  checkForPage(method, params) {
     if (!takesModel(method)) return params;
     const { model, ...rest } = params;
-    if (typeof model === "string" && model !== this.pageId(this.chosen)) {
-      throw new Refusal("NotFoundError", "model_not_found", `There is no model "${model.slice(0, 64)}": models.list() names the one that answers.`);
-    }
     // Anything but text is refused by the engine.
-    return this.chosen && typeof model !== "object" ? { ...rest, model: this.chosen } : params;
+    if (typeof model !== "string") return params;
+    if (model === this.pageId(this.chosen)) return rest;
+    throw new Refusal("NotFoundError", "model_not_found", `There is no model "${model.slice(0, 64)}": models.list() names the one that answers.`);
   }
 
   /**
@@ -116,13 +117,18 @@ export class Models {
    * @param {{id: string}} params
    */
   async choose({ id }) {
-    const before = this.chosen;
+    // A choice that is given up for another before it is loaded is none to come back to.
+    this.#choosing ??= { before: this.chosen, loads: 0 };
+    const choosing = this.#choosing;
+    choosing.loads++;
     this.chosen = id;
     try {
       return await this.#engine.request("models.load", { model: id });
     } catch (error) {
-      if (this.chosen === id) this.chosen = before;
+      if (this.chosen === id) this.chosen = choosing.before;
       throw error;
+    } finally {
+      if (--choosing.loads === 0) this.#choosing = undefined;
     }
   }
 

@@ -127,7 +127,7 @@ export class PageClient {
     }
     const models = method === "models.list" && this.#models.listForPage();
     if (models) return this.#done(id, models);
-    if (this.#open.has(id)) this.#run(id, method, this.#models.completeForPage(method, params));
+    if (this.#open.has(id)) this.#run(id, method, this.#models.checkForPage(method, params));
   }
 
   /**
@@ -141,7 +141,7 @@ export class PageClient {
     /** @type {(() => void) | undefined} */
     let cancel;
     const leave = this.#quota.enter(this.origin, () => {
-      cancel = this.#engine.send(method, params, {
+      cancel = this.#engine.send(method, this.#models.complete(method, params), {
         chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, error); },

@@ -159,6 +159,18 @@ test("the service worker is killed in mid-load, and the host with it: the load g
   await page.close();
 });
 
+test("another model is chosen in mid-load: it does not wait for the first", T, async () => {
+  const page = await connect();
+  const { id, loading } = await catchInLoad(page);
+  const other = await idOf(page, "secret-project.gguf");
+  assert.equal((await ask(page, "models.choose", { id: other })).id, other);
+  assert.equal((await loading).error?.code, "model_switched");
+  assert.equal((await ask(page, "models.list")).chosen, other);
+  const seen = await page.evaluate(() => /** @type {any} */ (window).seen);
+  assert.ok(!seen.some((/** @type {any} */ { state, model }) => state === "ready" && model.id === id), "the first was never loaded");
+  await page.close();
+});
+
 test("the file is replaced in mid-load: an error, never mixed weights, and the next load has the new ones", T, async () => {
   const page = await connect();
   const file = join(models, "wide.gguf");

@@ -4,10 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use futures::future::LocalBoxFuture;
-
-use super::{FileSpan, Source};
-use crate::error::Result;
+use super::{FileSpan, Reading, Source};
 
 /// A source that is read in a known order: while a range is used, those after it are on their way, up to [`Source::ahead`] bytes.
 #[derive(Debug)]
@@ -21,7 +18,7 @@ struct State<'a> {
     /// What will be asked for, in order.
     coming: VecDeque<Range<u64>>,
     /// What has been begun and not been asked for yet, in the same order.
-    begun: VecDeque<(Range<u64>, LocalBoxFuture<'a, Result<Vec<u8>>>)>,
+    begun: VecDeque<(Range<u64>, Reading<'a>)>,
     /// Bytes of `begun`.
     bytes: u64,
 }
@@ -40,7 +37,7 @@ impl<'a> ReadAhead<'a> {
     }
 
     /// The range, begun now if it was not before. What nobody foresaw is read by itself, and nothing ahead of it any more.
-    fn take(&self, range: &Range<u64>) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+    fn take(&self, range: &Range<u64>) -> Reading<'a> {
         let mut state = self.state.borrow_mut();
         state.begin(self.source);
         match state.begun.pop_front() {
@@ -84,7 +81,7 @@ impl Source for ReadAhead<'_> {
         self.source.files()
     }
 
-    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+    fn read(&self, offset: u64, bytes: usize) -> Reading<'_> {
         self.take(&(offset..offset + bytes as u64))
     }
 }
@@ -112,7 +109,7 @@ mod tests {
         fn ahead(&self) -> u64 {
             25
         }
-        fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        fn read(&self, offset: u64, bytes: usize) -> Reading<'_> {
             self.1.set(self.1.get() + bytes as u64);
             self.0.read(offset, bytes)
         }

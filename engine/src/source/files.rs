@@ -1,8 +1,6 @@
 //! Several files as one.
 
-use futures::future::LocalBoxFuture;
-
-use super::{FileSpan, Source};
+use super::{FileSpan, Reading, Source};
 use crate::error::{EngineError, Result};
 
 /// Files laid end to end in the order given: the parts of a split GGUF file, or a model folder. One offset addresses all of them.
@@ -27,7 +25,7 @@ impl Files {
     }
 
     /// What of each file makes up a range; every read has been begun.
-    fn read_each<'a>(&'a self, offset: u64, bytes: usize) -> Result<Vec<LocalBoxFuture<'a, Result<Vec<u8>>>>> {
+    fn read_each(&self, offset: u64, bytes: usize) -> Result<Vec<Reading<'_>>> {
         let end = offset.checked_add(bytes as u64).filter(|&end| end <= self.bytes).ok_or_else(|| EngineError::Source {
             name: self.name.clone(),
             offset,
@@ -36,12 +34,12 @@ impl Files {
         })?;
         let first = self.parts.partition_point(|(span, _)| span.start + span.bytes <= offset);
         let touched = self.parts[first..].iter().take_while(|(span, _)| span.start < end);
-        let begin = |(span, file): &'a (FileSpan, Box<dyn Source>)| {
+        let pieces = touched.map(|(span, file)| {
             let from = offset.max(span.start);
             let to = end.min(span.start + span.bytes);
             file.read(from - span.start, (to - from) as usize)
-        };
-        Ok(touched.map(begin).collect())
+        });
+        Ok(pieces.collect())
     }
 }
 
@@ -62,7 +60,7 @@ impl Source for Files {
         self.parts.iter().map(|(_, file)| file.ahead()).max().unwrap_or(0)
     }
 
-    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+    fn read(&self, offset: u64, bytes: usize) -> Reading<'_> {
         let pieces = self.read_each(offset, bytes);
         Box::pin(async move {
             let mut data = Vec::new();

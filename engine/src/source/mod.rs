@@ -18,6 +18,9 @@ use futures::future::LocalBoxFuture;
 
 use crate::error::Result;
 
+/// Bytes on their way.
+pub type Reading<'a> = LocalBoxFuture<'a, Result<Vec<u8>>>;
+
 /// A file, or several as one, wherever they are.
 pub trait Source: fmt::Debug {
     /// A name for messages.
@@ -38,7 +41,7 @@ pub trait Source: fmt::Debug {
 
     /// Reads `bytes` bytes at `offset`, all of them or an error. Where [`Self::ahead`] is not 0, the bytes are on their way when this
     /// returns, not only when the future is polled.
-    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>>;
+    fn read(&self, offset: u64, bytes: usize) -> Reading<'_>;
 }
 
 /// Where one file lies in a source.

@@ -138,7 +138,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.ask("models.open", json!({ "id": self.id })).await.and_then(|answer| {
+        let opened = self.router.ask("models.open", &json!({ "id": self.id })).await.and_then(|answer| {
             let failed =
                 |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
             serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
@@ -152,7 +152,7 @@ impl HostModel {
 
 impl Drop for HostModel {
     fn drop(&mut self) {
-        self.router.tell("models.close", json!({ "id": self.id }));
+        self.router.tell("models.close", &json!({ "id": self.id }));
     }
 }
 
@@ -254,7 +254,7 @@ impl File {
         while data.len() < bytes {
             let (offset, bytes) = (offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
             let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-            let answer = self.model.router.ask("models.read", params).await.map_err(|error| match error.code() {
+            let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
                 "changed" => Failure::Changed,
                 _ => Failure::Lost(error.to_string()),
             })?;

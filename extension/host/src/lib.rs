@@ -102,7 +102,7 @@ impl Inner {
         match request.method.as_str() {
             "engine.status" => Ok(self.serving.status()),
             "models.list" => Ok(Models::list()),
-            "models.load" => Ok(json!(self.client(request.params["model"].as_str()).await?.info())),
+            "models.load" => Ok(json!(self.serving.choose(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?.info())),
             "models.describe" => Ok(json!(self.serving.describe(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?)),
             "chat.completions" => self.chat(request, received).await,
             "tokens.count" => self.count(&request.params).await,

@@ -75,7 +75,7 @@ impl Models {
         if id == EMBEDDED {
             return self.open_embedded().await;
         }
-        let answer = self.router.ask("models.open", json!({ "id": id })).await?;
+        let answer = self.router.ask("models.open", &json!({ "id": id })).await?;
         let unreadable =
             |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
         let Answer { name, base, files } = serde_wasm_bindgen::from_value(answer.clone()).map_err(unreadable)?;

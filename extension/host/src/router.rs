@@ -37,7 +37,7 @@ impl Router {
     ///
     /// # Errors
     /// [`EngineError::ModelStore`] with what the other side said.
-    pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<JsValue, EngineError> {
+    pub(crate) async fn ask(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
         let (sender, receiver) = oneshot::channel();
         let ask = self.tell(method, params);
         self.waiting.borrow_mut().insert(ask, sender);
@@ -46,7 +46,7 @@ impl Router {
     }
 
     /// Says something whose answer does not matter; returns its number.
-    pub(crate) fn tell(&self, method: &str, params: Value) -> u32 {
+    pub(crate) fn tell(&self, method: &str, params: &Value) -> u32 {
         let ask = self.next.replace(self.next.get().wrapping_add(1));
         let frame = json!({ "ask": ask, "method": method, "params": params });
         let sent = frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from);

@@ -11,7 +11,7 @@ use doppler_engine::kernels::Capabilities;
 use doppler_engine::model::ModelOptions;
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, Shared};
+use futures::future::{AbortHandle, AbortRegistration, Abortable, LocalBoxFuture, Shared};
 use gloo_timers::future::TimeoutFuture;
 use serde_json::{Value, json};
 use wasm_bindgen_futures::spawn_local;
@@ -28,6 +28,8 @@ struct Current {
     id: String,
     number: u32,
     loading: Loading,
+    /// Ends the loading.
+    abort: AbortHandle,
     /// Resolves when it is unloaded: once nobody has a [`Client`] of it any more.
     ended: oneshot::Receiver<()>,
 }
@@ -80,6 +82,17 @@ impl Serving {
         loading.unwrap_or_else(|| self.start(id)).await
     }
 
+    /// The same because the user chose the model: what is being loaded in its place is given up.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub(crate) async fn choose(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
+        if let Some(other) = self.current.borrow().as_ref().filter(|current| current.id != id) {
+            other.abort.abort();
+        }
+        self.client(id).await
+    }
+
     /// What a model is and needs, from its header.
     ///
     /// # Errors
@@ -87,14 +100,13 @@ impl Serving {
     pub(crate) async fn describe(&self, id: &str) -> Result<ModelInfo, EngineError> {
         let opened = self.models.open(id).await?;
         let known = self.capabilities.borrow().clone();
-        let capabilities = match known {
-            Some(capabilities) => capabilities,
-            None => {
-                let device = self.device().await?;
-                let capabilities = device.capabilities().clone();
-                *self.idle.borrow_mut() = Some(device);
-                capabilities
-            }
+        let capabilities = if let Some(capabilities) = known {
+            capabilities
+        } else {
+            let device = self.device().await?;
+            let capabilities = device.capabilities().clone();
+            *self.idle.borrow_mut() = Some(device);
+            capabilities
         };
         ModelInfo::read(id, &*opened.source, &capabilities, ModelOptions::default()).await
     }
@@ -106,13 +118,14 @@ impl Serving {
         let before = self.current.borrow_mut().take();
         let (result, loaded) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
+        let (abort, registration) = AbortHandle::new_pair();
         let (this, model) = (Rc::clone(self), id.to_owned());
         spawn_local(async move {
             // Nobody may be waiting any more.
-            let _ = result.send(this.replace(before, &model, number, ending).await);
+            let _ = result.send(this.replace(before, &model, number, registration, ending).await);
         });
         let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
-        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), ended });
+        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), abort, ended });
         loading
     }
 
@@ -121,26 +134,29 @@ impl Serving {
         before: Option<Current>,
         id: &str,
         number: u32,
+        abort: AbortRegistration,
         ending: oneshot::Sender<()>,
     ) -> Result<Client, SharedError> {
         let opened = match self.models.open(id).await {
             Ok(opened) => opened,
             Err(error) => {
                 let error = Rc::new(error);
-                match before {
-                    Some(before) if self.is_current(number) => *self.current.borrow_mut() = Some(before),
-                    _ => self.forget(number, id, &error),
+                if before.is_some() && self.is_current(number) {
+                    *self.current.borrow_mut() = before;
+                } else {
+                    end(before).await;
+                    self.forget(number, id, &error);
                 }
                 return Err(error);
             }
         };
-        if let Some(Current { loading, ended, .. }) = before {
-            // This clone would keep the old model's client.
-            drop(loading);
-            // An error says the same: it is gone.
-            let _ = ended.await;
-        }
-        match self.load(id, opened).await {
+        end(before).await;
+        let load = Abortable::new(self.load(id, opened), abort);
+        let switched = || EngineError::ModelStore {
+            code: "model_switched".to_owned(),
+            message: "another model was chosen while this one was loaded; ask again".to_owned(),
+        };
+        match load.await.unwrap_or_else(|_| Err(switched())) {
             Ok((mut engine, client)) => {
                 let id = id.to_owned();
                 spawn_local(async move {
@@ -205,13 +221,23 @@ impl Serving {
     fn forget(&self, number: u32, id: &str, error: &EngineError) {
         if self.is_current(number) {
             *self.current.borrow_mut() = None;
+            self.set_status(json!({ "state": "failed", "id": id, "error": error_value(error) }));
         }
-        self.set_status(json!({ "state": "failed", "id": id, "error": error_value(error) }));
     }
 
     fn set_status(&self, status: Value) {
         self.outbox.event("status", &status);
         *self.status.borrow_mut() = status;
+    }
+}
+
+/// Lets go of a model and waits until it is unloaded.
+async fn end(model: Option<Current>) {
+    if let Some(Current { loading, ended, .. }) = model {
+        // This clone would keep the model's client.
+        drop(loading);
+        // An error says the same: it is gone.
+        let _ = ended.await;
     }
 }
 

@@ -83,7 +83,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
         Call::Status {} => Some(Msg::Status(read(answer)?)),
         Call::Models {} => Some(Msg::Models(ModelMsg::Listed(read(answer)?))),
         Call::Describe { id, .. } => Some(Msg::Models(ModelMsg::Described(id.clone(), Ok(read(answer)?)))),
-        Call::Choose { .. } => Some(Msg::Models(ModelMsg::Chosen(Ok(())))),
+        Call::Choose { id } => Some(Msg::Models(ModelMsg::Chosen(id.clone(), Ok(())))),
         Call::Forget { .. } => Some(Msg::Models(ModelMsg::Forgotten)),
         Call::List {} => Some(Msg::Listed(read(answer)?)),
         Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),

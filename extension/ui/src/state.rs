@@ -324,7 +324,7 @@ impl State {
 
     fn failed(&mut self, call: Call, failure: &Failure) -> Vec<Effect> {
         match call {
-            Call::Choose { .. } => return self.update(Msg::Models(ModelMsg::Chosen(Err(failure.clone())))),
+            Call::Choose { id } => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure.clone())))),
             Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure.clone())))),
             _ => {}
         }

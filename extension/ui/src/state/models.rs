@@ -33,7 +33,7 @@ pub enum ModelMsg {
     /// The browser was asked whether a picked model may be read.
     Permitted(String, bool),
     /// The chosen model is loaded, or could not be.
-    Chosen(Result<(), Failure>),
+    Chosen(String, Result<(), Failure>),
     /// Models were picked or dropped.
     Picked(Vec<String>),
     /// The user takes a picked model off the list.
@@ -71,7 +71,7 @@ impl Switcher {
                 self.described.push((id, described));
                 self.describe_next()
             }
-            ModelMsg::Choose(id) if self.choosing.is_some() || id.is_empty() => Vec::new(),
+            ModelMsg::Choose(id) if self.choosing.as_ref() == Some(&id) => Vec::new(),
             ModelMsg::Choose(id) => {
                 self.choosing = Some(id.clone());
                 vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id }) }]
@@ -83,9 +83,11 @@ impl Switcher {
                 problem = Some(Failure { message, ..Failure::default() });
                 Vec::new()
             }
-            ModelMsg::Chosen(result) => {
+            // Another was chosen meanwhile.
+            ModelMsg::Chosen(id, _) if self.choosing.as_ref() != Some(&id) => Vec::new(),
+            ModelMsg::Chosen(id, result) => {
                 // What could not be described may be now.
-                self.described.retain(|(id, described)| described.is_ok() || Some(id) != self.choosing.as_ref());
+                self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
                 match result {
                     Ok(()) => vec![Effect::CloseModels, Effect::Call(Call::Models {})],
@@ -95,14 +97,10 @@ impl Switcher {
                     }
                 }
             }
-            ModelMsg::Picked(ids) => match ids.into_iter().next() {
-                Some(id) if self.choosing.is_none() => {
-                    self.choosing = Some(id.clone());
-                    vec![Effect::ShowModels, Effect::Call(Call::Choose { id })]
-                }
-                Some(_) => vec![Effect::Call(Call::Models {})],
-                None => Vec::new(),
-            },
+            ModelMsg::Picked(ids) => ids.into_iter().next().map_or_else(Vec::new, |id| {
+                self.choosing = Some(id.clone());
+                vec![Effect::ShowModels, Effect::Call(Call::Choose { id })]
+            }),
             ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget { id })],
             ModelMsg::Forgotten => vec![Effect::Call(Call::Models {})],
         };

@@ -1,7 +1,7 @@
 //! The reducer, driven as the offscreen document would drive it.
 
 use super::*;
-use crate::protocol::Deleted;
+use crate::protocol::{Deleted, Described, HostState, Listed, ModelList};
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
     Message { id: id.into(), role, content: content.into(), state, finish: None, stats: None, error: None }
@@ -261,4 +261,56 @@ fn revisions_tell_what_changed() {
     let after = revisions(&state);
     assert_eq!(before[0], after[0]);
     assert_ne!(before[1], after[1]);
+}
+
+fn models(chosen: &str) -> ModelList {
+    let model = |id: &str, source| Listed { id: id.into(), name: id.into(), source, bytes: None, format: None };
+    let data = vec![model("spark", Source::Embedded), model("host", Source::Host), model("file", Source::Picked)];
+    ModelList { data, chosen: chosen.into(), problems: Vec::new(), host: HostState::default() }
+}
+
+#[test]
+fn models_are_described_one_after_the_other_while_the_list_is_open() {
+    let mut state = State::default();
+    let describe = |id: &str| vec![Effect::Call(Call::Describe { id: id.into(), bytes: None })];
+    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), []);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), [Effect::Call(Call::Models {})]);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), describe("host"));
+    let failure = Failure { message: "damaged".into(), ..Failure::default() };
+    assert_eq!(state.update(Msg::Failed(Call::Describe { id: "host".into(), bytes: None }, failure)), describe("file"));
+    state.update(Msg::Models(ModelMsg::Close));
+    assert_eq!(state.update(Msg::Models(ModelMsg::Described("file".into(), Ok(Described::default())))), []);
+    assert_eq!(state.alert, None, "what cannot be described says so in its line");
+    state.update(Msg::Models(ModelMsg::Open));
+    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), describe("host"), "a failure is tried again");
+}
+
+#[test]
+fn a_choice_is_loaded_and_a_failure_told_once() {
+    let mut state = State::default();
+    state.update(Msg::Models(ModelMsg::Listed(models("spark"))));
+    let choose = |id: &str| Effect::Call(Call::Choose { id: id.into() });
+    let chose = |state: &mut State, id: &str| state.update(Msg::Models(ModelMsg::Choose(id.into())));
+    assert_eq!(chose(&mut state, "host"), [choose("host")]);
+    assert_eq!(chose(&mut state, "host"), [], "it is being loaded");
+    // Another choice takes its place: what becomes of the first is of no interest.
+    assert_eq!(chose(&mut state, "file"), [Effect::Permit("file".into())]);
+    let failure = Failure { message: "switched".into(), ..Failure::default() };
+    state.update(Msg::Failed(Call::Choose { id: "host".into() }, failure.clone()));
+    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (None, Some("file")));
+    assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), true))), [choose("file")]);
+    state.update(Msg::Failed(Call::Choose { id: "file".into() }, failure));
+    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (Some("Switched."), None));
+
+    chose(&mut state, "host");
+    assert_eq!(state.alert, None);
+    let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
+    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models {})]);
+    state.update(Msg::Models(ModelMsg::Listed(models("host"))));
+    assert!(state.local);
+
+    chose(&mut state, "file");
+    state.update(Msg::Models(ModelMsg::Permitted("file".into(), false)));
+    assert_eq!(state.models.choosing, None);
+    assert!(state.alert.is_some());
 }

@@ -1,0 +1,22 @@
+// Which files make up a model.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { group } from "../../extension/shared/picked.js";
+
+const grouped = (/** @type {string[]} */ ...names) => group(names).map(({ name, format, files }) => `${name} (${format}): ${files.join(" ")}`);
+
+test("GGUF files are models each, the parts of a split one together", () => {
+  assert.deepEqual(grouped("b.gguf", "a.GGUF", "big-00002-of-00002.gguf", "big-00001-of-00002.gguf", "big-00001-of-00003.gguf", "notes.txt"), [
+    "a.GGUF (gguf): a.GGUF",
+    "b.gguf (gguf): b.gguf",
+    "big.gguf (gguf): big-00001-of-00002.gguf big-00002-of-00002.gguf",
+    "big.gguf (gguf): big-00001-of-00003.gguf",
+  ]);
+});
+
+test("a folder's files are one model, if there are weights among them", () => {
+  assert.deepEqual(grouped("tokenizer.json", "model.safetensors", "config.json", "readme.md"),
+    ["config.json (safetensors): config.json model.safetensors tokenizer.json"]);
+  assert.deepEqual(grouped("tokenizer.json", "config.json"), []);
+});
