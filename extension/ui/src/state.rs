@@ -2,7 +2,7 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot, Source,
+    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
     Summary, TextAdded,
 };
 use crate::speech;
@@ -130,8 +130,6 @@ pub struct State {
     pub alert: Option<String>,
     /// The list of models.
     pub models: Switcher,
-    /// Whether a model of the user's is the chosen one.
-    pub local: bool,
     /// Whether it is known what was open last.
     pub restored: bool,
     opening: Option<Opening>,
@@ -168,12 +166,12 @@ impl State {
                 self.opening = None;
                 Vec::new()
             }
-            Msg::Unreachable(failure) => {
+            Msg::Unreachable(failure) | Msg::Refused(failure) => {
                 self.alert = Some(failure.sentence());
                 Vec::new()
             }
             Msg::Status(status) => {
-                self.local = status.local.unwrap_or(self.local);
+                self.models.local = status.local.unwrap_or(self.models.local);
                 let before = std::mem::replace(&mut self.engine, status);
                 let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
                 let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
@@ -197,22 +195,7 @@ impl State {
                 }
             }
             Msg::Failed(call, failure) => self.failed(call, &failure),
-            Msg::Models(msg) => {
-                if let ModelMsg::Open | ModelMsg::Choose(_) = msg {
-                    self.alert = None;
-                }
-                if let ModelMsg::Listed(list) = &msg {
-                    let chosen = list.data.iter().find(|model| model.id == list.chosen);
-                    self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
-                }
-                let (effects, problem) = self.models.update(msg);
-                self.alert = problem.map(|problem| problem.sentence()).or(self.alert.take());
-                effects
-            }
-            Msg::Refused(failure) => {
-                self.alert = Some(failure.sentence());
-                Vec::new()
-            }
+            Msg::Models(msg) => self.model_list(msg),
             Msg::Typing => {
                 // The model loads while the question is typed.
                 if self.engine.state != EngineState::Idle || !self.connected {
@@ -260,6 +243,15 @@ impl State {
                 vec![Effect::Focus]
             }
         }
+    }
+
+    fn model_list(&mut self, msg: ModelMsg) -> Vec<Effect> {
+        if let ModelMsg::Open | ModelMsg::Choose(_) = msg {
+            self.alert = None;
+        }
+        let (effects, problem) = self.models.update(msg);
+        self.alert = problem.map(|problem| problem.sentence()).or(self.alert.take());
+        effects
     }
 
     /// `call` on the open conversation, if there is one whose [`Chat::busy`] is `busy`.

@@ -11,6 +11,8 @@ pub struct Switcher {
     pub open: bool,
     /// The last answer to `models.list`; `None`: not there yet.
     pub list: Option<ModelList>,
+    /// Whether a model of the user's is the chosen one.
+    pub local: bool,
     /// What is known of models, by their ids.
     pub described: Vec<(String, Result<Described, Failure>)>,
     /// The model that was chosen and is not loaded yet.
@@ -63,6 +65,8 @@ impl Switcher {
                 Vec::new()
             }
             ModelMsg::Listed(list) => {
+                let chosen = list.data.iter().find(|model| model.id == list.chosen);
+                self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
                 self.list = Some(list);
                 self.describe_next()
             }

@@ -307,7 +307,7 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
     assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models {})]);
     state.update(Msg::Models(ModelMsg::Listed(models("host"))));
-    assert!(state.local);
+    assert!(state.models.local);
 
     chose(&mut state, "file");
     state.update(Msg::Models(ModelMsg::Permitted("file".into(), false)));

@@ -78,8 +78,8 @@ impl View {
         self.models.render(state)?;
         let empty = state.chat.is_none() && state.outgoing.is_none();
         dom::show(&self.welcome, empty && state.restored);
-        dom::set_text(&self.welcome_title, if state.local { "Ask your model" } else { "Ask Spark" });
-        dom::show(&self.about_spark, !state.local);
+        dom::set_text(&self.welcome_title, if state.models.local { "Ask your model" } else { "Ask Spark" });
+        dom::show(&self.about_spark, !state.models.local);
         dom::show(&self.alert, state.alert.is_some());
         dom::set_text(&self.alert_text, state.alert.as_deref().unwrap_or_default());
         let busy = state.busy();
