@@ -186,12 +186,13 @@ impl Source for HostFile {
         let file = Rc::clone(&self.0);
         let (reading, data) = async move { file.read(offset, bytes).await }.remote_handle();
         spawn_local(reading);
-        data.boxed_local()
+        // What is there ahead of its use stays with the browser: the wasm module's memory never shrinks.
+        async move { Ok(data.await?.to_vec()) }.boxed_local()
     }
 }
 
 impl File {
-    async fn read(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
+    async fn read(&self, offset: u64, bytes: usize) -> Result<Uint8Array> {
         let mut attempt = 1;
         loop {
             let launch = Rc::clone(&self.model.launch.borrow());
@@ -221,7 +222,7 @@ impl File {
         }
     }
 
-    async fn fetch(&self, launch: &Launch, path: &str, range: Range<u64>) -> Result<Vec<u8>, Failure> {
+    async fn fetch(&self, launch: &Launch, path: &str, range: Range<u64>) -> Result<Uint8Array, Failure> {
         let lost = |reason: JsValue| Failure::Lost(format!("{reason:?}"));
         let headers = Headers::new().map_err(lost)?;
         headers.set("Authorization", &format!("Bearer {}", launch.token)).map_err(lost)?;
@@ -240,16 +241,16 @@ impl File {
             status => return Err(Failure::Lost(format!("the native host answered with status {status}"))),
         }
         let buffer = JsFuture::from(response.array_buffer().map_err(lost)?).await.map_err(lost)?;
-        let data = Uint8Array::new(&buffer).to_vec();
-        if data.len() as u64 != range.end - range.start {
-            return Err(Failure::Lost(format!("the native host sent {} bytes", data.len())));
+        let data = Uint8Array::new(&buffer);
+        if u64::from(data.length()) != range.end - range.start {
+            return Err(Failure::Lost(format!("the native host sent {} bytes", data.length())));
         }
         self.model.proven.set(true);
         Ok(data)
     }
 
     /// The same in native messages.
-    async fn ask(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Failure> {
+    async fn ask(&self, offset: u64, bytes: usize) -> Result<Uint8Array, Failure> {
         let mut data = Vec::with_capacity(bytes);
         while data.len() < bytes {
             let (offset, bytes) = (offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
@@ -261,6 +262,6 @@ impl File {
             let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
             data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
         }
-        Ok(data)
+        Ok(Uint8Array::from(&*data))
     }
 }

@@ -1,7 +1,7 @@
 //! The reducer, driven as the offscreen document would drive it.
 
 use super::*;
-use crate::protocol::{Deleted, Described, HostState, Listed, ModelList};
+use crate::protocol::{Deleted, Described, HostState, Listed, ModelList, Source};
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
     Message { id: id.into(), role, content: content.into(), state, finish: None, stats: None, error: None }
