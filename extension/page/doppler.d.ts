@@ -14,8 +14,8 @@
 export interface DopplerError extends Error {
   /**
    * `NotAllowedError` no grant · `NotSupportedError` field or model not supported · `QuotaExceededError` prompt longer than the
-   * context, or too many requests · `NotFoundError` no such model · `DataError` corrupt model file · `OperationError` the engine
-   * stopped: ask again · `InvalidStateError` · `AbortError` · `TypeError` · `UnknownError`
+   * context, or too many requests · `NotFoundError` no such model · `DataError` corrupt model file · `NetworkError` the model's
+   * file cannot be read, or another model was chosen meanwhile: ask again · `OperationError` the engine stopped: ask again · `InvalidStateError` · `AbortError` · `TypeError` · `UnknownError`
    */
   readonly name: string;
   /** `lower_snake_case`, for programs. (It hides the legacy numeric `DOMException.code`.) */
@@ -49,7 +49,7 @@ export interface ChatMessage {
 /** OpenAI's chat completion request, as far as it is supported. */
 export interface ChatCompletionRequest {
   messages: ChatMessage[];
-  /** An id from `models.list()`; by default the model that the user chose. */
+  /** The id in `models.list()`: no other model answers than the one that the user chose. */
   model?: string;
   stream?: boolean;
   stream_options?: { include_usage?: boolean };
@@ -121,6 +121,7 @@ export interface ChatCompletions {
 export interface Model { id: string; object: "model"; created: number; owned_by: string; [field: string]: unknown }
 
 export interface Models {
+  /** The one model that answers: `spark-28m`, which ships with the extension, or `local`, any model of the user's own. */
   list(options?: RequestOptions): Promise<{ object: "list"; data: Model[] }>;
 }
 
@@ -186,7 +187,7 @@ export interface LanguageModelConstructor {
 export interface DopplerEventMap {
   /** `detail.state`: the user changed this origin's grant. */
   permissionchange: CustomEvent<{ state: PermissionState }>;
-  /** `detail.model`: the id of the model that answers from now on. */
+  /** `detail.model`: the id of the model that answers from now on; `local` again where one of the user's own follows another. */
   modelchange: CustomEvent<{ model: string }>;
   /** The engine went away; running requests have been rejected, the next one connects again. */
   disconnect: CustomEvent<{}>;
