@@ -59,7 +59,11 @@ impl Models {
         }
         dom::show(&self.alert, state.alert.is_some());
         dom::set_text(&self.alert, state.alert.as_deref().unwrap_or_default());
-        let Some(list) = &state.models.list else { return Ok(()) };
+        let Some(list) = &state.models.list else {
+            dom::show(&self.hint, true);
+            dom::set_text(&self.hint, "Looking for models…");
+            return Ok(());
+        };
         if self.shown != list.data {
             let focused = dom::document()?.active_element().and_then(|active| active.get_attribute("data-id"));
             self.list.replace_children_with_node_0();
