@@ -11,8 +11,6 @@ const START_LIMIT = 15_000;
 /** With nothing open, the host is let go after this many ms without a question. */
 const IDLE = 20_000;
 
-const INSTALL = "run `doppler-host install`";
-
 /**
  * @typedef {{base: string, token: string, version: string}} Hello
  * @typedef {{resolve: (done: any) => void, reject: (error: Refusal) => void}} Waiting
@@ -31,10 +29,12 @@ const NAMES = {
  */
 function closed(message = "") {
   if (/not found/i.test(message)) {
-    return new Refusal("NotFoundError", "host_missing", `The native host is not installed: ${INSTALL}, then try again.`);
+    return new Refusal("NotFoundError", "host_missing",
+      "The models of your folders need the native host: run native-host/install.sh (Windows: install.ps1) of DOPPLER's source, then try again.");
   }
   if (/forbidden/i.test(message)) {
-    return new Refusal("NotAllowedError", "host_forbidden", `The native host does not know this extension: ${INSTALL} again, then try again.`);
+    return new Refusal("NotAllowedError", "host_forbidden",
+      "The native host does not know this extension: run `doppler-host install` again, then try again.");
   }
   if (/failed to start/i.test(message)) {
     return new Refusal("OperationError", "host_broken", "The native host could not be started: `doppler-host doctor` tells why.");

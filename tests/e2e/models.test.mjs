@@ -355,7 +355,7 @@ test("without a host the embedded model answers, and the list says how to get on
     const { data, host } = await ask(page, "models.list");
     assert.deepEqual(data.map((/** @type {any} */ { id }) => id), ["spark-28m"]);
     assert.equal(host.error.code, "host_missing");
-    assert.match(host.error.message, /doppler-host install/);
+    assert.match(host.error.message, /run native-host\/install\.sh/);
     const { error } = await ask(page, "models.choose", { id: "0".repeat(32) });
     assert.equal(error.code, "host_missing");
   } finally {
