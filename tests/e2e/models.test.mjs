@@ -266,13 +266,15 @@ test("the popup: models with what they need, a choice by keyboard, a refusal as 
 test("a file that is dropped on the popup answers, is kept, and can be taken off the list", T, async () => {
   const page = await connect();
   const popup = await browser.openOwn("popup/popup.html#models");
+  // Before that nobody listens: the browser would open the file instead.
+  await popup.locator("#models[open]").waitFor();
   const cdp = await browser.context.newCDPSession(popup);
   const drop = async (/** @type {string[]} */ ...files) => {
     const data = { items: [], files, dragOperationsMask: 1 };
     for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
   };
   await drop(`${TINY}.gguf`);
-  await popup.locator("[aria-current]", { hasText: "tiny-q4_0.gguf" }).or(popup.locator("#models:not([open])")).first().waitFor({ state: "attached" });
+  await popup.locator("#models:not([open])").waitFor({ state: "attached" });
   await until(async () => (await ask(page, "engine.status")).state === "ready", "the model");
   const { chosen, data } = await ask(page, "models.list");
   const kept = data.find((/** @type {any} */ { source }) => source === "picked");
