@@ -111,9 +111,14 @@ impl Matmul {
     /// Rows and outputs of the smallest tile.
     const SMALLEST: (u32, u32) = (64, 32);
 
-    /// Elements that the parts of a product take at most, over all splits.
-    pub fn most_partial(tuning: &Tuning) -> u64 {
-        2 * u64::from(tuning.matmul_tiles * Self::SMALLEST.0 * Self::SMALLEST.1)
+    /// Most parts.
+    const MOST_SPLITS: u32 = 8;
+
+    /// Elements that the parts of a product of up to so many rows and outputs take at most.
+    pub fn most_partial(tuning: &Tuning, rows: u32, n_out: u32) -> u64 {
+        let (tile_rows, tile_outputs) = Self::SMALLEST;
+        let product = u64::from(rows) * u64::from(n_out);
+        (u64::from(Self::MOST_SPLITS) * product).min(2 * u64::from(tuning.matmul_tiles) * u64::from(tile_rows * tile_outputs))
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
@@ -124,7 +129,7 @@ impl Matmul {
         if tiles >= tuning.matmul_tiles {
             return 1;
         }
-        (2 * tuning.matmul_tiles / tiles).min(8).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+        (2 * tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
     }
 }
 

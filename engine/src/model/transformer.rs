@@ -649,7 +649,9 @@ impl Buffers {
     fn create(executor: &mut Executor, h: &Hyperparameters, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
         let rows = options.prefill_rows.max(options.sequences);
         let splits = Splits::of(options.context, h.head_dim).count;
-        let product_parts = Matmul::most_partial(&executor.capabilities().tuning);
+        // Few rows are multiplied without parts.
+        let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
+        let product_parts = Matmul::most_partial(&executor.capabilities().tuning, rows, widest);
         let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();
