@@ -47,7 +47,7 @@ pub struct Scheduler {
     /// Sequence i is row i of the decode batch.
     decoding: Vec<Sequence>,
     free_slots: Vec<u32>,
-    pages: PagePool,
+    pub(super) pages: PagePool,
     in_flight: VecDeque<InFlight>,
     programs: HashMap<ProgramKey, Rc<Program>>,
     steps: u32,
@@ -97,6 +97,7 @@ impl Scheduler {
     /// Puts a job into the queue.
     pub fn push(&mut self, job: Job) {
         debug_assert!(!job.prompt.is_empty() && (job.max_tokens > 0) == (job.task == Task::Continue));
+        debug_assert!(job.namespace.is_none() || job.task == Task::Continue);
         self.waiting.push_back((job, Instant::now()));
     }
 
@@ -151,7 +152,8 @@ impl Scheduler {
 
     pub(super) fn release(&mut self, sequence: Sequence) {
         self.free_slots.push(sequence.slot);
-        self.pages.give_back(sequence.pages);
+        let written = sequence.written();
+        self.pages.give_back(sequence.held, &written);
     }
 
     /// Removes finished sequences and closes the ranks of the batch. Nothing may be in flight.
@@ -170,18 +172,17 @@ impl Scheduler {
     fn admit(&mut self, executor: &mut Executor, model: &Model) {
         while let (Some((job, _)), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
             let positions = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
-            let Some(pages) = self.pages.take(positions) else { return };
+            let Some(held) = self.pages.take(job.namespace.clone(), &job.prompt, positions) else { return };
             self.free_slots.pop();
             let Some((mut job, submitted)) = self.waiting.pop_front() else { return };
             job.max_tokens = positions - job.prompt.len() as u32;
-            let table = u64::from(slot) * u64::from(model.pages_per_slot) * 4;
-            executor.write(model.buffers.pages, table, bytemuck::cast_slice(&pages));
+            write_pages(executor, model, slot, 0, held.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.hyperparameters.vocab as usize;
                 let counts = Sample::prompt_counts(&job.prompt, vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
-            self.prefilling.push_back(Sequence::new(job, slot, pages, submitted));
+            self.prefilling.push_back(Sequence::new(job, slot, held, submitted));
         }
     }
 
@@ -194,8 +195,10 @@ impl Scheduler {
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(model.options.prefill_rows);
         sequence.prefilled += rows;
+        extend(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
+            self.pages.publish(&mut sequence.held, &sequence.job.prompt[..sequence.prefilled as usize]);
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
             // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
@@ -205,6 +208,7 @@ impl Scheduler {
         // The batch changes.
         self.drain(executor, model).await?;
         let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
+        self.pages.publish(&mut sequence.held, &sequence.job.prompt);
         sequence.issued = 1;
         let row = self.decoding.len() as u32;
         self.decoding.push(sequence);
@@ -235,6 +239,8 @@ impl Scheduler {
         let programs: Vec<&Program> = std::iter::repeat_n(step, steps as usize).flatten().collect();
         for sequence in &mut self.decoding {
             sequence.issued += steps;
+            let positions = sequence.prompt_len() + sequence.issued;
+            extend(&mut self.pages, executor, model, sequence, positions);
         }
         self.submit(executor, &programs, (0, rows), steps)?;
         Ok(true)
@@ -330,5 +336,19 @@ impl Scheduler {
             self.programs.insert(key, Rc::clone(&program));
         }
         program
+    }
+}
+
+/// Gives a sequence pages for so many positions.
+pub(super) fn extend(pages: &mut PagePool, executor: &mut Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+    let first = sequence.held.pages().len();
+    write_pages(executor, model, sequence.slot, first, pages.grow(&mut sequence.held, positions));
+}
+
+/// Writes a part of a row of the page table, from page number `first` of the sequence on.
+fn write_pages(executor: &mut Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
+    if !pages.is_empty() {
+        let entry = u64::from(slot) * u64::from(model.pages_per_slot) + first as u64;
+        executor.write(model.buffers.pages, 4 * entry, bytemuck::cast_slice(pages));
     }
 }
