@@ -10,9 +10,13 @@ use crate::shaders::{
     params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
 };
 
-/// Positions of a part of the cache: what a workgroup reads in one step. Of large heads fewer: an invocation reads a whole key.
+/// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
 fn least_split(head_dim: u32) -> u32 {
-    if head_dim > 128 { 128 } else { 256 }
+    match head_dim {
+        ..=64 => 512,
+        ..=128 => 256,
+        _ => 128,
+    }
 }
 
 /// Most parts, so that joining them stays short.
@@ -28,8 +32,8 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. Two steps are one part: joining parts takes
-    /// longer.
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. What two parts would have is one: joining them
+    /// takes longer.
     pub fn of(positions: u32, head_dim: u32) -> Self {
         let least = least_split(head_dim);
         let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
@@ -100,6 +104,9 @@ pub struct AttentionDecode {
 }
 
 impl AttentionDecode {
+    /// The shader's constant: quads that it can join at a time.
+    const WORKSPACE: u32 = 512;
+
     /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
     pub fn serves(head_dim: u32) -> bool {
         head_dim <= MAX_TILED_HEAD
@@ -134,12 +141,23 @@ impl Kernel for AttentionDecode {
             eps: self.qk_norm.unwrap_or_default(),
             norm_weights: self.norm_weights(),
         };
+        // Query heads of a workgroup: several, so that keys and values are read once, unless that leaves a large device idle.
         let sharing = s.heads / s.kv_heads;
-        let (group, feature) = if sharing == 1 { (1, "group_1") } else { (4, "group_4") };
-        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes"]);
+        let shared = s.kv_heads * sharing.div_ceil(4) * self.splits.count * self.rows;
+        let alone = sharing == 1 || shared < capabilities.tuning.decode_workgroups;
+        let (group, feature) = if alone { (1, "group_1") } else { (4, "group_4") };
+        // Streams with subgroups where one holds a stream.
+        let quads = s.head_dim / 4;
+        let lanes = quads.div_ceil(2).next_power_of_two();
+        let subgroup = capabilities.subgroup_size.filter(|size| *size >= lanes);
+        let (subgroups, workgroup) = if subgroup.is_some() { ("subgroups", capabilities.tuning.decode_workgroup) } else { ("", 64) };
+        let members = (workgroup / subgroup.unwrap_or(lanes)).max(1);
+        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes", subgroups]);
         Plan::new(shader, &params, [s.kv_heads * sharing.div_ceil(group), self.splits.count, self.rows])
             .with_cache(s.kv, s.head_dim)
-            .with("WORKGROUP", capabilities.tuning.decode_workgroup)
+            .with("WORKGROUP", workgroup)
+            .with("LANES", lanes)
+            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(group))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
     }

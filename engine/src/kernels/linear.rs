@@ -65,23 +65,30 @@ pub struct Matvec {
 
 impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
+        // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
-        // As many lanes as a subgroup, so that sums need no workgroup memory, or two where outputs are few; no more than a row has
-        // blocks. The rest of the workgroup takes other outputs.
-        let blocks = l.layout.cols.div_ceil(32);
-        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
         let tuning = capabilities.tuning;
-        let lanes = if blocks >= 2 * subgroup && l.n_out <= tuning.matvec_shared_outputs { 2 * subgroup } else { subgroup };
-        let (rows_feature, rows_at_once, most_lanes, workgroup) =
-            if l.rows == 1 { ("rows_1", 1, 64, tuning.matvec_workgroup) } else { ("rows_4", 4, 16, 64) };
-        let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, most_lanes);
+        let (rows_feature, rows_at_once, workgroup) = if l.rows == 1 { ("rows_1", 1, tuning.matvec_workgroup) } else { ("rows_4", 4, 64) };
+        let tile = if l.layout.multiplied_as_bytes() { 128 } else { 64 } / rows_at_once;
+        let blocks = l.layout.cols.div_ceil(32);
+        // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
+        // blocks. The rest of the workgroup takes other outputs.
+        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
+        let workgroups = |lanes: u32| l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
+        let mut lanes = subgroup.min(blocks.next_power_of_two()).clamp(4, tile.min(workgroup));
+        while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
+            lanes *= 2;
+        }
+        // Rows of x that fit a tile are brought once for many outputs.
+        let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
-        let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (workgroup / lanes)));
+        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(turns));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
+            .with("TURNS", turns)
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
     }

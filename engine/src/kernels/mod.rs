@@ -61,8 +61,11 @@ pub struct Tuning {
     pub matvec_workgroup: u32,
     /// Invocations in a workgroup of [`AttentionDecode`]: 64 or 256.
     pub decode_workgroup: u32,
-    /// Outputs of a [`Matvec`] up to which two subgroups share the reading of four: fewer would leave a large device idle.
-    pub matvec_shared_outputs: u32,
+    /// Workgroups of [`AttentionDecode`] from which each serves several query heads.
+    pub decode_workgroups: u32,
+    /// Workgroups of a [`Matvec`] that fill the device. Where outputs make more, a workgroup takes several turns; where they make
+    /// fewer, more invocations share an output.
+    pub matvec_workgroups: u32,
     /// Workgroups of a [`Matmul`] from which larger tiles pay.
     pub matmul_tiles: u32,
 }
@@ -71,8 +74,14 @@ impl Tuning {
     /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more.
     pub const fn of(subgroup_size: Option<u32>) -> Self {
         let large = matches!(subgroup_size, Some(32..));
-        let (workgroup, matmul_tiles) = if large { (256, 256) } else { (64, 16) };
-        Self { matvec_workgroup: workgroup, decode_workgroup: workgroup, matvec_shared_outputs: 8192, matmul_tiles }
+        let (workgroup, workgroups, decode_workgroups) = if large { (256, 256, 64) } else { (64, 16, 1) };
+        Self {
+            matvec_workgroup: workgroup,
+            matvec_workgroups: workgroups,
+            decode_workgroup: workgroup,
+            decode_workgroups,
+            matmul_tiles: workgroups,
+        }
     }
 }
 
