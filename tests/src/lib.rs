@@ -216,7 +216,10 @@ impl Devices {
     }
 }
 
-/// Runs a kernel on a device and its reference on the host, and compares all buffers.
+/// Normalized error of kernels that sum up to 32 products in half precision.
+const HALF: f64 = 1e-4;
+
+/// Runs a kernel on a device and its reference on the host, and compares all buffers: within `bound`, in half precision within [`HALF`].
 ///
 /// # Errors
 /// What is wrong: a difference beyond `bound`, or a write behind a buffer.
@@ -227,6 +230,7 @@ pub fn compare<K: Kernel + 'static>(executor: &mut Executor, kernel: impl Fn() -
     let capabilities = executor.capabilities().clone();
     let plan = kernel().plan(&capabilities);
     let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
+    let bound = if plan.shader.needs_f16 { bound.max(HALF) } else { bound };
     let got = run(executor, kernel(), buffers);
     let want = run(&mut Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
     for (i, ((got, want), data)) in got.iter().zip(&want).zip(buffers).enumerate() {

@@ -13,8 +13,8 @@ use crate::shaders::{
 /// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
 fn least_split(head_dim: u32) -> u32 {
     match head_dim {
-        ..=64 => 512,
-        ..=128 => 256,
+        0..=64 => 512,
+        65..=128 => 256,
         _ => 128,
     }
 }
@@ -254,7 +254,7 @@ impl Kernel for AttentionCombine {
 /// How much workgroup memory the prefill kernel uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionTier {
-    /// Heads up to 64, 48 KiB.
+    /// Heads up to 64 with 20 KiB, up to 128 with 36 KiB: `attention_tiled`.
     Large,
     /// Heads up to 256, 8 KiB.
     Small,
@@ -265,9 +265,10 @@ pub enum AttentionTier {
 impl AttentionTier {
     /// The fastest tier that the device and the head size allow.
     pub fn choose(capabilities: &Capabilities, head_dim: u32) -> Self {
-        if head_dim <= 64 && capabilities.workgroup_storage >= 48 << 10 && capabilities.workgroup_invocations >= 256 {
+        let storage = capabilities.workgroup_storage;
+        if (head_dim <= 64 && storage >= 20 << 10) || (head_dim <= 128 && storage >= 36 << 10) {
             Self::Large
-        } else if head_dim <= MAX_TILED_HEAD && capabilities.workgroup_storage >= 8 << 10 {
+        } else if head_dim <= MAX_TILED_HEAD && storage >= 8 << 10 {
             Self::Small
         } else {
             Self::Streaming
@@ -295,13 +296,14 @@ impl Kernel for AttentionPrefill {
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
                 .with_cache(s.kv, s.head_dim);
         }
-        let (tile, queries) = match (self.tier, s.head_dim) {
-            (AttentionTier::Large, _) => ("large_64", 64),
-            (_, 0..=64) => ("small_64", 16),
-            (_, 65..=128) => ("small_128", 16),
-            _ => ("small_256", 16),
+        let (kernel, heads, queries) = match (self.tier, s.head_dim) {
+            (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", 32),
+            (AttentionTier::Large, _) => ("attention_tiled", "head_128", 32),
+            (_, 0..=64) => ("attention_prefill", "small_64", 16),
+            (_, 65..=128) => ("attention_prefill", "small_128", 16),
+            _ => ("attention_prefill", "small_256", 16),
         };
-        Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
+        Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
             .with_cache(s.kv, s.head_dim)
     }
 

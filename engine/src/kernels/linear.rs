@@ -2,7 +2,7 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, Tuning, WeightLayout, dequantize_row, grid_2d};
+use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
 use crate::shaders::{self, params::LinearParams};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
@@ -115,28 +115,38 @@ pub struct Matmul {
 }
 
 impl Matmul {
-    /// Rows and outputs of the smallest tile.
-    const SMALLEST: (u32, u32) = (64, 32);
+    /// Rows, and as many outputs, of the tiles.
+    const TILES: [u32; 2] = [64, 128];
 
     /// Most parts.
     const MOST_SPLITS: u32 = 8;
 
     /// Elements that the parts of a product of up to so many rows and outputs take at most.
-    pub fn most_partial(tuning: &Tuning, rows: u32, n_out: u32) -> u64 {
-        let (tile_rows, tile_outputs) = Self::SMALLEST;
+    pub fn most_partial(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
         let product = u64::from(rows) * u64::from(n_out);
-        (u64::from(Self::MOST_SPLITS) * product).min(2 * u64::from(tuning.matmul_tiles) * u64::from(tile_rows * tile_outputs))
+        let largest = u64::from(Self::TILES[1].pow(2));
+        (u64::from(Self::MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
-    pub fn splits(linear: &Linear, tuning: &Tuning) -> u32 {
+    pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
         /// Blocks of 32 weights that are worth a part of their own.
         const LEAST_BLOCKS: u32 = 8;
-        let tiles = linear.rows.div_ceil(Self::SMALLEST.0) * linear.n_out.div_ceil(Self::SMALLEST.1);
-        if tiles >= tuning.matmul_tiles {
-            return 1;
-        }
-        (2 * tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+        let tiles = Self::tiles(linear, Self::tile(linear, capabilities));
+        (capabilities.tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+    }
+
+    fn tiles(linear: &Linear, tile: u32) -> u32 {
+        linear.rows.div_ceil(tile) * linear.n_out.div_ceil(tile)
+    }
+
+    /// The large tile, which reads least, where there are enough of them and workgroup memory holds it.
+    fn tile(linear: &Linear, capabilities: &Capabilities) -> u32 {
+        let element = if capabilities.shader_f16 { 2 } else { 4 };
+        let [small, large] = Self::TILES;
+        let fits = 2 * large * 32 * element <= capabilities.workgroup_storage;
+        let enough = Self::MOST_SPLITS * Self::tiles(linear, large) >= capabilities.tuning.matmul_tiles;
+        if fits && enough && linear.rows > small { large } else { small }
     }
 }
 
@@ -145,20 +155,12 @@ impl Kernel for Matmul {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
         let half = if capabilities.shader_f16 { "half" } else { "" };
-        // The largest tile of which there are enough to keep a large device busy: it reads least.
-        let tiles = |rows, outputs| l.rows.div_ceil(rows) * l.n_out.div_ceil(outputs);
-        let enough = capabilities.tuning.matmul_tiles;
-        let (tile, (rows, outputs)) = if l.rows > 64 && tiles(128, 64) >= enough {
-            ("tile_128x64", (128, 64))
-        } else if tiles(64, 64) >= enough {
-            ("tile_64x64", (64, 64))
-        } else {
-            ("tile_64x32", Self::SMALLEST)
-        };
-        let shader = shaders::find("matmul", &[l.layout.feature(), tile, half]);
-        debug_assert!(l.n_out.div_ceil(outputs) <= MAX_WORKGROUPS);
+        let tile = Self::tile(l, capabilities);
+        let feature = if tile == 64 { "tile_64x64" } else { "tile_128x128" };
+        let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);
+        debug_assert!(l.n_out.div_ceil(tile) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(outputs), l.rows.div_ceil(rows), self.splits]))
+        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits]))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
