@@ -565,7 +565,7 @@ fn attention_in_both_directions() {
 fn attention_prefill_large() {
     let gpu = gpu(&GpuOptions::default());
     let large = |shape: &AttentionShape| AttentionTier::choose(gpu.capabilities(), shape.head_dim) == AttentionTier::Large;
-    let shapes = KV_FORMATS.into_iter().flat_map(|kv| attention_shapes(kv, 20)).filter(|shape| shape.head_dim <= 128);
+    let shapes = KV_FORMATS.into_iter().flat_map(|kv| attention_shapes(kv, 20)).filter(|shape| AttentionDecode::serves(shape.head_dim));
     let (served, others): (Vec<_>, Vec<_>) = shapes.partition(large);
     if let Some(shape) = others.first() {
         let have = gpu.capabilities().workgroup_storage;

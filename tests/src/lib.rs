@@ -33,7 +33,7 @@ pub fn gpu(options: &GpuOptions) -> Gpu {
 /// WebGPU's default limits.
 pub fn devices() -> Vec<(&'static str, GpuOptions)> {
     // Software adapters have small subgroups; what is set up for them is tested without features. Large tiles are tested on few outputs.
-    let large = Tuning { matmul_tiles: 1, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32)) };
+    let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32)) };
     let large = GpuOptions { tuning: Some(large), ..GpuOptions::default() };
     let plain = GpuOptions { without_f16: true, without_subgroups: true, ..GpuOptions::default() };
     let baseline = GpuOptions {

@@ -254,7 +254,7 @@ impl Kernel for AttentionCombine {
 /// How much workgroup memory the prefill kernel uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionTier {
-    /// Heads up to 64 with 20 KiB, up to 128 with 36 KiB: `attention_tiled`.
+    /// Heads up to 64 with 20 KiB, up to 256 with 36 KiB: `attention_tiled`.
     Large,
     /// Heads up to 256, 8 KiB.
     Small,
@@ -266,7 +266,7 @@ impl AttentionTier {
     /// The fastest tier that the device and the head size allow.
     pub fn choose(capabilities: &Capabilities, head_dim: u32) -> Self {
         let storage = capabilities.workgroup_storage;
-        if (head_dim <= 64 && storage >= 20 << 10) || (head_dim <= 128 && storage >= 36 << 10) {
+        if (head_dim <= 64 && storage >= 20 << 10) || (head_dim <= MAX_TILED_HEAD && storage >= 36 << 10) {
             Self::Large
         } else if head_dim <= MAX_TILED_HEAD && storage >= 8 << 10 {
             Self::Small
@@ -298,7 +298,8 @@ impl Kernel for AttentionPrefill {
         }
         let (kernel, heads, queries) = match (self.tier, s.head_dim) {
             (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", 32),
-            (AttentionTier::Large, _) => ("attention_tiled", "head_128", 32),
+            (AttentionTier::Large, 65..=128) => ("attention_tiled", "head_128", 32),
+            (AttentionTier::Large, _) => ("attention_tiled", "head_256", 32),
             (_, 0..=64) => ("attention_prefill", "small_64", 16),
             (_, 65..=128) => ("attention_prefill", "small_128", 16),
             _ => ("attention_prefill", "small_256", 16),

@@ -136,13 +136,17 @@ impl Matmul {
         (capabilities.tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
     }
 
+    fn half(capabilities: &Capabilities) -> bool {
+        capabilities.shader_f16 && capabilities.tuning.matmul_half
+    }
+
     fn tiles(linear: &Linear, tile: u32) -> u32 {
         linear.rows.div_ceil(tile) * linear.n_out.div_ceil(tile)
     }
 
     /// The large tile, which reads least, where there are enough of them and workgroup memory holds it.
     fn tile(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        let element = if capabilities.shader_f16 { 2 } else { 4 };
+        let element = if Self::half(capabilities) { 2 } else { 4 };
         let [small, large] = Self::TILES;
         let fits = 2 * large * 32 * element <= capabilities.workgroup_storage;
         let enough = Self::MOST_SPLITS * Self::tiles(linear, large) >= capabilities.tuning.matmul_tiles;
@@ -154,7 +158,7 @@ impl Kernel for Matmul {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
-        let half = if capabilities.shader_f16 { "half" } else { "" };
+        let half = if Self::half(capabilities) { "half" } else { "" };
         let tile = Self::tile(l, capabilities);
         let feature = if tile == 64 { "tile_64x64" } else { "tile_128x128" };
         let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);

@@ -119,7 +119,7 @@ async fn open(options: GpuOptions, tuning: &[String]) -> Result<Gpu, Failure> {
     let changes = tuning.iter().filter_map(|change| change.split_once('='));
     let mut fields = serde_json::to_value(gpu.capabilities().tuning)?;
     for (name, value) in changes {
-        fields[name] = value.parse::<u32>().map_err(|e| format!("--tuning {name}={value}: {e}"))?.into();
+        fields[name] = value.parse::<serde_json::Value>().map_err(|e| format!("--tuning {name}={value}: {e}"))?;
     }
     let tuning = serde_json::from_value(fields).map_err(|e| format!("--tuning: {e}"))?;
     Ok(Gpu::open(&GpuOptions { tuning: Some(tuning), ..options }).await?)
