@@ -48,7 +48,7 @@ impl Shape {
             Self::Narrow => 7.0 + 1e-4 * normal(),
             Self::Peaks if i % 997 == 3 => normal(),
             Self::Peaks => normal() - 60.0,
-            Self::Nothing if i % 2 == 0 => f32::NEG_INFINITY,
+            Self::Nothing if i.is_multiple_of(2) => f32::NEG_INFINITY,
             Self::Nothing => f32::NAN,
             Self::Extreme => [f32::INFINITY, -1e38, 1e38, 0.0, f32::MIN_POSITIVE][i % 5],
         };
