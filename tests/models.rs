@@ -141,17 +141,20 @@ fn sequences_share_a_batch() {
     });
 }
 
-/// A seed is the same tokens, alone or in a batch; another seed is others.
+/// A seed is the same tokens, alone or in a batch with other ways to sample; another seed is others.
 #[test]
 fn sampling_is_reproducible() {
-    let hot = |seed| SamplingOptions { temperature: 3.0, top_k: 50, seed, ..SamplingOptions::default() };
+    let hot = |seed, top_k| SamplingOptions { temperature: 3.0, top_k, seed, ..SamplingOptions::default() };
     serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
-        let ask = |seed| client.complete(vec![1, 2, 284, 204, 1469], Some(12), hot(seed), &[]).map(text_of).expect("accepted");
-        let (alone, _) = ask(1).await.expect("an answer");
-        let batch = join_all([ask(2), ask(1), ask(3)]).await;
-        let texts: Vec<String> = batch.into_iter().map(|r| r.expect("an answer").0).collect();
-        assert_eq!(texts[1], alone);
-        assert!(texts[0] != alone && texts[2] != alone && texts[0] != texts[2], "{texts:?}");
+        let ask = |options| client.complete(vec![1, 2, 284, 204, 1469], Some(12), options, &[]).map(text_of).expect("accepted");
+        let (greedy, _) = ask(SamplingOptions::default()).await.expect("an answer");
+        for (top_k, other) in [(50, 0), (0, 50)] {
+            let (alone, _) = ask(hot(1, top_k)).await.expect("an answer");
+            let batch = join_all([ask(hot(2, top_k)), ask(hot(1, top_k)), ask(SamplingOptions::default()), ask(hot(3, other))]).await;
+            let texts: Vec<String> = batch.into_iter().map(|r| r.expect("an answer").0).collect();
+            assert_eq!((&texts[1], &texts[2]), (&alone, &greedy));
+            assert!(texts[0] != alone && texts[3] != alone && texts[0] != texts[3], "{texts:?}");
+        }
     });
 }
 

@@ -16,8 +16,9 @@ use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
 use crate::gpu::{AdapterSummary, KernelTime};
-use crate::kernels::KvFormat;
-use crate::model::{Attend, ModelOptions, Output, Pass};
+use crate::kernels::{Group, KvFormat, Sampler, Sampling};
+use crate::model::{Attend, Model, ModelOptions, Output, Pass};
+use crate::recording::Recording;
 
 /// What to measure.
 #[derive(Clone, Debug, Deserialize)]
@@ -111,7 +112,7 @@ pub struct LengthReport {
 /// The kernels of a pass.
 #[derive(Clone, Debug, Serialize)]
 pub struct PassReport {
-    /// `decode` or `prefill`.
+    /// `decode`, `prefill` or `sampling`.
     pub pass: &'static str,
     /// Rows of the pass and positions in the cache.
     pub rows: u32,
@@ -210,19 +211,40 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The kernels of a decode step and of a prefill step, each run many times.
+/// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters, each run many times.
 async fn kernels(engine: &mut Engine, options: &BenchOptions) -> Result<Vec<PassReport>> {
     let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
     let (executor, model) = engine.parts();
+    let mark = executor.mark();
     let rows = model.options.prefill_rows.min(positions);
-    let passes = [("decode", model.decode_pass(1, positions)), ("prefill", Pass { rows, attend: Attend::Prefill, output: Output::Cache })];
+    let [decode, prefill] = [model.decode_pass(1, positions), Pass { rows, attend: Attend::Prefill, output: Output::Cache }];
+    let filtered = Sampler { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampler::default() };
+    let mut passes =
+        [("decode", decode, model.record(&decode)), ("prefill", prefill, model.record(&prefill)), ("sampling", decode, Recording::new())];
+    record_sampling(executor, model, Sampler::default(), &mut passes[0].2)?;
+    record_sampling(executor, model, filtered, &mut passes[2].2)?;
     let mut reports = Vec::new();
-    for (name, pass) in passes {
+    for (name, pass, recording) in passes {
         model.place(executor, &pass, positions - pass.rows);
-        let Executor::Gpu(gpu) = executor else { return Ok(reports) };
-        let Some(kernels) = gpu.profile(&model.record(&pass)).await? else { return Ok(reports) };
+        let Executor::Gpu(gpu) = executor else { break };
+        let Some(kernels) = gpu.profile(&recording).await? else { break };
         let total_us = kernels.iter().map(|k| k.total_us).sum();
         reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
     }
+    executor.destroy_since(mark);
     Ok(reports)
+}
+
+/// Appends the sampling of the first decode row, with state in buffers of its own.
+fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
+    let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row: 0, rows: 1, ring: 1 };
+    let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
+    let counts = buffer("token counts", sampling.vocab, 4)?;
+    let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
+    let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;
+    let sampled = buffer("sampled", 1, 4)?;
+    executor.write(samplers, 0, bytemuck::bytes_of(&sampler));
+    let buffers = [model.buffers.logits, counts, samplers, model.buffers.decode_rows, groups, sampled];
+    sampling.record(recording, sampler.draws_from_all(), &buffers);
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
-pub use sample::{Row, Sample, Sampler, sample_reference};
+pub use sample::{Best, Group, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
 
 use std::fmt;
