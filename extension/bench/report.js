@@ -44,7 +44,7 @@ export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
 
 /**
  * Whether the GPU was a program on the CPU, whose figures say nothing of the engine's speed.
- * @param {Report} report
+ * @param {{adapter: {vendor: string, description: string} | null}} report
  */
 export function isSoftware({ adapter }) {
   return /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${adapter?.vendor} ${adapter?.description}`);
