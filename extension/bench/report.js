@@ -7,12 +7,14 @@
  *   decode_tokens_per_second: number, token_ms: [number, number, number], dispatches_per_token: number, submissions_per_token: number,
  *   read_bytes_per_token: number,
  * }} Length
- * @typedef {{name: string, workgroups: number, count: number, each_us: number, total_us: number}} Kernel
+ * @typedef {{
+ *   name: string, workgroups: number, count: number, each_us: number, total_us: number, gigabytes_per_second: number, teraflops: number,
+ * }} Kernel
  * @typedef {{pass: string, rows: number, positions: number, total_us: number, kernels: Kernel[]}} Pass
  * @typedef {{
  *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
- *   lengths: Length[], kernels?: Pass[],
+ *   lengths: Length[], kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
  */
 
@@ -53,6 +55,14 @@ export function isSoftware({ adapter }) {
 /** @param {Pass} pass */
 export function passLine({ pass, rows, positions, total_us }) {
   return `Kernels of ${pass}, ${rows} ${rows === 1 ? "row" : "rows"} at ${positions} positions: ${total_us.toFixed(0)} µs`;
+}
+
+/**
+ * How much a kernel, or the device at most, moves and computes in a second.
+ * @param {{gigabytes_per_second: number, teraflops: number}} rates
+ */
+export function ratesText({ gigabytes_per_second, teraflops }) {
+  return `${gigabytes_per_second.toFixed(0)} GB/s, ${teraflops.toFixed(2)} TFLOP/s`;
 }
 
 /** @param {number} bytes */

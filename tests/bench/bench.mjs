@@ -4,7 +4,7 @@
 // PARAMS: JSON, what engine.bench takes (extension/host/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
 // above all where Chromium does not find the GPU by itself.
 
-import { COLUMNS, deviceLine, isSoftware, modelLine, passLine } from "../../extension/bench/report.js";
+import { COLUMNS, deviceLine, isSoftware, modelLine, passLine, ratesText } from "../../extension/bench/report.js";
 import { launch } from "../e2e/harness.mjs";
 
 /** @typedef {import("../../extension/bench/report.js").Report} Report */
@@ -41,9 +41,10 @@ if (form === "--json") {
   console.log(modelLine(report));
   console.log(deviceLine(report));
   printTable([COLUMNS.map(([heading]) => heading), ...report.lengths.map((length) => COLUMNS.map(([, text]) => text(length)))]);
+  if (report.ceilings) console.log(`At most ${ratesText(report.ceilings)}`);
   for (const pass of report.kernels ?? []) {
     console.log(passLine(pass));
-    printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`]));
+    printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us, ...rates }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`, ratesText(rates)]));
   }
 }
 if (isSoftware(report)) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic};
+use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, Synthetic};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
@@ -149,12 +149,21 @@ fn print(report: &Report) {
             l.read_bytes_per_token
         );
     }
-    for pass in &report.kernels {
+    let Some(KernelReport { ceilings, kernels }) = &report.kernels else { return };
+    let (bytes, flops) = (ceilings.gigabytes_per_second, ceilings.teraflops);
+    println!("at most {bytes:.0} GB/s of reading, {flops:.1} TFLOP/s of f32");
+    for pass in kernels {
         println!("{} of {} rows at {} positions: {:.0} us of kernels", pass.pass, pass.rows, pass.positions, pass.total_us);
         for kernel in &pass.kernels {
             println!(
-                "  {:40} {:7} workgroups  {:4} x {:8.2} us = {:9.1} us",
-                kernel.name, kernel.workgroups, kernel.count, kernel.each_us, kernel.total_us
+                "  {:40} {:7} workgroups  {:4} x {:8.2} us = {:9.1} us {:6.0} GB/s {:7.2} TFLOP/s",
+                kernel.name,
+                kernel.workgroups,
+                kernel.count,
+                kernel.each_us,
+                kernel.total_us,
+                kernel.gigabytes_per_second,
+                kernel.teraflops
             );
         }
     }
