@@ -12,9 +12,13 @@
  * }} Kernel
  * @typedef {{pass: string, rows: number, positions: number, total_us: number, kernels: Kernel[]}} Pass
  * @typedef {{
+ *   prompt_tokens: number, tokens: number, first_token_ms: number, engine_first_token_ms: number, decode_tokens_per_second: number,
+ *   engine_decode_tokens_per_second: number,
+ * }} PageReport
+ * @typedef {{
  *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
- *   lengths: Length[], kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
+ *   lengths: Length[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
  */
 
@@ -42,6 +46,12 @@ export function modelLine({ model, load_seconds }) {
 export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
   const name = adapter ? `${adapter.description} (${[adapter.vendor, ...adapter.features].filter(Boolean).join(", ")})` : "no GPU";
   return `${name}: ${size(device_bytes)} on the device, ${size(wasm_bytes)} of wasm memory; ${browser}`;
+}
+
+/** @param {PageReport} page */
+export function pageLine({ prompt_tokens, tokens, first_token_ms, engine_first_token_ms, decode_tokens_per_second: page, engine_decode_tokens_per_second: engine }) {
+  return `spark at a page, prompt of ${prompt_tokens} tokens, answer of ${tokens}: ${page.toFixed(1)} tokens/s, inside of the engine ${engine.toFixed(1)} `
+    + `(${(100 * page / engine).toFixed(1)} %); first token ${first_token_ms.toFixed(1)} ms, inside ${engine_first_token_ms.toFixed(1)} ms`;
 }
 
 /**

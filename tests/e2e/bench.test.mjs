@@ -63,6 +63,15 @@ test("what is not there is refused by name, and the engine goes on", T, async ()
   assert.match(await ask({}), /^TypeError: params missing field `shape`/);
 });
 
+test("the report is what its schema says, also of what came to a page", T, async () => {
+  const params = { shape: "tiny", quant: "q8_0", prompts: [4], tokens: 3, runs: 1 };
+  const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/bench/bench.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
+  const report = JSON.parse(stdout);
+  assert.equal(await misfit("tests/bench/report.schema.json", report), null);
+  assert.equal(report.page.tokens, 3);
+  for (const figure of Object.values(report.page)) assert.ok(figure > 0, stdout);
+});
+
 test("engines are compared, and one that fails does not end the others", T, async () => {
   const params = { shape: "tiny", quant: "q8_0", prompts: "4,9", tokens: "3", rounds: "1", engines: "wllama,doppler" };
   const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/peers/compare.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
