@@ -5,6 +5,7 @@
 
 mod kernels;
 mod shapes;
+pub mod tune;
 
 pub use kernels::{Ceilings, KernelReport, PassReport};
 pub use shapes::{SHAPES, Shape, Synthetic};
