@@ -6,9 +6,9 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
-    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex,
-    Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, Repack, RopeKv,
-    RopePairing, Rotary, Row, Splits, Temperature, WeightLayout, dequantize_row,
+    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, CeilingMultiply,
+    CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE,
+    Pool, QkNorm, Repack, RopeKv, RopePairing, Rotary, Row, Splits, Temperature, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -335,6 +335,62 @@ fn pool() {
         let buffers = [Data::F32(random.floats((dim * 9) as usize)), Data::F32(vec![0.0; dim as usize])];
         devices.check(|| Pool { dim, first, count }, &buffers, F32);
     }
+}
+
+/// What kernels are held against does what it says, or its figures mean nothing.
+#[test]
+fn ceilings() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(17);
+    for vectors in [1, 4096, 9001] {
+        let x = Data::U32((0..4 * vectors).map(|_| random.bits() as u32).collect());
+        let read = || CeilingRead { vectors };
+        devices.check(read, &[x, Data::U32(vec![0; read().sums() as usize])], 0.0);
+    }
+    for rounds in [1, 9] {
+        devices.check(|| CeilingMultiply { workgroups: 2, rounds }, &[Data::F32(vec![0.0; 512])], F32);
+    }
+}
+
+/// Bytes and multiply-adds, counted by hand.
+#[test]
+fn costs() {
+    let linear = |rows, epilogue| Linear {
+        layout: layout(DType::Q8_0, 64),
+        n_out: 10,
+        rows,
+        x_offset: 0,
+        x_stride: 64,
+        out_offset: 0,
+        out_stride: 10,
+        out_step: 1,
+        first_out: 0,
+        epilogue,
+    };
+    // 64 numbers and two scales of two bytes, on whole 16 bytes.
+    let weights = 10 * 80;
+    let matvec = Matvec { linear: linear(1, Epilogue::STORE), norm: None };
+    assert_eq!(matvec.cost(0), Cost { bytes: weights + 4 * (64 + 10), multiply_adds: 640 });
+    let matmul = Matmul { linear: linear(3, Epilogue::STORE), splits: 2 };
+    assert_eq!(matmul.cost(0), Cost { bytes: weights + 4 * (3 * 64 + 2 * 3 * 10), multiply_adds: 3 * 640 });
+
+    let shape = |window| AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        q_stride: 64,
+        pages_per_slot: 4,
+        window,
+        ahead: 0,
+        scale: 1.0,
+        cap: 0.0,
+        kv: KvFormat::F16,
+    };
+    let prefill = |window| AttentionPrefill { shape: shape(window), rows: 3, tier: AttentionTier::Small }.cost(5);
+    // Keys and values of two heads of 8 halves for each position; q and the output.
+    let (position, rows) = (2 * 2 * 8 * 2, 2 * 3 * 4 * 8 * 4);
+    assert_eq!(prefill(0), Cost { bytes: 5 * position + rows, multiply_adds: 2 * 4 * 8 * (3 + 4 + 5) });
+    assert_eq!(prefill(3), Cost { bytes: 3 * position + rows, multiply_adds: 2 * 4 * 8 * (3 + 3 + 3) });
 }
 
 #[test]

@@ -158,6 +158,21 @@ fn sampling_is_reproducible() {
     });
 }
 
+/// Text that came while nobody read is one piece, and the end is not lost behind it.
+#[test]
+fn what_has_come_is_one_piece() {
+    serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
+        let prompt = spark_references()[0].prompt_ids.clone();
+        let ask = |tokens| client.complete(prompt.clone(), Some(tokens), SamplingOptions::default(), &[]).expect("accepted");
+        let mut short = ask(4);
+        // It is in the same batch and longer.
+        text_of(ask(9)).await.expect("text");
+        assert!(matches!(short.next_burst().await, Some(Ok(Piece::Text(text))) if text == "I am Spark,"));
+        assert!(matches!(short.next_burst().await, Some(Ok(Piece::End(FinishReason::Length, timings))) if timings.completion_tokens == 4));
+        assert!(short.next_burst().await.is_none());
+    });
+}
+
 /// Penalties reach tokens of the prompt and of the answer.
 #[test]
 fn penalties_forbid_repetition() {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use web_time::Instant;
 
@@ -498,6 +498,27 @@ impl Completion {
                 }
             }
         }
+    }
+
+    /// The same, with all text that is there already as one piece: the tokens of a submission come together, and a message for each
+    /// of them would cost more than the token.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_burst(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
+        let mut piece = self.next().await?;
+        while let Ok(Piece::Text(text)) = &mut piece {
+            match self.next().now_or_never() {
+                Some(Some(Ok(Piece::Text(more)))) => text.push_str(&more),
+                Some(Some(Ok(end))) => {
+                    self.end = Some(end);
+                    break;
+                }
+                Some(Some(Err(error))) => return Some(Err(error)),
+                Some(None) | None => break,
+            }
+        }
+        Some(piece)
     }
 
     /// The text that was held back, if any, then the end.

@@ -3,8 +3,11 @@
 //! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; what the first run of a
 //! length costs more (pipelines, memory) is reported apart as `cold`.
 
+mod kernels;
 mod shapes;
+pub mod tune;
 
+pub use kernels::{Ceilings, KernelReport, PassReport};
 pub use shapes::{SHAPES, Shape, Synthetic};
 
 use std::rc::Rc;
@@ -15,10 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
-use crate::gpu::{AdapterSummary, KernelTime};
-use crate::kernels::{Group, KvFormat, Sampler, Sampling};
-use crate::model::{Attend, Model, ModelOptions, Output, Pass};
-use crate::recording::Recording;
+use crate::gpu::AdapterSummary;
+use crate::kernels::KvFormat;
+use crate::model::ModelOptions;
 
 /// What to measure.
 #[derive(Clone, Debug, Deserialize)]
@@ -80,8 +82,8 @@ pub struct Report {
     /// Bytes of the wasm memory, which never shrinks: the most that loading and running took. 0 natively.
     pub wasm_bytes: u64,
     /// The time of each kernel, where it was asked for and the device can tell.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub kernels: Vec<PassReport>,
+    #[serde(flatten)]
+    pub kernels: Option<KernelReport>,
 }
 
 /// What was measured with prompts of one length.
@@ -109,21 +111,6 @@ pub struct LengthReport {
     pub read_bytes_per_token: f64,
 }
 
-/// The kernels of a pass.
-#[derive(Clone, Debug, Serialize)]
-pub struct PassReport {
-    /// `decode`, `prefill` or `sampling`.
-    pub pass: &'static str,
-    /// Rows of the pass and positions in the cache.
-    pub rows: u32,
-    /// Positions in the cache.
-    pub positions: u32,
-    /// Sum over all dispatches, in microseconds.
-    pub total_us: f64,
-    /// Dispatches of the same variant and size together, the longest first.
-    pub kernels: Vec<KernelTime>,
-}
-
 /// Measures a loaded model. Prompts that do not fit its context with their answer are left out.
 ///
 /// # Errors
@@ -147,7 +134,7 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
             Vec::new()
         }
     };
-    let kernels = if options.kernels { kernels(engine, options).await? } else { Vec::new() };
+    let kernels = if options.kernels { kernels::measure(engine, options).await? } else { None };
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         adapter: if let Executor::Gpu(gpu) = engine.executor() { Some(gpu.adapter().clone()) } else { None },
@@ -209,42 +196,4 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters, each run many times.
-async fn kernels(engine: &mut Engine, options: &BenchOptions) -> Result<Vec<PassReport>> {
-    let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
-    let (executor, model) = engine.parts();
-    let mark = executor.mark();
-    let rows = model.options.prefill_rows.min(positions);
-    let [decode, prefill] = [model.decode_pass(1, positions), Pass { rows, attend: Attend::Prefill, output: Output::Cache }];
-    let filtered = Sampler { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampler::default() };
-    let mut passes =
-        [("decode", decode, model.record(&decode)), ("prefill", prefill, model.record(&prefill)), ("sampling", decode, Recording::new())];
-    record_sampling(executor, model, Sampler::default(), &mut passes[0].2)?;
-    record_sampling(executor, model, filtered, &mut passes[2].2)?;
-    let mut reports = Vec::new();
-    for (name, pass, recording) in passes {
-        model.place(executor, &pass, positions - pass.rows);
-        let Executor::Gpu(gpu) = executor else { break };
-        let Some(kernels) = gpu.profile(&recording).await? else { break };
-        let total_us = kernels.iter().map(|k| k.total_us).sum();
-        reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
-    }
-    executor.destroy_since(mark);
-    Ok(reports)
-}
-
-/// Appends the sampling of the first decode row, with state in buffers of its own.
-fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
-    let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row: 0, rows: 1, ring: 1 };
-    let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
-    let counts = buffer("token counts", sampling.vocab, 4)?;
-    let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
-    let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;
-    let sampled = buffer("sampled", 1, 4)?;
-    executor.write(samplers, 0, bytemuck::bytes_of(&sampler));
-    let buffers = [model.buffers.logits, counts, samplers, model.buffers.decode_rows, groups, sampled];
-    sampling.record(recording, sampler.draws_from_all(), &buffers);
-    Ok(())
 }

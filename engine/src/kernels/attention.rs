@@ -4,7 +4,7 @@ use super::cache::{KvFormat, PAGE};
 use super::norm::{NormKind, normalize};
 use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
-use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{
     self,
     params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
@@ -71,6 +71,18 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Of `rows` queries that see `visible` positions together, of `read` that are in the cache.
+    fn cost(&self, rows: u32, visible: u64, read: u32) -> Cost {
+        let cached = 2 * 4 * u64::from(self.kv.head_words(self.head_dim)) * u64::from(self.kv_heads) * u64::from(read);
+        let query = u64::from(self.heads) * u64::from(self.head_dim);
+        Cost { bytes: cached + 2 * 4 * query * u64::from(rows), multiply_adds: 2 * query * visible }
+    }
+
+    /// Positions that a query at the end of `positions` sees.
+    fn visible(&self, positions: u32) -> u32 {
+        if self.window == 0 { positions } else { positions.min(self.window) }
+    }
+
     fn params(&self, rows: u32) -> AttentionParams {
         AttentionParams {
             heads: self.heads,
@@ -160,6 +172,12 @@ impl Kernel for AttentionDecode {
             .with("JOINED", (Self::WORKSPACE / (members * quads)).min(group))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        // Rows may be of as many sequences.
+        let visible = self.shape.visible(positions) * self.rows;
+        self.shape.cost(self.rows, u64::from(visible), visible)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -306,6 +324,12 @@ impl Kernel for AttentionPrefill {
         };
         Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
             .with_cache(s.kv, s.head_dim)
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        let s = &self.shape;
+        let visible = (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.ahead).min(positions))));
+        s.cost(self.rows, visible.sum(), s.visible(positions).max(self.rows.min(positions)))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

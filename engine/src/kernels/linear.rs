@@ -2,7 +2,7 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
 use crate::shaders::{self, params::LinearParams};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
@@ -93,6 +93,10 @@ impl Kernel for Matvec {
             .with("GATED", u32::from(l.epilogue.gated))
     }
 
+    fn cost(&self, _: u32) -> Cost {
+        self.linear.cost()
+    }
+
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let mut x = self.linear.x(memory);
         if let Some(eps) = self.norm {
@@ -167,6 +171,12 @@ impl Kernel for Matmul {
         l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits]))
     }
 
+    fn cost(&self, _: u32) -> Cost {
+        let parts = 4 * u64::from(self.splits - 1) * u64::from(self.linear.rows) * u64::from(self.linear.n_out);
+        let whole = self.linear.cost();
+        Cost { bytes: whole.bytes + parts, ..whole }
+    }
+
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let l = &self.linear;
         if self.splits == 1 {
@@ -203,6 +213,11 @@ impl Kernel for MatmulCombine {
         l.specialize(Plan::new(shaders::find("matmul_combine", &[]), &params, grid_2d((l.rows * l.n_out).div_ceil(64))))
     }
 
+    fn cost(&self, _: u32) -> Cost {
+        let product = u64::from(self.linear.rows) * u64::from(self.linear.n_out);
+        Cost { bytes: 4 * product * (u64::from(self.splits) + 1), multiply_adds: 0 }
+    }
+
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let l = &self.linear;
         let all = (l.rows * l.n_out) as usize;
@@ -231,6 +246,11 @@ impl Linear {
             cap: self.epilogue.cap,
             splits: 1,
         }
+    }
+
+    fn cost(&self) -> Cost {
+        let (rows, n_out, n_in) = (u64::from(self.rows), u64::from(self.n_out), u64::from(self.layout.cols));
+        Cost { bytes: 4 * (n_out * u64::from(self.layout.stride) + rows * (n_in + n_out)), multiply_adds: rows * n_in * n_out }
     }
 
     /// The pipeline constants of the epilogue.

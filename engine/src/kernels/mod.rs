@@ -4,6 +4,7 @@
 
 mod attention;
 mod cache;
+mod ceiling;
 mod embed;
 mod gated;
 mod linear;
@@ -16,6 +17,7 @@ mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
 pub use cache::{KvFormat, PAGE};
+pub use ceiling::{CeilingMultiply, CeilingRead};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
@@ -136,10 +138,24 @@ impl Plan {
     }
 }
 
+/// What a dispatch moves and computes at least: every operand is read once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Multiplications of two numbers of a product, each with its sum.
+    pub multiply_adds: u64,
+}
+
 /// A unit of GPU work with its CPU twin.
 pub trait Kernel: fmt::Debug {
     /// Chooses variant and geometry for a device.
     fn plan(&self, capabilities: &Capabilities) -> Plan;
+
+    /// What it takes while the cache holds so many positions, its own rows included; nothing where that tells little of its time.
+    fn cost(&self, _positions: u32) -> Cost {
+        Cost::default()
+    }
 
     /// Does the same on host memory, plainly.
     fn reference(&self, memory: &mut HostBindings<'_>);
