@@ -4,7 +4,7 @@
 // `--cold`: before each way's other loads one whose file is on the disk alone (Linux; the system is asked to forget it).
 // `--json`: the report on the standard output, the table on the other. The native host may read the file's folder. Environment: as for tests/e2e/harness.mjs; DOPPLER_HOST should be an optimized build.
 //
-// loopback, messages: the native host. file: one that was dropped on the popup. opfs: one that was downloaded, from the same host over
+// loopback, messages: the native host. file: one that was dropped on a page. opfs: one that was downloaded, from the same host over
 // loopback, into the origin private file system, which no network surpasses; then it is loaded as a dropped one.
 
 import { execFile } from "node:child_process";
@@ -93,9 +93,19 @@ async function pickedId(page, add) {
  * @param {Page} page
  */
 async function droppedId(browser, page) {
-  const popup = await browser.openOwn("popup/popup.html#models");
-  await popup.locator("#models[open]").waitFor();
-  const cdp = await browser.context.newCDPSession(popup);
+  // As the popup takes it, but for loading it at once.
+  await page.evaluate(async () => {
+    const { add } = await import(/** @type {any} */ ("/extension/shared/picked.js"));
+    document.addEventListener("dragover", (event) => event.preventDefault());
+    document.addEventListener("drop", async (event) => {
+      event.preventDefault();
+      // Without a handle that lives the browser asks for the permission again.
+      const handles = await Promise.all([...event.dataTransfer?.items ?? []].map((item) => /** @type {any} */ (item).getAsFileSystemHandle()));
+      Object.assign(window, { handles });
+      await add(handles);
+    });
+  });
+  const cdp = await browser.context.newCDPSession(page);
   const data = { items: [], files: [file], dragOperationsMask: 1 };
   return pickedId(page, async () => {
     for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
@@ -179,6 +189,8 @@ async function watch(browser) {
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
   })();
+  // Its failure is told when it is stopped.
+  sampling.catch(() => {});
   return async () => {
     watching = false;
     await sampling;
