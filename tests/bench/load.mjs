@@ -301,11 +301,17 @@ const COLUMNS = [
 /** @type {Load[]} */
 const loads = [];
 for (const way of options.ways.split(",")) {
-  await measure(way, (load) => {
+  const done = (/** @type {Load} */ load) => {
     loads.push(load);
     console.error(`${load.way}, ${load.cold ? "cold" : "warm"}: ${load.load_seconds.toFixed(2)} s`);
+  };
+  // The other ways are worth knowing all the same.
+  await measure(way, done).catch((error) => {
+    console.error(`${way}: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
   });
 }
+if (loads.length === 0) process.exit();
 const print = options.json ? console.error : console.log;
 print(`${basename(file)}, ${(bytes / 1e9).toFixed(2)} GB; ${device.adapter.description} (${device.adapter.vendor}); ${device.browser}`);
 printTable([COLUMNS.map(([heading]) => heading), ...loads.map((load) => COLUMNS.map(([, text]) => text(load)))], print);
