@@ -51,6 +51,8 @@ pub(crate) fn start(root: &Path, target: Option<&str>, minutes: u32) -> Result<(
         }
         let mut fuzz = Command::new("cargo");
         fuzz.current_dir(root).args(["+nightly", "fuzz", "run", "--fuzz-dir", "tests/fuzz", "--target-dir", "target/fuzz", name]);
+        // What the thread of a conversation's input has when it is just ending looks like a leak.
+        fuzz.env("ASAN_OPTIONS", "detect_leaks=0");
         fuzz.arg("--").args([
             format!("-max_total_time={}", 60 * minutes),
             format!("-max_len={MAX_INPUT}"),
@@ -58,8 +60,6 @@ pub(crate) fn start(root: &Path, target: Option<&str>, minutes: u32) -> Result<(
             "-rss_limit_mb=2048".to_owned(),
             "-timeout=20".to_owned(),
             "-print_final_stats=1".to_owned(),
-            // The thread of a conversation's input that is just ending looks like one.
-            "-detect_leaks=0".to_owned(),
         ]);
         run(&mut fuzz)?;
     }

@@ -54,16 +54,7 @@ pub const SHAPES: &[Shape] = &[
     LLAMA_1B,
     Shape { name: "llama-3.2-3b", layers: 28, dim: 3072, heads: 24, head_dim: 128, ..LLAMA_1B },
     Shape { name: "llama-3.1-8b", layers: 32, dim: 4096, head_dim: 128, feed_forward: 14_336, tied: false, ..LLAMA_1B },
-    Shape {
-        name: "llama-3.1-70b",
-        layers: 80,
-        dim: 8192,
-        heads: 64,
-        head_dim: 128,
-        feed_forward: 28_672,
-        tied: false,
-        ..LLAMA_1B
-    },
+    Shape { name: "llama-3.1-70b", layers: 80, dim: 8192, heads: 64, head_dim: 128, feed_forward: 28_672, tied: false, ..LLAMA_1B },
     Shape {
         name: "qwen2.5-0.5b",
         architecture: "qwen2",

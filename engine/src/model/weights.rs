@@ -98,7 +98,20 @@ impl<'a> Loader<'a> {
         let staging = executor.create_buffer("staging", piece)?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
         let used = HashSet::new();
-        Ok(Self { executor, checkpoint, source, loaded_dtype, progress, staging, piece, used, loaded: 0, in_flight: 0, total, times: LoadTimes::default() })
+        Ok(Self {
+            executor,
+            checkpoint,
+            source,
+            loaded_dtype,
+            progress,
+            staging,
+            piece,
+            used,
+            loaded: 0,
+            in_flight: 0,
+            total,
+            times: LoadTimes::default(),
+        })
     }
 
     /// Frees what only loading needed.

@@ -77,7 +77,12 @@ fn check_space(target: &File, bytes: u64) -> Result<(), Failure> {
         let disk = rustix::fs::fstatvfs(target)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < bytes {
-            return Err(format!("the file needs {} and its disk has {} free: choose another disk or a smaller shape", size(bytes), size(free)).into());
+            return Err(format!(
+                "the file needs {} and its disk has {} free: choose another disk or a smaller shape",
+                size(bytes),
+                size(free)
+            )
+            .into());
         }
     }
     Ok(())
