@@ -51,7 +51,7 @@ pub(crate) fn start(root: &Path, target: Option<&str>, minutes: u32) -> Result<(
         }
         let mut fuzz = Command::new("cargo");
         fuzz.current_dir(root).args(["+nightly", "fuzz", "run", "--fuzz-dir", "tests/fuzz", "--target-dir", "target/fuzz", name]);
-        // What the thread of a conversation's input has when it is just ending looks like a leak.
+        // What threads have that are just beginning or ending looks like leaks.
         fuzz.env("ASAN_OPTIONS", "detect_leaks=0");
         fuzz.arg("--").args([
             format!("-max_total_time={}", 60 * minutes),
