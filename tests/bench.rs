@@ -9,6 +9,7 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
+use doppler_engine::model::ModelOptions;
 use doppler_tests::{gpu, load};
 use serde_json::Value;
 
@@ -85,6 +86,19 @@ fn the_report_is_what_its_schema_says() {
     // The check itself finds what is wrong.
     report["lengths"][0]["token_ms"][1] = "fast".into();
     assert_eq!(mismatch(&schema, &report, "report").as_deref(), Some("report.lengths[0].token_ms[1] is \"fast\""));
+}
+
+/// A made-up model chats: every token has a text.
+#[test]
+fn a_shape_chats() {
+    let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::F16).expect("weights");
+    let executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+    let (_engine, client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("a model");
+    let prompt = client.encode_chat(&serde_json::json!([{ "role": "user", "content": "Hi" }]), None).expect("a prompt");
+    assert!(!prompt.is_empty());
+    let mut detokenizer = client.tokenizer().detokenizer();
+    let text: String = (0..2048).map(|token| detokenizer.push(token)).collect();
+    assert!(text.contains("~2047"), "{text}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
 use crate::kernels::Capabilities;
-use crate::model::{Hyperparameters, MemoryUse, Model, ModelOptions};
+use crate::model::{Hyperparameters, LoadTimes, MemoryUse, Model, ModelOptions};
 use crate::plan;
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
@@ -191,6 +191,11 @@ impl Engine {
     /// The device.
     pub fn executor(&self) -> &Executor {
         &self.executor
+    }
+
+    /// Where the time of loading went.
+    pub fn load_times(&self) -> LoadTimes {
+        self.model.load_times
     }
 
     /// The model, to record passes outside of the scheduler (tests, benches).

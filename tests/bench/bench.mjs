@@ -7,6 +7,7 @@
 import { COLUMNS, deviceLine, isSoftware, modelLine, pageLine, passLine, ratesText } from "../../extension/bench/report.js";
 import { launch } from "../e2e/harness.mjs";
 import { measurePage } from "./page.mjs";
+import { printTable } from "./table.mjs";
 
 /** @typedef {import("../../extension/bench/report.js").Report} Report */
 
@@ -26,15 +27,6 @@ async function measure() {
   } finally {
     await browser.close();
   }
-}
-
-/**
- * Prints rows below each other, right-aligned.
- * @param {string[][]} rows
- */
-function printTable(rows) {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
-  for (const row of rows) console.log(row.map((cell, i) => cell.padStart(widths[i] ?? 0)).join("  "));
 }
 
 const report = await measure();

@@ -16,7 +16,17 @@ const SPARK: &str = "spark";
 
 /// What to measure; see `engine.bench` in `extension/host/src/bench.rs`.
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
+    /// Instead: measure how fast this GGUF file comes to the GPU, through the native host and otherwise.
+    #[arg(long, value_name = "FILE")]
+    load: Option<PathBuf>,
+    /// With `--load`: also from the disk, which the system is asked to read anew (Linux).
+    #[arg(long, requires = "load")]
+    cold: bool,
+    /// With `--load`: only these ways.
+    #[arg(long, requires = "load", default_value = "loopback,messages,file,opfs")]
+    ways: String,
     /// A published shape with random weights (`doppler bench --shape list` names them), or `spark`, the embedded model.
     #[arg(long, default_value = "llama-3.2-1b")]
     shape: String,
@@ -52,14 +62,17 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Builds the extension and runs `tests/bench/bench.mjs` or `tests/peers/compare.mjs`, which print the report.
+/// Builds the extension and runs `tests/bench/bench.mjs`, `tests/bench/load.mjs` or `tests/peers/compare.mjs`, which print the report.
 ///
 /// # Errors
 /// When the build, the browser or the measurement fails.
 pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
     let chrome = browser::ensure(root)?;
     wasm::build(root, wasm::Profile::Release)?;
-    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json } = options;
+    if let Some(file) = &options.load {
+        return load(root, file, options, &chrome);
+    }
+    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json, .. } = options;
     let (script, params) = if *peers {
         npm::ensure_peers(root, onnx.is_some())?;
         let mut params = json!({ "shape": shape, "quant": quant, "model": model(root, shape, quant)?, "tokens": tokens, "rounds": runs });
@@ -96,4 +109,17 @@ fn model(root: &Path, shape: &str, quant: &str) -> Result<String> {
         step("Writing the GGUF file", || run(&mut doppler))?;
     }
     Ok(format!("/{path}"))
+}
+
+/// Runs `tests/bench/load.mjs` with an optimized host.
+fn load(root: &Path, file: &Path, options: &Options, chrome: &Path) -> Result<()> {
+    let target = root.join("target");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root).args(["build", "--release", "--package", "doppler-host", "--target-dir"]).arg(&target);
+    step("Compiling the native host", || run(&mut cargo))?;
+    let mut node = npm::node(root);
+    node.arg(root.join("tests/bench/load.mjs")).arg(file).arg(format!("--ways={}", options.ways)).args(options.cold.then_some("--cold"));
+    node.args(options.json.then_some("--json"));
+    node.env("CHROME", chrome).env("DOPPLER_HOST", target.join("release").join(format!("doppler-host{}", std::env::consts::EXE_SUFFIX)));
+    step("Measuring in the browser", || run(&mut node))
 }

@@ -147,13 +147,15 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
     })
 }
 
+/// Bytes of the wasm memory, which never shrinks; 0 natively.
 #[cfg(target_arch = "wasm32")]
-fn wasm_bytes() -> u64 {
+pub fn wasm_bytes() -> u64 {
     core::arch::wasm32::memory_size(0) as u64 * 65_536
 }
 
+/// Bytes of the wasm memory, which never shrinks; 0 natively.
 #[cfg(not(target_arch = "wasm32"))]
-fn wasm_bytes() -> u64 {
+pub fn wasm_bytes() -> u64 {
     0
 }
 

@@ -3,7 +3,7 @@
 use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
-use super::weights::{Loader, Part, Weight};
+use super::weights::{LoadTimes, Loader, Part, Weight};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
@@ -68,6 +68,8 @@ pub struct Model {
     pub options: ModelOptions,
     /// What it takes.
     pub memory: MemoryUse,
+    /// Where the time of loading went.
+    pub load_times: LoadTimes,
     /// Pages of the cache.
     pub page_count: u32,
     /// Row length of [`Buffers::pages`].
@@ -238,7 +240,7 @@ impl Model {
         }
         let turning = load_turning(&mut loader, &h, &options, &layers).await?;
         loader.settle().await?;
-        loader.finish()?;
+        let load_times = loader.finish()?;
         memory.weights = executor.allocated_bytes() - before - memory.cache;
         // Where the loader's own buffer was.
         let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
@@ -252,6 +254,7 @@ impl Model {
             hyperparameters: h,
             options,
             memory,
+            load_times,
             page_count,
             pages_per_slot,
             buffers,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, Synthetic, tune};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
@@ -16,11 +16,15 @@ use doppler_engine::source::{self, Source};
 
 use super::Failure;
 use super::inspect::plan_line;
+use super::load::{LoadArgs, load};
 
 /// Options of `doppler bench`.
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// A GGUF file or a model folder.
     #[arg(required_unless_present = "shape")]
     model: Option<PathBuf>,
@@ -71,8 +75,18 @@ pub(super) struct BenchArgs {
     no_subgroups: bool,
 }
 
+/// What else can be measured.
+#[derive(Subcommand)]
+enum What {
+    /// Only measure how fast a model's file comes to the device.
+    Load(LoadArgs),
+}
+
 /// Runs the command.
 pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
+    if let Some(What::Load(args)) = args.what {
+        return load(args).await;
+    }
     if args.shape.as_deref() == Some("list") {
         for shape in SHAPES {
             println!("{}", shape.name);
