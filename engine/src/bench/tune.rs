@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::executor::Executor;
 use crate::gpu::{Gpu, GpuOptions};
-use crate::kernels::Tuning;
+use crate::kernels::{Capabilities, Tuning};
 use crate::source::Source;
 
 /// Time that a choice must spare to be taken: less may be noise.
@@ -26,19 +26,20 @@ const CHOICES: [Choice; 5] = [
     (|t| &mut t.matmul_tiles, &[16, 64, 256, 1024]),
 ];
 
-/// Looks for the setting with the least time, from `start` on. `measure` tells the time of a setting.
+/// Looks for the setting with the least time on such a device, from its own on. `measure` tells the time of a setting.
 ///
 /// # Errors
 /// Those of `measure`.
-pub async fn search<E>(start: Tuning, mut measure: impl AsyncFnMut(Tuning) -> Result<Duration, E>) -> Result<Tuning, E> {
-    let mut best = start;
-    let mut least = measure(start).await?;
+pub async fn search<E>(device: &Capabilities, mut measure: impl AsyncFnMut(Tuning) -> Result<Duration, E>) -> Result<Tuning, E> {
+    let mut best = device.tuning;
+    let mut least = measure(best).await?;
     for (choice, values) in CHOICES {
         let from = best;
         for value in values {
             let mut tried = from;
             *choice(&mut tried) = *value;
-            if tried == from {
+            let allowed = device.subgroup_size.is_some() || tried.matvec_workgroup <= 64;
+            if tried == from || !allowed {
                 continue;
             }
             let time = measure(tried).await?;
@@ -70,6 +71,7 @@ mod tests {
     #[test]
     fn what_gains_is_taken_together_and_noise_is_not() {
         let start = Tuning::of(Some(32));
+        let device = Capabilities { subgroup_size: Some(32), tuning: start, ..Capabilities::BASELINE };
         let mut tried = Vec::new();
         let time = async |tuning: Tuning| {
             tried.push(tuning);
@@ -80,7 +82,7 @@ mod tests {
             ms += if tuning.decode_workgroups == 1 { 500 } else { 0 };
             Ok::<_, ()>(Duration::from_millis(ms))
         };
-        let best = pollster::block_on(search(start, time)).expect("a setting");
+        let best = pollster::block_on(search(&device, time)).expect("a setting");
         assert_eq!(best, Tuning { matvec_workgroup: 64, matmul_tiles: 64, ..start });
         let repeated = tried.iter().enumerate().any(|(i, tuning)| tried[..i].contains(tuning));
         assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3, "{tried:?}");
@@ -89,6 +91,17 @@ mod tests {
     #[test]
     fn a_failure_ends_it() {
         let failing = async |tuning: Tuning| if tuning == Tuning::of(None) { Ok(Duration::from_millis(1)) } else { Err("lost") };
-        assert_eq!(pollster::block_on(search(Tuning::of(None), failing)), Err("lost"));
+        assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, failing)), Err("lost"));
+    }
+
+    #[test]
+    fn without_subgroups_workgroups_stay_small() {
+        let largest = std::cell::Cell::new(0);
+        let time = async |tuning: Tuning| {
+            largest.set(largest.get().max(tuning.matvec_workgroup));
+            Ok::<_, ()>(Duration::from_millis(1))
+        };
+        assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, time)), Ok(Capabilities::BASELINE.tuning));
+        assert_eq!(largest.get(), 64);
     }
 }

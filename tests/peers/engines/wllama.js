@@ -60,5 +60,5 @@ function backend(lines) {
  */
 function prompt(length, seed) {
   const below = randomNumbers(seed * 1e6 + length);
-  return Array.from({ length }, () => "abcdefg "[below(8)]).join("");
+  return Array.from({ length }, () => "abcdefg "[below(7)]).join("");
 }

@@ -10,7 +10,7 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::formats::read_checkpoint;
 use doppler_engine::gpu::{Gpu, GpuOptions};
-use doppler_engine::kernels::{KvFormat, Tuning};
+use doppler_engine::kernels::{Capabilities, KvFormat, Tuning};
 use doppler_engine::plan::plan;
 use doppler_engine::source::{self, Source};
 
@@ -117,7 +117,7 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         return Ok(());
     }
     if args.tune {
-        return tune(gpu.capabilities().tuning, &gpu_options, &*source, &options).await;
+        return tune(gpu.capabilities(), &gpu_options, &*source, &options).await;
     }
     let executor = Executor::Gpu(Box::new(gpu));
     let begin = Instant::now();
@@ -146,14 +146,14 @@ async fn open(options: GpuOptions, tuning: &[String]) -> Result<Gpu, Failure> {
 }
 
 /// Prints what every setting that is tried takes, and what is best.
-async fn tune(start: Tuning, gpu: &GpuOptions, source: &dyn Source, options: &BenchOptions) -> Result<(), Failure> {
+async fn tune(device: &Capabilities, gpu: &GpuOptions, source: &dyn Source, options: &BenchOptions) -> Result<(), Failure> {
     let time = async |tuning: Tuning| -> Result<Duration, Failure> {
         let time = tune::time(gpu, tuning, source, options).await.map_err(|e| e.to_string())?;
         println!("{:9.1} ms  {}", time.as_secs_f64() * 1e3, settings(&tuning)?);
         Ok(time)
     };
-    let best = tune::search(start, time).await?;
-    println!("{}", if best == start { "it is as fast as it gets".to_owned() } else { format!("--tuning {}", settings(&best)?) });
+    let best = tune::search(device, time).await?;
+    println!("{}", if best == device.tuning { "it is as fast as it gets".to_owned() } else { format!("--tuning {}", settings(&best)?) });
     Ok(())
 }
 
