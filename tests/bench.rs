@@ -9,6 +9,7 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
+use doppler_engine::model::ModelOptions;
 use doppler_tests::{gpu, load};
 use serde_json::Value;
 
@@ -74,9 +75,30 @@ fn the_report_is_what_its_schema_says() {
         ["weights", "cache", "scratch"].iter().map(|part| report["model"]["memory"][part].as_u64()).sum()
     );
 
+    // Only a device with a clock tells these.
+    if let Some(passes) = report["kernels"].as_array() {
+        assert!(report["ceilings"]["teraflops"].as_f64().is_some_and(|most| most > 0.0), "{report}");
+        let kernels = passes.iter().flat_map(|pass| pass["kernels"].as_array().expect("kernels"));
+        let products: Vec<_> = kernels.filter(|k| k["name"].as_str().is_some_and(|name| name.starts_with("mat"))).collect();
+        assert!(products.iter().any(|k| k["gigabytes_per_second"].as_f64() > Some(0.0)), "{products:?}");
+    }
+
     // The check itself finds what is wrong.
     report["lengths"][0]["token_ms"][1] = "fast".into();
     assert_eq!(mismatch(&schema, &report, "report").as_deref(), Some("report.lengths[0].token_ms[1] is \"fast\""));
+}
+
+/// A made-up model chats: every token has a text.
+#[test]
+fn a_shape_chats() {
+    let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::F16).expect("weights");
+    let executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+    let (_engine, client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("a model");
+    let prompt = client.encode_chat(&serde_json::json!([{ "role": "user", "content": "Hi" }]), None).expect("a prompt");
+    assert!(!prompt.is_empty());
+    let mut detokenizer = client.tokenizer().detokenizer();
+    let text: String = (0..2048).map(|token| detokenizer.push(token)).collect();
+    assert!(text.contains("~2047"), "{text}");
 }
 
 #[test]

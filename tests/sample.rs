@@ -1,4 +1,5 @@
-//! The sampling kernel against its CPU reference: every option, odd vocabularies, several steps in one submission.
+//! Sampling against its CPU reference: each stage and the whole, every option, awkward logits, odd vocabularies, several steps in one
+//! submission.
 
 #![allow(missing_docs)]
 
@@ -6,103 +7,234 @@ use bytemuck::Pod;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::{Executor, Program};
 use doppler_engine::gpu::GpuOptions;
-use doppler_engine::kernels::{Capabilities, Row, Sample, Sampler};
-use doppler_engine::recording::Recording;
+use doppler_engine::kernels::{Capabilities, Group, Row, SampleDraw, SampleGroups, Sampler, Sampling};
+use doppler_engine::recording::{BufferId, Recording};
+use doppler_tests::Random;
 
 const FIRST_ROW: u32 = 1;
 const RING: u32 = 4;
 /// More than the ring holds.
 const STEPS: u32 = 6;
 
-/// Bell-shaped logits of a fixed sequence, with values that must never be chosen among them.
-fn logits(count: usize) -> Vec<f32> {
-    let mut state = 12345u32;
-    let mut uniform = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32
-    };
-    let mut normal = || (0..6).map(|_| uniform()).sum::<f32>() * 4.0 - 12.0;
-    let special = |i: usize| match i % 101 {
-        50 => Some(f32::NEG_INFINITY),
-        51 => Some(f32::NAN),
-        _ => None,
-    };
-    (0..count).map(|i| special(i).unwrap_or_else(&mut normal)).collect()
+/// Logits of a shape that is hard in some way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    /// A bell, with values that must never be chosen among them.
+    Bell,
+    /// A bell whose values are whole numbers: many of each.
+    Ties,
+    /// All the same.
+    Flat,
+    /// So close together that all fall to few keys.
+    Narrow,
+    /// Few that matter, far from each other in the vocabulary.
+    Peaks,
+    /// Nothing that may be chosen.
+    Nothing,
+    /// Some certain, and of the largest size.
+    Extreme,
 }
 
-fn samplers() -> Vec<Sampler> {
-    let warm = Sampler { temperature: 0.8, seed: 11, ..Sampler::default() };
+impl Shape {
+    fn logits(self, count: usize) -> Vec<f32> {
+        let mut random = Random::new(12345);
+        let mut normal = || (0..6).map(|_| random.float()).sum::<f32>() * 2.0;
+        let mut logit = |i: usize| match self {
+            Self::Bell if i % 101 == 50 => f32::NEG_INFINITY,
+            Self::Bell if i % 101 == 51 => f32::NAN,
+            Self::Bell => normal(),
+            Self::Ties => normal().round(),
+            Self::Flat => 3.25,
+            Self::Narrow => 7.0 + 1e-4 * normal(),
+            Self::Peaks if i % 997 == 3 => normal(),
+            Self::Peaks => normal() - 60.0,
+            Self::Nothing if i.is_multiple_of(2) => f32::NEG_INFINITY,
+            Self::Nothing => f32::NAN,
+            Self::Extreme => [f32::INFINITY, -1e38, 1e38, 0.0, f32::MIN_POSITIVE][i % 5],
+        };
+        (0..count).map(&mut logit).collect()
+    }
+}
+
+fn warm() -> Sampler {
+    Sampler { temperature: 0.8, seed: 11, ..Sampler::default() }
+}
+
+/// Rows that one workgroup each serves.
+fn filtered() -> Vec<Sampler> {
+    let penalties = Sampler { repetition_penalty: 1.2, presence_penalty: 0.7, frequency_penalty: 0.3, ..warm() };
     vec![
-        warm, // before the first row
+        warm(), // before the first row
         Sampler::default(),
-        Sampler { presence_penalty: 0.7, frequency_penalty: 0.3, repetition_penalty: 1.2, ..Sampler::default() },
-        Sampler { temperature: 2.0, seed: 3, step: 5, ..warm },
-        warm, // not active
-        Sampler { top_k: 5, ..warm },
-        Sampler { top_k: 100_000, ..warm },
-        Sampler { top_p: 0.9, seed: 99, ..warm },
-        Sampler { top_p: 0.0, ..warm },
-        Sampler { min_p: 0.1, temperature: 3.0, ..warm },
-        Sampler { top_k: 40, top_p: 0.95, min_p: 0.02, repetition_penalty: 1.5, frequency_penalty: 0.5, seed: u32::MAX, ..warm },
+        Sampler { temperature: 0.0, ..penalties },
+        Sampler { temperature: 1e-6, top_k: 9, ..warm() },
+        warm(), // not active
+        Sampler { top_k: 5, ..warm() },
+        Sampler { top_k: 1, ..warm() },
+        Sampler { top_k: 700, temperature: 3.0, ..warm() },
+        Sampler { top_k: 100_000, ..warm() },
+        Sampler { top_p: 0.9, seed: 99, ..warm() },
+        Sampler { top_p: 0.0, ..warm() },
+        Sampler { top_p: 0.999, temperature: 1000.0, ..warm() },
+        Sampler { top_p: 0.5, temperature: 1e-4, ..warm() },
+        Sampler { top_p: 0.8, min_p: 0.01, ..penalties },
+        Sampler { top_k: 300, top_p: 0.6, temperature: 2.0, ..warm() },
+        Sampler { top_k: 40, top_p: 0.95, min_p: 0.02, repetition_penalty: 1.5, frequency_penalty: 0.5, seed: u32::MAX, ..warm() },
     ]
 }
 
-fn bytes<T: Pod>(data: &[T]) -> &[u8] {
-    bytemuck::cast_slice(data)
+/// The same, and rows that draw from all tokens.
+fn mixed() -> Vec<Sampler> {
+    let mut all = filtered();
+    all.extend([
+        Sampler { temperature: 2.0, seed: 3, step: 5, ..warm() },
+        Sampler { temperature: 1e-4, ..warm() },
+        Sampler { temperature: 1000.0, ..warm() },
+        Sampler { min_p: 0.1, temperature: 3.0, ..warm() },
+        Sampler { min_p: 1.0, ..warm() },
+        Sampler { frequency_penalty: 2.0, repetition_penalty: 0.9, ..warm() },
+    ]);
+    all
 }
 
-/// Everything that sampling leaves behind: counts, samplers, rows, ring.
-fn run(executor: &mut Executor, vocab: u32) -> [Vec<u32>; 4] {
-    let samplers = samplers();
-    let count = samplers.len() as u32;
-    let rows: Vec<Row> =
-        (0..count).map(|i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE }).collect();
-    let counts: Vec<u32> = (0..count).flat_map(|_| Sample::prompt_counts(&[0, 3, vocab - 1], vocab as usize)).collect();
-    let size = (count * vocab) as usize;
+/// State of a batch on a device.
+struct Batch<'a> {
+    executor: &'a mut Executor,
+    sampling: Sampling,
+    draws: bool,
+    /// As [`Sampling::record`] wants them, and their words.
+    buffers: [(BufferId, usize); 6],
+}
 
-    let mut upload = |label, bytes: &[u8]| {
-        let buffer = executor.create_buffer(label, bytes.len() as u64).expect("fits");
-        executor.write(buffer, 0, bytes);
-        buffer
-    };
-    let logits = upload("logits", bytes(&logits(size)));
-    let outputs = [
-        (upload("counts", bytes(&counts)), size),
-        (upload("samplers", bytes(&samplers)), samplers.len() * size_of::<Sampler>() / 4),
-        (upload("rows", bytes(&rows)), rows.len() * size_of::<Row>() / 4),
-        (upload("sampled", bytes(&vec![u32::MAX; (count * RING) as usize])), (count * RING) as usize),
-    ];
-
-    let mut recording = Recording::new();
-    let sample = Sample { vocab, first_row: FIRST_ROW, rows: count - FIRST_ROW, ring: RING };
-    recording.dispatch(sample, &[logits, outputs[0].0, outputs[1].0, outputs[2].0, outputs[3].0]);
-    let program = executor.compile("sample", recording);
-    let programs: Vec<&Program> = (0..STEPS).map(|_| &program).collect();
-    executor.submit(&programs).expect("runs");
-    let read = outputs.map(|(buffer, words)| {
-        let pending = executor.submit_and_read(&[], buffer, 0, 4 * words as u64).expect("reads");
-        bytemuck::pod_collect_to_vec(&pollster::block_on(pending.wait()).expect("reads"))
-    });
-    for (buffer, _) in outputs {
-        executor.destroy_buffer(buffer);
+impl<'a> Batch<'a> {
+    fn new(executor: &'a mut Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> Self {
+        fn upload<T: Pod>(executor: &mut Executor, data: &[T]) -> (BufferId, usize) {
+            let buffer = executor.create_buffer("test", size_of_val(data) as u64).expect("fits");
+            executor.write(buffer, 0, bytemuck::cast_slice(data));
+            (buffer, size_of_val(data) / 4)
+        }
+        let count = samplers.len() as u32;
+        let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE };
+        let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::prompt_counts(&[0, 3 % vocab, vocab - 1], vocab as usize)).collect();
+        let buffers = [
+            upload(executor, &shape.logits((count * vocab) as usize)),
+            upload(executor, &counts),
+            upload(executor, samplers),
+            upload(executor, &(0..count).map(row).collect::<Vec<_>>()),
+            upload(executor, &vec![u32::MAX; count as usize * Sampling::groups(vocab) as usize * size_of::<Group>() / 4]),
+            upload(executor, &vec![u32::MAX; (count * RING) as usize]),
+        ];
+        let sampling = Sampling { vocab, first_row: FIRST_ROW, rows: count - FIRST_ROW, ring: RING };
+        let draws = samplers[FIRST_ROW as usize..].iter().any(Sampler::draws_from_all);
+        Self { executor, sampling, draws, buffers }
     }
-    executor.destroy_buffer(logits);
-    read
+
+    fn run(&mut self, recording: Recording, times: u32) {
+        let program = self.executor.compile("sample", recording);
+        let programs: Vec<&Program> = (0..times).map(|_| &program).collect();
+        self.executor.submit(&programs).expect("runs");
+    }
+
+    fn ids(&self) -> [BufferId; 6] {
+        self.buffers.map(|(id, _)| id)
+    }
+
+    fn read(&mut self, buffer: usize) -> Vec<u32> {
+        let (id, words) = self.buffers[buffer];
+        doppler_tests::read(self.executor, id, words)
+    }
 }
 
-#[test]
-fn the_device_samples_like_the_reference() {
-    let mut gpu = Executor::Gpu(Box::new(doppler_tests::gpu(&GpuOptions::default())));
-    let mut cpu = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
-    for vocab in [5, 255, 1031, 32_000, 151_937] {
-        let expected = run(&mut cpu, vocab);
-        let found = run(&mut gpu, vocab);
-        assert_eq!(found[3], expected[3], "tokens, vocabulary {vocab}");
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for id in self.ids() {
+            self.executor.destroy_buffer(id);
+        }
+    }
+}
+
+/// Everything that some steps leave behind: counts, samplers, rows, ring.
+fn sample(executor: &mut Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> [Vec<u32>; 4] {
+    let mut batch = Batch::new(executor, vocab, shape, samplers);
+    let mut recording = Recording::new();
+    batch.sampling.record(&mut recording, batch.draws, &batch.ids());
+    batch.run(recording, STEPS);
+    [1, 2, 3, 5].map(|buffer| batch.read(buffer))
+}
+
+fn executors() -> (Executor, Executor) {
+    let gpu = Executor::Gpu(Box::new(doppler_tests::gpu(&GpuOptions::default())));
+    (gpu, Executor::Cpu(Cpu::new(Capabilities::BASELINE)))
+}
+
+fn check(shape: Shape, vocabularies: &[u32], samplers: &[Sampler]) {
+    let (mut gpu, mut cpu) = executors();
+    for &vocab in vocabularies {
+        let expected = sample(&mut cpu, vocab, shape, samplers);
+        let found = sample(&mut gpu, vocab, shape, samplers);
+        let ring = RING as usize;
+        for (i, (found, expected)) in found[3].chunks(ring).zip(expected[3].chunks(ring)).enumerate() {
+            assert_eq!(found, expected, "tokens of {:?}, vocabulary {vocab}", samplers[i]);
+        }
         assert_eq!(found[2], expected[2], "rows, vocabulary {vocab}");
         assert_eq!(found[1], expected[1], "samplers, vocabulary {vocab}");
         assert!(found[0] == expected[0], "counts, vocabulary {vocab}");
-        let ring = RING as usize;
         assert_eq!(found[3][..ring], [u32::MAX; RING as usize], "the row before the first");
         assert_eq!(found[3][4 * ring..5 * ring], [u32::MAX; RING as usize], "the row that is not active");
+    }
+}
+
+/// Vocabularies of one token, of less than a block, of groups that do not fill a workgroup, and of groups of three blocks.
+#[test]
+fn the_device_samples_like_the_reference() {
+    check(Shape::Bell, &[1, 7, 255, 1031, 50_257, 262_147], &mixed());
+    check(Shape::Bell, &[1031], &filtered());
+}
+
+#[test]
+fn tokens_of_the_same_likelihood_stay_together() {
+    check(Shape::Ties, &[130, 32_000], &mixed());
+    check(Shape::Flat, &[130, 140_000], &mixed());
+}
+
+#[test]
+fn likelihoods_may_lie_close_together_or_far_apart() {
+    check(Shape::Narrow, &[7, 40_000], &mixed());
+    check(Shape::Peaks, &[7, 50_257], &mixed());
+}
+
+#[test]
+fn no_logit_is_too_strange() {
+    check(Shape::Nothing, &[7, 5000], &mixed());
+    check(Shape::Extreme, &[7, 5000], &mixed());
+}
+
+/// Groups after a stage of sampling, from what the reference of the stage before left.
+fn groups(executor: &mut Executor, vocab: u32, draws: bool) -> Vec<Group> {
+    let mut batch = Batch::new(executor, vocab, Shape::Bell, &mixed());
+    let mut recording = Recording::new();
+    recording.dispatch(SampleGroups(batch.sampling), &batch.ids()[..5]);
+    if draws {
+        recording.dispatch(SampleDraw(batch.sampling), &batch.ids()[..5]);
+    }
+    batch.run(recording, 1);
+    bytemuck::pod_collect_to_vec(&batch.read(4))
+}
+
+#[test]
+fn groups_are_those_of_the_reference() {
+    let (mut gpu, mut cpu) = executors();
+    let close = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0) || a.to_bits() == b.to_bits();
+    for (vocab, draws) in [(7, true), (1031, false), (1031, true), (151_937, true)] {
+        let found = groups(&mut gpu, vocab, draws);
+        let expected = groups(&mut cpu, vocab, draws);
+        assert_eq!(found.len(), expected.len());
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let tokens = |group: &Group| (group.best.token, group.drawn.token);
+            assert_eq!(tokens(found), tokens(expected), "group {i}, vocabulary {vocab}");
+            assert!(close(found.best.score, expected.best.score), "group {i}, vocabulary {vocab}: {found:?}, not {expected:?}");
+            assert!(close(found.drawn.score, expected.drawn.score), "group {i}, vocabulary {vocab}: {found:?}, not {expected:?}");
+            assert!(close(found.mass, expected.mass), "group {i}, vocabulary {vocab}: {found:?}, not {expected:?}");
+        }
     }
 }

@@ -70,8 +70,21 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
     }
 
     let size = generate::write(&kernels, out).map_err(|e| format!("{}: {e}", out.display()))?;
+    dump(&kernels, &out.join("wgsl")).map_err(|e| format!("{}: {e}", out.display()))?;
     if size > SIZE_LIMIT {
         println!("cargo::warning=the shaders have {size} bytes of WGSL; fewer variants would make the wasm file smaller");
+    }
+    Ok(())
+}
+
+/// Writes each variant as a file, for reading only.
+fn dump(kernels: &[Kernel], folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for kernel in kernels {
+        for variant in &kernel.variants {
+            let name = format!("{}-{}.wgsl", kernel.name, variant.name).replace("-.", ".");
+            std::fs::write(folder.join(name), &variant.wgsl)?;
+        }
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use web_time::Instant;
 
@@ -15,7 +15,7 @@ use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
 use crate::kernels::Capabilities;
-use crate::model::{Hyperparameters, MemoryUse, Model, ModelOptions};
+use crate::model::{Hyperparameters, LoadTimes, MemoryUse, Model, ModelOptions};
 use crate::plan;
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
@@ -192,6 +192,11 @@ impl Engine {
     /// The device.
     pub fn executor(&self) -> &Executor {
         &self.executor
+    }
+
+    /// Where the time of loading went.
+    pub fn load_times(&self) -> LoadTimes {
+        self.model.load_times
     }
 
     /// The model, to record passes outside of the scheduler (tests, benches).
@@ -507,6 +512,27 @@ impl Completion {
                 }
             }
         }
+    }
+
+    /// The same, with all text that is there already as one piece: the tokens of a submission come together, and a message for each
+    /// of them would cost more than the token.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_burst(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
+        let mut piece = self.next().await?;
+        while let Ok(Piece::Text(text)) = &mut piece {
+            match self.next().now_or_never() {
+                Some(Some(Ok(Piece::Text(more)))) => text.push_str(&more),
+                Some(Some(Ok(end))) => {
+                    self.end = Some(end);
+                    break;
+                }
+                Some(Some(Err(error))) => return Some(Err(error)),
+                Some(None) | None => break,
+            }
+        }
+        Some(piece)
     }
 
     /// The text that was held back, if any, then the end.

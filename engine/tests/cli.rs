@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use doppler_engine::bench::{Shape, Synthetic};
+use doppler_engine::formats::convert::Recipe;
+use doppler_engine::source::Source;
 use serde_json::Value;
 
 fn inspect(arguments: &[&str]) -> Value {
@@ -39,4 +42,28 @@ fn inspect_plans_memory() {
     }
     let fit = &inspect(&["--memory", "10kB"])["memory"]["fit"];
     assert_eq!((&fit["available"], &fit["largest_context"]), (&10_000.into(), &Value::Null));
+}
+
+/// A file of a shape, which is not there before it is complete.
+#[test]
+fn generate_writes_a_model() {
+    let folder = std::env::temp_dir().join(format!("doppler-generate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("tiny.gguf");
+    let generate = |shape: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doppler"));
+        command.args(["generate", "--shape", shape, "--quant", "q8_0"]).arg(&file).output().expect("a run")
+    };
+    let failed = generate("immense");
+    assert!(!failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("llama-3.1-70b"), "{failed:?}");
+    let output = generate("tiny");
+    assert!(output.status.success(), "{output:?}");
+    let shape = Shape::find("tiny").expect("a shape");
+    let expected = Synthetic::new(shape, Recipe::Q8_0).expect("weights");
+    let mut bytes = vec![0; expected.bytes() as usize];
+    expected.fill(0, &mut bytes);
+    assert!(std::fs::read(&file).expect("a file") == bytes, "the file is what the shape is");
+    let names: Vec<_> = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").file_name()).collect();
+    assert_eq!(names, ["tiny.gguf"]);
+    std::fs::remove_dir_all(&folder).expect("no folder");
 }

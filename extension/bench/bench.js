@@ -1,7 +1,7 @@
 // The bench page: what to measure, and the report as a table and bars.
 
 import { connectEngine } from "../shared/engine-port.js";
-import { COLUMNS, deviceLine, isSoftware, modelLine, passLine } from "./report.js";
+import { COLUMNS, deviceLine, isSoftware, modelLine, passLine, ratesText } from "./report.js";
 
 /** @typedef {import("./report.js").Report} Report */
 
@@ -50,10 +50,11 @@ function show(shown) {
   table.tHead?.rows[0]?.replaceChildren(...COLUMNS.map(([heading]) => element("th", heading)));
   table.tBodies[0]?.replaceChildren(...shown.lengths.map((length) => element("tr", ...COLUMNS.map(([, text]) => element("td", text(length))))));
   drawBars(find("decode"), shown.lengths.map(({ prompt_tokens, decode_tokens_per_second: speed }) => [`${prompt_tokens}`, speed, speed.toFixed(1)]));
-  find("kernels").replaceChildren(...(shown.kernels ?? []).flatMap((pass) => {
+  const most = shown.ceilings ? [element("p", `This device reads and multiplies f32 at most at ${ratesText(shown.ceilings)}.`)] : [];
+  find("kernels").replaceChildren(...most, ...(shown.kernels ?? []).flatMap((pass) => {
     const list = element("dl");
     list.className = "bars";
-    drawBars(list, pass.kernels.map(({ name, workgroups, count, total_us }) => [`${count} × ${name}, ${workgroups} workgroups`, total_us, `${total_us.toFixed(1)} µs`]));
+    drawBars(list, pass.kernels.map(({ name, workgroups, count, total_us, ...rates }) => [`${count} × ${name}, ${workgroups} workgroups`, total_us, `${total_us.toFixed(1)} µs, ${ratesText(rates)}`]));
     return [element("h2", passLine(pass)), list];
   }));
   find("report").hidden = false;

@@ -7,12 +7,18 @@
  *   decode_tokens_per_second: number, token_ms: [number, number, number], dispatches_per_token: number, submissions_per_token: number,
  *   read_bytes_per_token: number,
  * }} Length
- * @typedef {{name: string, workgroups: number, count: number, each_us: number, total_us: number}} Kernel
+ * @typedef {{
+ *   name: string, workgroups: number, count: number, each_us: number, total_us: number, gigabytes_per_second: number, teraflops: number,
+ * }} Kernel
  * @typedef {{pass: string, rows: number, positions: number, total_us: number, kernels: Kernel[]}} Pass
+ * @typedef {{
+ *   prompt_tokens: number, tokens: number, first_token_ms: number, engine_first_token_ms: number, decode_tokens_per_second: number,
+ *   engine_decode_tokens_per_second: number,
+ * }} PageReport
  * @typedef {{
  *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
- *   lengths: Length[], kernels?: Pass[],
+ *   lengths: Length[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
  */
 
@@ -42,9 +48,15 @@ export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
   return `${name}: ${size(device_bytes)} on the device, ${size(wasm_bytes)} of wasm memory; ${browser}`;
 }
 
+/** @param {PageReport} page */
+export function pageLine({ prompt_tokens, tokens, first_token_ms, engine_first_token_ms, decode_tokens_per_second: page, engine_decode_tokens_per_second: engine }) {
+  return `spark at a page, prompt of ${prompt_tokens} tokens, answer of ${tokens}: ${page.toFixed(1)} tokens/s, inside of the engine ${engine.toFixed(1)} `
+    + `(${(100 * page / engine).toFixed(1)} %); first token ${first_token_ms.toFixed(1)} ms, inside ${engine_first_token_ms.toFixed(1)} ms`;
+}
+
 /**
  * Whether the GPU was a program on the CPU, whose figures say nothing of the engine's speed.
- * @param {Report} report
+ * @param {{adapter: {vendor: string, description: string} | null}} report
  */
 export function isSoftware({ adapter }) {
   return /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${adapter?.vendor} ${adapter?.description}`);
@@ -53,6 +65,14 @@ export function isSoftware({ adapter }) {
 /** @param {Pass} pass */
 export function passLine({ pass, rows, positions, total_us }) {
   return `Kernels of ${pass}, ${rows} ${rows === 1 ? "row" : "rows"} at ${positions} positions: ${total_us.toFixed(0)} µs`;
+}
+
+/**
+ * How much a kernel, or the device at most, moves and computes in a second.
+ * @param {{gigabytes_per_second: number, teraflops: number}} rates
+ */
+export function ratesText({ gigabytes_per_second, teraflops }) {
+  return `${gigabytes_per_second.toFixed(0)} GB/s, ${teraflops.toFixed(2)} TFLOP/s`;
 }
 
 /** @param {number} bytes */

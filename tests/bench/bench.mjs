@@ -4,8 +4,10 @@
 // PARAMS: JSON, what engine.bench takes (extension/host/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
 // above all where Chromium does not find the GPU by itself.
 
-import { COLUMNS, deviceLine, isSoftware, modelLine, passLine } from "../../extension/bench/report.js";
+import { COLUMNS, deviceLine, isSoftware, modelLine, pageLine, passLine, ratesText } from "../../extension/bench/report.js";
 import { launch } from "../e2e/harness.mjs";
+import { measurePage } from "./page.mjs";
+import { printTable } from "./table.mjs";
 
 /** @typedef {import("../../extension/bench/report.js").Report} Report */
 
@@ -13,25 +15,18 @@ const [params = '{"shape":"llama-3.2-1b"}', form] = process.argv.slice(2);
 
 /** @returns {Promise<Report>} */
 async function measure() {
+  const asked = { runs: 5, tokens: 128, ...JSON.parse(params) };
   const browser = await launch();
   try {
     const page = await browser.openOwn("bench/bench.html");
-    return await page.evaluate(async (params) => {
+    const report = await page.evaluate(async (params) => {
       const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
       return (await connectEngine()).request("engine.bench", params);
-    }, JSON.parse(params));
+    }, asked);
+    return { ...report, page: await measurePage(browser, asked) };
   } finally {
     await browser.close();
   }
-}
-
-/**
- * Prints rows below each other, right-aligned.
- * @param {string[][]} rows
- */
-function printTable(rows) {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
-  for (const row of rows) console.log(row.map((cell, i) => cell.padStart(widths[i] ?? 0)).join("  "));
 }
 
 const report = await measure();
@@ -41,9 +36,11 @@ if (form === "--json") {
   console.log(modelLine(report));
   console.log(deviceLine(report));
   printTable([COLUMNS.map(([heading]) => heading), ...report.lengths.map((length) => COLUMNS.map(([, text]) => text(length)))]);
+  if (report.page) console.log(pageLine(report.page));
+  if (report.ceilings) console.log(`At most ${ratesText(report.ceilings)}`);
   for (const pass of report.kernels ?? []) {
     console.log(passLine(pass));
-    printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`]));
+    printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us, ...rates }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`, ratesText(rates)]));
   }
 }
 if (isSoftware(report)) {

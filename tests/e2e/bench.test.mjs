@@ -1,11 +1,26 @@
 // The bench page and the worker's engine.bench, on the smallest shape. Speed is not tested.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { launch } from "./harness.mjs";
+import { promisify } from "node:util";
+import { Ajv2020 as Ajv } from "ajv/dist/2020.js";
+import { CHROME, launch, ROOT } from "./harness.mjs";
 
 /** Software rendering compiles every shader on the CPU. */
 const T = { timeout: 300_000 };
+
+/**
+ * Where a value is not what a schema says.
+ * @param {string} path  of the schema in the repository
+ * @param {unknown} value
+ */
+async function misfit(path, value) {
+  const validate = new Ajv().compile(JSON.parse(await readFile(join(ROOT, path), "utf8")));
+  return validate(value) ? null : validate.errors;
+}
 
 /** @type {import("./harness.mjs").Browser} */
 let browser;
@@ -46,4 +61,26 @@ test("what is not there is refused by name, and the engine goes on", T, async ()
   assert.match(await ask({ shape: "tiny", quant: "q3" }), /^TypeError: params unknown variant `q3`.*q4_k_m/);
   assert.match(await ask({ shape: "tiny", runs: 0 }), /^TypeError: runs must be at least 1/);
   assert.match(await ask({}), /^TypeError: params missing field `shape`/);
+});
+
+test("the report is what its schema says, also of what came to a page", T, async () => {
+  const params = { shape: "tiny", quant: "q8_0", prompts: [4], tokens: 3, runs: 1 };
+  const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/bench/bench.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
+  const report = JSON.parse(stdout);
+  assert.equal(await misfit("tests/bench/report.schema.json", report), null);
+  assert.equal(report.page.tokens, 3);
+  for (const figure of Object.values(report.page)) assert.ok(figure > 0, stdout);
+});
+
+test("engines are compared, and one that fails does not end the others", T, async () => {
+  const params = { shape: "tiny", quant: "q8_0", prompts: "4,9", tokens: "3", rounds: "1", engines: "wllama,doppler" };
+  const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/peers/compare.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
+  const comparison = JSON.parse(stdout);
+  assert.equal(await misfit("tests/peers/comparison.schema.json", comparison), null);
+  const [peer, ours] = comparison.engines;
+  assert.deepEqual([ours.name, ours.error, ours.runs.length], ["doppler", null, 1]);
+  assert.deepEqual(ours.runs[0].lengths.map((/** @type {any} */ { prompt_tokens }) => prompt_tokens), [4, 9]);
+  // No file was named for it; without --peers its package is not even there.
+  assert.deepEqual([peer.name, peer.runs.length], ["wllama", 0]);
+  assert.notEqual(peer.error, null);
 });

@@ -171,6 +171,8 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
     context,
     cdp,
     id,
+    /** The browser's own folder. */
+    profile,
     ...site,
     /** Opens a page and waits until it has loaded. */
     async open(/** @type {string} */ url) {

@@ -24,14 +24,3 @@ export const ask = (method, params = {}) => new Promise((resolve, reject) => {
   waiting.set(id, { resolve, reject, chunks: [] });
   worker.postMessage({ id, method, params });
 });
-
-/**
- * Does the page's work, shows its result and hands it to page_runner.py.
- * @param {() => Promise<object>} work
- */
-export async function deliver(work) {
-  const result = JSON.stringify(await work().catch((error) => ({ error: String(error) })), null, 1);
-  const out = document.getElementById("out");
-  if (out) out.textContent = result;
-  await fetch("/result", { method: "POST", body: result });
-}

@@ -33,7 +33,7 @@ pub fn gpu(options: &GpuOptions) -> Gpu {
 /// WebGPU's default limits.
 pub fn devices() -> Vec<(&'static str, GpuOptions)> {
     // Software adapters have small subgroups; what is set up for them is tested without features. Large tiles are tested on few outputs.
-    let large = Tuning { matmul_tiles: 1, matvec_shared_outputs: 40, ..Tuning::of(Some(32)) };
+    let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32)) };
     let large = GpuOptions { tuning: Some(large), ..GpuOptions::default() };
     let plain = GpuOptions { without_f16: true, without_subgroups: true, ..GpuOptions::default() };
     let baseline = GpuOptions {
@@ -216,7 +216,10 @@ impl Devices {
     }
 }
 
-/// Runs a kernel on a device and its reference on the host, and compares all buffers.
+/// Normalized error of kernels that sum up to 32 products in half precision.
+const HALF: f64 = 1e-4;
+
+/// Runs a kernel on a device and its reference on the host, and compares all buffers: within `bound`, in half precision within [`HALF`].
 ///
 /// # Errors
 /// What is wrong: a difference beyond `bound`, or a write behind a buffer.
@@ -227,6 +230,7 @@ pub fn compare<K: Kernel + 'static>(executor: &mut Executor, kernel: impl Fn() -
     let capabilities = executor.capabilities().clone();
     let plan = kernel().plan(&capabilities);
     let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
+    let bound = if plan.shader.needs_f16 { bound.max(HALF) } else { bound };
     let got = run(executor, kernel(), buffers);
     let want = run(&mut Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
     for (i, ((got, want), data)) in got.iter().zip(&want).zip(buffers).enumerate() {

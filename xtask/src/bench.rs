@@ -1,6 +1,8 @@
 //! The bench: the extension in a real browser times a model.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
@@ -9,9 +11,22 @@ use serde_json::json;
 use crate::process::{run, step};
 use crate::{browser, npm, wasm};
 
+/// The shape that is no shape, but the embedded file.
+const SPARK: &str = "spark";
+
 /// What to measure; see `engine.bench` in `extension/host/src/bench.rs`.
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
+    /// Instead: measure how fast this GGUF file comes to the GPU, through the native host and otherwise.
+    #[arg(long, value_name = "FILE")]
+    load: Option<PathBuf>,
+    /// With `--load`: also from the disk, which the system is asked to read anew (Linux).
+    #[arg(long, requires = "load")]
+    cold: bool,
+    /// With `--load`: only these ways.
+    #[arg(long, requires = "load", default_value = "loopback,messages,file,opfs")]
+    ways: String,
     /// A published shape with random weights (`doppler bench --shape list` names them), or `spark`, the embedded model.
     #[arg(long, default_value = "llama-3.2-1b")]
     shape: String,
@@ -36,24 +51,75 @@ pub(crate) struct Options {
     /// Also measure the time of each kernel.
     #[arg(long)]
     kernels: bool,
+    /// Compare with other engines in the same browser, which take turns: wllama, which reads the same weights from a GGUF file.
+    #[arg(long, conflicts_with_all = ["kernels", "context", "kv"])]
+    peers: bool,
+    /// Also compare with transformers.js, which reads an ONNX model of the shape from this folder.
+    #[arg(long, requires = "peers")]
+    onnx: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Builds the extension and runs `tests/bench/bench.mjs`, which prints the report.
+/// Builds the extension and runs `tests/bench/bench.mjs`, `tests/bench/load.mjs` or `tests/peers/compare.mjs`, which print the report.
 ///
 /// # Errors
 /// When the build, the browser or the measurement fails.
 pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
     let chrome = browser::ensure(root)?;
     wasm::build(root, wasm::Profile::Release)?;
-    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, json } = options;
-    let params = json!({
-        "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "context": context, "kv": kv, "kernels": kernels,
-    });
+    if let Some(file) = &options.load {
+        return load(root, file, options, &chrome);
+    }
+    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json, .. } = options;
+    let (script, params) = if *peers {
+        npm::ensure_peers(root, onnx.is_some())?;
+        let mut params = json!({ "shape": shape, "quant": quant, "model": model(root, shape, quant)?, "tokens": tokens, "rounds": runs });
+        params["prompts"] = prompts.iter().map(u32::to_string).collect::<Vec<_>>().join(",").into();
+        params["engines"] = if onnx.is_some() { "doppler,wllama,transformers" } else { "doppler,wllama" }.into();
+        if let Some(onnx) = onnx {
+            params["onnx"] = std::path::absolute(onnx)?.to_string_lossy().into();
+        }
+        ("tests/peers/compare.mjs", params)
+    } else {
+        let params = json!({
+            "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "context": context, "kv": kv,
+            "kernels": kernels,
+        });
+        ("tests/bench/bench.mjs", params)
+    };
     let mut node = npm::node(root);
-    node.arg(root.join("tests/bench/bench.mjs")).arg(params.to_string()).args(json.then_some("--json"));
+    node.arg(root.join(script)).arg(params.to_string()).args(json.then_some("--json"));
     node.env("CHROME", chrome);
+    step("Measuring in the browser", || run(&mut node))
+}
+
+/// The path in the repository of a GGUF file of the shape, made if it is not there.
+fn model(root: &Path, shape: &str, quant: &str) -> Result<String> {
+    if shape == SPARK {
+        return Ok("/extension/models/spark-28m-q8_0.gguf".to_owned());
+    }
+    let path = format!("target/peers/{shape}-{quant}.gguf");
+    if !root.join(&path).is_file() {
+        fs::create_dir_all(root.join("target/peers"))?;
+        let mut doppler = Command::new("cargo");
+        doppler.current_dir(root).args(["run", "--release", "--quiet", "-p", "doppler-engine", "--"]);
+        doppler.args(["generate", "--shape", shape, "--quant", quant, &path]);
+        step("Writing the GGUF file", || run(&mut doppler))?;
+    }
+    Ok(format!("/{path}"))
+}
+
+/// Runs `tests/bench/load.mjs` with an optimized host.
+fn load(root: &Path, file: &Path, options: &Options, chrome: &Path) -> Result<()> {
+    let target = root.join("target");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root).args(["build", "--release", "--package", "doppler-host", "--target-dir"]).arg(&target);
+    step("Compiling the native host", || run(&mut cargo))?;
+    let mut node = npm::node(root);
+    node.arg(root.join("tests/bench/load.mjs")).arg(file).arg(format!("--ways={}", options.ways)).args(options.cold.then_some("--cold"));
+    node.args(options.json.then_some("--json"));
+    node.env("CHROME", chrome).env("DOPPLER_HOST", target.join("release").join(format!("doppler-host{}", std::env::consts::EXE_SUFFIX)));
     step("Measuring in the browser", || run(&mut node))
 }

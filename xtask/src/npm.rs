@@ -1,4 +1,4 @@
-//! The node packages of `tests/package.json`: wasm-opt, the type checker and the browser driver.
+//! The node packages of `tests/package.json`: wasm-opt, the type checker and the browser driver; and those of `tests/peers`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,19 +15,33 @@ const OLDEST_NODE: u32 = 20;
 /// # Errors
 /// When Node.js is missing or too old, or npm fails.
 pub(crate) fn ensure(root: &Path) -> Result<()> {
-    let tests = root.join("tests");
-    let lock = std::fs::read_to_string(tests.join("package-lock.json"))?;
-    let stamp = tests.join("node_modules/.installed-lock.json");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+    install(&root.join("tests"), &[])
+}
+
+/// The same for the packages of `tests/peers`: the engines that ours is compared with. `all`: also those that need more than a
+/// GGUF file.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_peers(root: &Path, all: bool) -> Result<()> {
+    // What is only for Node, and fetched by scripts while installing, is not wanted.
+    let ignored: &[&str] = if all { &["--ignore-scripts"] } else { &["--ignore-scripts", "--omit=optional"] };
+    install(&root.join("tests/peers"), ignored)
+}
+
+fn install(folder: &Path, options: &[&str]) -> Result<()> {
+    let wanted = format!("{options:?} {}", std::fs::read_to_string(folder.join("package-lock.json"))?);
+    let stamp = folder.join("node_modules/.installed-lock.json");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
     check_node()?;
     step("Installing the node packages", || {
         let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
         let mut install = Command::new(npm);
-        install.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
-        run(install.current_dir(&tests).env("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1"))?;
-        Ok(std::fs::write(stamp, &lock)?)
+        install.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).args(options);
+        run(install.current_dir(folder).env("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1"))?;
+        Ok(std::fs::write(stamp, &wanted)?)
     })
 }
 

@@ -3,8 +3,11 @@
 //! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; what the first run of a
 //! length costs more (pipelines, memory) is reported apart as `cold`.
 
+mod kernels;
 mod shapes;
+pub mod tune;
 
+pub use kernels::{Ceilings, KernelReport, PassReport};
 pub use shapes::{SHAPES, Shape, Synthetic};
 
 use std::rc::Rc;
@@ -15,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
-use crate::gpu::{AdapterSummary, KernelTime};
+use crate::gpu::AdapterSummary;
 use crate::kernels::KvFormat;
-use crate::model::{Attend, ModelOptions, Output, Pass};
+use crate::model::ModelOptions;
 
 /// What to measure.
 #[derive(Clone, Debug, Deserialize)]
@@ -79,8 +82,8 @@ pub struct Report {
     /// Bytes of the wasm memory, which never shrinks: the most that loading and running took. 0 natively.
     pub wasm_bytes: u64,
     /// The time of each kernel, where it was asked for and the device can tell.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub kernels: Vec<PassReport>,
+    #[serde(flatten)]
+    pub kernels: Option<KernelReport>,
 }
 
 /// What was measured with prompts of one length.
@@ -108,21 +111,6 @@ pub struct LengthReport {
     pub read_bytes_per_token: f64,
 }
 
-/// The kernels of a pass.
-#[derive(Clone, Debug, Serialize)]
-pub struct PassReport {
-    /// `decode` or `prefill`.
-    pub pass: &'static str,
-    /// Rows of the pass and positions in the cache.
-    pub rows: u32,
-    /// Positions in the cache.
-    pub positions: u32,
-    /// Sum over all dispatches, in microseconds.
-    pub total_us: f64,
-    /// Dispatches of the same variant and size together, the longest first.
-    pub kernels: Vec<KernelTime>,
-}
-
 /// Measures a loaded model. Prompts that do not fit its context with their answer are left out.
 ///
 /// # Errors
@@ -146,7 +134,7 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
             Vec::new()
         }
     };
-    let kernels = if options.kernels { kernels(engine, options).await? } else { Vec::new() };
+    let kernels = if options.kernels { kernels::measure(engine, options).await? } else { None };
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         adapter: if let Executor::Gpu(gpu) = engine.executor() { Some(gpu.adapter().clone()) } else { None },
@@ -159,13 +147,15 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
     })
 }
 
+/// Bytes of the wasm memory, which never shrinks; 0 natively.
 #[cfg(target_arch = "wasm32")]
-fn wasm_bytes() -> u64 {
+pub fn wasm_bytes() -> u64 {
     core::arch::wasm32::memory_size(0) as u64 * 65_536
 }
 
+/// Bytes of the wasm memory, which never shrinks; 0 natively.
 #[cfg(not(target_arch = "wasm32"))]
-fn wasm_bytes() -> u64 {
+pub fn wasm_bytes() -> u64 {
     0
 }
 
@@ -208,21 +198,4 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// The kernels of a decode step and of a prefill step, each run many times.
-async fn kernels(engine: &mut Engine, options: &BenchOptions) -> Result<Vec<PassReport>> {
-    let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
-    let (executor, model) = engine.parts();
-    let rows = model.options.prefill_rows.min(positions);
-    let passes = [("decode", model.decode_pass(1, positions)), ("prefill", Pass { rows, attend: Attend::Prefill, output: Output::Cache })];
-    let mut reports = Vec::new();
-    for (name, pass) in passes {
-        model.place(executor, &pass, positions - pass.rows);
-        let Executor::Gpu(gpu) = executor else { return Ok(reports) };
-        let Some(kernels) = gpu.profile(&model.record(&pass)).await? else { return Ok(reports) };
-        let total_us = kernels.iter().map(|k| k.total_us).sum();
-        reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
-    }
-    Ok(reports)
 }

@@ -54,6 +54,7 @@ pub const SHAPES: &[Shape] = &[
     LLAMA_1B,
     Shape { name: "llama-3.2-3b", layers: 28, dim: 3072, heads: 24, head_dim: 128, ..LLAMA_1B },
     Shape { name: "llama-3.1-8b", layers: 32, dim: 4096, head_dim: 128, feed_forward: 14_336, tied: false, ..LLAMA_1B },
+    Shape { name: "llama-3.1-70b", layers: 80, dim: 8192, heads: 64, head_dim: 128, feed_forward: 28_672, tied: false, ..LLAMA_1B },
     Shape {
         name: "qwen2.5-0.5b",
         architecture: "qwen2",
@@ -98,8 +99,14 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "tiny", layers: 2, dim: 256, heads: 4, kv_heads: 2, feed_forward: 512, vocab: 2048, ..LLAMA_1B },
 ];
 
-/// Values that repeat through all weights of a type.
-const POOL_VALUES: usize = 1 << 18;
+/// Values that are quantized together by any type.
+const POOL_ROW: usize = 256;
+
+/// Rows of values that repeat through all weights of a type: a prime number, so that the rows of a matrix differ.
+const POOL_ROWS: usize = 1021;
+
+/// What was said, one message a line.
+const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
 
 impl Shape {
     /// The shape of this name.
@@ -155,6 +162,7 @@ impl Shape {
         metadata.insert("tokenizer.ggml.pre", Value::String("gpt-2".to_owned()));
         metadata.insert("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));
         metadata.insert("tokenizer.ggml.merges", Value::Array(Array::String(vec!["t h".to_owned()])));
+        metadata.insert("tokenizer.chat_template", Value::String(CHAT_TEMPLATE.to_owned()));
         metadata
     }
 
@@ -232,7 +240,7 @@ impl Synthetic {
         let mut offset = header.len() as u64;
         for info in &infos {
             if !pools.iter().any(|(dtype, _)| *dtype == info.dtype) {
-                pools.push((info.dtype, convert_rows(DType::F32, info.dtype, 4096, &random_values())?));
+                pools.push((info.dtype, convert_rows(DType::F32, info.dtype, POOL_ROW as u64, &random_values())?));
             }
             let pool = pools.iter().position(|(dtype, _)| *dtype == info.dtype).unwrap_or(0);
             tensors.push((offset, offset + info.bytes, pool));
@@ -241,7 +249,8 @@ impl Synthetic {
         Ok(Self { name: shape.name.to_owned(), header, tensors, pools, bytes: offset })
     }
 
-    fn fill(&self, offset: u64, out: &mut [u8]) {
+    /// Fills `out`, which is zero, with the file's bytes from `offset` on. Any number of threads may do so at a time.
+    pub fn fill(&self, offset: u64, out: &mut [u8]) {
         let end = offset + out.len() as u64;
         if offset < self.header.len() as u64 {
             let from_header = &self.header[offset as usize..self.header.len().min(end as usize)];
@@ -274,7 +283,7 @@ fn random_values() -> Vec<u8> {
     };
     // A sum of four uniform numbers is near enough to a normal one.
     let normal = |_| ((uniform() + uniform() + uniform() + uniform() - 2.0) * 0.035).to_le_bytes();
-    (0..POOL_VALUES).flat_map(normal).collect()
+    (0..POOL_ROW * POOL_ROWS).flat_map(normal).collect()
 }
 
 impl Source for Synthetic {

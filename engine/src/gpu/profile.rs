@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Gpu, Step};
 use crate::error::Result;
+use crate::kernels::Cost;
 use crate::recording::{Command, Recording};
 
 /// Runs of a dispatch: the clock of a browser is coarse.
@@ -22,15 +23,19 @@ pub struct KernelTime {
     pub each_us: f64,
     /// Microseconds of all.
     pub total_us: f64,
+    /// Billions of bytes a second, of what the kernel has to move; 0: it does not tell.
+    pub gigabytes_per_second: f64,
+    /// Trillions of operations a second, two for each multiply-add; 0: none to speak of.
+    pub teraflops: f64,
 }
 
 impl Gpu {
-    /// Runs every dispatch of a recording many times over; `None` if the device has no clock. What is in its buffers afterwards has
-    /// no meaning.
+    /// Runs every dispatch of a recording, made for a cache of so many positions, many times over; `None` if the device has no clock.
+    /// What is in its buffers afterwards has no meaning.
     ///
     /// # Errors
     /// When the device fails.
-    pub async fn profile(&mut self, recording: &Recording) -> Result<Option<Vec<KernelTime>>> {
+    pub async fn profile(&mut self, recording: &Recording, positions: u32) -> Result<Option<Vec<KernelTime>>> {
         if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
@@ -38,7 +43,7 @@ impl Gpu {
             .commands
             .iter()
             .filter_map(|command| match command {
-                Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
+                Command::Dispatch { kernel, .. } => Some((kernel.plan(&self.capabilities), kernel.cost(positions))),
                 Command::Copy { .. } => None,
             })
             .collect();
@@ -51,12 +56,12 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let period = f64::from(self.queue.get_timestamp_period());
-        let mut groups: HashMap<(String, u32), Vec<f64>> = HashMap::new();
+        let mut groups: HashMap<(String, u32), Vec<(f64, Cost)>> = HashMap::new();
         let dispatches = program.steps.iter().filter_map(|step| match step {
             Step::Dispatch { pipeline, bind_group, workgroups } => Some((pipeline, bind_group, *workgroups)),
             Step::Copy { .. } => None,
         });
-        for (plan, (pipeline, bind_group, [x, y, z])) in plans.iter().zip(dispatches) {
+        for ((plan, cost), (pipeline, bind_group, [x, y, z])) in plans.iter().zip(dispatches) {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
             {
                 let writes = wgpu::ComputePassTimestampWrites {
@@ -76,13 +81,23 @@ impl Gpu {
             let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
             let us = ticks[1].saturating_sub(ticks[0]) as f64 * period / 1e3 / f64::from(REPEATS);
             let name = format!("{} {}", plan.shader.kernel, plan.shader.variant).trim_end().to_owned();
-            groups.entry((name, x * y * z)).or_default().push(us);
+            groups.entry((name, x * y * z)).or_default().push((us, *cost));
         }
         let mut times: Vec<KernelTime> = groups
             .into_iter()
-            .map(|((name, workgroups), mut us)| {
-                us.sort_by(f64::total_cmp);
-                KernelTime { name, workgroups, count: us.len() as u32, each_us: us[us.len() / 2], total_us: us.iter().sum() }
+            .map(|((name, workgroups), mut runs)| {
+                runs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+                let total_us = runs.iter().map(|(us, _)| us).sum();
+                let per_us = |of: fn(&Cost) -> u64| runs.iter().map(|(_, cost)| of(cost)).sum::<u64>() as f64 / f64::max(total_us, 1e-9);
+                KernelTime {
+                    name,
+                    workgroups,
+                    count: runs.len() as u32,
+                    each_us: runs[runs.len() / 2].0,
+                    total_us,
+                    gigabytes_per_second: per_us(|cost| cost.bytes) / 1e3,
+                    teraflops: per_us(|cost| 2 * cost.multiply_adds) / 1e6,
+                }
             })
             .collect();
         times.sort_by(|a, b| b.total_us.total_cmp(&a.total_us));

@@ -4,15 +4,19 @@ use super::cache::{KvFormat, PAGE};
 use super::norm::{NormKind, normalize};
 use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
-use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, Plan, grid_2d};
 use crate::shaders::{
     self,
     params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
 };
 
-/// Positions of a part of the cache: what a workgroup reads in one step. Of large heads fewer: an invocation reads a whole key.
+/// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
 fn least_split(head_dim: u32) -> u32 {
-    if head_dim > 128 { 128 } else { 256 }
+    match head_dim {
+        0..=64 => 512,
+        65..=128 => 256,
+        _ => 128,
+    }
 }
 
 /// Most parts, so that joining them stays short.
@@ -28,8 +32,8 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. Two steps are one part: joining parts takes
-    /// longer.
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. What two parts would have is one: joining them
+    /// takes longer.
     pub fn of(positions: u32, head_dim: u32) -> Self {
         let least = least_split(head_dim);
         let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
@@ -67,6 +71,18 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Of `rows` queries that see `visible` positions together, of `read` that are in the cache.
+    fn cost(&self, rows: u32, visible: u64, read: u32) -> Cost {
+        let cached = 2 * 4 * u64::from(self.kv.head_words(self.head_dim)) * u64::from(self.kv_heads) * u64::from(read);
+        let query = u64::from(self.heads) * u64::from(self.head_dim);
+        Cost { bytes: cached + 2 * 4 * query * u64::from(rows), multiply_adds: 2 * query * visible }
+    }
+
+    /// Positions that a query at the end of `positions` sees.
+    fn visible(&self, positions: u32) -> u32 {
+        if self.window == 0 { positions } else { positions.min(self.window) }
+    }
+
     fn params(&self, rows: u32) -> AttentionParams {
         AttentionParams {
             heads: self.heads,
@@ -100,6 +116,9 @@ pub struct AttentionDecode {
 }
 
 impl AttentionDecode {
+    /// The shader's constant: quads that it can join at a time.
+    const WORKSPACE: u32 = 512;
+
     /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
     pub fn serves(head_dim: u32) -> bool {
         head_dim <= MAX_TILED_HEAD
@@ -134,14 +153,31 @@ impl Kernel for AttentionDecode {
             eps: self.qk_norm.unwrap_or_default(),
             norm_weights: self.norm_weights(),
         };
+        // Query heads of a workgroup: several, so that keys and values are read once, unless that leaves a large device idle.
         let sharing = s.heads / s.kv_heads;
-        let (group, feature) = if sharing == 1 { (1, "group_1") } else { (4, "group_4") };
-        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes"]);
+        let shared = s.kv_heads * sharing.div_ceil(4) * self.splits.count * self.rows;
+        let alone = sharing == 1 || shared < capabilities.tuning.decode_workgroups;
+        let (group, feature) = if alone { (1, "group_1") } else { (4, "group_4") };
+        // Streams with subgroups where one holds a stream.
+        let quads = s.head_dim / 4;
+        let lanes = quads.div_ceil(2).next_power_of_two();
+        let subgroup = capabilities.subgroup_size.filter(|size| *size >= lanes);
+        let (subgroups, workgroup) = if subgroup.is_some() { ("subgroups", capabilities.tuning.decode_workgroup) } else { ("", 64) };
+        let members = (workgroup / subgroup.unwrap_or(lanes)).max(1);
+        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes", subgroups]);
         Plan::new(shader, &params, [s.kv_heads * sharing.div_ceil(group), self.splits.count, self.rows])
             .with_cache(s.kv, s.head_dim)
-            .with("WORKGROUP", capabilities.tuning.decode_workgroup)
+            .with("WORKGROUP", workgroup)
+            .with("LANES", lanes)
+            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(group))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        // Rows may be of as many sequences.
+        let visible = self.shape.visible(positions) * self.rows;
+        self.shape.cost(self.rows, u64::from(visible), visible)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -236,7 +272,7 @@ impl Kernel for AttentionCombine {
 /// How much workgroup memory the prefill kernel uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionTier {
-    /// Heads up to 64, 48 KiB.
+    /// Heads up to 64 with 20 KiB, up to 256 with 36 KiB: `attention_tiled`.
     Large,
     /// Heads up to 256, 8 KiB.
     Small,
@@ -247,9 +283,10 @@ pub enum AttentionTier {
 impl AttentionTier {
     /// The fastest tier that the device and the head size allow.
     pub fn choose(capabilities: &Capabilities, head_dim: u32) -> Self {
-        if head_dim <= 64 && capabilities.workgroup_storage >= 48 << 10 && capabilities.workgroup_invocations >= 256 {
+        let storage = capabilities.workgroup_storage;
+        if (head_dim <= 64 && storage >= 20 << 10) || (head_dim <= MAX_TILED_HEAD && storage >= 36 << 10) {
             Self::Large
-        } else if head_dim <= MAX_TILED_HEAD && capabilities.workgroup_storage >= 8 << 10 {
+        } else if head_dim <= MAX_TILED_HEAD && storage >= 8 << 10 {
             Self::Small
         } else {
             Self::Streaming
@@ -277,14 +314,22 @@ impl Kernel for AttentionPrefill {
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
                 .with_cache(s.kv, s.head_dim);
         }
-        let (tile, queries) = match (self.tier, s.head_dim) {
-            (AttentionTier::Large, _) => ("large_64", 64),
-            (_, 0..=64) => ("small_64", 16),
-            (_, 65..=128) => ("small_128", 16),
-            _ => ("small_256", 16),
+        let (kernel, heads, queries) = match (self.tier, s.head_dim) {
+            (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", 32),
+            (AttentionTier::Large, 65..=128) => ("attention_tiled", "head_128", 32),
+            (AttentionTier::Large, _) => ("attention_tiled", "head_256", 32),
+            (_, 0..=64) => ("attention_prefill", "small_64", 16),
+            (_, 65..=128) => ("attention_prefill", "small_128", 16),
+            _ => ("attention_prefill", "small_256", 16),
         };
-        Plan::new(shaders::find("attention_prefill", &[tile, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
+        Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
             .with_cache(s.kv, s.head_dim)
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        let s = &self.shape;
+        let visible = (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.ahead).min(positions))));
+        s.cost(self.rows, visible.sum(), s.visible(positions).max(self.rows.min(positions)))
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {

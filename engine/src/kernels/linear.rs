@@ -2,7 +2,7 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, Tuning, WeightLayout, dequantize_row, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
 use crate::shaders::{self, params::LinearParams};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
@@ -65,25 +65,36 @@ pub struct Matvec {
 
 impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
+        // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
-        // As many lanes as a subgroup, so that sums need no workgroup memory, or two where outputs are few; no more than a row has
-        // blocks. The rest of the workgroup takes other outputs.
-        let blocks = l.layout.cols.div_ceil(32);
-        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
         let tuning = capabilities.tuning;
-        let lanes = if blocks >= 2 * subgroup && l.n_out <= tuning.matvec_shared_outputs { 2 * subgroup } else { subgroup };
-        let (rows_feature, rows_at_once, most_lanes, workgroup) =
-            if l.rows == 1 { ("rows_1", 1, 64, tuning.matvec_workgroup) } else { ("rows_4", 4, 16, 64) };
-        let lanes = lanes.min(blocks.next_power_of_two()).clamp(4, most_lanes);
+        let (rows_feature, rows_at_once, workgroup) = if l.rows == 1 { ("rows_1", 1, tuning.matvec_workgroup) } else { ("rows_4", 4, 64) };
+        let tile = if l.layout.multiplied_as_bytes() { 128 } else { 64 } / rows_at_once;
+        let blocks = l.layout.cols.div_ceil(32);
+        // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
+        // blocks. The rest of the workgroup takes other outputs.
+        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
+        let workgroups = |lanes: u32| l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
+        let mut lanes = subgroup.min(blocks.next_power_of_two()).clamp(4, tile.min(workgroup));
+        while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
+            lanes *= 2;
+        }
+        // Rows of x that fit a tile are brought once for many outputs.
+        let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
         let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
-        let [x, y, _] = grid_2d(l.n_out.div_ceil(OUTPUTS * (workgroup / lanes)));
+        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(turns));
         l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
+            .with("TURNS", turns)
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
+    }
+
+    fn cost(&self, _: u32) -> Cost {
+        self.linear.cost()
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -108,28 +119,42 @@ pub struct Matmul {
 }
 
 impl Matmul {
-    /// Rows and outputs of the smallest tile.
-    const SMALLEST: (u32, u32) = (64, 32);
+    /// Rows, and as many outputs, of the tiles.
+    const TILES: [u32; 2] = [64, 128];
 
     /// Most parts.
     const MOST_SPLITS: u32 = 8;
 
     /// Elements that the parts of a product of up to so many rows and outputs take at most.
-    pub fn most_partial(tuning: &Tuning, rows: u32, n_out: u32) -> u64 {
-        let (tile_rows, tile_outputs) = Self::SMALLEST;
+    pub fn most_partial(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
         let product = u64::from(rows) * u64::from(n_out);
-        (u64::from(Self::MOST_SPLITS) * product).min(2 * u64::from(tuning.matmul_tiles) * u64::from(tile_rows * tile_outputs))
+        let largest = u64::from(Self::TILES[1].pow(2));
+        (u64::from(Self::MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
-    pub fn splits(linear: &Linear, tuning: &Tuning) -> u32 {
+    pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
         /// Blocks of 32 weights that are worth a part of their own.
         const LEAST_BLOCKS: u32 = 8;
-        let tiles = linear.rows.div_ceil(Self::SMALLEST.0) * linear.n_out.div_ceil(Self::SMALLEST.1);
-        if tiles >= tuning.matmul_tiles {
-            return 1;
-        }
-        (2 * tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+        let tiles = Self::tiles(linear, Self::tile(linear, capabilities));
+        (capabilities.tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+    }
+
+    fn half(capabilities: &Capabilities) -> bool {
+        capabilities.shader_f16 && capabilities.tuning.matmul_half
+    }
+
+    fn tiles(linear: &Linear, tile: u32) -> u32 {
+        linear.rows.div_ceil(tile) * linear.n_out.div_ceil(tile)
+    }
+
+    /// The large tile, which reads least, where there are enough of them and workgroup memory holds it.
+    fn tile(linear: &Linear, capabilities: &Capabilities) -> u32 {
+        let element = if Self::half(capabilities) { 2 } else { 4 };
+        let [small, large] = Self::TILES;
+        let fits = 2 * large * 32 * element <= capabilities.workgroup_storage;
+        let enough = Self::MOST_SPLITS * Self::tiles(linear, large) >= capabilities.tuning.matmul_tiles;
+        if fits && enough && linear.rows > small { large } else { small }
     }
 }
 
@@ -137,21 +162,19 @@ impl Kernel for Matmul {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
-        let half = if capabilities.shader_f16 { "half" } else { "" };
-        // The largest tile of which there are enough to keep a large device busy: it reads least.
-        let tiles = |rows, outputs| l.rows.div_ceil(rows) * l.n_out.div_ceil(outputs);
-        let enough = capabilities.tuning.matmul_tiles;
-        let (tile, (rows, outputs)) = if l.rows > 64 && tiles(128, 64) >= enough {
-            ("tile_128x64", (128, 64))
-        } else if tiles(64, 64) >= enough {
-            ("tile_64x64", (64, 64))
-        } else {
-            ("tile_64x32", Self::SMALLEST)
-        };
-        let shader = shaders::find("matmul", &[l.layout.feature(), tile, half]);
-        debug_assert!(l.n_out.div_ceil(outputs) <= MAX_WORKGROUPS);
+        let half = if Self::half(capabilities) { "half" } else { "" };
+        let tile = Self::tile(l, capabilities);
+        let feature = if tile == 64 { "tile_64x64" } else { "tile_128x128" };
+        let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);
+        debug_assert!(l.n_out.div_ceil(tile) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(outputs), l.rows.div_ceil(rows), self.splits]))
+        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits]))
+    }
+
+    fn cost(&self, _: u32) -> Cost {
+        let parts = 4 * u64::from(self.splits - 1) * u64::from(self.linear.rows) * u64::from(self.linear.n_out);
+        let whole = self.linear.cost();
+        Cost { bytes: whole.bytes + parts, ..whole }
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
@@ -190,6 +213,11 @@ impl Kernel for MatmulCombine {
         l.specialize(Plan::new(shaders::find("matmul_combine", &[]), &params, grid_2d((l.rows * l.n_out).div_ceil(64))))
     }
 
+    fn cost(&self, _: u32) -> Cost {
+        let product = u64::from(self.linear.rows) * u64::from(self.linear.n_out);
+        Cost { bytes: 4 * product * (u64::from(self.splits) + 1), multiply_adds: 0 }
+    }
+
     fn reference(&self, memory: &mut HostBindings<'_>) {
         let l = &self.linear;
         let all = (l.rows * l.n_out) as usize;
@@ -218,6 +246,11 @@ impl Linear {
             cap: self.epilogue.cap,
             splits: 1,
         }
+    }
+
+    fn cost(&self) -> Cost {
+        let (rows, n_out, n_in) = (u64::from(self.rows), u64::from(self.n_out), u64::from(self.layout.cols));
+        Cost { bytes: 4 * (n_out * u64::from(self.layout.stride) + rows * (n_in + n_out)), multiply_adds: rows * n_in * n_out }
     }
 
     /// The pipeline constants of the epilogue.

@@ -4,6 +4,7 @@
 
 mod attention;
 mod cache;
+mod ceiling;
 mod embed;
 mod gated;
 mod linear;
@@ -16,6 +17,7 @@ mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
 pub use cache::{KvFormat, PAGE};
+pub use ceiling::{CeilingMultiply, CeilingRead};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
@@ -23,7 +25,7 @@ pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
-pub use sample::{Row, Sample, Sampler, sample_reference};
+pub use sample::{Best, Group, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
 
 use std::fmt;
@@ -61,18 +63,30 @@ pub struct Tuning {
     pub matvec_workgroup: u32,
     /// Invocations in a workgroup of [`AttentionDecode`]: 64 or 256.
     pub decode_workgroup: u32,
-    /// Outputs of a [`Matvec`] up to which two subgroups share the reading of four: fewer would leave a large device idle.
-    pub matvec_shared_outputs: u32,
+    /// Workgroups of [`AttentionDecode`] from which each serves several query heads.
+    pub decode_workgroups: u32,
+    /// Workgroups of a [`Matvec`] that fill the device. Where outputs make more, a workgroup takes several turns; where they make
+    /// fewer, more invocations share an output.
+    pub matvec_workgroups: u32,
     /// Workgroups of a [`Matmul`] from which larger tiles pay.
     pub matmul_tiles: u32,
+    /// Whether a [`Matmul`] sums a tile in half precision where the device has it: less exact, and no faster on an NVIDIA H200.
+    pub matmul_half: bool,
 }
 
 impl Tuning {
     /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more.
     pub const fn of(subgroup_size: Option<u32>) -> Self {
         let large = matches!(subgroup_size, Some(32..));
-        let (workgroup, matmul_tiles) = if large { (256, 256) } else { (64, 16) };
-        Self { matvec_workgroup: workgroup, decode_workgroup: workgroup, matvec_shared_outputs: 8192, matmul_tiles }
+        let (workgroup, workgroups, decode_workgroups) = if large { (256, 256, 64) } else { (64, 16, 1) };
+        Self {
+            matvec_workgroup: workgroup,
+            matvec_workgroups: workgroups,
+            decode_workgroup: workgroup,
+            decode_workgroups,
+            matmul_tiles: workgroups,
+            matmul_half: false,
+        }
     }
 }
 
@@ -124,10 +138,24 @@ impl Plan {
     }
 }
 
+/// What a dispatch moves and computes at least: every operand is read once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Multiplications of two numbers of a product, each with its sum.
+    pub multiply_adds: u64,
+}
+
 /// A unit of GPU work with its CPU twin.
 pub trait Kernel: fmt::Debug {
     /// Chooses variant and geometry for a device.
     fn plan(&self, capabilities: &Capabilities) -> Plan;
+
+    /// What it takes while the cache holds so many positions, its own rows included; nothing where that tells little of its time.
+    fn cost(&self, _positions: u32) -> Cost {
+        Cost::default()
+    }
 
     /// Does the same on host memory, plainly.
     fn reference(&self, memory: &mut HostBindings<'_>);

@@ -3,10 +3,15 @@
 //! The order is that of Hugging Face's transformers. Filters keep a token by its likelihood alone, so tokens as
 //! likely as the last one kept stay too. The draw adds Gumbel noise to the log-likelihoods and takes the largest (Gumbel 1954;
 //! Maddison et al. 2014): exact without a sum, and a function of seed, step and token only, the same on every device.
+//!
+//! It takes two dispatches or three. [`SampleGroups`] finds the best of each group of tokens on the whole device, which is all that
+//! the most likely token needs. [`SampleDraw`], for rows without `top_k` and `top_p`, draws from each group. [`Sample`] does the rest,
+//! a workgroup for each row: it filters and draws, and looks only into groups whose best token may stay.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{Capabilities, HostBindings, Kernel, Plan};
+use crate::recording::{BufferId, Recording};
 use crate::shaders::{self, params::SampleParams};
 
 /// A token on its way through the model, and where its sequence's cache is: `shaders/shared/rows.wesl`.
@@ -28,7 +33,7 @@ impl Row {
     pub const ACTIVE: u32 = 1;
 }
 
-/// Sampling state of a row: `Sampler` in `shaders/sample.wesl`.
+/// Sampling state of a row: `Sampler` in `shaders/shared/sampling.wesl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Sampler {
@@ -67,14 +72,38 @@ impl Sampler {
     pub fn penalizes(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
+
+    /// Whether the row needs [`SampleDraw`]: it draws from more tokens than one workgroup should look at.
+    pub fn draws_from_all(&self) -> bool {
+        self.temperature >= GREEDY && self.top_k == 0 && self.top_p >= 1.0
+    }
 }
 
-/// Chooses the next token of `rows` rows from `first_row` on. Writes it to the row, to the ring and, if the sampler penalizes,
-/// to the counts; moves the row to the next position. Rows that are not active stay as they are.
-///
-/// Bindings: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), sampled (rows, ring).
-#[derive(Debug)]
-pub struct Sample {
+/// A token and its score. `Best` in `shaders/shared/sampling.wesl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Best {
+    /// Logit after penalties or, where it is drawn, relative log-likelihood with noise.
+    pub score: f32,
+    /// Token id.
+    pub token: u32,
+}
+
+/// What is known of consecutive tokens of a row. `Group` in `shaders/shared/sampling.wesl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Group {
+    /// The most likely, of equals the first.
+    pub best: Best,
+    /// The one drawn, by [`SampleDraw`]; its score is -2e30 if none may be.
+    pub drawn: Best,
+    /// Likelihood of all together relative to the most likely, for rows with `top_p`.
+    pub mass: f32,
+}
+
+/// Rows to sample, and how they lie in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
     /// Vocabulary.
     pub vocab: u32,
     /// First row.
@@ -85,7 +114,29 @@ pub struct Sample {
     pub ring: u32,
 }
 
-impl Sample {
+impl Sampling {
+    /// Records the choice of the next token of each row. `draws`: some row [draws from all](Sampler::draws_from_all).
+    ///
+    /// Buffers: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), groups (rows, [`Self::groups`]),
+    /// sampled (rows, ring). Rows that are not active stay as they are.
+    pub fn record(self, recording: &mut Recording, draws: bool, buffers: &[BufferId; 6]) {
+        recording.dispatch(SampleGroups(self), &buffers[..5]);
+        if draws {
+            recording.dispatch(SampleDraw(self), &buffers[..5]);
+        }
+        recording.dispatch(Sample(self), buffers);
+    }
+
+    /// Groups of a row: at most 1024, as many as a workgroup keeps.
+    pub fn groups(vocab: u32) -> u32 {
+        vocab.div_ceil(Self::group_tokens(vocab))
+    }
+
+    /// Tokens of a group: blocks of 128.
+    fn group_tokens(vocab: u32) -> u32 {
+        128 * vocab.div_ceil(128 * 1024)
+    }
+
     /// A row of the counts for a new sequence: bits 0 to 15 count a token in the answer, bit 16 tells that it is in the prompt.
     pub fn prompt_counts(prompt: &[u32], vocab: usize) -> Vec<u32> {
         let mut counts = vec![0; vocab];
@@ -94,17 +145,96 @@ impl Sample {
         }
         counts
     }
+
+    /// The plan of a stage: with a workgroup for each row, or for eight groups of one.
+    fn plan(self, kernel: &str, whole_rows: bool) -> Plan {
+        let Self { vocab, first_row, rows, ring } = self;
+        let (groups, group_tokens) = (Self::groups(vocab), Self::group_tokens(vocab));
+        let params = SampleParams { vocab, first_row, ring, groups, group_tokens };
+        let workgroups = if whole_rows { [rows, 1, 1] } else { [groups.div_ceil(8), rows, 1] };
+        Plan::new(shaders::find(kernel, &[]), &params, workgroups)
+    }
+
+    /// Calls `f` with sampler, logits after penalties, and groups of each active row.
+    fn each_row(self, memory: &mut HostBindings<'_>, f: impl Fn(&Sampler, &[f32], &mut [Group])) {
+        let (vocab, groups) = (self.vocab as usize, Self::groups(self.vocab) as usize);
+        for index in self.first_row as usize..(self.first_row + self.rows) as usize {
+            let row = memory.view::<Row>("rows")[index];
+            let sampler = memory.view::<Sampler>("samplers")[index];
+            let counts = &memory.view::<u32>("counts")[row.slot as usize * vocab..][..vocab];
+            let logits = all_penalized(&memory.view::<f32>("logits")[index * vocab..][..vocab], counts, &sampler);
+            if row.flags & Row::ACTIVE != 0 {
+                f(&sampler, &logits, &mut memory.view_mut::<Group>("groups")[index * groups..][..groups]);
+            }
+        }
+    }
 }
 
-impl Kernel for Sample {
+/// First stage: [`Group::best`], and [`Group::mass`] where it is asked for.
+///
+/// Bindings: logits, counts, samplers, rows, groups; see [`Sampling::record`].
+#[derive(Debug)]
+pub struct SampleGroups(pub Sampling);
+
+impl Kernel for SampleGroups {
     fn plan(&self, _: &Capabilities) -> Plan {
-        let params = SampleParams { vocab: self.vocab, first_row: self.first_row, rows: self.rows, ring: self.ring };
-        Plan::new(shaders::find("sample", &[]), &params, [self.rows, 1, 1])
+        self.0.plan("sample_groups", false)
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
-        let vocab = self.vocab as usize;
-        for index in self.first_row as usize..(self.first_row + self.rows) as usize {
+        let tokens = Sampling::group_tokens(self.0.vocab);
+        self.0.each_row(memory, |sampler, logits, groups| {
+            for ((group, logits), first) in groups.iter_mut().zip(logits.chunks(tokens as usize)).zip((0..).step_by(tokens as usize)) {
+                group.best = best(first, logits.iter().copied());
+                if sampler.temperature >= GREEDY && sampler.top_p < 1.0 {
+                    group.mass = relative(logits, group.best.score, sampler.temperature).iter().map(|l| l.exp()).sum();
+                }
+            }
+        });
+    }
+}
+
+/// Second stage, for rows without `top_k` and `top_p`: [`Group::drawn`].
+///
+/// Bindings: logits, counts, samplers, rows, groups; see [`Sampling::record`].
+#[derive(Debug)]
+pub struct SampleDraw(pub Sampling);
+
+impl Kernel for SampleDraw {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        self.0.plan("sample_draw", false)
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let tokens = Sampling::group_tokens(self.0.vocab);
+        self.0.each_row(memory, |sampler, logits, groups| {
+            let largest = logits[best(0, logits.iter().copied()).token as usize];
+            for ((group, logits), first) in groups.iter_mut().zip(logits.chunks(tokens as usize)).zip((0..).step_by(tokens as usize)) {
+                if sampler.draws_from_all() {
+                    group.drawn = draw(first, &relative(logits, largest, sampler.temperature), 0, sampler);
+                }
+            }
+        });
+    }
+}
+
+/// Last stage: chooses the next token of each row. Writes it to the row, to the ring and, if the sampler penalizes, to the counts;
+/// moves the row to the next position.
+///
+/// Bindings: logits, counts, samplers, rows, groups, sampled; see [`Sampling::record`].
+#[derive(Debug)]
+pub struct Sample(pub Sampling);
+
+impl Kernel for Sample {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        self.0.plan("sample", true)
+    }
+
+    /// Without looking at the groups.
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let Sampling { vocab, first_row, rows, ring } = self.0;
+        let vocab = vocab as usize;
+        for index in first_row as usize..(first_row + rows) as usize {
             let mut row = memory.view::<Row>("rows")[index];
             let mut sampler = memory.view::<Sampler>("samplers")[index];
             let step = sampler.step;
@@ -113,11 +243,14 @@ impl Kernel for Sample {
             if let Some(token) = sample_reference(&logits, counts, &mut sampler, &mut row) {
                 memory.view_mut::<Row>("rows")[index] = row;
                 memory.view_mut::<Sampler>("samplers")[index] = sampler;
-                memory.view_mut::<u32>("sampled")[index * self.ring as usize + (step % self.ring) as usize] = token;
+                memory.view_mut::<u32>("sampled")[index * ring as usize + (step % ring) as usize] = token;
             }
         }
     }
 }
+
+/// Below this temperature the most likely token is taken.
+const GREEDY: f32 = 1e-5;
 
 /// Logits are clamped to this; those at the lower end are never chosen.
 const LIMIT: f32 = 1e30;
@@ -127,30 +260,39 @@ pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sample
     if row.flags & Row::ACTIVE == 0 {
         return None;
     }
-    let logits: Vec<f32> = logits.iter().zip(counts.iter()).map(|(&logit, &count)| penalized(logit, count, sampler)).collect();
-    let mut token = argmax(logits.iter().copied());
-    if sampler.temperature >= 1e-5 {
-        let likelihoods = relative(&logits, logits[token], sampler.temperature);
-        let kept = threshold(&likelihoods, sampler);
-        let noisy = likelihoods.iter().enumerate().map(|(token, &likelihood)| {
-            let keep =
-                likelihood > -LIMIT && key(likelihood) >= kept && (sampler.min_p <= 0.0 || likelihood >= sampler.min_p.min(1.0).ln());
-            if keep { likelihood + gumbel(random(sampler.seed, sampler.step, token as u32)) } else { -2.0 * LIMIT }
-        });
-        token = argmax(noisy);
+    let logits = all_penalized(logits, counts, sampler);
+    let Best { score, mut token } = best(0, logits.iter().copied());
+    if sampler.temperature >= GREEDY {
+        let likelihoods = relative(&logits, score, sampler.temperature);
+        token = draw(0, &likelihoods, threshold(&likelihoods, sampler), sampler).token;
     }
-    if sampler.penalizes() && counts[token] & 0xffff < 0xffff {
-        counts[token] += 1;
+    let count = &mut counts[token as usize];
+    if sampler.penalizes() && *count & 0xffff < 0xffff {
+        *count += 1;
     }
     sampler.step += 1;
-    row.token = token as u32;
+    row.token = token;
     row.position += 1;
-    Some(row.token)
+    Some(token)
 }
 
-/// The first of the largest.
-fn argmax(scores: impl Iterator<Item = f32>) -> usize {
-    scores.enumerate().fold((0, f32::NEG_INFINITY), |best, (i, score)| if score > best.1 { (i, score) } else { best }).0
+/// The first of the largest, of tokens from `first` on.
+fn best(first: u32, scores: impl Iterator<Item = f32>) -> Best {
+    let nothing = Best { score: -2.0 * LIMIT, token: 0 };
+    scores.zip(first..).fold(nothing, |best, (score, token)| if score > best.score { Best { score, token } } else { best })
+}
+
+/// Draws from tokens from `first` on whose key is at least `kept`.
+fn draw(first: u32, likelihoods: &[f32], kept: u32, sampler: &Sampler) -> Best {
+    let noisy = likelihoods.iter().zip(first..).map(|(&likelihood, token)| {
+        let keep = likelihood > -LIMIT && key(likelihood) >= kept && (sampler.min_p <= 0.0 || likelihood >= sampler.min_p.min(1.0).ln());
+        if keep { likelihood + gumbel(random(sampler.seed, sampler.step, token)) } else { -2.0 * LIMIT }
+    });
+    best(first, noisy)
+}
+
+fn all_penalized(logits: &[f32], counts: &[u32], sampler: &Sampler) -> Vec<f32> {
+    logits.iter().zip(counts).map(|(&logit, &count)| penalized(logit, count, sampler)).collect()
 }
 
 fn penalized(logit: f32, count: u32, sampler: &Sampler) -> f32 {
@@ -308,7 +450,7 @@ mod tests {
 
     #[test]
     fn penalties_look_at_prompt_and_answer() {
-        let mut counts = Sample::prompt_counts(&[1, 2], 4);
+        let mut counts = Sampling::prompt_counts(&[1, 2], 4);
         let repetition = Sampler { repetition_penalty: 2.0, ..Sampler::default() };
         let penalize = |logit, count, sampler: &Sampler| penalized(logit, count, sampler);
         assert_eq!(penalize(3.0, counts[1], &repetition), 1.5);

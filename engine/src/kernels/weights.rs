@@ -67,6 +67,12 @@ impl WeightLayout {
         }
     }
 
+    /// Whether its numbers fit a byte each, and [`super::Matvec`] multiplies them as such: the shader feature `bytes`.
+    pub(super) fn multiplied_as_bytes(&self) -> bool {
+        use DType::{BF16, F16, F32, IQ4_NL, IQ4_XS, MXFP4};
+        !matches!(self.dtype, F32 | F16 | BF16 | IQ4_NL | IQ4_XS | MXFP4)
+    }
+
     /// Where the parts of a block lie in the file.
     pub(super) fn parts(&self) -> BlockLayout {
         BlockLayout::of(self.dtype).expect("new() refused others")

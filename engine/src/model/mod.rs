@@ -10,4 +10,4 @@ mod weights;
 pub use hyperparameters::{Hyperparameters, Pooling, Rope};
 pub use rope::{RopeScaling, RopeTable};
 pub use transformer::{Attend, MemoryUse, Model, ModelOptions, Output, Pass};
-pub use weights::Weight;
+pub use weights::{LoadTimes, Weight};

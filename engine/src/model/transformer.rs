@@ -3,14 +3,14 @@
 use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
-use super::weights::{Loader, Part, Weight};
+use super::weights::{LoadTimes, Loader, Part, Weight};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Embed, EmbedIndex, Epilogue, Gated, KvFormat,
-    Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Rotary, Row, Splits, Tuning,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex, Epilogue, Gated,
+    KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Rotary, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -68,6 +68,8 @@ pub struct Model {
     pub options: ModelOptions,
     /// What it takes.
     pub memory: MemoryUse,
+    /// Where the time of loading went.
+    pub load_times: LoadTimes,
     /// Pages of the cache.
     pub page_count: u32,
     /// Row length of [`Buffers::pages`].
@@ -88,7 +90,7 @@ pub struct Model {
     /// Of each layer the frequencies of its rotary embedding, and behind them the weights of its QK-norm where each head has the same.
     turning: Vec<BufferId>,
     tier: AttentionTier,
-    tuning: Tuning,
+    capabilities: Capabilities,
     /// First and behind the last of all its buffers.
     owned: (usize, usize),
 }
@@ -238,7 +240,7 @@ impl Model {
         }
         let turning = load_turning(&mut loader, &h, &options, &layers).await?;
         loader.settle().await?;
-        loader.finish()?;
+        let load_times = loader.finish()?;
         memory.weights = executor.allocated_bytes() - before - memory.cache;
         // Where the loader's own buffer was.
         let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
@@ -247,11 +249,12 @@ impl Model {
 
         Ok(Self {
             tier: AttentionTier::choose(executor.capabilities(), h.head_dim),
-            tuning: executor.capabilities().tuning,
+            capabilities: executor.capabilities().clone(),
             owned: (first_buffer, executor.mark()),
             hyperparameters: h,
             options,
             memory,
+            load_times,
             page_count,
             pages_per_slot,
             buffers,
@@ -633,7 +636,7 @@ impl Model {
                 r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
                 continue;
             }
-            let splits = Matmul::splits(&linear, &self.tuning);
+            let splits = Matmul::splits(&linear, &self.capabilities);
             if splits == 1 {
                 r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, out.buffer, bias]);
             } else {
@@ -651,7 +654,7 @@ impl Buffers {
         let splits = Splits::of(options.context, h.head_dim).count;
         // Few rows are multiplied without parts.
         let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
-        let product_parts = Matmul::most_partial(&executor.capabilities().tuning, rows, widest);
+        let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
         let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use web_time::Instant;
+
 use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
@@ -63,6 +65,23 @@ pub(super) struct Loader<'a> {
     loaded: u64,
     in_flight: u64,
     total: u64,
+    pub(super) times: LoadTimes,
+}
+
+/// Where the time of reading the weights went, in seconds. What is read ahead comes while the other things are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct LoadTimes {
+    /// Waiting for bytes of the file.
+    pub read: f64,
+    /// Converting them and handing them to the device.
+    pub write: f64,
+    /// Waiting for the device.
+    pub device: f64,
+}
+
+/// Adds the seconds since `begin` to `sum`.
+fn add_since(begin: Instant, sum: &mut f64) {
+    *sum += begin.elapsed().as_secs_f64();
 }
 
 impl<'a> Loader<'a> {
@@ -79,14 +98,27 @@ impl<'a> Loader<'a> {
         let staging = executor.create_buffer("staging", piece)?;
         let total = checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
         let used = HashSet::new();
-        Ok(Self { executor, checkpoint, source, loaded_dtype, progress, staging, piece, used, loaded: 0, in_flight: 0, total })
+        Ok(Self {
+            executor,
+            checkpoint,
+            source,
+            loaded_dtype,
+            progress,
+            staging,
+            piece,
+            used,
+            loaded: 0,
+            in_flight: 0,
+            total,
+            times: LoadTimes::default(),
+        })
     }
 
     /// Frees what only loading needed.
     ///
     /// # Errors
     /// When the file holds tensors that the model has no use for: it is not what it claims to be.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<LoadTimes> {
         self.executor.destroy_buffer(self.staging);
         // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used.
         let optional =
@@ -98,7 +130,7 @@ impl<'a> Loader<'a> {
                 value: tensor.name.clone(),
                 supported: "the tensors that models of this architecture have".to_owned(),
             }),
-            None => Ok(()),
+            None => Ok(self.times),
         }
     }
 
@@ -127,7 +159,9 @@ impl<'a> Loader<'a> {
             self.executor.note_read(span_of_rows(tensor, 0, tensor.rows())?);
             return Ok(vec![1.0; count as usize]);
         };
+        let begin = Instant::now();
         let bytes = read_rows(source, tensor, 0, tensor.rows()).await?;
+        add_since(begin, &mut self.times.read);
         let mut values = Vec::with_capacity(count as usize);
         dequantize(tensor.dtype, &bytes, &mut values)?;
         self.count(tensor.bytes);
@@ -262,7 +296,10 @@ impl<'a> Loader<'a> {
                 self.executor.note_read(span_of_rows(tensor, first, count.into())?);
                 continue;
             };
+            let begin = Instant::now();
             let bytes = read_rows(source, tensor, first, count.into()).await?;
+            add_since(begin, &mut self.times.read);
+            let begin = Instant::now();
             let mut bytes = if tensor.dtype == dtype { bytes } else { convert_rows(tensor.dtype, dtype, cols.into(), &bytes)? };
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.executor.write(self.staging, 0, &bytes);
@@ -270,6 +307,7 @@ impl<'a> Loader<'a> {
             let repack = Repack { layout: weight.layout, rows: count, first_row: target - slab.first_row, row_step: step };
             recording.dispatch(repack, &[self.staging, slab.buffer]);
             self.executor.run_once(name, recording)?;
+            add_since(begin, &mut self.times.write);
             self.count(u64::from(count) * file_bytes);
             if self.in_flight >= IN_FLIGHT_BYTES {
                 self.settle().await?;
@@ -281,7 +319,9 @@ impl<'a> Loader<'a> {
     /// Waits until the device has done everything so far.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.in_flight = 0;
+        let begin = Instant::now();
         self.executor.submit_and_read(&[], self.staging, 0, 4)?.wait().await?;
+        add_since(begin, &mut self.times.device);
         self.executor.check()
     }
 

@@ -11,7 +11,7 @@ use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task};
 use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
-use crate::kernels::{Row, Sample, Sampler};
+use crate::kernels::{Group, Row, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::BufferId;
 
@@ -53,6 +53,7 @@ pub struct Scheduler {
     steps: u32,
     samplers: BufferId,
     counts: BufferId,
+    groups: BufferId,
     sampled: BufferId,
 }
 
@@ -60,8 +61,8 @@ pub struct Scheduler {
 pub(super) enum ProgramKey {
     /// Forward pass.
     Pass(Pass),
-    /// Sampling of one row.
-    Sample { first_row: u32, rows: u32 },
+    /// Sampling of these rows; `draws`: some of them draw from all tokens.
+    Sample { first_row: u32, rows: u32, draws: bool },
 }
 
 impl Scheduler {
@@ -83,13 +84,15 @@ impl Scheduler {
             steps: 1,
             samplers: executor.create_buffer("samplers", u64::from(sequences) * size_of::<Sampler>() as u64)?,
             counts: executor.create_buffer("token counts", 4 * u64::from(sequences) * u64::from(vocab))?,
+            groups: executor
+                .create_buffer("token groups", u64::from(sequences) * u64::from(Sampling::groups(vocab)) * size_of::<Group>() as u64)?,
             sampled: executor.create_buffer("sampled", 4 * u64::from(sequences) * u64::from(RING))?,
         })
     }
 
     /// Frees the scheduler's buffers.
     pub fn unload(self, executor: &mut Executor) {
-        for buffer in [self.samplers, self.counts, self.sampled] {
+        for buffer in [self.samplers, self.counts, self.groups, self.sampled] {
             executor.destroy_buffer(buffer);
         }
     }
@@ -179,7 +182,7 @@ impl Scheduler {
             write_pages(executor, model, slot, 0, held.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.hyperparameters.vocab as usize;
-                let counts = Sample::prompt_counts(&job.prompt, vocab);
+                let counts = Sampling::prompt_counts(&job.prompt, vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
             self.prefilling.push_back(Sequence::new(job, slot, held, submitted));
@@ -215,7 +218,7 @@ impl Scheduler {
         self.write_row(executor, model, row);
         executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
         let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::LastLogits(row) }));
-        let sample = self.program(executor, model, ProgramKey::Sample { first_row: row, rows: 1 });
+        let sample = self.sample_program(executor, model, row, 1);
         self.submit(executor, &[&pass, &sample], (row, 1), 1)?;
         Ok(true)
     }
@@ -234,7 +237,7 @@ impl Scheduler {
         let rows = self.decoding.len() as u32;
         let positions = self.decoding.iter().map(|s| s.prompt_len() + s.issued + steps).max().unwrap_or(1);
         let pass = self.program(executor, model, ProgramKey::Pass(model.decode_pass(rows, positions.min(model.options.context))));
-        let sample = self.program(executor, model, ProgramKey::Sample { first_row: 0, rows });
+        let sample = self.sample_program(executor, model, 0, rows);
         let step = [&*pass, &*sample];
         let programs: Vec<&Program> = std::iter::repeat_n(step, steps as usize).flatten().collect();
         for sequence in &mut self.decoding {
@@ -310,17 +313,25 @@ impl Scheduler {
         executor.write(self.samplers, u64::from(row) * size_of::<Sampler>() as u64, bytemuck::bytes_of(&sampler));
     }
 
+    /// Sampling of rows of the batch.
+    fn sample_program(&mut self, executor: &mut Executor, model: &Model, first_row: u32, rows: u32) -> Rc<Program> {
+        let sequences = &self.decoding[first_row as usize..][..rows as usize];
+        let draws = sequences.iter().any(|s| s.job.sampling.sampler(0).draws_from_all());
+        self.program(executor, model, ProgramKey::Sample { first_row, rows, draws })
+    }
+
     pub(super) fn program(&mut self, executor: &mut Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
         if let Some(program) = self.programs.get(&key) {
             return Rc::clone(program);
         }
         let (label, recording) = match key {
             ProgramKey::Pass(pass) => ("pass", model.record(&pass)),
-            ProgramKey::Sample { first_row, rows } => {
+            ProgramKey::Sample { first_row, rows, draws } => {
                 let mut recording = crate::recording::Recording::new();
-                let sample = Sample { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
+                let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
                 let b = &model.buffers;
-                recording.dispatch(sample, &[b.logits, self.counts, self.samplers, b.decode_rows, self.sampled]);
+                let buffers = [b.logits, self.counts, self.samplers, b.decode_rows, self.groups, self.sampled];
+                sampling.record(&mut recording, draws, &buffers);
                 ("sample", recording)
             }
         };

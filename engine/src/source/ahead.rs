@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::{FileSpan, Reading, Source};
 
 /// A source that is read in a known order: while a range is used, those after it are on their way, up to [`Source::ahead`] bytes.
+/// Ranges that follow each other are asked for together, up to half of that.
 #[derive(Debug)]
 pub struct ReadAhead<'a> {
     source: &'a dyn Source,
@@ -57,14 +58,30 @@ impl<'a> ReadAhead<'a> {
 impl<'a> State<'a> {
     /// Begins what fits, and one range at least.
     fn begin(&mut self, source: &'a dyn Source) {
-        while let Some(bytes) = self.coming.front().map(|range| range.end - range.start)
-            && (self.begun.is_empty() || self.bytes + bytes <= source.ahead())
-            && let Some(range) = self.coming.pop_front()
+        let ahead = source.ahead();
+        while let Some((run, count)) = self.next_run(ahead / 2)
+            && (self.begun.is_empty() || self.bytes + (run.end - run.start) <= ahead)
         {
-            self.bytes += bytes;
-            let reading = source.read(range.start, bytes as usize);
-            self.begun.push_back((range, reading));
+            let ranges: Vec<_> = self.coming.drain(..count).collect();
+            let lengths: Vec<_> = ranges.iter().map(|range| (range.end - range.start) as usize).collect();
+            self.bytes += run.end - run.start;
+            self.begun.extend(ranges.into_iter().zip(source.read_run(run.start, &lengths)));
         }
+    }
+
+    /// The bytes of the first ranges to come that follow each other and together are no more than `limit`, one range at least, and how
+    /// many these are.
+    fn next_run(&self, limit: u64) -> Option<(Range<u64>, usize)> {
+        let mut run = self.coming.front()?.clone();
+        let mut count = 1;
+        for next in self.coming.range(1..) {
+            if next.start != run.end || next.end - run.start > limit {
+                break;
+            }
+            run.end = next.end;
+            count += 1;
+        }
+        Some((run, count))
     }
 }
 
@@ -95,9 +112,9 @@ mod tests {
     use super::*;
     use crate::source::MemorySource;
 
-    /// Counts bytes that were begun.
+    /// Counts bytes that were begun, and the runs.
     #[derive(Debug)]
-    struct Counting(MemorySource, Cell<u64>);
+    struct Counting(MemorySource, Cell<u64>, Cell<u32>);
 
     impl Source for Counting {
         fn name(&self) -> &'static str {
@@ -113,11 +130,16 @@ mod tests {
             self.1.set(self.1.get() + bytes as u64);
             self.0.read(offset, bytes)
         }
+        fn read_run(&self, offset: u64, lengths: &[usize]) -> Vec<Reading<'_>> {
+            self.2.set(self.2.get() + 1);
+            self.1.set(self.1.get() + lengths.iter().sum::<usize>() as u64);
+            self.0.read_run(offset, lengths)
+        }
     }
 
     #[test]
     fn reads_ahead_in_order_and_within_bounds() {
-        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default());
+        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         let order = [50..60, 0..0, 0..10, 20..30, 90..100, 0..60, 70..71];
         let ahead = ReadAhead::new(&source, order.clone());
         let mut used = 0;
@@ -134,8 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_is_asked_for_together() {
+        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
+        // Half of 25 bytes is a run: 4 + 4 + 4, then 2 + 6, a gap, and one that is longer.
+        let order = [0..4, 4..8, 8..12, 12..14, 14..20, 30..34, 34..64];
+        let ahead = ReadAhead::new(&source, order.clone());
+        for (range, runs) in order.into_iter().zip([3, 3, 3, 3, 3, 4, 4]) {
+            let data = ahead.read(range.start, (range.end - range.start) as usize).now_or_never().unwrap().unwrap();
+            assert_eq!(data, (range.start as u8..range.end as u8).collect::<Vec<_>>());
+            assert_eq!(source.2.get(), runs, "{range:?}");
+        }
+        assert_eq!(source.1.get(), 54);
+    }
+
+    #[test]
     fn what_nobody_foresaw_is_read_as_well() {
-        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default());
+        let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         let ahead = ReadAhead::new(&source, [0..10, 10..20]);
         for (offset, first) in [(0, 0), (40, 40), (10, 10)] {
             let data = ahead.read(offset, 10).now_or_never().unwrap().unwrap();

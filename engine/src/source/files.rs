@@ -60,6 +60,16 @@ impl Source for Files {
         self.parts.iter().map(|(_, file)| file.ahead()).max().unwrap_or(0)
     }
 
+    fn read_run(&self, offset: u64, lengths: &[usize]) -> Vec<Reading<'_>> {
+        let end = offset + lengths.iter().sum::<usize>() as u64;
+        let whole = self.parts.iter().find(|(span, _)| span.start <= offset && end <= span.start + span.bytes);
+        if let Some((span, file)) = whole {
+            return file.read_run(offset - span.start, lengths);
+        }
+        let starts = lengths.iter().scan(offset, |at, &bytes| Some(std::mem::replace(at, *at + bytes as u64)));
+        starts.zip(lengths).map(|(at, &bytes)| self.read(at, bytes)).collect()
+    }
+
     fn read(&self, offset: u64, bytes: usize) -> Reading<'_> {
         let pieces = self.read_each(offset, bytes);
         Box::pin(async move {

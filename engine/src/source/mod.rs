@@ -42,6 +42,17 @@ pub trait Source: fmt::Debug {
     /// Reads `bytes` bytes at `offset`, all of them or an error. Where [`Self::ahead`] is not 0, the bytes are on their way when this
     /// returns, not only when the future is polled.
     fn read(&self, offset: u64, bytes: usize) -> Reading<'_>;
+
+    /// Reads pieces of these lengths, one behind the other from `offset` on: each is there as soon as its bytes are. For sources that
+    /// bring a long range faster than its parts.
+    fn read_run(&self, mut offset: u64, lengths: &[usize]) -> Vec<Reading<'_>> {
+        let piece = |&bytes: &usize| {
+            let reading = self.read(offset, bytes);
+            offset += bytes as u64;
+            reading
+        };
+        lengths.iter().map(piece).collect()
+    }
 }
 
 /// Where one file lies in a source.

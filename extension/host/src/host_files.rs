@@ -4,28 +4,37 @@
 //! reading goes on at the same byte, if it is still the same file.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use doppler_engine::error::{EngineError, Result};
-use doppler_engine::source::Source;
+use doppler_engine::source::{Reading, Source};
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, Shared};
 use gloo_timers::future::TimeoutFuture;
-use js_sys::Uint8Array;
+use js_sys::{Promise, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
+use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{Headers, RequestCache, RequestCredentials, RequestInit, Response, WorkerGlobalScope};
+use web_sys::{Headers, ReadableStreamByobReader, RequestCache, RequestCredentials, RequestInit, Response, WorkerGlobalScope};
 
 use crate::router::Router;
 
-/// Bytes that are on their way while others are used.
-const AHEAD: u64 = 32 << 20;
+#[wasm_bindgen(module = "/src/take.js")]
+extern "C" {
+    /// The next so many bytes of a stream, as a `Uint8Array`.
+    fn take(reader: &ReadableStreamByobReader, bytes: usize) -> Promise;
+}
+
+/// Bytes that are on their way while others are used: twice a run, so that one comes while the one before is used. Browsers bring
+/// a long range two or three times as fast as many short ones.
+const AHEAD: u64 = 128 << 20;
 
 /// Most bytes of one message of the native host.
 const MESSAGE_BYTES: usize = 700 << 10;
@@ -169,6 +178,34 @@ struct File {
     etag: String,
 }
 
+/// Pieces of a file that nobody has yet, one behind the other.
+#[derive(Debug)]
+struct Run {
+    offset: u64,
+    pieces: VecDeque<(usize, oneshot::Sender<Result<Uint8Array>>)>,
+}
+
+impl Run {
+    /// Bytes that are missing.
+    fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|(bytes, _)| *bytes as u64).sum()
+    }
+
+    /// The length of the next piece, if anybody still wants it.
+    fn next(&self) -> Option<usize> {
+        self.pieces.front().filter(|(_, wanted)| !wanted.is_canceled()).map(|(bytes, _)| *bytes)
+    }
+
+    /// Hands the next piece over, or the reason why there is none.
+    fn deliver(&mut self, piece: Result<Uint8Array>) {
+        if let Some((bytes, wanted)) = self.pieces.pop_front() {
+            self.offset += bytes as u64;
+            // Who asked may have lost interest.
+            let _ = wanted.send(piece);
+        }
+    }
+}
+
 impl Source for HostFile {
     fn name(&self) -> &str {
         &self.0.name
@@ -182,38 +219,57 @@ impl Source for HostFile {
         AHEAD
     }
 
-    fn read(&self, offset: u64, bytes: usize) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+    fn read(&self, offset: u64, bytes: usize) -> Reading<'_> {
+        self.read_run(offset, &[bytes]).remove(0)
+    }
+
+    fn read_run(&self, offset: u64, lengths: &[usize]) -> Vec<Reading<'_>> {
+        let (pieces, readings) = lengths
+            .iter()
+            .map(|&bytes| {
+                let (wanted, piece) = oneshot::channel::<Result<Uint8Array>>();
+                // What is there ahead of its use stays with the browser: the wasm module's memory never shrinks.
+                let reading = async move { Ok(piece.await.map_err(|_| EngineError::Aborted)??.to_vec()) };
+                ((bytes, wanted), reading.boxed_local())
+            })
+            .unzip();
         let file = Rc::clone(&self.0);
-        let (reading, data) = async move { file.read(offset, bytes).await }.remote_handle();
-        spawn_local(reading);
-        // What is there ahead of its use stays with the browser: the wasm module's memory never shrinks.
-        async move { Ok(data.await?.to_vec()) }.boxed_local()
+        spawn_local(async move { file.bring(Run { offset, pieces }).await });
+        readings
     }
 }
 
 impl File {
-    async fn read(&self, offset: u64, bytes: usize) -> Result<Uint8Array> {
+    /// Brings a run's pieces; the first that cannot be had gets the reason.
+    async fn bring(&self, mut run: Run) {
         let mut attempt = 1;
-        loop {
+        while run.next().is_some() {
             let launch = Rc::clone(&self.model.launch.borrow());
             let way = self.model.way.get();
+            let begin = run.offset;
             let result = match launch.files.get(self.index) {
                 Some(file) if file.etag == self.etag && file.bytes == self.bytes => match way {
-                    Way::Loopback => self.fetch(&launch, &file.path, offset..offset + bytes as u64).await,
-                    Way::Messages => self.ask(offset, bytes).await,
+                    Way::Loopback => self.fetch(&launch, &file.path, &mut run).await,
+                    Way::Messages => self.ask(&mut run).await,
                 },
                 _ => Err(Failure::Changed),
             };
-            match result {
-                Ok(data) => return Ok(data),
-                Err(Failure::Changed) => return Err(EngineError::ModelChanged { name: self.name.clone() }),
-                Err(Failure::Lost(reason)) if attempt == ATTEMPTS => {
-                    return Err(EngineError::Source { name: self.name.clone(), offset, bytes: bytes as u64, reason });
-                }
-                Err(Failure::Lost(_)) => {}
+            let reason = match result {
+                Ok(()) => return,
+                Err(Failure::Changed) => return run.deliver(Err(EngineError::ModelChanged { name: self.name.clone() })),
+                Err(Failure::Lost(reason)) => reason,
+            };
+            if run.offset > begin {
+                attempt = 1;
+            }
+            if attempt == ATTEMPTS {
+                let (name, offset, bytes) = (self.name.clone(), run.offset, run.bytes());
+                return run.deliver(Err(EngineError::Source { name, offset, bytes, reason }));
             }
             TimeoutFuture::new(PAUSE_MS << attempt >> 1).await;
-            self.model.reopen(&launch).await?;
+            if let Err(error) = self.model.reopen(&launch).await {
+                return run.deliver(Err(error));
+            }
             // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
             if way == Way::Loopback && attempt >= 2 && !self.model.proven.get() {
                 self.model.way.set(Way::Messages);
@@ -222,11 +278,12 @@ impl File {
         }
     }
 
-    async fn fetch(&self, launch: &Launch, path: &str, range: Range<u64>) -> Result<Uint8Array, Failure> {
+    /// Over HTTP, as one range.
+    async fn fetch(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
         let lost = |reason: JsValue| Failure::Lost(format!("{reason:?}"));
         let headers = Headers::new().map_err(lost)?;
         headers.set("Authorization", &format!("Bearer {}", launch.token)).map_err(lost)?;
-        headers.set("Range", &format!("bytes={}-{}", range.start, range.end - 1)).map_err(lost)?;
+        headers.set("Range", &format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1)).map_err(lost)?;
         headers.set("If-Match", &self.etag).map_err(lost)?;
         let options = RequestInit::new();
         options.set_headers(&headers);
@@ -240,28 +297,36 @@ impl File {
             412 => return Err(Failure::Changed),
             status => return Err(Failure::Lost(format!("the native host answered with status {status}"))),
         }
-        let buffer = JsFuture::from(response.array_buffer().map_err(lost)?).await.map_err(lost)?;
-        let data = Uint8Array::new(&buffer);
-        if u64::from(data.length()) != range.end - range.start {
-            return Err(Failure::Lost(format!("the native host sent {} bytes", data.length())));
+        let body = response.body().ok_or_else(|| Failure::Lost("the native host sent nothing".to_owned()))?;
+        let reader = ReadableStreamByobReader::new(&body).map_err(lost)?;
+        while let Some(bytes) = run.next() {
+            let piece = JsFuture::from(take(&reader, bytes)).await.map_err(lost)?;
+            run.deliver(Ok(piece.unchecked_into()));
+            self.model.proven.set(true);
         }
-        self.model.proven.set(true);
-        Ok(data)
+        if !run.pieces.is_empty() {
+            // Nobody wants the rest; whether it goes away well does not matter.
+            let _ = JsFuture::from(reader.cancel()).await;
+        }
+        Ok(())
     }
 
     /// The same in native messages.
-    async fn ask(&self, offset: u64, bytes: usize) -> Result<Uint8Array, Failure> {
-        let mut data = Vec::with_capacity(bytes);
-        while data.len() < bytes {
-            let (offset, bytes) = (offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
-            let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-            let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
-                "changed" => Failure::Changed,
-                _ => Failure::Lost(error.to_string()),
-            })?;
-            let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
-            data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
+    async fn ask(&self, run: &mut Run) -> Result<(), Failure> {
+        while let Some(bytes) = run.next() {
+            let mut data = Vec::with_capacity(bytes);
+            while data.len() < bytes {
+                let (offset, bytes) = (run.offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
+                let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
+                let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
+                    "changed" => Failure::Changed,
+                    _ => Failure::Lost(error.to_string()),
+                })?;
+                let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
+                data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
+            }
+            run.deliver(Ok(Uint8Array::from(&*data)));
         }
-        Ok(Uint8Array::from(&*data))
+        Ok(())
     }
 }

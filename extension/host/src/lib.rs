@@ -122,7 +122,7 @@ impl Inner {
         let shape = self.shape(client.info().id.clone());
         let mut text = String::new();
         let mut first_token_ms = None;
-        while let Some(piece) = completion.next().await {
+        while let Some(piece) = completion.next_burst().await {
             match piece? {
                 Piece::Text(more) => {
                     let first = first_token_ms.is_none();

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
@@ -15,6 +16,7 @@ use futures::future::{AbortHandle, AbortRegistration, Abortable, LocalBoxFuture,
 use gloo_timers::future::TimeoutFuture;
 use serde_json::{Value, json};
 use wasm_bindgen_futures::spawn_local;
+use web_time::Instant;
 
 use crate::SharedError;
 use crate::frames::{Outbox, error_value};
@@ -181,6 +183,7 @@ impl Serving {
         let loading = |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "way": opened.way() }));
         loading(0.0);
         let device = self.device().await?;
+        let begin = Instant::now();
         let mut shown = 0.0;
         let mut progress = |done: f32| {
             // A step of 2 % is as fine as anybody sees.
@@ -192,7 +195,9 @@ impl Serving {
         match Engine::load(device, id, &*opened.source, ModelOptions::default(), &mut progress).await {
             Ok((engine, client)) => {
                 let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
-                self.set_status(json!({ "state": "ready", "adapter": gpu.adapter(), "model": client.info(), "way": opened.way() }));
+                let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
+                let model = client.info();
+                self.set_status(json!({ "state": "ready", "adapter": gpu.adapter(), "model": model, "way": opened.way(), "load": load }));
                 Ok((engine, client))
             }
             Err((device, error)) => {

@@ -66,6 +66,17 @@ pub(super) enum Command {
         #[arg(long = "type")]
         recipe: Recipe,
     },
+    /// Write a GGUF file of a published shape with random weights: to time loading and answers without a download.
+    Generate {
+        /// The shape; `doppler bench --shape list` names them.
+        #[arg(long)]
+        shape: String,
+        /// Types of the weights: f32, f16, `q8_0`, `q4_0` or `q4_k_m`.
+        #[arg(long, default_value = "q4_k_m")]
+        quant: Recipe,
+        /// The file to write; replaced when complete.
+        output: PathBuf,
+    },
     /// Measure the speed of a model, or of a published shape with random weights.
     Bench(super::bench::BenchArgs),
     /// Compare with reference outputs of transformers.

@@ -1,26 +1,30 @@
 //! `doppler bench`: timing of a model, or of a published shape with random weights.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use clap::Args;
-use doppler_engine::bench::{self, BenchOptions, Report, SHAPES, Shape, Synthetic};
+use clap::{Args, Subcommand};
+use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, Synthetic, tune};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::formats::read_checkpoint;
 use doppler_engine::gpu::{Gpu, GpuOptions};
-use doppler_engine::kernels::KvFormat;
+use doppler_engine::kernels::{Capabilities, KvFormat, Tuning};
 use doppler_engine::plan::plan;
 use doppler_engine::source::{self, Source};
 
 use super::Failure;
 use super::inspect::plan_line;
+use super::load::{LoadArgs, load};
 
 /// Options of `doppler bench`.
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// A GGUF file or a model folder.
     #[arg(required_unless_present = "shape")]
     model: Option<PathBuf>,
@@ -60,6 +64,9 @@ pub(super) struct BenchArgs {
     /// Set kernels up differently, to find what suits a device: `NAME=NUMBER`, several separated by commas. `list` prints what is set.
     #[arg(long, value_delimiter = ',')]
     tuning: Vec<String>,
+    /// Try other settings of the kernels one after the other, and print those that are faster here as `--tuning`.
+    #[arg(long, conflicts_with_all = ["kernels", "plan", "json"])]
+    tune: bool,
     /// Do not use half-precision arithmetic.
     #[arg(long)]
     no_f16: bool,
@@ -68,8 +75,18 @@ pub(super) struct BenchArgs {
     no_subgroups: bool,
 }
 
+/// What else can be measured.
+#[derive(Subcommand)]
+enum What {
+    /// Only measure how fast a model's file comes to the device.
+    Load(LoadArgs),
+}
+
 /// Runs the command.
 pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
+    if let Some(What::Load(args)) = args.what {
+        return load(args).await;
+    }
     if args.shape.as_deref() == Some("list") {
         for shape in SHAPES {
             println!("{}", shape.name);
@@ -83,13 +100,13 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
     };
     let BenchArgs { prompts, tokens, runs, kernels, context, kv, .. } = args;
     let options = BenchOptions { prompts, tokens, runs, kernels, context, kv };
-    let gpu = GpuOptions {
+    let gpu_options = GpuOptions {
         adapter: args.adapter.clone(),
         without_f16: args.no_f16,
         without_subgroups: args.no_subgroups,
         ..GpuOptions::default()
     };
-    let gpu = open(gpu, &args.tuning).await?;
+    let gpu = open(gpu_options.clone(), &args.tuning).await?;
     if args.tuning == ["list"] {
         println!("{}", serde_json::to_string_pretty(&gpu.capabilities().tuning)?);
         return Ok(());
@@ -98,6 +115,9 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         let plan = plan(&read_checkpoint(&*source).await?, gpu.capabilities(), options.model_options())?;
         println!("{}", plan_line(&plan));
         return Ok(());
+    }
+    if args.tune {
+        return tune(gpu.capabilities(), &gpu_options, &*source, &options).await;
     }
     let executor = Executor::Gpu(Box::new(gpu));
     let begin = Instant::now();
@@ -119,10 +139,29 @@ async fn open(options: GpuOptions, tuning: &[String]) -> Result<Gpu, Failure> {
     let changes = tuning.iter().filter_map(|change| change.split_once('='));
     let mut fields = serde_json::to_value(gpu.capabilities().tuning)?;
     for (name, value) in changes {
-        fields[name] = value.parse::<u32>().map_err(|e| format!("--tuning {name}={value}: {e}"))?.into();
+        fields[name] = value.parse::<serde_json::Value>().map_err(|e| format!("--tuning {name}={value}: {e}"))?;
     }
     let tuning = serde_json::from_value(fields).map_err(|e| format!("--tuning: {e}"))?;
     Ok(Gpu::open(&GpuOptions { tuning: Some(tuning), ..options }).await?)
+}
+
+/// Prints what every setting that is tried takes, and what is best.
+async fn tune(device: &Capabilities, gpu: &GpuOptions, source: &dyn Source, options: &BenchOptions) -> Result<(), Failure> {
+    let time = async |tuning: Tuning| -> Result<Duration, Failure> {
+        let time = tune::time(gpu, tuning, source, options).await.map_err(|e| e.to_string())?;
+        println!("{:9.1} ms  {}", time.as_secs_f64() * 1e3, settings(&tuning)?);
+        Ok(time)
+    };
+    let best = tune::search(device, time).await?;
+    println!("{}", if best == device.tuning { "it is as fast as it gets".to_owned() } else { format!("--tuning {}", settings(&best)?) });
+    Ok(())
+}
+
+/// As `--tuning` takes it.
+fn settings(tuning: &Tuning) -> Result<String, Failure> {
+    let fields = serde_json::to_value(tuning)?;
+    let fields = fields.as_object().into_iter().flatten().map(|(name, value)| format!("{name}={value}"));
+    Ok(fields.collect::<Vec<_>>().join(","))
 }
 
 fn print(report: &Report) {
@@ -149,12 +188,21 @@ fn print(report: &Report) {
             l.read_bytes_per_token
         );
     }
-    for pass in &report.kernels {
+    let Some(KernelReport { ceilings, kernels }) = &report.kernels else { return };
+    let (bytes, flops) = (ceilings.gigabytes_per_second, ceilings.teraflops);
+    println!("at most {bytes:.0} GB/s of reading, {flops:.1} TFLOP/s of f32");
+    for pass in kernels {
         println!("{} of {} rows at {} positions: {:.0} us of kernels", pass.pass, pass.rows, pass.positions, pass.total_us);
         for kernel in &pass.kernels {
             println!(
-                "  {:40} {:7} workgroups  {:4} x {:8.2} us = {:9.1} us",
-                kernel.name, kernel.workgroups, kernel.count, kernel.each_us, kernel.total_us
+                "  {:40} {:7} workgroups  {:4} x {:8.2} us = {:9.1} us {:6.0} GB/s {:7.2} TFLOP/s",
+                kernel.name,
+                kernel.workgroups,
+                kernel.count,
+                kernel.each_us,
+                kernel.total_us,
+                kernel.gigabytes_per_second,
+                kernel.teraflops
             );
         }
     }

@@ -4,7 +4,9 @@ mod args;
 mod bench;
 mod embed;
 mod eval;
+mod generate;
 mod inspect;
+mod load;
 mod open;
 mod quantize;
 mod run;
@@ -35,6 +37,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(args) => bench::bench(args).await?,
         Command::Embed { model, texts } => embed::embed(&model, &texts).await?,
         Command::Inspect { model, tensors, json } => inspect::inspect(&model, tensors, json).await?,
+        Command::Generate { shape, quant, output } => generate::generate(&shape, quant, &output)?,
         Command::Quantize { model, output, recipe } => quantize::quantize(&model, &output, recipe).await?,
         Command::Verify { model, references } => return verify::verify(&model, &references).await,
         Command::Eval { model, questions, json } => eval::eval(&model, &questions, json).await?,

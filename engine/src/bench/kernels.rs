@@ -1,0 +1,111 @@
+//! The time of each kernel, and what the device can do at most.
+
+use serde::Serialize;
+
+use super::BenchOptions;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::gpu::{DeviceTier, Gpu, KernelTime};
+use crate::kernels::{CeilingMultiply, CeilingRead, Group, Sampler, Sampling};
+use crate::model::{Attend, Model, Output, Pass};
+use crate::recording::Recording;
+
+/// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelReport {
+    /// What the device can do at most, measured as the kernels are.
+    pub ceilings: Ceilings,
+    /// Of each.
+    pub kernels: Vec<PassReport>,
+}
+
+/// What kernels reach that do nothing else.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ceilings {
+    /// Reading a buffer larger than the device's caches, in billions of bytes a second.
+    pub gigabytes_per_second: f64,
+    /// Multiplying and adding single-precision numbers, in trillions of operations a second. Products of halves may be above.
+    pub teraflops: f64,
+}
+
+/// The kernels of a pass.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassReport {
+    /// `decode`, `prefill` or `sampling`.
+    pub pass: &'static str,
+    /// Rows of the pass and positions in the cache.
+    pub rows: u32,
+    /// Positions in the cache.
+    pub positions: u32,
+    /// Sum over all dispatches, in microseconds.
+    pub total_us: f64,
+    /// Dispatches of the same variant and size together, the longest first.
+    pub kernels: Vec<KernelTime>,
+}
+
+/// Runs the kernels of each many times; `None` if the device has no clock.
+///
+/// # Errors
+/// When the device fails.
+pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Result<Option<KernelReport>> {
+    let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
+    let (executor, model) = engine.parts();
+    let rows = model.options.prefill_rows.min(positions);
+    let mark = executor.mark();
+    let [decode, prefill] = [model.decode_pass(1, positions), Pass { rows, attend: Attend::Prefill, output: Output::Cache }];
+    let filtered = Sampler { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampler::default() };
+    let mut passes =
+        [("decode", decode, model.record(&decode)), ("prefill", prefill, model.record(&prefill)), ("sampling", decode, Recording::new())];
+    record_sampling(executor, model, Sampler::default(), &mut passes[0].2)?;
+    record_sampling(executor, model, filtered, &mut passes[2].2)?;
+    let mut reports = Vec::new();
+    for (name, pass, recording) in passes {
+        model.place(executor, &pass, positions - pass.rows);
+        let Executor::Gpu(gpu) = executor else { break };
+        let Some(kernels) = gpu.profile(&recording, positions).await? else { break };
+        let total_us = kernels.iter().map(|k| k.total_us).sum();
+        reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
+    }
+    executor.destroy_since(mark);
+    if reports.is_empty() {
+        return Ok(None);
+    }
+    let Executor::Gpu(gpu) = executor else { return Ok(None) };
+    Ok(ceilings(gpu).await?.map(|ceilings| KernelReport { ceilings, kernels: reports }))
+}
+
+/// Appends the sampling of the first decode row, with state in buffers of its own.
+fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
+    let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row: 0, rows: 1, ring: 1 };
+    let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
+    let counts = buffer("token counts", sampling.vocab, 4)?;
+    let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
+    let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;
+    let sampled = buffer("sampled", 1, 4)?;
+    executor.write(samplers, 0, bytemuck::bytes_of(&sampler));
+    let buffers = [model.buffers.logits, counts, samplers, model.buffers.decode_rows, groups, sampled];
+    sampling.record(recording, sampler.draws_from_all(), &buffers);
+    Ok(())
+}
+
+async fn ceilings(gpu: &mut Gpu) -> Result<Option<Ceilings>> {
+    // A program on the CPU would take minutes for what a GPU does in a moment.
+    let (most_bytes, workgroups) = if gpu.adapter().tier == DeviceTier::Basic { (16 << 20, 64) } else { (512 << 20, 1 << 14) };
+    let bytes = gpu.capabilities().max_binding.min(most_bytes);
+    let read = CeilingRead { vectors: (bytes / 16) as u32 };
+    let multiply = CeilingMultiply { workgroups, rounds: 256 };
+    let source = gpu.create_buffer("ceiling", bytes)?;
+    let sums = gpu.create_buffer("sums", u64::from(4 * read.sums().max(256 * workgroups)))?;
+    let mut recording = Recording::new();
+    recording.dispatch(read, &[source, sums]);
+    recording.dispatch(multiply, &[sums]);
+    let times = gpu.profile(&recording, 0).await;
+    for buffer in [source, sums] {
+        gpu.destroy_buffer(buffer);
+    }
+    Ok(times?.map(|times| {
+        let most = |of: fn(&KernelTime) -> f64| times.iter().map(of).fold(0.0, f64::max);
+        Ceilings { gigabytes_per_second: most(|k| k.gigabytes_per_second), teraflops: most(|k| k.teraflops) }
+    }))
+}

@@ -1,0 +1,80 @@
+//! What a device can do at most: kernels that only read or only multiply, to hold the others' times against.
+
+use super::{Capabilities, Cost, HostBindings, Kernel, Plan, grid_2d};
+use crate::shaders::{
+    self,
+    params::{CeilingMultiplyParams, CeilingReadParams},
+};
+
+/// Invocations of a workgroup.
+const WORKGROUP: u32 = 256;
+
+/// Vectors that an invocation reads.
+const READS: u32 = 16;
+
+/// Chains of vectors of an invocation.
+const CHAINS: u32 = 8;
+
+/// Reads a buffer; every [`READS`] vectors leave their sum.
+#[derive(Debug)]
+pub struct CeilingRead {
+    /// Vectors of four words.
+    pub vectors: u32,
+}
+
+impl CeilingRead {
+    /// Words of the output.
+    pub fn sums(&self) -> u32 {
+        self.vectors.div_ceil(WORKGROUP * READS) * WORKGROUP
+    }
+}
+
+impl Kernel for CeilingRead {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let params = CeilingReadParams { vectors: self.vectors };
+        Plan::new(shaders::find("ceiling_read", &[]), &params, grid_2d(self.vectors.div_ceil(WORKGROUP * READS)))
+    }
+
+    fn cost(&self, _: u32) -> Cost {
+        Cost { bytes: 16 * u64::from(self.vectors) + 4 * u64::from(self.sums()), multiply_adds: 0 }
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let x = memory.view::<[u32; 4]>("x")[..self.vectors as usize].to_vec();
+        for (group, x) in x.chunks((WORKGROUP * READS) as usize).enumerate() {
+            for lid in 0..x.len().min(WORKGROUP as usize) {
+                let sum = x.iter().skip(lid).step_by(WORKGROUP as usize).flatten().fold(0u32, |sum, word| sum.wrapping_add(*word));
+                memory.view_mut::<u32>("out")[group * WORKGROUP as usize + lid] = sum;
+            }
+        }
+    }
+}
+
+/// Multiplies and adds.
+#[derive(Debug)]
+pub struct CeilingMultiply {
+    /// Workgroups, each of 256 invocations with a number of the output.
+    pub workgroups: u32,
+    /// Rounds of 32 multiply-adds an invocation.
+    pub rounds: u32,
+}
+
+impl Kernel for CeilingMultiply {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        Plan::new(shaders::find("ceiling_multiply", &[]), &CeilingMultiplyParams { rounds: self.rounds }, grid_2d(self.workgroups))
+    }
+
+    fn cost(&self, _: u32) -> Cost {
+        let invocations = u64::from(self.workgroups) * u64::from(WORKGROUP);
+        Cost { bytes: 4 * invocations, multiply_adds: invocations * u64::from(4 * CHAINS * self.rounds) }
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let after = |begin: f64| (0..self.rounds).fold(begin, |x, _| x * 0.75 + 0.25);
+        let sum = |lid: u32| (1..=CHAINS).flat_map(|chain| (0..4).map(move |i| after(f64::from(chain * (lid + i))))).sum::<f64>() as f32;
+        let sums: Vec<f32> = (0..WORKGROUP).map(sum).collect();
+        for out in memory.view_mut::<f32>("out").chunks_exact_mut(WORKGROUP as usize).take(self.workgroups as usize) {
+            out.copy_from_slice(&sums);
+        }
+    }
+}
