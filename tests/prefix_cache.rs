@@ -57,7 +57,7 @@ fn check(what: &str, got: &Trace, want: &Trace) {
 #[test]
 fn a_second_turn_reads_only_what_is_new() {
     let window = fixtures().join("architectures/mistral-window.gguf");
-    // A text that both go on from for as long as is asked.
+    // A text that both go on from for some time.
     let references = std::fs::read(fixtures().join("spark/goldens-q8_0.json")).expect("a fixture");
     let references: References = serde_json::from_slice(&references).expect("references");
     let first = references.prompts.into_iter().find(|r| r.name == "story").expect("a story").prompt_ids;
@@ -67,10 +67,15 @@ fn a_second_turn_reads_only_what_is_new() {
             let what = format!("{kv:?} {}", client.info().name);
             let mine = client.clone().sharing("mine");
             let answer = ask(&mine, &first, 60).await;
-            assert_eq!((answer.timings.cached_tokens, answer.tokens.len()), (0, 60), "{what}");
+            assert!(
+                answer.timings.cached_tokens == 0 && answer.tokens.len() >= PAGE as usize / 2,
+                "{what}: {} tokens",
+                answer.tokens.len()
+            );
             let second = [first.as_slice(), &answer.tokens, &prompt(2, 40)].concat();
-            // The newest token of an answer is not in the cache.
-            let there = (first.len() as u32 + 59) / PAGE * PAGE;
+            // The newest token of an answer is not in the cache, unless it came to the token behind it.
+            let written = answer.tokens.len() - usize::from(!answer.stopped);
+            let there = (first.len() + written) as u32 / PAGE * PAGE;
 
             let want = ask(&client, &second, 20).await;
             assert_eq!(want.timings.cached_tokens, 0, "{what}: without a namespace");

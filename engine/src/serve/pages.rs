@@ -1,5 +1,5 @@
 //! Pages of the key/value cache, and what they hold: a prompt that begins like an earlier text reads its pages instead of computing
-//! them (Kwon et al. 2023, vLLM; Zheng et al. 2024, SGLang).
+//! them (Kwon et al. 2023, vLLM; Zheng et al. 2024, `SGLang`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -194,6 +194,7 @@ mod tests {
         pages.iter().flat_map(|token| [*token; TOKENS]).chain([9]).collect()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as `take` wants it")]
     fn namespace(name: &str) -> Option<Rc<str>> {
         Some(name.into())
     }
