@@ -34,6 +34,8 @@ struct InFlight {
     rows: (u32, u32),
     /// Tokens of each row.
     steps: u32,
+    /// Whether these tokens alone are read, or each row's whole ring.
+    exact: bool,
     submitted: Instant,
     pending: Pending,
 }
@@ -250,10 +252,13 @@ impl Scheduler {
     }
 
     fn submit(&mut self, executor: &mut Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
+        let begin = self.decoding.get(rows.0 as usize).map_or(0, |s| (s.issued - steps) % RING);
+        // One row's tokens lie together, unless they go around the ring.
+        let exact = rows.1 == 1 && begin + steps <= RING;
         let row_bytes = 4 * u64::from(RING);
-        let bytes = (u64::from(rows.1) * row_bytes).max(4);
-        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes, bytes)?;
-        self.in_flight.push_back(InFlight { rows, steps, submitted: Instant::now(), pending });
+        let (skip, bytes) = if exact { (4 * u64::from(begin), 4 * u64::from(steps)) } else { (0, u64::from(rows.1) * row_bytes) };
+        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes + skip, bytes.max(4))?;
+        self.in_flight.push_back(InFlight { rows, steps, exact, submitted: Instant::now(), pending });
         Ok(())
     }
 
@@ -266,7 +271,7 @@ impl Scheduler {
 
     /// Reads the oldest result and hands its tokens out.
     async fn receive(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
-        let Some(InFlight { rows: (first, count), steps, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some(InFlight { rows: (first, count), steps, exact, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
         let bytes = pending.wait().await?;
         let tokens: &[u32] = bytemuck::cast_slice(&bytes);
         for row in first..first + count {
@@ -278,11 +283,12 @@ impl Scheduler {
                 let _ = self.decoding[row as usize].job.events.unbounded_send(Ok(Event::Logits(logits)));
             }
         }
-        for (sequence, ring) in self.decoding[first as usize..][..count as usize].iter_mut().zip(tokens.chunks_exact(RING as usize)) {
-            for _ in 0..steps {
-                let step = sequence.received;
+        let row_tokens = if exact { steps } else { RING }.max(1);
+        for (sequence, row) in self.decoding[first as usize..][..count as usize].iter_mut().zip(tokens.chunks_exact(row_tokens as usize)) {
+            for i in 0..steps {
+                let at = if exact { i } else { sequence.received % RING };
                 sequence.received += 1;
-                sequence.accept(ring[(step % RING) as usize]);
+                sequence.accept(row[at as usize]);
             }
         }
         if steps == 0 {
