@@ -95,6 +95,7 @@ pub struct Engine {
 pub struct Client {
     jobs: UnboundedSender<Job>,
     shared: Rc<Shared>,
+    namespace: Option<Rc<str>>,
 }
 
 #[derive(Debug)]
@@ -136,7 +137,7 @@ impl Engine {
         match Self::load_parts(&mut executor, id, source, options, progress).await {
             Ok((model, scheduler, shared)) => {
                 let (sender, jobs) = unbounded();
-                Ok((Self { executor, model, scheduler, jobs }, Client { jobs: sender, shared: Rc::new(shared) }))
+                Ok((Self { executor, model, scheduler, jobs }, Client { jobs: sender, shared: Rc::new(shared), namespace: None }))
             }
             Err(error) => {
                 executor.destroy_since(mark);
@@ -264,6 +265,13 @@ impl Client {
         Ok(encode_chat(self.tokenizer(), self.template()?, messages, tools, true, &Map::new())?)
     }
 
+    /// The same model for requests that may continue one another's texts from the cache. Other namespaces cannot learn, not even by
+    /// the time that an answer takes, what was asked in this one.
+    #[must_use]
+    pub fn sharing(self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.into()), ..self }
+    }
+
     /// Asks for the next turn of a conversation.
     ///
     /// # Errors
@@ -298,6 +306,7 @@ impl Client {
         let job = Job {
             task: Task::Continue,
             prompt,
+            namespace: self.namespace.clone(),
             max_tokens: max_tokens.unwrap_or(u32::MAX).min(context - requested),
             stop_tokens: Rc::clone(&self.shared.stop_tokens),
             sampling,
@@ -310,8 +319,7 @@ impl Client {
             detokenizer: self.shared.tokenizer.detokenizer(),
             stop: StopStrings::new(stop.iter().cloned()),
             end: None,
-            tokens: 0,
-            prompt_tokens: requested,
+            timings: Timings { prompt_tokens: requested, ..Timings::default() },
         })
     }
 }
@@ -375,7 +383,8 @@ impl Client {
     fn ask(&self, task: Task, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Events, Rc<EngineError>> {
         let (events, receiver) = unbounded();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
-        let job = Job { task, prompt, max_tokens, stop_tokens, sampling: SamplingOptions::default(), logits, events };
+        let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
+        let job = Job { task, prompt, namespace, max_tokens, stop_tokens, sampling: SamplingOptions::default(), logits, events };
         self.jobs.unbounded_send(job).map_err(|_| stopped())?;
         Ok(receiver)
     }
@@ -395,7 +404,7 @@ impl Client {
                     trace.tokens.push(token);
                     trace.arrivals.push(begin.elapsed());
                 }
-                Event::Scores(_) | Event::Embedding(_) => {}
+                Event::Admitted(_) | Event::Scores(_) | Event::Embedding(_) => {}
                 Event::End(reason, timings) => {
                     trace.stopped = reason == FinishReason::Stop;
                     trace.timings = timings;
@@ -456,14 +465,14 @@ pub struct Completion {
     detokenizer: Detokenizer,
     stop: StopStrings,
     end: Option<Piece>,
-    tokens: u32,
-    prompt_tokens: u32,
+    /// As far as they are known before the end.
+    timings: Timings,
 }
 
 impl Completion {
     /// Tokens of the prompt.
     pub fn prompt_tokens(&self) -> u32 {
-        self.prompt_tokens
+        self.timings.prompt_tokens
     }
 
     /// The next piece; `None` after the end.
@@ -482,13 +491,13 @@ impl Completion {
                     return Some(Err(error));
                 }
                 Ok(Event::Logits(_) | Event::Scores(_) | Event::Embedding(_)) => {}
+                Ok(Event::Admitted(cached)) => self.timings.cached_tokens = cached,
                 Ok(Event::Token(token)) => {
-                    self.tokens += 1;
+                    self.timings.completion_tokens += 1;
                     let text = self.detokenizer.push(token);
                     let (text, stopped) = self.stop.push(&text);
                     if stopped {
-                        let timings = Timings { prompt_tokens: self.prompt_tokens, completion_tokens: self.tokens, ..Timings::default() };
-                        return Some(Ok(self.last(text, Piece::End(FinishReason::Stop, timings))));
+                        return Some(Ok(self.last(text, Piece::End(FinishReason::Stop, self.timings))));
                     }
                     if !text.is_empty() {
                         return Some(Ok(Piece::Text(text)));

@@ -31,13 +31,14 @@ export class Engine {
    * @param {string} method
    * @param {object} params
    * @param {Receiver} receiver
+   * @param {string} [client]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver) {
+  send(method, params, receiver, client) {
     const worker = this.#worker ??= this.#start();
     const id = `r${this.#next++}`;
     this.#running.set(id, receiver);
-    worker.postMessage({ id, method, params });
+    worker.postMessage({ id, method, params, client });
     return () => {
       if (this.#running.has(id)) worker.postMessage({ id, method: "cancel" });
     };
@@ -47,12 +48,12 @@ export class Engine {
    * The same as a promise.
    * @param {string} method
    * @param {object} params
-   * @param {{onChunk?: (chunk: any) => void, signal?: AbortSignal}} [options]
+   * @param {{onChunk?: (chunk: any) => void, signal?: AbortSignal, client?: string}} [options]
    * @returns {Promise<any>}  rejects with a `WireError`
    */
-  request(method, params, { onChunk, signal } = {}) {
+  request(method, params, { onChunk, signal, client } = {}) {
     return new Promise((resolve, reject) => {
-      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject });
+      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, client);
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });

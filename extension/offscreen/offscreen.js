@@ -40,7 +40,8 @@ let conversations;
 /** Loaded when the popup first asks: pages do without. */
 const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
   createConversations({
-    request: (method, params, onChunk, signal) => engine.request(method, models.complete(method, params), { onChunk, signal }),
+    request: (method, params, onChunk, signal) =>
+      engine.request(method, models.complete(method, params), { onChunk, signal, client: location.origin }),
     broadcast(event, detail) {
       for (const ui of uis) ui.tell(event, detail);
     },

@@ -145,7 +145,7 @@ export class PageClient {
         chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, error); },
-      });
+      }, this.origin);
     });
     this.#open.set(id, { engine: true, withdraw: () => cancel ? cancel() : leave() });
   }

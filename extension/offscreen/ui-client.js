@@ -68,7 +68,8 @@ export class UiClient {
       case "models.forget": return this.#models.forget(params);
     }
     if (ENGINE_METHODS.has(method)) {
-      return this.#engine.request(method, this.#models.complete(method, params), { signal, onChunk: (chunk) => this.#post({ id, chunk }) });
+      const onChunk = (/** @type {any} */ chunk) => this.#post({ id, chunk });
+      return this.#engine.request(method, this.#models.complete(method, params), { signal, onChunk, client: location.origin });
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }

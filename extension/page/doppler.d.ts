@@ -69,7 +69,13 @@ export interface ChatCompletionRequest {
   n?: 1;
 }
 
-export interface Usage { prompt_tokens: number; completion_tokens: number; total_tokens: number }
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  /** Tokens of the prompt that were still in the cache from earlier requests of this origin, and so needed no time. */
+  prompt_tokens_details: { cached_tokens: number };
+}
 
 /** Where the time went, measured in the engine. */
 export interface Timings {

@@ -183,6 +183,7 @@ fn usage(timings: &Timings) -> Value {
         "prompt_tokens": timings.prompt_tokens,
         "completion_tokens": timings.completion_tokens,
         "total_tokens": timings.prompt_tokens + timings.completion_tokens,
+        "prompt_tokens_details": { "cached_tokens": timings.cached_tokens },
     })
 }
 

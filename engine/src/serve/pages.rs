@@ -1,43 +1,347 @@
-//! Pages of the key/value cache.
+//! Pages of the key/value cache, and what they hold: a prompt that begins like an earlier text reads its pages instead of computing
+//! them (Kwon et al. 2023, vLLM; Zheng et al. 2024, `SGLang`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::kernels::PAGE;
 
-/// The free pages.
+const TOKENS: usize = PAGE as usize;
+
+/// What lies before a page.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Before {
+    /// Nothing: it begins a text of this namespace.
+    Nothing(Rc<str>),
+    /// Another page of the index.
+    Page(u32),
+}
+
+/// All that the keys and values of a page depend on. Compared as a whole, so that equal hashes give nothing wrong.
+type Content = (Before, [u32; TOKENS]);
+
+#[derive(Clone, Debug, Default)]
+struct Page {
+    /// Sequences that hold it.
+    users: u32,
+    /// What it holds, if the index knows it.
+    content: Option<Rc<Content>>,
+    /// When it was last given back.
+    used: u64,
+}
+
+/// The pages of one sequence. It writes only to those that are not shared.
+#[derive(Debug)]
+pub(super) struct Held {
+    namespace: Option<Rc<str>>,
+    pages: Vec<u32>,
+    /// First pages that the index knows.
+    shared: usize,
+    /// Pages that it may still ask for.
+    promised: usize,
+}
+
+impl Held {
+    /// Its pages in the order of positions: the row of the page table.
+    pub(super) fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+}
+
+/// Pages that are free, held by sequences, or unused but still known by what they hold.
+///
+/// Whoever holds a page of the index holds all that lie before it, and gives them back after it. So the unused page that was given back
+/// first never lies before another one: the index stays whole when it goes.
 #[derive(Debug)]
 pub(super) struct PagePool {
+    pages: Vec<Page>,
     free: Vec<u32>,
+    index: HashMap<Rc<Content>, u32>,
+    /// Pages of the index that nobody holds, the longest unused first.
+    unused: BTreeMap<u64, u32>,
+    /// Pages that sequences may still ask for: there are always as many free or unused.
+    promised: usize,
+    clock: u64,
 }
 
 impl PagePool {
     pub(super) fn new(pages: u32) -> Self {
-        Self { free: (0..pages).rev().collect() }
+        Self {
+            pages: vec![Page::default(); pages as usize],
+            free: (0..pages).rev().collect(),
+            index: HashMap::new(),
+            unused: BTreeMap::new(),
+            promised: 0,
+            clock: 0,
+        }
     }
 
-    /// Takes pages for `positions`, all or none.
-    pub(super) fn take(&mut self, positions: u32) -> Option<Vec<u32>> {
-        let count = positions.div_ceil(PAGE) as usize;
-        let left = self.free.len().checked_sub(count)?;
-        Some(self.free.split_off(left))
+    /// Promises pages for `positions`, all or none. Held at once are those that hold the beginning of the prompt within its
+    /// namespace, but for its last token: somebody must compute that one's logits. Without a namespace nothing is found or kept.
+    pub(super) fn take(&mut self, namespace: Option<Rc<str>>, prompt: &[u32], positions: u32) -> Option<Held> {
+        let mut pages: Vec<u32> = Vec::new();
+        let whole = namespace.iter().flat_map(|_| prompt[..prompt.len() - 1].as_chunks::<TOKENS>().0);
+        for tokens in whole {
+            match self.index.get(&content(namespace.as_ref(), &pages, tokens)) {
+                Some(page) => pages.push(*page),
+                None => break,
+            }
+        }
+        let promised = (positions.div_ceil(PAGE) as usize).saturating_sub(pages.len());
+        let woken = pages.iter().filter(|page| self.pages[**page as usize].users == 0).count();
+        if self.promised + promised > self.free.len() + self.unused.len() - woken {
+            return None;
+        }
+        self.promised += promised;
+        for page in &pages {
+            let page = &mut self.pages[*page as usize];
+            page.users += 1;
+            self.unused.remove(&page.used);
+        }
+        Some(Held { namespace, shared: pages.len(), pages, promised })
     }
 
-    pub(super) fn give_back(&mut self, pages: Vec<u32>) {
-        self.free.extend(pages);
+    /// Holds promised pages for `positions`; returns the new ones. What was unused for longest is forgotten for them.
+    pub(super) fn grow<'a>(&mut self, held: &'a mut Held, positions: u32) -> &'a [u32] {
+        let before = held.pages.len();
+        let count = (positions.div_ceil(PAGE) as usize).saturating_sub(before).min(held.promised);
+        for _ in 0..count {
+            let Some(page) = self.free.pop().or_else(|| self.forget()) else { unreachable!("it was promised") };
+            self.pages[page as usize].users = 1;
+            held.pages.push(page);
+        }
+        held.promised -= count;
+        self.promised -= count;
+        &held.pages[before..]
     }
+
+    fn forget(&mut self) -> Option<u32> {
+        let (_, page) = self.unused.pop_first()?;
+        if let Some(content) = self.pages[page as usize].content.take() {
+            self.index.remove(&content);
+        }
+        Some(page)
+    }
+
+    /// Lets others read the whole pages of `tokens`, which all that is submitted from now on finds there.
+    pub(super) fn publish(&mut self, held: &mut Held, tokens: &[u32]) {
+        for tokens in whole(held, tokens) {
+            let (known, rest) = held.pages.split_at(held.shared);
+            // Who computed the same at the same time was first. All that follows comes into the index when it is given back.
+            if self.file(held.namespace.as_ref(), known, tokens, rest[0]) != rest[0] {
+                return;
+            }
+            held.shared += 1;
+        }
+    }
+
+    /// Takes a sequence's pages back. The whole ones of `tokens`, which are in its cache, stay until their place is needed.
+    pub(super) fn give_back(&mut self, held: Held, tokens: &[u32]) {
+        self.promised -= held.promised;
+        // The same text, as the index has it.
+        let mut line = held.pages[..held.shared].to_vec();
+        for tokens in whole(&held, tokens) {
+            let known = self.file(held.namespace.as_ref(), &line, tokens, held.pages[line.len()]);
+            line.push(known);
+        }
+        for number in held.pages {
+            let page = &mut self.pages[number as usize];
+            page.users -= 1;
+            if page.content.is_none() {
+                self.free.push(number);
+            }
+        }
+        for number in line.into_iter().rev() {
+            let page = &mut self.pages[number as usize];
+            if page.users == 0 {
+                self.unused.remove(&page.used);
+                self.clock += 1;
+                page.used = self.clock;
+                self.unused.insert(self.clock, number);
+            }
+        }
+    }
+
+    /// Enters a page behind others into the index; returns the page that has its content there.
+    fn file(&mut self, namespace: Option<&Rc<str>>, before: &[u32], tokens: &[u32; TOKENS], page: u32) -> u32 {
+        let content = Rc::new(content(namespace, before, tokens));
+        let known = *self.index.entry(Rc::clone(&content)).or_insert(page);
+        if known == page {
+            self.pages[page as usize].content = Some(content);
+        }
+        known
+    }
+}
+
+/// The content of a page behind others.
+fn content(namespace: Option<&Rc<str>>, before: &[u32], tokens: &[u32; TOKENS]) -> Content {
+    let before = before.last().map_or_else(|| Before::Nothing(namespace.cloned().unwrap_or_default()), |page| Before::Page(*page));
+    (before, *tokens)
+}
+
+/// The tokens of the pages that are whole, but not in the index yet; none without a namespace.
+fn whole<'a>(held: &Held, tokens: &'a [u32]) -> &'a [[u32; TOKENS]] {
+    let pages = tokens.as_chunks::<TOKENS>().0;
+    if held.namespace.is_some() { &pages[held.shared.min(pages.len())..] } else { &[] }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A text of these pages, each of one token over and over, and one token more.
+    fn text(pages: &[u32]) -> Vec<u32> {
+        pages.iter().flat_map(|token| [*token; TOKENS]).chain([9]).collect()
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "as `take` wants it")]
+    fn namespace(name: &str) -> Option<Rc<str>> {
+        Some(name.into())
+    }
+
+    /// A sequence with this text in the cache.
+    fn write(pool: &mut PagePool, name: &str, text: &[u32]) -> Held {
+        let mut held = pool.take(namespace(name), text, text.len() as u32).expect("room");
+        pool.grow(&mut held, text.len() as u32);
+        pool.publish(&mut held, text);
+        held
+    }
+
     #[test]
     fn all_or_none() {
         let mut pool = PagePool::new(4);
-        let a = pool.take(2 * PAGE + 1).expect("three of four");
-        assert_eq!(a.len(), 3);
-        assert!(pool.take(PAGE + 1).is_none());
-        let b = pool.take(PAGE).expect("the last");
-        assert!(a.iter().all(|page| !b.contains(page)));
-        pool.give_back(a);
-        assert_eq!(pool.take(3 * PAGE).map(|p| p.len()), Some(3));
+        let mut a = pool.take(None, &[1], 2 * PAGE + 1).expect("three of four");
+        assert!(pool.take(None, &[1], PAGE + 1).is_none());
+        let mut b = pool.take(None, &[1], PAGE).expect("the last");
+        assert_eq!(pool.grow(&mut a, 1).len(), 1);
+        assert_eq!(pool.grow(&mut a, 3 * PAGE).len(), 2);
+        pool.grow(&mut b, PAGE);
+        assert!(a.pages.len() == 3 && a.pages.iter().all(|page| !b.pages.contains(page)));
+        pool.give_back(a, &text(&[1, 2]));
+        assert_eq!(pool.take(None, &[1], 3 * PAGE).map(|held| held.pages.len()), Some(0), "without a namespace nothing stays");
+    }
+
+    #[test]
+    fn the_same_beginning_is_shared_within_a_namespace() {
+        let mut pool = PagePool::new(9);
+        let a = write(&mut pool, "a", &text(&[1, 2, 3]));
+        let b = write(&mut pool, "a", &text(&[1, 2, 4]));
+        assert_eq!(b.pages[..2], a.pages[..2]);
+        assert_eq!((b.pages.len(), b.shared), (4, 3));
+        assert!(!a.pages.contains(&b.pages[2]));
+        assert_eq!(pool.take(namespace("b"), &text(&[1, 2, 3]), 1).map(|held| held.shared), Some(0));
+        // The last token of a prompt is computed, even if a page ends with it.
+        assert_eq!(pool.take(namespace("a"), &text(&[1, 2, 3])[..3 * TOKENS], 3 * PAGE).map(|held| held.shared), Some(2));
+        // The same tokens behind others are something else.
+        assert_eq!(pool.take(namespace("a"), &text(&[2, 3]), 1).map(|held| held.shared), Some(0));
+    }
+
+    #[test]
+    fn what_two_compute_at_once_is_kept_once() {
+        let mut pool = PagePool::new(8);
+        let [mut a, mut b] = [0; 2].map(|_| pool.take(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room"));
+        for held in [&mut a, &mut b] {
+            pool.grow(held, 3 * PAGE);
+            pool.publish(held, &text(&[1, 2]));
+        }
+        assert_eq!((a.shared, b.shared), (2, 0));
+        pool.give_back(a, &text(&[1, 2]));
+        pool.give_back(b, &text(&[1, 2, 3]));
+        assert_eq!((pool.free.len(), pool.unused.len(), pool.index.len()), (5, 3, 3));
+        assert_eq!(pool.take(namespace("a"), &text(&[1, 2, 3]), 4 * PAGE).map(|held| held.shared), Some(3));
+    }
+
+    #[test]
+    fn the_longest_unused_goes_first_and_ends_before_beginnings() {
+        let mut pool = PagePool::new(6);
+        for (name, pages) in [("a", [1, 2]), ("b", [1, 2])] {
+            let held = write(&mut pool, name, &text(&pages));
+            pool.give_back(held, &text(&pages));
+        }
+        let known = |pool: &PagePool, name: &str| {
+            let mut before = Vec::new();
+            for tokens in text(&[1, 2]).as_chunks().0 {
+                before.extend(pool.index.get(&content(namespace(name).as_ref(), &before, tokens)));
+            }
+            before.len()
+        };
+        assert_eq!((pool.free.len(), known(&pool, "a"), known(&pool, "b")), (2, 2, 2));
+        // Reading it makes it young again.
+        let held = pool.take(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room");
+        pool.give_back(held, &text(&[1, 2]));
+        for (pages, left) in [(2, (2, 2)), (3, (2, 1)), (4, (2, 0)), (5, (1, 0)), (6, (0, 0))] {
+            let mut held = pool.take(None, &[1], pages * PAGE).expect("room");
+            pool.grow(&mut held, pages * PAGE);
+            assert_eq!((known(&pool, "a"), known(&pool, "b")), left, "{pages} pages");
+            pool.give_back(held, &[]);
+        }
+    }
+
+    /// A sequence of the random test: of its text the first `written` tokens are in the cache.
+    struct Live {
+        held: Held,
+        text: Vec<u32>,
+        written: usize,
+    }
+
+    /// Sequences come, write, are continued, cancelled and come again: nobody's pages are ever written by another, and what is found
+    /// is what was looked for.
+    #[test]
+    fn nobody_reads_what_another_wrote_over() {
+        const PAGES: u32 = 12;
+        let mut state = 1u64;
+        let mut below = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let mut pool = PagePool::new(PAGES);
+        // Namespace and all tokens up to it, of each position.
+        let mut device: Vec<(Option<Rc<str>>, Vec<u32>)> = vec![(None, Vec::new()); (PAGES * PAGE) as usize];
+        let mut live: Vec<Live> = Vec::new();
+        let (mut found, mut refused) = (0, 0);
+        let slot = |held: &Held, position: usize| held.pages[position / TOKENS] as usize * TOKENS + position % TOKENS;
+        for _ in 0..5_000 {
+            match below(4) {
+                0 => {
+                    let mut text: Vec<u32> = (0..=below(4)).flat_map(|_| [below(2) as u32; TOKENS]).collect();
+                    text.truncate(text.len() - below(TOKENS as u64) as usize);
+                    let name = ["a", "b", ""][below(3) as usize];
+                    let name = if name.is_empty() { None } else { namespace(name) };
+                    let read = 1 + below(text.len() as u64) as usize;
+                    let Some(held) = pool.take(name, &text[..read], text.len() as u32) else {
+                        assert!(!live.is_empty());
+                        refused += 1;
+                        continue;
+                    };
+                    found += held.shared;
+                    live.push(Live { written: held.shared * TOKENS, held, text });
+                }
+                1 if !live.is_empty() => {
+                    let Live { held, text, written } = live.swap_remove(below(live.len() as u64) as usize);
+                    pool.give_back(held, &text[..written]);
+                }
+                _ if !live.is_empty() => {
+                    let index = below(live.len() as u64) as usize;
+                    let Live { held, text, written } = &mut live[index];
+                    let end = (*written + below(50) as usize).min(text.len());
+                    pool.grow(held, end as u32);
+                    for position in *written..end {
+                        assert!(position / TOKENS >= held.shared, "a shared page is written");
+                        device[slot(held, position)] = (held.namespace.clone(), text[..=position].to_vec());
+                    }
+                    *written = end;
+                    pool.publish(held, &text[..end]);
+                }
+                _ => {}
+            }
+            for Live { held, text, written } in &live {
+                for position in 0..*written {
+                    let (name, tokens) = &device[slot(held, position)];
+                    assert!(*name == held.namespace && tokens == &text[..=position], "position {position} of {held:?}");
+                }
+            }
+        }
+        println!("{found} pages found, {refused} sequences had to wait");
+        assert!(found > 100 && refused > 100);
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that only read a prompt: scores of its tokens, and embeddings.
 
-use super::scheduler::{ProgramKey, Scheduler};
+use super::scheduler::{ProgramKey, Scheduler, extend};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -19,6 +19,7 @@ impl Scheduler {
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(most);
         sequence.prefilled += rows;
+        extend(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let (from, elements) =
             if embeds { (b.embedding, model.hyperparameters.dim) } else { (b.logits, rows * model.hyperparameters.vocab) };

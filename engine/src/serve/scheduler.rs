@@ -34,6 +34,8 @@ struct InFlight {
     rows: (u32, u32),
     /// Tokens of each row.
     steps: u32,
+    /// Whether these tokens alone are read, or each row's whole ring.
+    exact: bool,
     submitted: Instant,
     pending: Pending,
 }
@@ -47,7 +49,7 @@ pub struct Scheduler {
     /// Sequence i is row i of the decode batch.
     decoding: Vec<Sequence>,
     free_slots: Vec<u32>,
-    pages: PagePool,
+    pub(super) pages: PagePool,
     in_flight: VecDeque<InFlight>,
     programs: HashMap<ProgramKey, Rc<Program>>,
     steps: u32,
@@ -100,6 +102,7 @@ impl Scheduler {
     /// Puts a job into the queue.
     pub fn push(&mut self, job: Job) {
         debug_assert!(!job.prompt.is_empty() && (job.max_tokens > 0) == (job.task == Task::Continue));
+        debug_assert!(job.namespace.is_none() || job.task == Task::Continue);
         self.waiting.push_back((job, Instant::now()));
     }
 
@@ -154,7 +157,8 @@ impl Scheduler {
 
     pub(super) fn release(&mut self, sequence: Sequence) {
         self.free_slots.push(sequence.slot);
-        self.pages.give_back(sequence.pages);
+        let written = sequence.written();
+        self.pages.give_back(sequence.held, &written);
     }
 
     /// Removes finished sequences and closes the ranks of the batch. Nothing may be in flight.
@@ -173,18 +177,17 @@ impl Scheduler {
     fn admit(&mut self, executor: &mut Executor, model: &Model) {
         while let (Some((job, _)), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
             let positions = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
-            let Some(pages) = self.pages.take(positions) else { return };
+            let Some(held) = self.pages.take(job.namespace.clone(), &job.prompt, positions) else { return };
             self.free_slots.pop();
             let Some((mut job, submitted)) = self.waiting.pop_front() else { return };
             job.max_tokens = positions - job.prompt.len() as u32;
-            let table = u64::from(slot) * u64::from(model.pages_per_slot) * 4;
-            executor.write(model.buffers.pages, table, bytemuck::cast_slice(&pages));
+            write_pages(executor, model, slot, 0, held.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.hyperparameters.vocab as usize;
                 let counts = Sampling::prompt_counts(&job.prompt, vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
-            self.prefilling.push_back(Sequence::new(job, slot, pages, submitted));
+            self.prefilling.push_back(Sequence::new(job, slot, held, submitted));
         }
     }
 
@@ -197,8 +200,10 @@ impl Scheduler {
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(model.options.prefill_rows);
         sequence.prefilled += rows;
+        extend(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
+            self.pages.publish(&mut sequence.held, &sequence.job.prompt[..sequence.prefilled as usize]);
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
             // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
@@ -208,6 +213,7 @@ impl Scheduler {
         // The batch changes.
         self.drain(executor, model).await?;
         let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
+        self.pages.publish(&mut sequence.held, &sequence.job.prompt);
         sequence.issued = 1;
         let row = self.decoding.len() as u32;
         self.decoding.push(sequence);
@@ -238,16 +244,21 @@ impl Scheduler {
         let programs: Vec<&Program> = std::iter::repeat_n(step, steps as usize).flatten().collect();
         for sequence in &mut self.decoding {
             sequence.issued += steps;
+            let positions = sequence.prompt_len() + sequence.issued;
+            extend(&mut self.pages, executor, model, sequence, positions);
         }
         self.submit(executor, &programs, (0, rows), steps)?;
         Ok(true)
     }
 
     fn submit(&mut self, executor: &mut Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
+        let begin = self.decoding.get(rows.0 as usize).map_or(0, |s| (s.issued - steps) % RING);
+        // One row's tokens lie together, unless they go around the ring.
+        let exact = rows.1 == 1 && begin + steps <= RING;
         let row_bytes = 4 * u64::from(RING);
-        let bytes = (u64::from(rows.1) * row_bytes).max(4);
-        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes, bytes)?;
-        self.in_flight.push_back(InFlight { rows, steps, submitted: Instant::now(), pending });
+        let (skip, bytes) = if exact { (4 * u64::from(begin), 4 * u64::from(steps)) } else { (0, u64::from(rows.1) * row_bytes) };
+        let pending = executor.submit_and_read(programs, self.sampled, u64::from(rows.0) * row_bytes + skip, bytes.max(4))?;
+        self.in_flight.push_back(InFlight { rows, steps, exact, submitted: Instant::now(), pending });
         Ok(())
     }
 
@@ -260,7 +271,7 @@ impl Scheduler {
 
     /// Reads the oldest result and hands its tokens out.
     async fn receive(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
-        let Some(InFlight { rows: (first, count), steps, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some(InFlight { rows: (first, count), steps, exact, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
         let bytes = pending.wait().await?;
         let tokens: &[u32] = bytemuck::cast_slice(&bytes);
         for row in first..first + count {
@@ -272,11 +283,12 @@ impl Scheduler {
                 let _ = self.decoding[row as usize].job.events.unbounded_send(Ok(Event::Logits(logits)));
             }
         }
-        for (sequence, ring) in self.decoding[first as usize..][..count as usize].iter_mut().zip(tokens.chunks_exact(RING as usize)) {
-            for _ in 0..steps {
-                let step = sequence.received;
+        let row_tokens = if exact { steps } else { RING }.max(1);
+        for (sequence, row) in self.decoding[first as usize..][..count as usize].iter_mut().zip(tokens.chunks_exact(row_tokens as usize)) {
+            for i in 0..steps {
+                let at = if exact { i } else { sequence.received % RING };
                 sequence.received += 1;
-                sequence.accept(ring[(step % RING) as usize]);
+                sequence.accept(row[at as usize]);
             }
         }
         if steps == 0 {
@@ -341,5 +353,19 @@ impl Scheduler {
             self.programs.insert(key, Rc::clone(&program));
         }
         program
+    }
+}
+
+/// Gives a sequence pages for so many positions.
+pub(super) fn extend(pages: &mut PagePool, executor: &mut Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+    let first = sequence.held.pages().len();
+    write_pages(executor, model, sequence.slot, first, pages.grow(&mut sequence.held, positions));
+}
+
+/// Writes a part of a row of the page table, from page number `first` of the sequence on.
+fn write_pages(executor: &mut Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
+    if !pages.is_empty() {
+        let entry = u64::from(slot) * u64::from(model.pages_per_slot) + first as u64;
+        executor.write(model.buffers.pages, 4 * entry, bytemuck::cast_slice(pages));
     }
 }

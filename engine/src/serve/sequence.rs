@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
+use super::pages::Held;
 use crate::error::EngineError;
-use crate::kernels::{Row, Sampler};
+use crate::kernels::{PAGE, Row, Sampler};
 
 /// How the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +83,8 @@ pub struct Timings {
     pub decode: Duration,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// Of these, how many were in the cache already.
+    pub cached_tokens: u32,
     /// Tokens of the answer, the stop token not counted.
     pub completion_tokens: u32,
 }
@@ -89,6 +92,8 @@ pub struct Timings {
 /// What the scheduler tells the owner of a request.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The request has its place; so many tokens of the prompt were in the cache.
+    Admitted(u32),
     /// The logits that the next token was chosen from, when the job asked for them.
     Logits(Vec<f32>),
     /// The next token of the answer.
@@ -119,6 +124,9 @@ pub struct Job {
     pub task: Task,
     /// Token ids; not empty, no longer than the context, and shorter if it is to be continued.
     pub prompt: Vec<u32>,
+    /// Whose texts it may share the cache with. Without one the whole prompt is read, and nothing of it kept; so unless it is to be
+    /// continued.
+    pub namespace: Option<Rc<str>>,
     /// At most this many new tokens; 0 unless it is to be continued.
     pub max_tokens: u32,
     /// Tokens that end the answer.
@@ -137,7 +145,9 @@ pub(super) struct Sequence {
     pub(super) job: Job,
     /// Row of the page table and of the token counts.
     pub(super) slot: u32,
-    pub(super) pages: Vec<u32>,
+    pub(super) held: Held,
+    /// Prompt tokens that were in the cache before.
+    cached: u32,
     /// Prompt tokens whose keys and values are in the cache.
     pub(super) prefilled: u32,
     /// Tokens asked of the device so far.
@@ -154,12 +164,16 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(job: Job, slot: u32, pages: Vec<u32>, submitted: Instant) -> Self {
+    pub(super) fn new(job: Job, slot: u32, held: Held, submitted: Instant) -> Self {
+        let cached = held.pages().len() as u32 * PAGE;
+        // A closed channel is a cancelled request: the scheduler looks for those itself.
+        let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
         Self {
             job,
             slot,
-            pages,
-            prefilled: 0,
+            held,
+            cached,
+            prefilled: cached,
             issued: 0,
             received: 0,
             generated: Vec::new(),
@@ -178,6 +192,13 @@ impl Sequence {
     pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
         let row = |position: u32| Row { token: self.job.prompt[position as usize], position, slot: self.slot, flags: Row::ACTIVE };
         positions.map(row).collect()
+    }
+
+    /// Prompt and answer as far as their keys and values are in the cache.
+    pub(super) fn written(&self) -> Vec<u32> {
+        // Each step writes those of the token that the step before it gave.
+        let answer = self.generated.len().min(self.issued.saturating_sub(1) as usize);
+        [&self.job.prompt[..self.prefilled as usize], &self.generated[..answer]].concat()
     }
 
     pub(super) fn prefilling(&self) -> bool {
@@ -226,6 +247,7 @@ impl Sequence {
             prefill: first_token - self.admitted,
             decode: now - first_token,
             prompt_tokens: self.prompt_len(),
+            cached_tokens: self.cached,
             completion_tokens: self.generated.len() as u32,
         };
         let _ = self.job.events.unbounded_send(Ok(Event::End(reason, timings)));

@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::JsValue;
 
-/// `{id, method, params}`.
+/// `{id, method, params, client?}`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {
     pub(crate) id: String,
     pub(crate) method: String,
     #[serde(default)]
     pub(crate) params: Value,
+    /// The origin that asks. The router knows it from the browser.
+    pub(crate) client: Option<String>,
 }
 
 impl Request {

@@ -114,7 +114,10 @@ impl Inner {
 
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
-        let client = self.client(chat.model.as_deref()).await?;
+        let mut client = self.client(chat.model.as_deref()).await?;
+        if let Some(origin) = &request.client {
+            client = client.sharing(origin);
+        }
         let mut completion = client.chat(&chat).map_err(Rc::new)?;
         let shape = self.shape(client.info().id.clone());
         let mut text = String::new();

@@ -29,7 +29,7 @@ pub(super) async fn run(model: &ModelArgs, prompt: &str, sampling: &SamplingArgs
 
 pub(super) async fn chat(model: &ModelArgs, sampling: &SamplingArgs) -> Result<(), Failure> {
     let (mut engine, client) = open(model, 1).await?;
-    with_engine(&mut engine, converse(&client, sampling)).await
+    with_engine(&mut engine, converse(&client.sharing("chat"), sampling)).await
 }
 
 async fn converse(client: &Client, sampling: &SamplingArgs) -> Result<(), Failure> {
@@ -77,7 +77,8 @@ async fn print(mut completion: Completion) -> Result<String, Failure> {
 }
 
 fn print_timings(t: &Timings) {
-    let prefill = f64::from(t.prompt_tokens) / t.prefill.as_secs_f64();
+    let prefill = f64::from(t.prompt_tokens - t.cached_tokens) / t.prefill.as_secs_f64();
     let decode = f64::from(t.completion_tokens.saturating_sub(1)) / t.decode.as_secs_f64();
-    eprintln!("[prompt {} tokens, {prefill:.0}/s; answer {} tokens, {decode:.1}/s]", t.prompt_tokens, t.completion_tokens);
+    let (prompt, cached, answer) = (t.prompt_tokens, t.cached_tokens, t.completion_tokens);
+    eprintln!("[prompt {prompt} tokens, {cached} of them read before, {prefill:.0}/s; answer {answer} tokens, {decode:.1}/s]");
 }

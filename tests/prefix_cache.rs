@@ -1,0 +1,205 @@
+//! What is in the cache from earlier requests gives the same answers as reading it anew, and only to those who may share it.
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+
+use doppler_engine::engine::{Client, Piece, Trace};
+use doppler_engine::executor::{Counters, Executor};
+use doppler_engine::gpu::GpuOptions;
+use doppler_engine::kernels::{KvFormat, PAGE};
+use doppler_engine::model::ModelOptions;
+use doppler_engine::serve::{FinishReason, SamplingOptions};
+use doppler_engine::source;
+use doppler_engine::verify::References;
+use doppler_tests::{Random, beside, gpu, load, nmse};
+use futures::future::{join, join_all};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+fn spark() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../extension/models/spark-28m-q8_0.gguf")
+}
+
+/// Loads a file and runs `work` beside the engine, with the counters of its device. A part of a prompt is a page.
+fn serve<T>(path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client, Counters) -> T) -> T {
+    let source = source::open(path).expect("a file");
+    let options = ModelOptions { prefill_rows: PAGE, ..options };
+    pollster::block_on(async {
+        let executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+        let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
+        let counters = engine.executor().counters();
+        beside(&mut engine, work(client, counters)).await
+    })
+}
+
+/// Words at random, the same for the same seed.
+fn prompt(seed: u64, tokens: u32) -> Vec<u32> {
+    let mut random = Random::new(seed);
+    (0..tokens).map(|_| 100 + random.below(150)).collect()
+}
+
+async fn ask(client: &Client, prompt: &[u32], tokens: u32) -> Trace {
+    client.trace(prompt.to_vec(), tokens, 4).await.expect("an answer")
+}
+
+/// The same tokens, and logits that differ by rounding at most.
+fn check(what: &str, got: &Trace, want: &Trace) {
+    assert_eq!(got.tokens, want.tokens, "{what}");
+    assert_eq!(got.logits.len(), want.logits.len(), "{what}");
+    let error = nmse(&got.logits.concat(), &want.logits.concat());
+    println!("{what}: {} of {} tokens were there, normalized error {error:.1e}", got.timings.cached_tokens, got.timings.prompt_tokens);
+    assert!(error < 1e-6, "{what}: logits are off by {error:.1e}");
+}
+
+/// A conversation goes on: the second prompt is the first with its answer and more. All kinds of cache, a model whose layers see a window.
+#[test]
+fn a_second_turn_reads_only_what_is_new() {
+    let window = fixtures().join("architectures/mistral-window.gguf");
+    // A text that both go on from for some time.
+    let references = std::fs::read(fixtures().join("spark/goldens-q8_0.json")).expect("a fixture");
+    let references: References = serde_json::from_slice(&references).expect("references");
+    let first = references.prompts.into_iter().find(|r| r.name == "story").expect("a story").prompt_ids;
+    for (path, kv) in [(spark(), KvFormat::F32), (spark(), KvFormat::F16), (spark(), KvFormat::Q8), (window, KvFormat::F32)] {
+        let options = ModelOptions { sequences: 2, context: 512, kv, ..ModelOptions::default() };
+        serve(&path, options, async |client, counters| {
+            let what = format!("{kv:?} {}", client.info().name);
+            let mine = client.clone().sharing("mine");
+            let answer = ask(&mine, &first, 60).await;
+            assert!(
+                answer.timings.cached_tokens == 0 && answer.tokens.len() >= PAGE as usize / 2,
+                "{what}: {} tokens",
+                answer.tokens.len()
+            );
+            let second = [first.as_slice(), &answer.tokens, &prompt(2, 40)].concat();
+            // The newest token of an answer is not in the cache, unless it came to the token behind it.
+            let written = answer.tokens.len() - usize::from(!answer.stopped);
+            let there = (first.len() + written) as u32 / PAGE * PAGE;
+
+            let want = ask(&client, &second, 20).await;
+            assert_eq!(want.timings.cached_tokens, 0, "{what}: without a namespace");
+            assert_eq!(ask(&client.clone().sharing("other"), &second, 1).await.timings.cached_tokens, 0, "{what}: in another namespace");
+
+            let before = counters.get().submissions;
+            ask_one(&client, &second).await;
+            let whole = counters.get().submissions;
+            ask_one(&mine, &second).await;
+            let rest = counters.get().submissions;
+            let parts = |tokens: u32| u64::from(tokens.div_ceil(PAGE));
+            assert_eq!(whole - before, parts(second.len() as u32), "{what}");
+            assert_eq!(rest - whole, parts(second.len() as u32 - there), "{what}");
+            check(&what, &ask(&mine, &second, 20).await, &want);
+        });
+    }
+}
+
+/// One token, without its logits: a submission for each part of the prompt that is read.
+async fn ask_one(client: &Client, prompt: &[u32]) {
+    client.trace(prompt.to_vec(), 1, 0).await.expect("an answer");
+}
+
+/// The same kernels on the same values give the same bits.
+#[test]
+fn the_same_prompt_gives_the_same_bits() {
+    serve(&spark(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
+        let mine = client.sharing("mine");
+        for tokens in [1, PAGE - 1, PAGE, PAGE + 1, 200, 7 * PAGE] {
+            let prompt = prompt(u64::from(tokens), tokens);
+            let [first, second] = [ask(&mine, &prompt, 4).await, ask(&mine, &prompt, 4).await];
+            assert_eq!((first.timings.cached_tokens, second.timings.cached_tokens), (0, (tokens - 1) / PAGE * PAGE));
+            assert!(first.tokens == second.tokens && first.logits == second.logits, "{tokens} tokens");
+        }
+    });
+}
+
+/// Live sequences share what another left, and what they compute at the same time; each goes its own way behind it.
+#[test]
+fn live_sequences_share_a_beginning() {
+    serve(&spark(), ModelOptions { sequences: 4, context: 512, ..ModelOptions::default() }, async |client, _| {
+        let texts: Vec<Vec<u32>> = (0..4).map(|i| [prompt(1, 100), prompt(10 + i, 30 + i as u32)].concat()).collect();
+        let mut want = Vec::new();
+        for text in &texts {
+            want.push(ask(&client, text, 12).await);
+        }
+        let [left, at_once] = ["left", "at once"].map(|namespace| client.clone().sharing(namespace));
+        ask_one(&left, &texts[0][..100]).await;
+        for (mine, cached) in [(left, 96), (at_once.clone(), 0), (at_once, 128)] {
+            let got = join_all(texts.iter().map(|text| ask(&mine, text, 12))).await;
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                check(&format!("sequence {i}"), got, want);
+                assert_eq!(got.timings.cached_tokens, cached, "sequence {i}");
+            }
+        }
+    });
+}
+
+/// What a request that was given up had read is used, as far as it came.
+#[test]
+fn cancelled_requests_leave_what_they_read() {
+    serve(&spark(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
+        let mine = client.clone().sharing("mine");
+        let (short, long) = (prompt(1, 70), prompt(2, 900));
+        let greedy = SamplingOptions::default;
+        // Between the parts of the long prompt the other sequence goes on: after some of its tokens some parts are read.
+        let mut other = mine.complete(short.clone(), Some(300), greedy(), &[]).expect("accepted");
+        let dropped = mine.complete(long.clone(), Some(50), greedy(), &[]).expect("accepted");
+        for _ in 0..2 {
+            let piece = other.next().await.expect("text").expect("no error");
+            assert!(matches!(piece, Piece::Text(_)), "the answer is too short for the test");
+        }
+        drop((dropped, other));
+        let (got, want) = (ask(&mine, &long, 8).await, ask(&client, &long, 8).await);
+        check("in prefill", &got, &want);
+        assert!((PAGE..900 / PAGE * PAGE).contains(&got.timings.cached_tokens), "{}", got.timings.cached_tokens);
+        let (got, want) = (ask(&mine, &short, 8).await, ask(&client, &short, 8).await);
+        check("in decode", &got, &want);
+        assert_eq!(got.timings.cached_tokens, 64);
+    });
+}
+
+/// A cache that holds one sequence: what is needed is taken from what was used longest ago, ends of texts first.
+#[test]
+fn a_small_cache_forgets() {
+    let options = ModelOptions { sequences: 3, context: 256, kv_bytes: 0, ..ModelOptions::default() };
+    serve(&spark(), options, async |client, _| {
+        let mine = client.clone().sharing("mine");
+        let texts: Vec<Vec<u32>> = (0..3).map(|i| prompt(i, 150)).collect();
+        let mut want = Vec::new();
+        for text in &texts {
+            want.push(ask(&client, text, 4).await);
+        }
+        // Of eight pages each takes five and leaves four.
+        for (text, cached) in [(0, 0), (1, 0), (1, 128), (0, 96), (1, 96), (2, 0), (0, 0)] {
+            let got = ask(&mine, &texts[text], 4).await;
+            check(&format!("text {text}"), &got, &want[text]);
+            assert_eq!(got.timings.cached_tokens, cached, "text {text}");
+        }
+        // Those that do not fit beside each other wait.
+        for (i, got) in join_all(texts.iter().map(|text| ask(&mine, text, 4))).await.iter().enumerate() {
+            check(&format!("text {i}, all at once"), got, &want[i]);
+        }
+    });
+}
+
+/// An answer that a string ends says what was cached too.
+#[test]
+fn stopped_answers_tell_what_was_cached() {
+    serve(&spark(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
+        let mine = client.sharing("mine");
+        let messages = serde_json::json!([{ "role": "user", "content": "Who are you? ".repeat(20) }]);
+        let prompt = mine.encode_chat(&messages, None).expect("a prompt");
+        let answer = async || {
+            let mut completion = mine.complete(prompt.clone(), None, SamplingOptions::default(), &["a".to_owned()]).expect("accepted");
+            loop {
+                if let Piece::End(reason, timings) = completion.next().await.expect("an end").expect("no error") {
+                    return (reason, timings.cached_tokens);
+                }
+            }
+        };
+        assert_eq!(answer().await, (FinishReason::Stop, 0));
+        assert_eq!(answer().await, (FinishReason::Stop, (prompt.len() as u32 - 1) / PAGE * PAGE));
+        let (a, b) = join(answer(), answer()).await;
+        assert_eq!(a, b);
+    });
+}
