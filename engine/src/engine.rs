@@ -16,7 +16,7 @@ use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
 use crate::kernels::Capabilities;
 use crate::model::{Hyperparameters, LoadTimes, MemoryUse, Model, ModelOptions};
-use crate::plan;
+use crate::plan::{self, Foresight};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
 use crate::text::{ChatTemplate, Detokenizer, StopStrings, TextError, Tokenizer, encode_chat};
@@ -164,9 +164,12 @@ impl Engine {
             return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, Some(limit.saturating_sub(before))));
         }
         let loaded = async {
-            let order = if source.ahead() > 0 { plan::reads(&checkpoint, executor.capabilities(), options)? } else { Vec::new() };
+            let Foresight { reads, recordings } = plan::foresee(&checkpoint, executor.capabilities(), options)?;
+            let preparation = executor.prepare(&recordings);
+            let order = if source.ahead() > 0 { reads } else { Vec::new() };
             let model = Model::load(executor, &checkpoint, Some(&ReadAhead::new(source, order)), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;
+            executor.prepared(preparation).await;
             executor.check()?;
             Ok((model, scheduler))
         };
@@ -397,12 +400,20 @@ impl Client {
         let begin = Instant::now();
         let mut receiver = self.ask(Task::Continue, prompt, max_tokens, logits)?;
         let mut trace = Trace::default();
+        let mut now = Duration::ZERO;
         loop {
-            match receiver.next().await.ok_or_else(stopped)?? {
+            let event = if let Some(event) = receiver.next().now_or_never() {
+                event
+            } else {
+                let event = receiver.next().await;
+                now = begin.elapsed();
+                event
+            };
+            match event.ok_or_else(stopped)?? {
                 Event::Logits(row) => trace.logits.push(row),
                 Event::Token(token) => {
                     trace.tokens.push(token);
-                    trace.arrivals.push(begin.elapsed());
+                    trace.arrivals.push(now);
                 }
                 Event::Admitted(_) | Event::Scores(_) | Event::Embedding(_) => {}
                 Event::End(reason, timings) => {
@@ -439,7 +450,7 @@ fn stopped() -> Rc<EngineError> {
 pub struct Trace {
     /// Tokens, without the stop token.
     pub tokens: Vec<u32>,
-    /// When each came, from the request on.
+    /// When each came, from the request on. Tokens that came together have the same time.
     pub arrivals: Vec<Duration>,
     /// Whether a stop token ended it.
     pub stopped: bool,

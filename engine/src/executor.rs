@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cpu::Cpu;
 use crate::error::{EngineError, Result};
-use crate::gpu::{Gpu, GpuProgram, Readback};
+use crate::gpu::{Gpu, GpuProgram, Preparation, Readback};
 use crate::kernels::Capabilities;
 use crate::recording::{BufferId, Recording};
 
@@ -193,6 +193,22 @@ impl Executor {
             Self::Gpu(gpu) => gpu.write(id, offset, data),
             Self::Cpu(cpu) => cpu.write(id, offset, data),
             Self::Plan(_) => {}
+        }
+    }
+
+    /// Begins to make what recordings need, all at a time and while the device does other work: making it one by one when it is
+    /// needed takes seconds. Nothing runs, and the buffers may be those of another executor.
+    pub fn prepare(&self, recordings: &[Recording]) -> Option<Preparation> {
+        match self {
+            Self::Gpu(gpu) => Some(gpu.prepare(recordings)),
+            Self::Cpu(_) | Self::Plan(_) => None,
+        }
+    }
+
+    /// Waits for what [`Self::prepare`] began.
+    pub async fn prepared(&mut self, preparation: Option<Preparation>) {
+        if let (Self::Gpu(gpu), Some(preparation)) = (self, preparation) {
+            gpu.prepared(preparation).await;
         }
     }
 

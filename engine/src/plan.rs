@@ -11,6 +11,7 @@ use crate::executor::{Executor, Planner};
 use crate::formats::Checkpoint;
 use crate::kernels::{Capabilities, PAGE};
 use crate::model::{MemoryUse, Model, ModelOptions};
+use crate::recording::Recording;
 use crate::serve::Scheduler;
 
 /// Bytes on the device, and for what.
@@ -40,14 +41,25 @@ pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: Model
     Ok(MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
 }
 
-/// The ranges of the source that loading a model reads, in order.
+/// What loading a model reads and serving it runs.
+#[derive(Debug)]
+pub struct Foresight {
+    /// The ranges of the source that are read, in order.
+    pub reads: Vec<Range<u64>>,
+    /// Passes that need every pipeline of usual requests.
+    pub recordings: Vec<Recording>,
+}
+
+/// Foresees a model on a device with these capabilities.
 ///
 /// # Errors
 /// As [`plan`].
-pub fn reads(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<Vec<Range<u64>>> {
+pub fn foresee(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<Foresight> {
     let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
-    load(&mut executor, checkpoint, options)?;
-    Ok(if let Executor::Plan(planner) = executor { planner.reads() } else { Vec::new() })
+    let model = load(&mut executor, checkpoint, options)?;
+    let recordings = Scheduler::new(&mut executor, &model)?.usual_recordings(&model);
+    let reads = if let Executor::Plan(planner) = executor { planner.reads() } else { Vec::new() };
+    Ok(Foresight { reads, recordings })
 }
 
 fn load(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<Model> {

@@ -11,7 +11,7 @@ use doppler_engine::formats::convert::Recipe;
 use doppler_engine::formats::read_checkpoint;
 use doppler_engine::kernels::Capabilities;
 use doppler_engine::model::ModelOptions;
-use doppler_engine::plan::reads;
+use doppler_engine::plan::foresee;
 use doppler_engine::source::{FileSpan, Reading, Source, open};
 use futures::executor::block_on;
 
@@ -50,7 +50,8 @@ fn a_plan_knows_the_order_of_reads() {
         let options = ModelOptions { context: 64, sequences: 1, prefill_rows: 8, quantize, ..ModelOptions::default() };
         let checkpoint = block_on(read_checkpoint(&source)).unwrap();
         let headers = source.1.take();
-        let foreseen: Vec<_> = reads(&checkpoint, &capabilities, options).unwrap().into_iter().filter(|range| !range.is_empty()).collect();
+        let foreseen = foresee(&checkpoint, &capabilities, options).unwrap().reads;
+        let foreseen: Vec<_> = foreseen.into_iter().filter(|range| !range.is_empty()).collect();
         let executor = Executor::Cpu(Cpu::new(capabilities.clone()));
         block_on(Engine::load(executor, model, &source, options, &mut |_| {})).map_err(|(_, error)| error).unwrap();
         let read = source.1.take();

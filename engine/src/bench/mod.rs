@@ -101,8 +101,11 @@ pub struct LengthReport {
     pub prefill_tokens_per_second: f64,
     /// Tokens after the first over the time from the first to the last.
     pub decode_tokens_per_second: f64,
-    /// Of the times between tokens, in milliseconds: half, nine tenths and 99 hundredths are below.
+    /// Milliseconds for a token after the first, of which half, nine tenths and 99 hundredths are below: the time from one burst of
+    /// tokens to the next, spread over the tokens of that.
     pub token_ms: [f64; 3],
+    /// Tokens that come together: the median.
+    pub burst_tokens: u32,
     /// Of a decoded token.
     pub dispatches_per_token: f64,
     /// Of a decoded token.
@@ -177,9 +180,11 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
         let count = trace.arrivals.len().saturating_sub(1) as f64;
         count * 1e3 / (trace.arrivals.last().copied().map_or(0.0, ms) - first(trace)).max(1e-9)
     };
-    let mut gaps: Vec<f64> = warm.iter().flat_map(|t| t.arrivals.windows(2).map(|pair| ms(pair[1].saturating_sub(pair[0])))).collect();
-    gaps.sort_by(f64::total_cmp);
-    let quantile = |q: f64| gaps.get(((gaps.len() as f64 * q) as usize).min(gaps.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    let mut bursts: Vec<_> = warm.iter().flat_map(|trace| bursts(&trace.arrivals)).collect();
+    let mut times: Vec<f64> = bursts.iter().flat_map(|(time, tokens)| std::iter::repeat_n(ms(*time) / *tokens as f64, *tokens)).collect();
+    times.sort_by(f64::total_cmp);
+    bursts.sort_by_key(|(_, tokens)| *tokens);
+    let quantile = |q: f64| times.get(((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1))).copied().unwrap_or(0.0);
     let per_token = |count: u64| count as f64 / f64::from(options.tokens);
     Ok(LengthReport {
         prompt_tokens: length,
@@ -189,13 +194,32 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
         prefill_tokens_per_second: f64::from(length) * 1e3 / first_token_ms,
         decode_tokens_per_second: median(warm.iter().map(decode).collect()),
         token_ms: [0.5, 0.9, 0.99].map(quantile),
+        burst_tokens: bursts.get(bursts.len() / 2).map_or(0, |(_, tokens)| *tokens as u32),
         dispatches_per_token: per_token(counted[0]),
         submissions_per_token: per_token(counted[1]),
         read_bytes_per_token: per_token(counted[2]),
     })
 }
 
+/// The tokens after the first that came together: the time since those before, and how many.
+fn bursts(arrivals: &[Duration]) -> Vec<(Duration, usize)> {
+    let bursts: Vec<_> = arrivals.chunk_by(PartialEq::eq).collect();
+    bursts.windows(2).map(|pair| (pair[1][0].saturating_sub(pair[0][0]), pair[1].len())).collect()
+}
+
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_a_time_are_a_burst() {
+        let arrivals = [10, 14, 14, 22, 22, 22, 23].map(Duration::from_millis);
+        assert_eq!(bursts(&arrivals), [(4, 2), (8, 3), (1, 1)].map(|(ms, tokens)| (Duration::from_millis(ms), tokens)));
+        assert!(bursts(&arrivals[..1]).is_empty() && bursts(&[]).is_empty());
+    }
 }

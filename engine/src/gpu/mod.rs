@@ -1,24 +1,26 @@
 //! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
 
 mod device;
+mod pipelines;
 mod profile;
 mod readback;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
 pub use device::{AdapterSummary, DeviceTier, GpuOptions};
+pub use pipelines::Preparation;
 pub use profile::KernelTime;
 pub use readback::Readback;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, buffer_size};
 use crate::kernels::{Capabilities, Kernel, Plan, storage_bindings};
 use crate::recording::{BufferId, Command, Recording};
-use crate::shaders::{BindingKind, Shader};
+use crate::shaders::BindingKind;
 use device::Fault;
+use pipelines::{Pipeline, Pipelines};
 use readback::StagingPool;
 
 /// Offset alignment of the uniform slices (WebGPU's default limit).
@@ -36,23 +38,9 @@ pub struct Gpu {
     allocated: u64,
     /// Bytes that buffers may take together.
     memory: Option<u64>,
-    pipelines: HashMap<PipelineKey, Pipeline>,
+    pipelines: Pipelines,
     staging: StagingPool,
     counters: Counters,
-}
-
-/// A variant with the values of its `override` constants.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct PipelineKey {
-    kernel: &'static str,
-    variant: &'static str,
-    constants: Vec<(&'static str, u64)>,
-}
-
-#[derive(Clone, Debug)]
-struct Pipeline {
-    pipeline: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
 }
 
 /// A recording with its pipelines and bind groups made.
@@ -83,6 +71,7 @@ impl Gpu {
     pub async fn open(options: &GpuOptions) -> Result<Self> {
         let opened = device::open(options).await?;
         Ok(Self {
+            pipelines: Pipelines::new(opened.device.clone()),
             device: opened.device,
             queue: opened.queue,
             adapter: opened.adapter,
@@ -91,7 +80,6 @@ impl Gpu {
             buffers: Vec::new(),
             allocated: 0,
             memory: options.memory,
-            pipelines: HashMap::new(),
             staging: StagingPool::default(),
             counters: Counters::default(),
         })
@@ -162,6 +150,20 @@ impl Gpu {
         self.buffers[id.0 as usize].as_ref().expect("a buffer is used after it was destroyed")
     }
 
+    /// Begins to make the pipelines that recordings need. Their buffers may be those of another executor.
+    pub(crate) fn prepare(&self, recordings: &[Recording]) -> Preparation {
+        let commands = recordings.iter().flat_map(|recording| &recording.commands);
+        self.pipelines.prepare(commands.filter_map(|command| match command {
+            Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
+            Command::Copy { .. } => None,
+        }))
+    }
+
+    /// Waits for these pipelines.
+    pub(crate) async fn prepared(&mut self, preparation: Preparation) {
+        self.pipelines.finish(preparation).await;
+    }
+
     pub(crate) fn compile(&mut self, label: &str, recording: &Recording) -> GpuProgram {
         let plans: Vec<Option<Plan>> = recording
             .commands
@@ -214,7 +216,7 @@ impl Gpu {
     }
 
     fn compile_dispatch(&mut self, kernel: &dyn Kernel, plan: &Plan, buffers: &[BufferId], params: &wgpu::Buffer, offset: u64) -> Step {
-        let Pipeline { pipeline, layout } = self.pipeline(plan);
+        let Pipeline { pipeline, layout } = self.pipelines.get(plan);
         assert_eq!(
             storage_bindings(plan.shader).count(),
             buffers.len(),
@@ -244,65 +246,6 @@ impl Gpu {
             entries: &entries,
         });
         Step::Dispatch { pipeline, bind_group, workgroups: plan.workgroups }
-    }
-
-    fn pipeline(&mut self, plan: &Plan) -> Pipeline {
-        let shader = plan.shader;
-        let key = PipelineKey {
-            kernel: shader.kernel,
-            variant: shader.variant,
-            constants: plan.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(),
-        };
-        if let Some(pipeline) = self.pipelines.get(&key) {
-            return pipeline.clone();
-        }
-        let layout = self.bind_group_layout(shader);
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(shader.kernel),
-            source: wgpu::ShaderSource::Wgsl(shader.wgsl().into()),
-        });
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(shader.kernel),
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&format!("{} {}", shader.kernel, shader.variant)),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(shader.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &plan.constants,
-                // Every kernel writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        let made = Pipeline { pipeline, layout };
-        self.pipelines.insert(key, made.clone());
-        made
-    }
-
-    fn bind_group_layout(&self, shader: &Shader) -> wgpu::BindGroupLayout {
-        let entries: Vec<_> = shader
-            .bindings
-            .iter()
-            .map(|binding| wgpu::BindGroupLayoutEntry {
-                binding: binding.index,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: match binding.kind {
-                        BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
-                        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                        BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-                    },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(shader.kernel), entries: &entries })
     }
 
     /// Encodes programs into one submission; optionally begins to read a range after them.

@@ -1,5 +1,6 @@
 //! What wgpu's web backend leaves out, asked of the browser directly.
 
+use js_sys::Promise;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 #[wasm_bindgen(module = "/src/gpu/web_features.js")]
@@ -15,6 +16,14 @@ extern "C" {
     /// Invocations in the smallest subgroup of the newest device's adapter.
     #[wasm_bindgen(js_name = subgroupMinSize)]
     pub(super) fn subgroup_min_size() -> u32;
+
+    /// From now on pipelines are made by the browser's threads, and what the device returns instead of one is not to be used.
+    #[wasm_bindgen(js_name = beginPipelines)]
+    pub(super) fn begin_pipelines();
+
+    /// Ends that; the promise holds what was begun and never fails.
+    #[wasm_bindgen(js_name = pipelinesBegun)]
+    pub(super) fn pipelines_begun() -> Promise;
 
     #[wasm_bindgen(js_name = adapterVendor)]
     fn adapter_vendor() -> String;

@@ -1,4 +1,6 @@
-// wgpu's web backend asks only for the features that it knows. This asks for others around it, once per device.
+// What wgpu's web backend does not know of, done around it.
+
+// Features: it asks only for those that it knows. This asks for others, once per device.
 const wanted = new Set();
 let granted = new Set();
 let info = null;
@@ -34,4 +36,26 @@ export function adapterDescription() {
 
 export function subgroupMinSize() {
   return info?.subgroupMinSize ?? 32;
+}
+
+// Pipelines that are made asynchronously: wgpu waits for each, and the browser's GPU process does nothing else meanwhile.
+let begun = null;
+
+const createComputePipeline = globalThis.GPUDevice?.prototype.createComputePipeline;
+if (createComputePipeline) {
+  GPUDevice.prototype.createComputePipeline = function (descriptor) {
+    if (!begun) return createComputePipeline.call(this, descriptor);
+    begun.push(this.createComputePipelineAsync(descriptor));
+    return {};
+  };
+}
+
+export function beginPipelines() {
+  begun = [];
+}
+
+export function pipelinesBegun() {
+  const all = Promise.allSettled(begun);
+  begun = null;
+  return all;
 }

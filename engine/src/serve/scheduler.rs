@@ -13,7 +13,7 @@ use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
 use crate::kernels::{Group, Row, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Recording};
 
 /// Tokens of each row that the device keeps for reading.
 const RING: u32 = 64;
@@ -330,18 +330,8 @@ impl Scheduler {
         if let Some(program) = self.programs.get(&key) {
             return Rc::clone(program);
         }
-        let (label, recording) = match key {
-            ProgramKey::Pass(pass) => ("pass", model.record(&pass)),
-            ProgramKey::Sample { first_row, rows, draws } => {
-                let mut recording = crate::recording::Recording::new();
-                let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
-                let b = &model.buffers;
-                let buffers = [b.logits, self.counts, self.samplers, b.decode_rows, self.groups, self.sampled];
-                sampling.record(&mut recording, draws, &buffers);
-                ("sample", recording)
-            }
-        };
-        let program = Rc::new(executor.compile(label, recording));
+        let recording = self.record(model, key);
+        let program = Rc::new(executor.compile(if let ProgramKey::Pass(_) = key { "pass" } else { "sample" }, recording));
         // Prompts end in parts of any length: only the programs that come again are kept.
         let kept = match key {
             ProgramKey::Pass(pass) => {
@@ -353,6 +343,35 @@ impl Scheduler {
             self.programs.insert(key, Rc::clone(&program));
         }
         program
+    }
+
+    fn record(&self, model: &Model, key: ProgramKey) -> Recording {
+        match key {
+            ProgramKey::Pass(pass) => model.record(&pass),
+            ProgramKey::Sample { first_row, rows, draws } => {
+                let mut recording = Recording::new();
+                let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
+                let b = &model.buffers;
+                let buffers = [b.logits, self.counts, self.samplers, b.decode_rows, self.groups, self.sampled];
+                sampling.record(&mut recording, draws, &buffers);
+                recording
+            }
+        }
+    }
+
+    /// What requests for one answer or embedding at a time run, by the variants that they need: short and long prompts, and answers
+    /// behind few and many positions.
+    pub fn usual_recordings(&self, model: &Model) -> Vec<Recording> {
+        let generates = model.hyperparameters.architecture.causal;
+        let output = if generates { Output::LastLogits(0) } else { Output::Embedding };
+        let most = model.options.prefill_rows;
+        let rows = (0..).map(|power| 1 << power).take_while(|rows| *rows < most).chain([most]);
+        let mut keys: Vec<_> = rows.map(|rows| ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output })).collect();
+        if generates {
+            keys.extend([1, model.options.context].map(|positions| ProgramKey::Pass(model.decode_pass(1, positions))));
+            keys.extend([false, true].map(|draws| ProgramKey::Sample { first_row: 0, rows: 1, draws }));
+        }
+        keys.into_iter().map(|key| self.record(model, key)).collect()
     }
 }
 

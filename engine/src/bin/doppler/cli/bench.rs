@@ -173,16 +173,19 @@ fn print(report: &Report) {
         "{}, {}: {gigabytes:.2} GB, loaded in {:.1} s, {device:.2} GB on the device",
         report.model.name, report.model.quantization, report.load_seconds
     );
-    println!("prompt  first token ms (cold)  prefill/s  decode/s  token ms p50 p90 p99      dispatches submissions bytes read a token");
+    println!(
+        "prompt  first token ms (cold)  prefill/s  decode/s  token ms p50 p90 p99    burst  dispatches submissions bytes read a token"
+    );
     for l in &report.lengths {
         let [p50, p90, p99] = l.token_ms;
         println!(
-            "{:6}  {:9.1} ({:9.1})  {:9.0}  {:8.1}  {p50:8.2} {p90:7.2} {p99:7.2}  {:10.1} {:11.2} {:10.1}",
+            "{:6}  {:9.1} ({:9.1})  {:9.0}  {:8.1}  {p50:8.2} {p90:7.2} {p99:7.2} {:6}  {:10.1} {:11.2} {:10.1}",
             l.prompt_tokens,
             l.first_token_ms,
             l.cold_first_token_ms,
             l.prefill_tokens_per_second,
             l.decode_tokens_per_second,
+            l.burst_tokens,
             l.dispatches_per_token,
             l.submissions_per_token,
             l.read_bytes_per_token
