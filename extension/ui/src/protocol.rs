@@ -362,7 +362,11 @@ pub enum Call {
         messages: [Draft; 1],
     },
     /// Which models are there?
-    Models {},
+    Models {
+        /// Rises with every such call: answers may overtake each other.
+        #[serde(skip)]
+        number: u32,
+    },
     /// What is this model?
     Describe {
         /// Which model.
@@ -421,7 +425,7 @@ impl Call {
         match self {
             Self::Status {} => "engine.status",
             Self::Warm { .. } => "tokens.count",
-            Self::Models {} => "models.list",
+            Self::Models { .. } => "models.list",
             Self::Describe { .. } => "models.describe",
             Self::Choose { .. } => "models.choose",
             Self::Forget { .. } => "models.forget",

@@ -9,8 +9,10 @@ use super::Effect;
 pub struct Switcher {
     /// Whether the list is on the screen.
     pub open: bool,
-    /// The last answer to `models.list`; `None`: not there yet.
+    /// The answer to the last `models.list` that was answered; `None`: not there yet.
     pub list: Option<ModelList>,
+    /// Number of the last `models.list`.
+    asked: u32,
     /// Whether a model of the user's is the chosen one.
     pub local: bool,
     /// What is known of models, by their ids.
@@ -26,8 +28,8 @@ pub enum ModelMsg {
     Open,
     /// The list is closed.
     Close,
-    /// `models.list` was answered.
-    Listed(ModelList),
+    /// The `models.list` of this number was answered.
+    Listed(u32, ModelList),
     /// A model was described, or cannot be.
     Described(String, Result<Described, Failure>),
     /// The user chooses a model.
@@ -58,13 +60,15 @@ impl Switcher {
                 self.open = true;
                 // What could not be described may be now.
                 self.described.retain(|(_, described)| described.is_ok());
-                vec![Effect::Call(Call::Models {})]
+                vec![self.ask()]
             }
             ModelMsg::Close => {
                 self.open = false;
                 Vec::new()
             }
-            ModelMsg::Listed(list) => {
+            // What has changed since is in the answer that is still to come.
+            ModelMsg::Listed(number, _) if number != self.asked => Vec::new(),
+            ModelMsg::Listed(_, list) => {
                 let chosen = list.data.iter().find(|model| model.id == list.chosen);
                 self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
                 self.list = Some(list);
@@ -94,10 +98,10 @@ impl Switcher {
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
                 match result {
-                    Ok(()) => vec![Effect::CloseModels, Effect::Call(Call::Models {})],
+                    Ok(()) => vec![Effect::CloseModels, self.ask()],
                     Err(failure) => {
                         problem = Some(failure);
-                        vec![Effect::Call(Call::Models {})]
+                        vec![self.ask()]
                     }
                 }
             }
@@ -106,9 +110,14 @@ impl Switcher {
                 vec![Effect::ShowModels, Effect::Call(Call::Choose { id })]
             }),
             ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget { id })],
-            ModelMsg::Forgotten => vec![Effect::Call(Call::Models {})],
+            ModelMsg::Forgotten => vec![self.ask()],
         };
         (effects, problem)
+    }
+
+    fn ask(&mut self) -> Effect {
+        self.asked += 1;
+        Effect::Call(Call::Models { number: self.asked })
     }
 
     fn source(&self, id: &str) -> Option<Source> {

@@ -269,26 +269,45 @@ fn models(chosen: &str) -> ModelList {
     ModelList { data, chosen: chosen.into(), problems: Vec::new(), host: HostState::default() }
 }
 
+fn listed(state: &mut State, number: u32, chosen: &str) -> Vec<Effect> {
+    state.update(Msg::Models(ModelMsg::Listed(number, models(chosen))))
+}
+
 #[test]
 fn models_are_described_one_after_the_other_while_the_list_is_open() {
     let mut state = State::default();
+    let ask = |number| [Effect::Call(Call::Models { number })];
     let describe = |id: &str| vec![Effect::Call(Call::Describe { id: id.into(), bytes: None })];
-    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), []);
-    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), [Effect::Call(Call::Models {})]);
-    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), describe("host"));
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(1));
+    state.update(Msg::Models(ModelMsg::Close));
+    assert_eq!(listed(&mut state, 1, "spark"), []);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(2));
+    assert_eq!(listed(&mut state, 2, "spark"), describe("host"));
     let failure = Failure { message: "damaged".into(), ..Failure::default() };
     assert_eq!(state.update(Msg::Failed(Call::Describe { id: "host".into(), bytes: None }, failure)), describe("file"));
     state.update(Msg::Models(ModelMsg::Close));
     assert_eq!(state.update(Msg::Models(ModelMsg::Described("file".into(), Ok(Described::default())))), []);
     assert_eq!(state.alert, None, "what cannot be described says so in its line");
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(3));
+    assert_eq!(listed(&mut state, 3, "spark"), describe("host"), "a failure is tried again");
+}
+
+#[test]
+fn an_answer_that_was_overtaken_is_no_list() {
+    let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
-    assert_eq!(state.update(Msg::Models(ModelMsg::Listed(models("spark")))), describe("host"), "a failure is tried again");
+    assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models { number: 2 })]);
+    listed(&mut state, 2, "spark");
+    assert_eq!(listed(&mut state, 1, "file"), []);
+    assert_eq!(state.models.list.as_ref().map(|list| &*list.chosen), Some("spark"));
+    assert!(!state.models.local);
 }
 
 #[test]
 fn a_choice_is_loaded_and_a_failure_told_once() {
     let mut state = State::default();
-    state.update(Msg::Models(ModelMsg::Listed(models("spark"))));
+    state.update(Msg::Models(ModelMsg::Open));
+    listed(&mut state, 1, "spark");
     let choose = |id: &str| Effect::Call(Call::Choose { id: id.into() });
     let chose = |state: &mut State, id: &str| state.update(Msg::Models(ModelMsg::Choose(id.into())));
     assert_eq!(chose(&mut state, "host"), [choose("host")]);
@@ -305,8 +324,8 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     chose(&mut state, "host");
     assert_eq!(state.alert, None);
     let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
-    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models {})]);
-    state.update(Msg::Models(ModelMsg::Listed(models("host"))));
+    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models { number: 3 })]);
+    listed(&mut state, 3, "host");
     assert!(state.models.local);
 
     chose(&mut state, "file");
