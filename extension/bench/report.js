@@ -4,8 +4,8 @@
  * The fields are described in engine/src/bench/mod.rs and tests/bench/report.schema.json.
  * @typedef {{
  *   prompt_tokens: number, tokens: number, cold_first_token_ms: number, first_token_ms: number, prefill_tokens_per_second: number,
- *   decode_tokens_per_second: number, token_ms: [number, number, number], dispatches_per_token: number, submissions_per_token: number,
- *   read_bytes_per_token: number,
+ *   decode_tokens_per_second: number, token_ms: [number, number, number], burst_tokens: number, dispatches_per_token: number,
+ *   submissions_per_token: number, read_bytes_per_token: number,
  * }} Length
  * @typedef {{
  *   name: string, workgroups: number, count: number, each_us: number, total_us: number, gigabytes_per_second: number, teraflops: number,
@@ -32,6 +32,7 @@ export const COLUMNS = [
   ["A token, ms: p50", ({ token_ms }) => token_ms[0].toFixed(2)],
   ["p90", ({ token_ms }) => token_ms[1].toFixed(2)],
   ["p99", ({ token_ms }) => token_ms[2].toFixed(2)],
+  ["Come together", ({ burst_tokens }) => `${burst_tokens}`],
   ["Dispatches", ({ dispatches_per_token }) => dispatches_per_token.toFixed(1)],
   ["Submissions", ({ submissions_per_token }) => submissions_per_token.toFixed(2)],
   ["Bytes read", ({ read_bytes_per_token }) => read_bytes_per_token.toFixed(1)],
