@@ -231,6 +231,21 @@ fn dropped_requests_free_their_place() {
     });
 }
 
+/// A usual request waits for no pipeline: all were made while the model was loaded.
+#[test]
+fn pipelines_are_made_beforehand() {
+    let source = FileSource::open(&spark_file()).expect("a file");
+    pollster::block_on(async {
+        let device = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+        let (mut engine, client) = load(device, &source, ModelOptions::default()).await.expect("a model");
+        let pipelines = |engine: &Engine| if let Executor::Gpu(gpu) = engine.executor() { gpu.pipeline_count() } else { 0 };
+        let before = pipelines(&engine);
+        assert!(before > 0);
+        beside(&mut engine, client.trace(vec![300; 40], 8, 0)).await.expect("tokens");
+        assert_eq!(pipelines(&engine), before);
+    });
+}
+
 /// Every kind of bad file is a named error, and the device serves on with all its memory.
 #[test]
 fn bad_files_are_refused_and_leave_nothing() {

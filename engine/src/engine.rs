@@ -165,7 +165,9 @@ impl Engine {
         }
         let loaded = async {
             let Foresight { reads, recordings } = plan::foresee(&checkpoint, executor.capabilities(), options)?;
-            let preparation = executor.prepare(&recordings);
+            let [every, some] = &recordings;
+            // The processor that compiles for a software adapter has to compute as well.
+            let preparation = executor.prepare(every.iter().chain(some.iter().filter(|_| !executor.is_software())));
             let order = if source.ahead() > 0 { reads } else { Vec::new() };
             let model = Model::load(executor, &checkpoint, Some(&ReadAhead::new(source, order)), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;

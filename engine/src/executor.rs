@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::cpu::Cpu;
 use crate::error::{EngineError, Result};
-use crate::gpu::{Gpu, GpuProgram, Preparation, Readback};
+use crate::gpu::{DeviceTier, Gpu, GpuProgram, Preparation, Readback};
 use crate::kernels::Capabilities;
 use crate::recording::{BufferId, Recording};
 
@@ -196,9 +196,14 @@ impl Executor {
         }
     }
 
+    /// Whether there is no device of its own behind it, as far as one can tell.
+    pub fn is_software(&self) -> bool {
+        if let Self::Gpu(gpu) = self { gpu.adapter().tier == DeviceTier::Basic } else { true }
+    }
+
     /// Begins to make what recordings need, all at a time and while the device does other work: making it one by one when it is
     /// needed takes seconds. Nothing runs, and the buffers may be those of another executor.
-    pub fn prepare(&self, recordings: &[Recording]) -> Option<Preparation> {
+    pub fn prepare<'a>(&self, recordings: impl IntoIterator<Item = &'a Recording>) -> Option<Preparation> {
         match self {
             Self::Gpu(gpu) => Some(gpu.prepare(recordings)),
             Self::Cpu(_) | Self::Plan(_) => None,

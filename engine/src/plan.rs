@@ -46,8 +46,8 @@ pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: Model
 pub struct Foresight {
     /// The ranges of the source that are read, in order.
     pub reads: Vec<Range<u64>>,
-    /// Passes that need every pipeline of usual requests.
-    pub recordings: Vec<Recording>,
+    /// What every request runs, and what some do: see [`Scheduler::usual_recordings`].
+    pub recordings: [Vec<Recording>; 2],
 }
 
 /// Foresees a model on a device with these capabilities.

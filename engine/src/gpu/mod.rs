@@ -100,6 +100,11 @@ impl Gpu {
         self.allocated
     }
 
+    /// Pipelines that were made so far.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines.count()
+    }
+
     /// What was done so far.
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
@@ -151,8 +156,8 @@ impl Gpu {
     }
 
     /// Begins to make the pipelines that recordings need. Their buffers may be those of another executor.
-    pub(crate) fn prepare(&self, recordings: &[Recording]) -> Preparation {
-        let commands = recordings.iter().flat_map(|recording| &recording.commands);
+    pub(crate) fn prepare<'a>(&self, recordings: impl IntoIterator<Item = &'a Recording>) -> Preparation {
+        let commands = recordings.into_iter().flat_map(|recording| &recording.commands);
         self.pipelines.prepare(commands.filter_map(|command| match command {
             Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
             Command::Copy { .. } => None,

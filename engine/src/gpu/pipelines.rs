@@ -42,6 +42,10 @@ impl Pipelines {
         Self { device, made: HashMap::new() }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.made.len()
+    }
+
     /// The pipeline of a plan, made now if it was not before.
     pub(super) fn get(&mut self, plan: &Plan) -> Pipeline {
         self.made.entry(PipelineKey::of(plan)).or_insert_with(|| make(&self.device, plan)).clone()

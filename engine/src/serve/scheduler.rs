@@ -359,19 +359,22 @@ impl Scheduler {
         }
     }
 
-    /// What requests for one answer or embedding at a time run, by the variants that they need: short and long prompts, and answers
-    /// behind few and many positions.
-    pub fn usual_recordings(&self, model: &Model) -> Vec<Recording> {
+    /// What requests for one answer or embedding at a time run, by the variants of kernels that they need: what every one does, and
+    /// what very short and long prompts, long contexts and drawn tokens do.
+    pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
+        const SHORT_PROMPT: u32 = 64;
         let generates = model.hyperparameters.architecture.causal;
         let output = if generates { Output::LastLogits(0) } else { Output::Embedding };
         let most = model.options.prefill_rows;
-        let rows = (0..).map(|power| 1 << power).take_while(|rows| *rows < most).chain([most]);
-        let mut keys: Vec<_> = rows.map(|rows| ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output })).collect();
+        let read = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });
+        let decode = |positions| ProgramKey::Pass(model.decode_pass(1, positions));
+        let sample = |draws| ProgramKey::Sample { first_row: 0, rows: 1, draws };
+        let (mut every, mut some) = (vec![read(SHORT_PROMPT)], vec![read(1), read(4), read(most)]);
         if generates {
-            keys.extend([1, model.options.context].map(|positions| ProgramKey::Pass(model.decode_pass(1, positions))));
-            keys.extend([false, true].map(|draws| ProgramKey::Sample { first_row: 0, rows: 1, draws }));
+            every.extend([decode(1), sample(false)]);
+            some.extend([decode(model.options.context), sample(true)]);
         }
-        keys.into_iter().map(|key| self.record(model, key)).collect()
+        [every, some].map(|keys| keys.into_iter().map(|key| self.record(model, key)).collect())
     }
 }
 
