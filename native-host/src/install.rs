@@ -44,7 +44,7 @@ fn known(places: &Places, scope: Scope) -> Vec<Registration> {
 }
 
 /// Copies `program` to its place and registers it with the chosen browsers, without a choice with all that are found; for all users
-/// with all that we know. What it did, a line each.
+/// with all that we know. What it did and what comes next, a line each.
 ///
 /// # Errors
 /// When nothing is found, or something cannot be written; what was done until then stays, and trying again does the rest.
@@ -65,14 +65,21 @@ pub fn install(places: &Places, selection: &Selection, program: &Path, extension
         let bytes = fs::read(program).map_err(HostError::at(program))?;
         write_file(&place, &bytes, 0o755).map_err(HostError::at(&place))?;
     }
+    let mut without_folders = false;
     if selection.scope == Scope::User {
         Config::ensure(&places.config_file())?;
+        without_folders = Config::load(&places.config_file())?.roots.is_empty();
     }
     let manifest = Manifest::new(&place, std::iter::once(EXTENSION_ID).chain(extensions.iter().map(String::as_str)));
     let mut done = vec![format!("program: {}", place.display())];
     for registration in chosen {
         registration.add(&manifest)?;
         done.push(format!("{}: registered in {}", registration.title, registration.manifest.display()));
+    }
+    if without_folders {
+        // Its folder is seldom where a shell looks for programs.
+        let program = place.display();
+        done.push(format!("next, choose what browsers may read: \"{program}\" models find   and   \"{program}\" models add FOLDER"));
     }
     Ok(done)
 }
@@ -93,16 +100,26 @@ pub fn uninstall(places: &Places, selection: &Selection, keep_models: bool) -> R
         done.push("other browsers still use the program: it stays".to_owned());
         return Ok(done);
     }
-    let mut files = vec![places.program(selection.scope)];
     // Where registries name it, the manifest lies beside the program.
-    files.extend(known(places, selection.scope).into_iter().map(|registration| registration.manifest));
+    let mut files: Vec<_> = known(places, selection.scope).into_iter().map(|registration| registration.manifest).collect();
     if selection.scope == Scope::User && !keep_models {
         files.push(places.config_file());
     }
+    // The last, because Windows deletes no program that runs, and this may be it.
+    let program = places.program(selection.scope);
+    files.push(program.clone());
     for file in files {
-        if file.symlink_metadata().is_ok() {
-            remove_file(&file)?;
-            done.push(format!("removed {}", file.display()));
+        if file.symlink_metadata().is_err() {
+            continue;
+        }
+        match remove_file(&file) {
+            Err(_) if cfg!(windows) && file == program => {
+                done.push(format!("delete {} yourself: Windows keeps a program as long as it runs", file.display()));
+            }
+            removed => {
+                removed?;
+                done.push(format!("removed {}", file.display()));
+            }
         }
     }
     Ok(done)

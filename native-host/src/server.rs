@@ -256,5 +256,9 @@ fn refuse(status: StatusCode) -> Response<Body> {
         _ => None,
     };
     response.headers_mut().extend(header.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        // There are few connections, and none for those who may have nothing.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }

@@ -36,12 +36,12 @@ pub(crate) struct Options {
     /// Tokens of the prompts.
     #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
     prompts: Vec<u32>,
-    /// Tokens of the answers.
-    #[arg(short = 'n', long, default_value_t = 128)]
-    tokens: u32,
-    /// Runs of each prompt, after one that is not counted.
-    #[arg(long, default_value_t = 5)]
-    runs: u32,
+    /// Tokens of the answers [default: 128; with `--load` 32].
+    #[arg(short = 'n', long)]
+    tokens: Option<u32>,
+    /// Runs of each prompt, after one that is not counted [default: 5], or with `--load` of each way [default: 1].
+    #[arg(long)]
+    runs: Option<u32>,
     /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
     #[arg(long)]
     context: Option<u32>,
@@ -73,6 +73,7 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
         return load(root, file, options, &chrome);
     }
     let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json, .. } = options;
+    let (tokens, runs) = (tokens.unwrap_or(128), runs.unwrap_or(5));
     let (script, params) = if *peers {
         npm::ensure_peers(root, onnx.is_some())?;
         let mut params = json!({ "shape": shape, "quant": quant, "model": model(root, shape, quant)?, "tokens": tokens, "rounds": runs });
@@ -120,6 +121,7 @@ fn load(root: &Path, file: &Path, options: &Options, chrome: &Path) -> Result<()
     let mut node = npm::node(root);
     node.arg(root.join("tests/bench/load.mjs")).arg(file).arg(format!("--ways={}", options.ways)).args(options.cold.then_some("--cold"));
     node.args(options.json.then_some("--json"));
+    node.args(options.tokens.map(|tokens| format!("--tokens={tokens}"))).args(options.runs.map(|runs| format!("--runs={runs}")));
     node.env("CHROME", chrome).env("DOPPLER_HOST", target.join("release").join(format!("doppler-host{}", std::env::consts::EXE_SUFFIX)));
     step("Measuring in the browser", || run(&mut node))
 }

@@ -64,7 +64,8 @@ fn the_extensions_id_is_that_of_its_key() {
 fn every_browser_that_is_found_and_no_other() {
     let home = with(&[CHROMIUM, VIVALDI]);
     let before = tree(&home.path(""));
-    home.must(&["install"]);
+    let said = home.must(&["install"]);
+    assert!(said.contains(&format!("\"{}\" models add", home.program().display())), "{said}");
     let after = tree(&home.path(""));
     for browser in [CHROMIUM, VIVALDI] {
         let manifest = Manifest::read(&home.path(&hosts(browser))).expect("a manifest");
@@ -121,6 +122,7 @@ fn what_is_named_is_registered() {
     home.must(&["uninstall", "--user-data-dir", data.to_str().expect("text")]);
     assert!(!home.path("profile/NativeMessagingHosts").exists() && home.program().exists());
     home.must(&["models", "add", home.models().to_str().expect("text")]);
+    assert!(!home.must(&["install"]).contains("models add"));
     home.must(&["uninstall", "--keep-models"]);
     assert!(!home.program().exists() && home.config().exists());
     home.must(&["uninstall"]);
