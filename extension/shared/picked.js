@@ -120,23 +120,32 @@ async function findSame(known, handles) {
 }
 
 /**
- * The files of a model, if the browser lets them be read now.
+ * What this document opened last. The browser forgets a permission when nobody holds the handle any more or the last tab of the
+ * extension is closed; files that were opened before are read on.
+ * @type {{id: string, handles: Picked["handles"], files: OpenFile[]} | undefined}
+ */
+let opened;
+
+/**
+ * The files of a model, if the browser lets them be read now or this document has them.
  * @param {string} id
  * @returns {Promise<{name: string, files: OpenFile[]}>}
  */
 export async function open(id) {
   const model = await find(id);
   if (!model) throw new Refusal("NotFoundError", "model_not_found", "This model was removed from the list: choose another.");
-  for (const handle of model.handles) {
+  const { name, handles } = model;
+  for (const handle of handles) {
     if (await /** @type {any} */ (handle).queryPermission({ mode: "read" }) === "granted") continue;
-    throw new Refusal("NotAllowedError", "permission_needed",
-      `The browser wants your permission for ${model.name} again: choose it in the popup's list of models.`);
+    if (opened?.id === id) return { name, files: opened.files };
+    throw new Refusal("NotAllowedError", "permission_needed", `The browser wants your permission for ${name} again: choose it in the popup's list of models.`);
   }
   try {
-    return { name: model.name, files: await read(model.handles) };
+    opened = { id, handles, files: await read(handles) };
+    return { name, files: opened.files };
   } catch (error) {
     const gone = error instanceof DOMException && error.name === "NotFoundError";
-    throw gone ? new Refusal("NotFoundError", "not_found", `${model.name} is not where it was: open it again.`) : error;
+    throw gone ? new Refusal("NotFoundError", "not_found", `${name} is not where it was: open it again.`) : error;
   }
 }
 

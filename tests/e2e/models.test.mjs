@@ -102,6 +102,24 @@ async function catchInLoad(page) {
   return { id, loading };
 }
 
+/** The popup in a tab, ready for what is dropped: before the list is open nobody listens, and the browser would open the file instead. */
+async function openList() {
+  const popup = await browser.openOwn("popup/popup.html#models");
+  await popup.locator("#models[open]").waitFor();
+  return popup;
+}
+
+/**
+ * @param {Page} popup
+ * @param {string} file  or a folder
+ */
+async function drop(popup, file) {
+  const cdp = await browser.context.newCDPSession(popup);
+  const data = { items: [], files: [file], dragOperationsMask: 1 };
+  for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
+  await cdp.detach();
+}
+
 test("the host's models are listed, described from their headers, and answer like the embedded one", T, async () => {
   const page = await connect();
   const { data, chosen, problems, host } = await ask(page, "models.list");
@@ -265,15 +283,8 @@ test("the popup: models with what they need, a choice by keyboard, a refusal as 
 
 test("a file that is dropped on the popup answers, is kept, and can be taken off the list", T, async () => {
   const page = await connect();
-  const popup = await browser.openOwn("popup/popup.html#models");
-  // Before that nobody listens: the browser would open the file instead.
-  await popup.locator("#models[open]").waitFor();
-  const cdp = await browser.context.newCDPSession(popup);
-  const drop = async (/** @type {string[]} */ ...files) => {
-    const data = { items: [], files, dragOperationsMask: 1 };
-    for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
-  };
-  await drop(`${TINY}.gguf`);
+  const popup = await openList();
+  await drop(popup, `${TINY}.gguf`);
   await popup.locator("#models:not([open])").waitFor({ state: "attached" });
   await until(async () => (await ask(page, "engine.status")).state === "ready", "the model");
   const { chosen, data } = await ask(page, "models.list");
@@ -282,12 +293,12 @@ test("a file that is dropped on the popup answers, is kept, and can be taken off
   await assertTiny(page, chosen);
 
   await popup.locator("#model").click();
-  await drop(FOLDER);
+  await drop(popup, FOLDER);
   await popup.locator("#models:not([open])").waitFor({ state: "attached" });
   assert.equal((await ask(page, "engine.status")).model.architecture, "llama");
   assert.notEqual((await ask(page, "models.list")).chosen, chosen);
 
-  await drop(`${TINY}.json`);
+  await drop(popup, `${TINY}.json`);
   await popup.locator("#alert:not([hidden])", { hasText: "is no model" }).waitFor();
 
   await popup.locator("#model").click();
@@ -299,6 +310,20 @@ test("a file that is dropped on the popup answers, is kept, and can be taken off
   await popup.locator("[aria-current]", { hasText: "Spark 28M" }).waitFor();
   assert.ok(!(await ask(page, "models.list")).data.some((/** @type {any} */ { source }) => source === "picked"));
   await Promise.all([popup.close(), page.close()]);
+});
+
+test("a file is read on when the last tab of the extension is closed", T, async () => {
+  const popup = await openList();
+  await drop(popup, `${TINY}.gguf`);
+  await popup.locator("#models:not([open])").waitFor({ state: "attached" });
+  const inPicked = (/** @type {string} */ expression) => browser.inOffscreen(`import("../shared/picked.js").then(async (picked) => {
+    const [{ id, handles: [handle] }] = await picked.all();
+    return ${expression};
+  })`);
+  assert.equal(await inPicked("handle.queryPermission({ mode: 'read' })"), "granted");
+  await popup.close();
+  await until(async () => await inPicked("handle.queryPermission({ mode: 'read' })") === "prompt", "the permission to end");
+  assert.equal(await inPicked("(await picked.open(id)).files[0].blob.slice(0, 4).text()"), "GGUF");
 });
 
 test("web pages get nothing from the host's port, even with its address and token", T, async () => {
