@@ -459,9 +459,9 @@ fn rope_kv() {
 #[test]
 fn rope_far_out() {
     let mut devices = Devices::open();
-    let pages_per_slot = 4096;
+    let pages_per_slot = 1 << 15;
     let kernel = || RopeKv {
-        rows: 3,
+        rows: 5,
         heads: 1,
         kv_heads: 1,
         head_dim: 4,
@@ -470,11 +470,11 @@ fn rope_far_out() {
         kv: KvFormat::F32,
     };
     let buffers = [
-        Data::F32(Random::new(9).floats(36)),
+        Data::F32(Random::new(9).floats(60)),
         Data::F32(vec![0.0; 4 * PAGE as usize]),
         Data::F32(vec![0.0; 4 * PAGE as usize]),
-        Data::U32(vec![0; 4096]),
-        rows(&[(0, 4097), (0, 32_767), (0, 99_998)]),
+        Data::U32(vec![0; 1 << 15]),
+        rows(&[(0, 4097), (0, 32_767), (0, 99_998), (0, 262_143), (0, 1_048_574)]),
         Data::F32(vec![1.0, 0.7371]),
     ];
     devices.check(kernel, &buffers, 1e-9);

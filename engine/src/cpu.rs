@@ -45,17 +45,9 @@ impl Cpu {
     }
 
     pub(crate) fn run(&mut self, recording: &Recording) {
-        for command in &recording.commands {
-            match command {
-                Command::Dispatch { kernel, buffers } => {
-                    let shader = kernel.plan(&self.capabilities).shader;
-                    kernel.reference(&mut HostBindings { shader, buffers, memory: &mut self.memory });
-                }
-                Command::Copy { from, from_offset, to, to_offset, bytes } => {
-                    let data = self.read(*from, *from_offset, *bytes);
-                    self.write(*to, *to_offset, &data);
-                }
-            }
+        for Command { kernel, buffers } in &recording.commands {
+            let shader = kernel.plan(&self.capabilities).shader;
+            kernel.reference(&mut HostBindings { shader, buffers, memory: &mut self.memory });
         }
     }
 }

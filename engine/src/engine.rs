@@ -156,6 +156,14 @@ impl Engine {
         let checkpoint = read_checkpoint(source).await?;
         let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
         let template = ChatTemplate::from_gguf(&checkpoint.metadata);
+        let rows = Hyperparameters::from_gguf(&checkpoint)?.vocab;
+        if tokenizer.vocabulary_size() > rows as usize {
+            return Err(EngineError::Unsupported {
+                what: "a vocabulary of",
+                value: format!("{} tokens", tokenizer.vocabulary_size()),
+                supported: format!("up to {rows}, which have embeddings"),
+            });
+        }
         let before = executor.allocated_bytes();
         // Refused before anything is read, where the memory is known.
         if let Some(limit) = executor.memory_limit()
@@ -221,6 +229,11 @@ impl Engine {
                     self.scheduler.push(job);
                 }
                 if let Err(error) = self.scheduler.step(&mut self.executor, &self.model).await {
+                    // Whoever asked meanwhile is told as well.
+                    self.jobs.close();
+                    while let Ok(job) = self.jobs.try_recv() {
+                        self.scheduler.push(job);
+                    }
                     return Err(self.scheduler.fail(error));
                 }
                 // Natively waiting for the device blocks: those who asked get what came, as it comes.
@@ -477,7 +490,7 @@ pub struct Completion {
     events: Events,
     detokenizer: Detokenizer,
     stop: StopStrings,
-    end: Option<Piece>,
+    end: Option<Result<Piece, Rc<EngineError>>>,
     /// As far as they are known before the end.
     timings: Timings,
 }
@@ -495,7 +508,7 @@ impl Completion {
     pub async fn next(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
         if let Some(end) = self.end.take() {
             self.events.close();
-            return Some(Ok(end));
+            return Some(end);
         }
         loop {
             match self.events.next().await? {
@@ -537,12 +550,11 @@ impl Completion {
         while let Ok(Piece::Text(text)) = &mut piece {
             match self.next().now_or_never() {
                 Some(Some(Ok(Piece::Text(more)))) => text.push_str(&more),
-                Some(Some(Ok(end))) => {
-                    self.end = Some(end);
+                Some(end) => {
+                    self.end = end;
                     break;
                 }
-                Some(Some(Err(error))) => return Some(Err(error)),
-                Some(None) | None => break,
+                None => break,
             }
         }
         Some(piece)
@@ -554,7 +566,7 @@ impl Completion {
             self.events.close();
             return end;
         }
-        self.end = Some(end);
+        self.end = Some(Ok(end));
         Piece::Text(text)
     }
 }

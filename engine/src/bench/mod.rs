@@ -55,7 +55,8 @@ impl BenchOptions {
     }
 
     fn check(&self) -> Result<()> {
-        for (field, value) in [("tokens", self.tokens), ("runs", self.runs)] {
+        let shortest = self.prompts.iter().copied().min().unwrap_or(1);
+        for (field, value) in [("tokens", self.tokens), ("runs", self.runs), ("prompts", shortest)] {
             if value == 0 {
                 return Err(EngineError::InvalidRequest { field: field.to_owned(), problem: "must be at least 1".to_owned() });
             }
@@ -106,11 +107,11 @@ pub struct LengthReport {
     pub token_ms: [f64; 3],
     /// Tokens that come together: the median.
     pub burst_tokens: u32,
-    /// Of a decoded token.
+    /// Of a token after the first.
     pub dispatches_per_token: f64,
-    /// Of a decoded token.
+    /// Of a token after the first.
     pub submissions_per_token: f64,
-    /// Of a decoded token: bytes that the host read.
+    /// Of a token after the first: bytes that the host read.
     pub read_bytes_per_token: f64,
 }
 
@@ -163,15 +164,23 @@ pub fn wasm_bytes() -> u64 {
 }
 
 async fn measure(client: &Client, counters: &Counters, length: u32, options: &BenchOptions) -> Result<LengthReport, Rc<EngineError>> {
-    let mut traces: Vec<Trace> = Vec::new();
-    let mut counted = [0u64; 3];
-    for run in 0..=options.runs {
-        let prompt = (0..length).map(|i| (i * 7 + run * 31) % 251).collect();
+    let run = async |number: u32, tokens: u32| {
+        let prompt = (0..length).map(|i| (i * 7 + number * 31) % 251).collect();
         let before = counters.get();
-        traces.push(client.trace(prompt, options.tokens, 0).await?);
+        let trace = client.trace(prompt, tokens, 0).await?;
         let after = counters.get();
-        counted = [after.dispatches - before.dispatches, after.submissions - before.submissions, after.read_bytes - before.read_bytes];
+        let counted = [after.dispatches - before.dispatches, after.submissions - before.submissions, after.read_bytes - before.read_bytes];
+        Ok::<_, Rc<EngineError>>((trace, counted))
+    };
+    let mut traces: Vec<Trace> = Vec::new();
+    let mut whole = [0; 3];
+    for number in 0..=options.runs {
+        let (trace, counted) = run(number, options.tokens).await?;
+        traces.push(trace);
+        whole = counted;
     }
+    // What the first token takes is the prompt's.
+    let (_, first_token) = run(options.runs, 1).await?;
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let first = |trace: &Trace| trace.arrivals.first().copied().map_or(0.0, ms);
     let warm = &traces[1..];
@@ -185,7 +194,7 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
     times.sort_by(f64::total_cmp);
     bursts.sort_by_key(|(_, tokens)| *tokens);
     let quantile = |q: f64| times.get(((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1))).copied().unwrap_or(0.0);
-    let per_token = |count: u64| count as f64 / f64::from(options.tokens);
+    let per_token = |i: usize| whole[i].saturating_sub(first_token[i]) as f64 / f64::from(options.tokens.max(2) - 1);
     Ok(LengthReport {
         prompt_tokens: length,
         tokens: options.tokens,
@@ -195,9 +204,9 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
         decode_tokens_per_second: median(warm.iter().map(decode).collect()),
         token_ms: [0.5, 0.9, 0.99].map(quantile),
         burst_tokens: bursts.get(bursts.len() / 2).map_or(0, |(_, tokens)| *tokens as u32),
-        dispatches_per_token: per_token(counted[0]),
-        submissions_per_token: per_token(counted[1]),
-        read_bytes_per_token: per_token(counted[2]),
+        dispatches_per_token: per_token(0),
+        submissions_per_token: per_token(1),
+        read_bytes_per_token: per_token(2),
     })
 }
 

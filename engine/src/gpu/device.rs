@@ -149,7 +149,6 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
         shader_f16: f16,
         subgroup_size,
         workgroup_storage: limits.max_compute_workgroup_storage_size,
-        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         tuning: options.tuning.unwrap_or(Tuning::of(subgroup_size)),

@@ -51,9 +51,10 @@ pub struct GpuProgram {
 }
 
 #[derive(Debug)]
-enum Step {
-    Dispatch { pipeline: wgpu::ComputePipeline, bind_group: wgpu::BindGroup, workgroups: [u32; 3] },
-    Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
 }
 
 /// Otherwise a browser frees what the device holds only when its garbage collector comes by.
@@ -158,10 +159,7 @@ impl Gpu {
     /// Begins to make the pipelines that recordings need. Their buffers may be those of another executor.
     pub(crate) fn prepare<'a>(&self, recordings: impl IntoIterator<Item = &'a Recording>) -> Preparation {
         let commands = recordings.into_iter().flat_map(|recording| &recording.commands);
-        self.pipelines.prepare(commands.filter_map(|command| match command {
-            Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
-            Command::Copy { .. } => None,
-        }))
+        self.pipelines.prepare(commands.map(|command| command.kernel.plan(&self.capabilities)))
     }
 
     /// Waits for these pipelines.
@@ -170,44 +168,23 @@ impl Gpu {
     }
 
     pub(crate) fn compile(&mut self, label: &str, recording: &Recording) -> GpuProgram {
-        let plans: Vec<Option<Plan>> = recording
-            .commands
-            .iter()
-            .map(|c| match c {
-                Command::Dispatch { kernel, .. } => Some(kernel.plan(&self.capabilities)),
-                Command::Copy { .. } => None,
-            })
-            .collect();
+        let plans: Vec<Plan> = recording.commands.iter().map(|command| command.kernel.plan(&self.capabilities)).collect();
         let (params, offsets) = self.upload_params(label, &plans);
         let mut steps = Vec::with_capacity(plans.len());
-        for ((command, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
-            steps.push(match (command, plan) {
-                (Command::Dispatch { kernel, buffers }, Some(plan)) => {
-                    self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset)
-                }
-                (Command::Copy { from, from_offset, to, to_offset, bytes }, _) => Step::Copy {
-                    from: self.buffer(*from).clone(),
-                    from_offset: *from_offset,
-                    to: self.buffer(*to).clone(),
-                    to_offset: *to_offset,
-                    bytes: *bytes,
-                },
-                (Command::Dispatch { .. }, None) => unreachable!("every dispatch was planned"),
-            });
+        for ((Command { kernel, buffers }, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
+            steps.push(self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset));
         }
         GpuProgram { label: label.to_owned(), steps }
     }
 
     /// Puts all uniform blocks of a program into one buffer; returns it with each block's offset.
-    fn upload_params(&self, label: &str, plans: &[Option<Plan>]) -> (wgpu::Buffer, Vec<u64>) {
+    fn upload_params(&self, label: &str, plans: &[Plan]) -> (wgpu::Buffer, Vec<u64>) {
         let mut bytes = Vec::new();
         let mut offsets = Vec::with_capacity(plans.len());
         for plan in plans {
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_ALIGNMENT), 0);
             offsets.push(bytes.len() as u64);
-            if let Some(plan) = plan {
-                bytes.extend_from_slice(&plan.params);
-            }
+            bytes.extend_from_slice(&plan.params);
         }
         bytes.resize(bytes.len().next_multiple_of(UNIFORM_ALIGNMENT).max(UNIFORM_ALIGNMENT), 0);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -250,7 +227,7 @@ impl Gpu {
             layout: &layout,
             entries: &entries,
         });
-        Step::Dispatch { pipeline, bind_group, workgroups: plan.workgroups }
+        Step { pipeline, bind_group, workgroups: plan.workgroups }
     }
 
     /// Encodes programs into one submission; optionally begins to read a range after them.
@@ -284,29 +261,21 @@ impl Gpu {
     }
 }
 
-/// Encodes with as few compute passes as the copies between them allow; returns the number of dispatches.
+/// Encodes programs as one compute pass; returns the number of dispatches.
 fn encode<'a>(encoder: &mut wgpu::CommandEncoder, programs: impl IntoIterator<Item = &'a GpuProgram>) -> u64 {
     let mut dispatches = 0;
-    let mut pass: Option<wgpu::ComputePass<'static>> = None;
+    let mut pass: Option<wgpu::ComputePass<'_>> = None;
     for program in programs {
-        for step in &program.steps {
-            match step {
-                Step::Dispatch { pipeline, bind_group, workgroups: [x, y, z] } => {
-                    let pass = pass.get_or_insert_with(|| {
-                        encoder
-                            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(&program.label), timestamp_writes: None })
-                            .forget_lifetime()
-                    });
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, bind_group, &[]);
-                    pass.dispatch_workgroups(*x, *y, *z);
-                    dispatches += 1;
-                }
-                Step::Copy { from, from_offset, to, to_offset, bytes } => {
-                    pass = None;
-                    encoder.copy_buffer_to_buffer(from, *from_offset, to, *to_offset, *bytes);
-                }
-            }
+        let pass = pass.get_or_insert_with(|| {
+            encoder
+                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(&program.label), timestamp_writes: None })
+                .forget_lifetime()
+        });
+        for Step { pipeline, bind_group, workgroups: [x, y, z] } in &program.steps {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(*x, *y, *z);
+            dispatches += 1;
         }
     }
     dispatches

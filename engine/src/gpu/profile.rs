@@ -39,14 +39,8 @@ impl Gpu {
         if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
-        let plans: Vec<_> = recording
-            .commands
-            .iter()
-            .filter_map(|command| match command {
-                Command::Dispatch { kernel, .. } => Some((kernel.plan(&self.capabilities), kernel.cost(positions))),
-                Command::Copy { .. } => None,
-            })
-            .collect();
+        let plans: Vec<_> =
+            recording.commands.iter().map(|Command { kernel, .. }| (kernel.plan(&self.capabilities), kernel.cost(positions))).collect();
         let program = self.compile("profile", recording);
         let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 });
         let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -57,11 +51,7 @@ impl Gpu {
         });
         let period = f64::from(self.queue.get_timestamp_period());
         let mut groups: HashMap<(String, u32), Vec<(f64, Cost)>> = HashMap::new();
-        let dispatches = program.steps.iter().filter_map(|step| match step {
-            Step::Dispatch { pipeline, bind_group, workgroups } => Some((pipeline, bind_group, *workgroups)),
-            Step::Copy { .. } => None,
-        });
-        for ((plan, cost), (pipeline, bind_group, [x, y, z])) in plans.iter().zip(dispatches) {
+        for ((plan, cost), Step { pipeline, bind_group, workgroups: [x, y, z] }) in plans.iter().zip(&program.steps) {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
             {
                 let writes = wgpu::ComputePassTimestampWrites {
@@ -73,7 +63,7 @@ impl Gpu {
                 pass.set_pipeline(pipeline);
                 pass.set_bind_group(0, bind_group, &[]);
                 for _ in 0..REPEATS {
-                    pass.dispatch_workgroups(x, y, z);
+                    pass.dispatch_workgroups(*x, *y, *z);
                 }
             }
             encoder.resolve_query_set(&queries, 0..2, &resolved, 0);

@@ -35,7 +35,7 @@ export function adapterDescription() {
 }
 
 export function subgroupMinSize() {
-  return info?.subgroupMinSize ?? 32;
+  return info?.subgroupMinSize ?? 4; // the least that the specification allows
 }
 
 // Pipelines that are made asynchronously: wgpu waits for each, and the browser's GPU process does nothing else meanwhile.

@@ -45,8 +45,6 @@ pub struct Capabilities {
     pub subgroup_size: Option<u32>,
     /// Bytes of workgroup memory.
     pub workgroup_storage: u32,
-    /// Invocations in a workgroup.
-    pub workgroup_invocations: u32,
     /// Largest storage buffer binding in bytes.
     pub max_binding: u64,
     /// Largest buffer in bytes.
@@ -96,7 +94,6 @@ impl Capabilities {
         shader_f16: false,
         subgroup_size: None,
         workgroup_storage: 16 << 10,
-        workgroup_invocations: 256,
         max_binding: 128 << 20,
         max_buffer: 256 << 20,
         tuning: Tuning::of(None),
@@ -201,7 +198,7 @@ impl HostBindings<'_> {
     }
 }
 
-/// The storage bindings of a shader in order: what [`crate::recording::Command::Dispatch`] gives buffers for.
+/// The storage bindings of a shader in order: what a [`crate::recording::Command`] gives buffers for.
 pub fn storage_bindings(shader: &'static Shader) -> impl Iterator<Item = &'static crate::shaders::Binding> {
     shader.bindings.iter().filter(|b| !matches!(b.kind, BindingKind::Uniform { .. }))
 }

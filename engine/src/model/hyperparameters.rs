@@ -83,7 +83,7 @@ pub struct Hyperparameters {
 const MAX_DIM: u32 = 1 << 18;
 const MAX_LAYERS: u32 = 1 << 10;
 const MAX_HEAD_DIM: u32 = 1 << 10;
-const MAX_CONTEXT: u32 = 1 << 24;
+const MAX_CONTEXT: u32 = 1 << 20;
 
 impl Hyperparameters {
     /// Reads and checks them.

@@ -4,7 +4,7 @@ use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
 use super::weights::{LoadTimes, Loader, Part, Weight};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
@@ -235,6 +235,12 @@ impl Model {
         let mut dense = Vec::new();
         if loader.has("dense_2.weight") {
             let wide = checkpoint.tensor("dense_2.weight")?.shape.get(1).and_then(|rows| u32::try_from(*rows).ok()).unwrap_or(0);
+            // It goes where gates go: see `record_pooling`.
+            let most = if h.architecture.gated { 2 * u64::from(h.feed_forward) * u64::from(options.prefill_rows) } else { 0 };
+            if u64::from(wide) > most {
+                let (value, supported) = (format!("{wide} rows"), format!("up to {most}"));
+                return Err(EngineError::Unsupported { what: "the size of dense_2.weight", value, supported });
+            }
             dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], h.dim).await?);
             dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: h.dim }], wide).await?);
         }

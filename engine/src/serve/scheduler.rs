@@ -21,7 +21,7 @@ const RING: u32 = 64;
 /// Submissions that the device has before the host waits for the oldest.
 const DEPTH: usize = 2;
 
-/// Most decode steps in a submission: with [`DEPTH`] of them in flight the ring is never overtaken.
+/// Most decode steps in a submission; each reads its tokens from the ring itself, which holds that many and more.
 const MAX_STEPS: u32 = 16;
 
 /// A submission should take about this long: often enough for a smooth stream, seldom enough to cost nothing.
@@ -136,7 +136,11 @@ impl Scheduler {
         let mut submitted = self.prefill(executor, model).await?;
         submitted |= self.decode(executor, model)?;
         let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
-        if self.in_flight.len() >= depth || !submitted {
+        if !submitted {
+            self.receive(executor, model).await?;
+        }
+        // A part of a prompt and a step of the others may have been submitted.
+        while self.in_flight.len() >= depth {
             self.receive(executor, model).await?;
         }
         Ok(())

@@ -139,10 +139,11 @@ impl Inner {
                         return Ok(shape.completion(&text, reason, &timings, first_token_ms));
                     }
                     self.outbox.chunk(&request.id, &shape.last_chunk(reason, &timings, first_token_ms, chat.include_usage));
+                    return Ok(json!({}));
                 }
             }
         }
-        Ok(json!({}))
+        Err(Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() }))
     }
 
     fn shape(&self, model: String) -> CompletionShape {
