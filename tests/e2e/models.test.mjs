@@ -85,6 +85,9 @@ async function assertTiny(page, model) {
   for (const result of results) assert.ok(result.logit_error < 2e-3, JSON.stringify(result));
 }
 
+/** The workers that fetch for the engine. */
+const readers = async () => (await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/reader.js"));
+
 /**
  * Begins to load a model that takes a while, and waits until its weights are being read.
  * @param {Page} page  of `connect`
@@ -123,6 +126,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
+  await until(async () => (await readers()).length === 0, "the readers to end");
   await page.close();
 });
 
@@ -168,6 +172,22 @@ test("another model is chosen in mid-load: it does not wait for the first", T, a
   assert.equal((await ask(page, "models.list")).chosen, other);
   const seen = await page.evaluate(() => /** @type {any} */ (window).seen);
   assert.ok(!seen.some((/** @type {any} */ { state, model }) => state === "ready" && model.id === id), "the first was never loaded");
+  await page.close();
+});
+
+test("a load is given up while the host says nothing: the readers end at once", T, async () => {
+  const page = await connect();
+  const { loading } = await catchInLoad(page);
+  await until(async () => (await readers()).length === 2, "two readers");
+  const [host = assert.fail("no host runs")] = await browser.hosts();
+  process.kill(host, "SIGSTOP");
+  try {
+    assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
+    assert.equal((await loading).error?.code, "model_switched");
+    await until(async () => (await readers()).length === 0, "the readers to end");
+  } finally {
+    process.kill(host, "SIGCONT");
+  }
   await page.close();
 });
 
