@@ -85,9 +85,6 @@ async function assertTiny(page, model) {
   for (const result of results) assert.ok(result.logit_error < 2e-3, JSON.stringify(result));
 }
 
-/** The workers that fetch for the engine. */
-const readers = async () => (await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/reader.js"));
-
 /**
  * Begins to load a model that takes a while, and waits until its weights are being read.
  * @param {Page} page  of `connect`
@@ -126,7 +123,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
-  await until(async () => (await readers()).length === 0, "the readers to end");
+  await until(async () => await browser.nestedWorkers() === 0, "the readers to end");
   await page.close();
 });
 
@@ -175,16 +172,16 @@ test("another model is chosen in mid-load: it does not wait for the first", T, a
   await page.close();
 });
 
-test("a load is given up while the host says nothing: the readers end at once", T, async () => {
+test("a load is given up while the host says nothing: who reads for it ends at once", T, async () => {
   const page = await connect();
   const { loading } = await catchInLoad(page);
-  await until(async () => (await readers()).length === 2, "two readers");
   const [host = assert.fail("no host runs")] = await browser.hosts();
   process.kill(host, "SIGSTOP");
   try {
+    await until(async () => await browser.nestedWorkers() > 0, "a reader");
     assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
     assert.equal((await loading).error?.code, "model_switched");
-    await until(async () => (await readers()).length === 0, "the readers to end");
+    await until(async () => await browser.nestedWorkers() === 0, "the readers to end");
   } finally {
     process.kill(host, "SIGCONT");
   }
@@ -367,6 +364,20 @@ test("where loopback is blocked bytes come in messages, and the status says so",
     assert.equal((await ask(page, "engine.status")).way, "messages");
   } finally {
     await blocked.close();
+  }
+});
+
+test("where no reader can be started bytes come in messages as well", T, async () => {
+  const extension = await copyExtension((path) => path !== "offscreen/reader.js");
+  const hindered = await launch({ host: models, extension });
+  try {
+    hindered.context.setDefaultTimeout(T.timeout);
+    const page = await connect(hindered);
+    const id = await idOf(page, "secret-project.gguf");
+    assert.equal((await ask(page, "models.choose", { id })).id, id);
+    assert.equal((await ask(page, "engine.status")).way, "messages");
+  } finally {
+    await hindered.close();
   }
 });
 

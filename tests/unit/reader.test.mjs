@@ -21,16 +21,16 @@ const FILE = Uint8Array.from({ length: 100_000 }, (_, at) => at * 7);
 /** The last answer to `/stalls`. @type {import("node:http").ServerResponse | undefined} */
 let stalled;
 const server = createServer(async (request, response) => {
-  if (request.headers.authorization !== "Bearer t") return response.writeHead(401).end();
+  if (request.headers.authorization !== "Bearer t") return void response.writeHead(401).end();
   const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? assert.fail("no range");
   const bytes = FILE.subarray(Number(from), Number(to) + 1);
-  if (request.url === "/changed") return response.writeHead(412).end();
+  if (request.url === "/changed") return void response.writeHead(412).end();
   response.writeHead(206, { "content-length": bytes.length });
   if (request.url === "/stalls") {
     stalled = response;
-    return response.write(bytes.subarray(0, 10));
+    return void response.write(bytes.subarray(0, 10));
   }
-  if (request.url === "/breaks") return response.write(bytes.subarray(0, 10), () => response.destroy());
+  if (request.url === "/breaks") return void response.write(bytes.subarray(0, 10), () => response.destroy());
   // Network pieces are not ours.
   for (let at = 0; at < bytes.length; at += 777) {
     response.write(bytes.subarray(at, at + 777));
