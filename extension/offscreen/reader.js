@@ -2,12 +2,24 @@
 // these must not wait while that worker is packing weights.
 //
 // `{id, url, headers, lengths}` → a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
-// or `{id, error}` before. `{id}` alone gives the rest of a range up.
+// or `{id, error}` before. `{id}` alone gives the rest of a range up. A piece's buffer comes back once it was used: half of the time would
+// go into the system's making new ones.
 
 /** What ends each range that is on its way. @type {Map<number, AbortController>} */
 const running = new Map();
 
-addEventListener("message", ({ data: { id, url, headers, lengths } }) => {
+/** Buffers that came back, at most so many. @type {ArrayBuffer[]} */
+const spare = [];
+const SPARE = 16;
+/** Bytes of the smallest that is worth keeping. */
+const WORTHWHILE = 1 << 20;
+
+addEventListener("message", ({ data }) => {
+  if (data instanceof ArrayBuffer) {
+    if (data.byteLength >= WORTHWHILE && spare.push(data) > SPARE) spare.shift();
+    return;
+  }
+  const { id, url, headers, lengths } = data;
   if (url === undefined) {
     running.get(id)?.abort();
     return;
@@ -46,12 +58,13 @@ async function bring(id, url, lengths, request) {
  * @returns {Promise<Uint8Array<ArrayBuffer>>}  the next so many bytes; an error if the stream ends before
  */
 async function take(reader, bytes) {
-  let buffer = new ArrayBuffer(bytes);
+  const fitting = bytes < WORTHWHILE ? -1 : spare.findIndex(({ byteLength }) => byteLength >= bytes);
+  let buffer = fitting < 0 ? new ArrayBuffer(bytes) : spare.splice(fitting, 1)[0];
   for (let at = 0; at < bytes;) {
-    const { value, done } = await reader.read(new Uint8Array(buffer, at));
+    const { value, done } = await reader.read(new Uint8Array(buffer, at, bytes - at));
     if (done) throw new Error(`the stream ended ${bytes - at} bytes early`);
     buffer = value.buffer;
     at += value.byteLength;
   }
-  return new Uint8Array(buffer);
+  return new Uint8Array(buffer, 0, bytes);
 }

@@ -17,7 +17,7 @@ Object.assign(globalThis, {
 });
 await import("../../extension/offscreen/reader.js");
 
-const FILE = Uint8Array.from({ length: 100_000 }, (_, at) => at * 7);
+const FILE = Uint8Array.from({ length: 4_000_000 }, (_, at) => at * 7);
 /** The last answer to `/stalls`. @type {import("node:http").ServerResponse | undefined} */
 let stalled;
 const server = createServer(async (request, response) => {
@@ -32,8 +32,8 @@ const server = createServer(async (request, response) => {
   }
   if (request.url === "/breaks") return void response.write(bytes.subarray(0, 10), () => response.destroy());
   // Network pieces are not ours.
-  for (let at = 0; at < bytes.length; at += 777) {
-    response.write(bytes.subarray(at, at + 777));
+  for (let at = 0; at < bytes.length; at += 7_777) {
+    response.write(bytes.subarray(at, at + 7_777));
     await new Promise(setImmediate);
   }
   response.end();
@@ -67,6 +67,16 @@ test("a range comes in the pieces that were asked for, two ranges at a time", as
   await until(() => of(1).length === 3 && of(2).length === 1);
   assert.deepEqual(of(1), [FILE.slice(5, 10_005), FILE.slice(10_005, 10_006), FILE.slice(10_006, 40_006)].map((piece) => ({ id: 1, piece })));
   assert.deepEqual(of(2), [{ id: 2, piece: FILE.slice(50_000, 70_000) }]);
+});
+
+test("a buffer that comes back is filled again, if it is large enough for that", async () => {
+  const kept = 2 << 20;
+  for (const bytes of [10, 1 << 20, kept]) hear({ data: new ArrayBuffer(bytes) });
+  read(7, "/", 3, [1_500_000, 1_500_000, 10]);
+  await until(() => of(7).length === 3);
+  assert.deepEqual(of(7).map(({ piece }) => piece?.buffer.byteLength), [kept, 1_500_000, 10]);
+  assert.deepEqual(of(7)[0]?.piece, FILE.slice(3, 1_500_003));
+  assert.deepEqual(of(7)[1]?.piece, FILE.slice(1_500_003, 3_000_003));
 });
 
 test("another status is told, and why bytes are missing", async () => {

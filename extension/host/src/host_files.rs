@@ -17,12 +17,11 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, Shared, select};
 use gloo_timers::future::TimeoutFuture;
-use js_sys::Uint8Array;
 use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen_futures::spawn_local;
 
-use crate::readers::{Answer, Readers};
+use crate::readers::{Answer, Piece, Readers};
 use crate::router::Router;
 
 /// Bytes that are on their way while others are used: twice a run, so that two come at once, each through a reader of its own, or one
@@ -178,7 +177,7 @@ struct File {
 #[derive(Debug)]
 struct Run {
     offset: u64,
-    pieces: VecDeque<(usize, oneshot::Sender<Result<Uint8Array>>)>,
+    pieces: VecDeque<(usize, oneshot::Sender<Result<Piece>>)>,
 }
 
 impl Run {
@@ -193,7 +192,7 @@ impl Run {
     }
 
     /// Hands the next piece over, or the reason why there is none.
-    fn deliver(&mut self, piece: Result<Uint8Array>) {
+    fn deliver(&mut self, piece: Result<Piece>) {
         if let Some((bytes, wanted)) = self.pieces.pop_front() {
             self.offset += bytes as u64;
             // Who asked may have lost interest.
@@ -223,9 +222,8 @@ impl Source for HostFile {
         let (pieces, readings) = lengths
             .iter()
             .map(|&bytes| {
-                let (wanted, piece) = oneshot::channel::<Result<Uint8Array>>();
-                // What is there ahead of its use stays with the browser: the wasm module's memory never shrinks.
-                let reading = async move { Ok(piece.await.map_err(|_| EngineError::Aborted)??.to_vec()) };
+                let (wanted, piece) = oneshot::channel::<Result<Piece>>();
+                let reading = async move { Ok(piece.await.map_err(|_| EngineError::Aborted)??.into_vec()) };
                 ((bytes, wanted), reading.boxed_local())
             })
             .unzip();
@@ -314,7 +312,7 @@ impl File {
                 let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
                 data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
             }
-            run.deliver(Ok(Uint8Array::from(&*data)));
+            run.deliver(Ok(Piece::from(&*data)));
         }
         Ok(())
     }

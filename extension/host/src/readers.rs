@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use js_sys::Uint8Array;
+use js_sys::{Array, Uint8Array};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use serde_wasm_bindgen::Serializer;
@@ -18,10 +18,37 @@ use web_sys::{ErrorEvent, Event, MessageEvent, Worker, WorkerOptions, WorkerType
 /// Most of them at a time: as many as there are long ranges on their way.
 const READERS: usize = 2;
 
+/// Bytes outside of the wasm module, whose memory never shrinks.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: Uint8Array,
+    /// Who gets the buffer back.
+    reader: Option<Worker>,
+}
+
+impl Piece {
+    /// The bytes in the module's memory.
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        let data = self.bytes.to_vec();
+        if let Some(reader) = self.reader {
+            let buffer = self.bytes.buffer();
+            // A reader that has ended needs it no more.
+            let _ = reader.post_message_with_transfer(&buffer, &Array::of1(&buffer));
+        }
+        data
+    }
+}
+
+impl From<&[u8]> for Piece {
+    fn from(bytes: &[u8]) -> Self {
+        Self { bytes: Uint8Array::from(bytes), reader: None }
+    }
+}
+
 /// What comes of a range.
 pub(crate) enum Answer {
     /// The next piece.
-    Piece(Uint8Array),
+    Piece(Piece),
     /// No bytes but this status.
     Status(u16),
     /// The reason why no more will come.
@@ -86,9 +113,9 @@ impl Reader {
         let worker = Worker::new_with_options(script, &options)?;
         let waiting: Waiting = Rc::new(RefCell::new(Some(HashMap::new())));
         let on_message = Closure::new({
-            let waiting = Rc::clone(&waiting);
+            let (waiting, reader) = (Rc::clone(&waiting), worker.clone());
             move |event: MessageEvent| match serde_wasm_bindgen::from_value(event.data()) {
-                Ok(message) => deliver(&waiting, message),
+                Ok(message) => deliver(&waiting, &reader, message),
                 Err(problem) => log::error!("unreadable message of a reader: {problem}"),
             }
         });
@@ -123,11 +150,11 @@ impl Drop for Reader {
     }
 }
 
-fn deliver(waiting: &Waiting, Message { id, piece, status, error }: Message) {
+fn deliver(waiting: &Waiting, reader: &Worker, Message { id, piece, status, error }: Message) {
     let answer = match (status, error) {
         (Some(status), _) => Answer::Status(status),
         (_, Some(reason)) => Answer::Lost(reason),
-        _ => Answer::Piece(piece.unchecked_into()),
+        _ => Answer::Piece(Piece { bytes: piece.unchecked_into(), reader: Some(reader.clone()) }),
     };
     if let Some(wanted) = waiting.borrow().as_ref().and_then(|waiting| waiting.get(&id)) {
         // It was given up a moment ago, and what was sent before that still comes.
