@@ -2,8 +2,8 @@
 // these must not wait while that worker is packing weights.
 //
 // `{id, url, headers, lengths}` → a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
-// or `{id, error}` before. `{id}` alone gives the rest of a range up. A piece's buffer comes back once it was used: half of the time would
-// go into the system's making new ones.
+// or `{id, error}` before. `{id}` alone gives the rest of a range up. A piece's buffer comes back once it was used: a new one
+// for each would cost as much time as filling it.
 
 /** What ends each range that is on its way. @type {Map<number, AbortController>} */
 const running = new Map();
@@ -27,12 +27,11 @@ addEventListener("message", ({ data }) => {
   const controller = new AbortController();
   running.set(id, controller);
   bring(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
-    .catch((error) => postMessage({ id, error: String(error) }))
-    .finally(() => {
-      // What came after the pieces, or instead of them, is of no use.
+    .catch((error) => {
       controller.abort();
-      running.delete(id);
-    });
+      postMessage({ id, error: String(error) });
+    })
+    .finally(() => running.delete(id));
 });
 
 /**

@@ -368,7 +368,8 @@ test("where loopback is blocked bytes come in messages, and the status says so",
 });
 
 test("where no reader can be started bytes come in messages as well", T, async () => {
-  const extension = await copyExtension((path) => path !== "offscreen/reader.js");
+  const extension = await copyExtension();
+  await writeFile(join(extension, "extension/offscreen/reader.js"), 'throw new Error("not today");');
   const hindered = await launch({ host: models, extension });
   try {
     hindered.context.setDefaultTimeout(T.timeout);

@@ -164,6 +164,8 @@ fn deliver(waiting: &Waiting, reader: &Worker, Message { id, piece, status, erro
 
 /// Tells all who wait; the next range starts another worker.
 fn fail(waiting: &Waiting, event: &Event) {
+    // Otherwise it would count as the engine's own failure.
+    event.prevent_default();
     let message = event.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).filter(|message| !message.is_empty());
     let reason = format!("a worker that reads failed: {}", message.as_deref().unwrap_or("its program could not be started"));
     log::error!("{reason}");
