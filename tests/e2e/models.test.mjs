@@ -123,7 +123,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
-  await until(async () => await browser.nestedWorkers() === 0, "the readers to end");
+  await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
   await page.close();
 });
 
@@ -178,10 +178,10 @@ test("a load is given up while the host says nothing: who reads for it ends at o
   const [host = assert.fail("no host runs")] = await browser.hosts();
   process.kill(host, "SIGSTOP");
   try {
-    await until(async () => await browser.nestedWorkers() > 0, "a reader");
+    await until(async () => await browser.nestedWorkers() > 0, "a reader", T.timeout);
     assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
     assert.equal((await loading).error?.code, "model_switched");
-    await until(async () => await browser.nestedWorkers() === 0, "the readers to end");
+    await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
   } finally {
     process.kill(host, "SIGCONT");
   }
