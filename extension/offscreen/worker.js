@@ -11,7 +11,8 @@ function fatal(reason) {
 // A panic in the module traps: it cannot go on, and the offscreen document starts another worker.
 addEventListener("unhandledrejection", (event) => fatal(event.reason));
 
-const host = init().then(() => new Host(postMessage.bind(globalThis), new URL("../models", import.meta.url).href));
+const [models, reader] = [new URL("../models", import.meta.url), new URL("reader.js", import.meta.url)];
+const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href));
 host.catch(fatal);
 
 addEventListener("message", async ({ data }) => {

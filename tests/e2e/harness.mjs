@@ -219,6 +219,11 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       if (!gpu) throw new Error("There is no GPU process.");
       process.kill(gpu.id, "SIGKILL");
     },
+    /** How many workers were started by workers and run. */
+    async nestedWorkers() {
+      const workers = (await targets()).filter(({ type }) => type === "worker");
+      return workers.filter(({ parentId }) => workers.some(({ targetId }) => targetId === parentId)).length;
+    },
     /** Native hosts that run. */
     hosts: () => hostProcesses(profile),
     /** Evaluates an expression in the offscreen document. */

@@ -141,6 +141,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
+  await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
   await page.close();
 });
 
@@ -186,6 +187,22 @@ test("another model is chosen in mid-load: it does not wait for the first", T, a
   assert.equal((await ask(page, "models.list")).chosen, other);
   const seen = await page.evaluate(() => /** @type {any} */ (window).seen);
   assert.ok(!seen.some((/** @type {any} */ { state, model }) => state === "ready" && model.id === id), "the first was never loaded");
+  await page.close();
+});
+
+test("a load is given up while the host says nothing: who reads for it ends at once", T, async () => {
+  const page = await connect();
+  const { loading } = await catchInLoad(page);
+  const [host = assert.fail("no host runs")] = await browser.hosts();
+  process.kill(host, "SIGSTOP");
+  try {
+    await until(async () => await browser.nestedWorkers() > 0, "a reader", T.timeout);
+    assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
+    assert.equal((await loading).error?.code, "model_switched");
+    await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
+  } finally {
+    process.kill(host, "SIGCONT");
+  }
   await page.close();
 });
 
@@ -372,6 +389,21 @@ test("where loopback is blocked bytes come in messages, and the status says so",
     assert.equal((await ask(page, "engine.status")).way, "messages");
   } finally {
     await blocked.close();
+  }
+});
+
+test("where no reader can be started bytes come in messages as well", T, async () => {
+  const extension = await copyExtension();
+  await writeFile(join(extension, "extension/offscreen/reader.js"), 'throw new Error("not today");');
+  const hindered = await launch({ host: models, extension });
+  try {
+    hindered.context.setDefaultTimeout(T.timeout);
+    const page = await connect(hindered);
+    const id = await idOf(page, "secret-project.gguf");
+    assert.equal((await ask(page, "models.choose", { id })).id, id);
+    assert.equal((await ask(page, "engine.status")).way, "messages");
+  } finally {
+    await hindered.close();
   }
 });
 

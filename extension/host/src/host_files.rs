@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 
 use base64::Engine as _;
@@ -14,26 +15,17 @@ use doppler_engine::error::{EngineError, Result};
 use doppler_engine::source::{Reading, Source};
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, Shared};
+use futures::future::{Either, LocalBoxFuture, Shared, select};
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{Promise, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
-use wasm_bindgen::prelude::wasm_bindgen;
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{Headers, ReadableStreamByobReader, RequestCache, RequestCredentials, RequestInit, Response, WorkerGlobalScope};
+use wasm_bindgen_futures::spawn_local;
 
+use crate::readers::{Answer, Piece, Readers};
 use crate::router::Router;
 
-#[wasm_bindgen(module = "/src/take.js")]
-extern "C" {
-    /// The next so many bytes of a stream, as a `Uint8Array`.
-    fn take(reader: &ReadableStreamByobReader, bytes: usize) -> Promise;
-}
-
-/// Bytes that are on their way while others are used: twice a run, so that one comes while the one before is used. Browsers bring
-/// a long range two or three times as fast as many short ones.
+/// Bytes that are on their way while others are used: twice a run, so that two come at once, each through a reader of its own, or one
+/// while the one before is used. Browsers bring a long range two or three times as fast as many short ones.
 const AHEAD: u64 = 128 << 20;
 
 /// Most bytes of one message of the native host.
@@ -91,6 +83,8 @@ type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineErro
 pub(crate) struct HostModel {
     id: String,
     router: Rc<Router>,
+    /// Who fetch; they end with this.
+    readers: Readers,
     launch: RefCell<Rc<Launch>>,
     reopening: RefCell<Option<Reopening>>,
     way: Cell<Way>,
@@ -107,10 +101,11 @@ enum Failure {
 }
 
 impl HostModel {
-    pub(crate) fn new(id: &str, router: Rc<Router>, launch: Launch) -> Rc<Self> {
+    pub(crate) fn new(id: &str, router: Rc<Router>, readers: Readers, launch: Launch) -> Rc<Self> {
         Rc::new(Self {
             id: id.to_owned(),
             router,
+            readers,
             launch: RefCell::new(Rc::new(launch)),
             reopening: RefCell::default(),
             way: Cell::new(Way::Loopback),
@@ -182,7 +177,7 @@ struct File {
 #[derive(Debug)]
 struct Run {
     offset: u64,
-    pieces: VecDeque<(usize, oneshot::Sender<Result<Uint8Array>>)>,
+    pieces: VecDeque<(usize, oneshot::Sender<Result<Piece>>)>,
 }
 
 impl Run {
@@ -197,7 +192,7 @@ impl Run {
     }
 
     /// Hands the next piece over, or the reason why there is none.
-    fn deliver(&mut self, piece: Result<Uint8Array>) {
+    fn deliver(&mut self, piece: Result<Piece>) {
         if let Some((bytes, wanted)) = self.pieces.pop_front() {
             self.offset += bytes as u64;
             // Who asked may have lost interest.
@@ -227,9 +222,8 @@ impl Source for HostFile {
         let (pieces, readings) = lengths
             .iter()
             .map(|&bytes| {
-                let (wanted, piece) = oneshot::channel::<Result<Uint8Array>>();
-                // What is there ahead of its use stays with the browser: the wasm module's memory never shrinks.
-                let reading = async move { Ok(piece.await.map_err(|_| EngineError::Aborted)??.to_vec()) };
+                let (wanted, piece) = oneshot::channel::<Result<Piece>>();
+                let reading = async move { Ok(piece.await.map_err(|_| EngineError::Aborted)??.into_vec()) };
                 ((bytes, wanted), reading.boxed_local())
             })
             .unzip();
@@ -280,33 +274,26 @@ impl File {
 
     /// Over HTTP, as one range.
     async fn fetch(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
-        let lost = |reason: JsValue| Failure::Lost(format!("{reason:?}"));
-        let headers = Headers::new().map_err(lost)?;
-        headers.set("Authorization", &format!("Bearer {}", launch.token)).map_err(lost)?;
-        headers.set("Range", &format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1)).map_err(lost)?;
-        headers.set("If-Match", &self.etag).map_err(lost)?;
-        let options = RequestInit::new();
-        options.set_headers(&headers);
-        options.set_cache(RequestCache::NoStore);
-        options.set_credentials(RequestCredentials::Omit);
-        let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| Failure::Lost("this is no worker".to_owned()))?;
-        let response = JsFuture::from(scope.fetch_with_str_and_init(&format!("{}{path}", launch.base), &options)).await.map_err(lost)?;
-        let response: Response = response.dyn_into().map_err(lost)?;
-        match response.status() {
-            206 => {}
-            412 => return Err(Failure::Changed),
-            status => return Err(Failure::Lost(format!("the native host answered with status {status}"))),
-        }
-        let body = response.body().ok_or_else(|| Failure::Lost("the native host sent nothing".to_owned()))?;
-        let reader = ReadableStreamByobReader::new(&body).map_err(lost)?;
-        while let Some(bytes) = run.next() {
-            let piece = JsFuture::from(take(&reader, bytes)).await.map_err(lost)?;
-            run.deliver(Ok(piece.unchecked_into()));
+        let headers = json!({
+            "Authorization": format!("Bearer {}", launch.token),
+            "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
+            "If-Match": self.etag,
+        });
+        let lengths: Vec<_> = run.pieces.iter().map(|(bytes, _)| *bytes).collect();
+        let fetching = self.model.readers.fetch(&format!("{}{path}", launch.base), &headers, &lengths);
+        let mut fetching = fetching.map_err(|reason| Failure::Lost(format!("{reason:?}")))?;
+        while let Some((_, wanted)) = run.pieces.front_mut() {
+            match select(pin!(fetching.next()), wanted.cancellation()).await {
+                Either::Left((Answer::Piece(piece), _)) => run.deliver(Ok(piece)),
+                Either::Left((Answer::Status(412), _)) => return Err(Failure::Changed),
+                Either::Left((Answer::Status(status), _)) => {
+                    return Err(Failure::Lost(format!("the native host answered with status {status}")));
+                }
+                Either::Left((Answer::Lost(reason), _)) => return Err(Failure::Lost(reason)),
+                // Nobody wants the rest.
+                Either::Right(_) => break,
+            }
             self.model.proven.set(true);
-        }
-        if !run.pieces.is_empty() {
-            // Nobody wants the rest; whether it goes away well does not matter.
-            let _ = JsFuture::from(reader.cancel()).await;
         }
         Ok(())
     }
@@ -325,7 +312,7 @@ impl File {
                 let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
                 data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
             }
-            run.deliver(Ok(Uint8Array::from(&*data)));
+            run.deliver(Ok(Piece::from(&*data)));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod frames;
 mod host_files;
 mod log_console;
 mod models;
+mod readers;
 mod router;
 mod serving;
 
@@ -50,13 +51,13 @@ struct Inner {
 
 #[wasm_bindgen]
 impl Host {
-    /// `post` takes frames; `models` is the URL of the folder of embedded models.
+    /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`.
     #[wasm_bindgen(constructor)]
-    pub fn new(post: js_sys::Function, models: String) -> Self {
+    pub fn new(post: js_sys::Function, models: String, reader: String) -> Self {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
         let router = Rc::new(Router::new(post));
-        let serving = Rc::new(Serving::new(Models::new(models, Rc::clone(&router)), Rc::clone(&outbox)));
+        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), Rc::clone(&outbox)));
         Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), answers: RefCell::default() }) }
     }
 

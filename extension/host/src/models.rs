@@ -13,6 +13,7 @@ use web_sys::{Blob, Response, WorkerGlobalScope};
 
 use crate::blob::BlobSource;
 use crate::host_files::{HostModel, Launch};
+use crate::readers::Readers;
 use crate::router::Router;
 
 /// Id and file of the embedded model, which is the default.
@@ -23,6 +24,7 @@ const FILE: &str = "spark-28m-q8_0.gguf";
 #[derive(Debug)]
 pub(crate) struct Models {
     folder: String,
+    reader: String,
     router: Rc<Router>,
 }
 
@@ -57,9 +59,9 @@ struct AnsweredFile {
 }
 
 impl Models {
-    /// `folder` is the URL of the embedded models.
-    pub(crate) fn new(folder: String, router: Rc<Router>) -> Self {
-        Self { folder, router }
+    /// `folder` is the URL of the embedded models, `reader` that of the program of [`Readers`].
+    pub(crate) fn new(folder: String, reader: String, router: Rc<Router>) -> Self {
+        Self { folder, reader, router }
     }
 
     /// `OpenAI`'s list of the embedded models.
@@ -81,7 +83,7 @@ impl Models {
         let Answer { name, base, files } = serde_wasm_bindgen::from_value(answer.clone()).map_err(unreadable)?;
         if base.is_some() {
             let launch: Launch = serde_wasm_bindgen::from_value(answer).map_err(unreadable)?;
-            let host = HostModel::new(id, Rc::clone(&self.router), launch);
+            let host = HostModel::new(id, Rc::clone(&self.router), Readers::new(&self.reader), launch);
             return Ok(Opened { source: one(name, host.files()), host: Some(host) });
         }
         let file = |AnsweredFile { name, blob }| -> Result<Box<dyn Source>, EngineError> {

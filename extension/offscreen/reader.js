@@ -1,0 +1,69 @@
+// Brings ranges of a file over HTTP, for the engine's worker, which starts this one: a stream has to be emptied in small steps, and
+// these must not wait while that worker is packing weights.
+//
+// `{id, url, headers, lengths}` → a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
+// or `{id, error}` before. `{id}` alone gives the rest of a range up. A piece's buffer comes back once it was used: a new one
+// for each would cost as much time as filling it.
+
+/** What ends each range that is on its way. @type {Map<number, AbortController>} */
+const running = new Map();
+
+/** Buffers that came back, at most so many. @type {ArrayBuffer[]} */
+const spare = [];
+const SPARE = 16;
+/** Bytes of the smallest that is worth keeping. */
+const WORTHWHILE = 1 << 20;
+
+addEventListener("message", ({ data }) => {
+  if (data instanceof ArrayBuffer) {
+    if (data.byteLength >= WORTHWHILE && spare.push(data) > SPARE) spare.shift();
+    return;
+  }
+  const { id, url, headers, lengths } = data;
+  if (url === undefined) {
+    running.get(id)?.abort();
+    return;
+  }
+  const controller = new AbortController();
+  running.set(id, controller);
+  bring(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
+    .catch((error) => {
+      controller.abort();
+      postMessage({ id, error: String(error) });
+    })
+    .finally(() => running.delete(id));
+});
+
+/**
+ * @param {number} id
+ * @param {string} url
+ * @param {number[]} lengths
+ * @param {RequestInit} request
+ */
+async function bring(id, url, lengths, request) {
+  const { status, body } = await fetch(url, request);
+  if (status !== 206) return postMessage({ id, status });
+  if (!body) throw new Error("the answer has no bytes");
+  const reader = body.getReader({ mode: "byob" });
+  for (const bytes of lengths) {
+    const piece = await take(reader, bytes);
+    postMessage({ id, piece }, { transfer: [piece.buffer] });
+  }
+}
+
+/**
+ * @param {ReadableStreamBYOBReader} reader
+ * @param {number} bytes
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}  the next so many bytes; an error if the stream ends before
+ */
+async function take(reader, bytes) {
+  const fitting = bytes < WORTHWHILE ? -1 : spare.findIndex(({ byteLength }) => byteLength >= bytes);
+  let buffer = fitting < 0 ? new ArrayBuffer(bytes) : spare.splice(fitting, 1)[0];
+  for (let at = 0; at < bytes;) {
+    const { value, done } = await reader.read(new Uint8Array(buffer, at, bytes - at));
+    if (done) throw new Error(`the stream ended ${bytes - at} bytes early`);
+    buffer = value.buffer;
+    at += value.byteLength;
+  }
+  return new Uint8Array(buffer, 0, bytes);
+}
