@@ -19,7 +19,7 @@ use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
 use crate::gpu::AdapterSummary;
-use crate::kernels::KvFormat;
+use crate::kernels::{KvFormat, Tuning};
 use crate::model::ModelOptions;
 
 /// What to measure.
@@ -71,6 +71,8 @@ pub struct Report {
     pub version: &'static str,
     /// The device.
     pub adapter: Option<AdapterSummary>,
+    /// How its kernels were set up.
+    pub tuning: Tuning,
     /// The model.
     pub model: ModelInfo,
     /// Seconds from the file to a model that is ready.
@@ -141,6 +143,7 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         adapter: if let Executor::Gpu(gpu) = engine.executor() { Some(gpu.adapter().clone()) } else { None },
+        tuning: engine.executor().capabilities().tuning,
         model: client.info().clone(),
         load_seconds: load.as_secs_f64(),
         lengths,

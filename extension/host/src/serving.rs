@@ -8,7 +8,7 @@ use doppler_engine::engine::{Client, Engine, ModelInfo};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
 use doppler_engine::gpu::{Gpu, GpuOptions};
-use doppler_engine::kernels::Capabilities;
+use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_engine::model::ModelOptions;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -21,6 +21,7 @@ use web_time::Instant;
 use crate::SharedError;
 use crate::frames::{Outbox, error_value};
 use crate::models::{Models, Opened};
+use crate::tuning::{Tuned, Tunings};
 
 /// A load that several requests can wait for.
 type Loading = Shared<LocalBoxFuture<'static, Result<Client, SharedError>>>;
@@ -39,6 +40,7 @@ struct Current {
 /// Loads models, one at a time.
 pub(crate) struct Serving {
     models: Models,
+    tunings: Tunings,
     outbox: Rc<Outbox>,
     status: RefCell<Value>,
     current: RefCell<Option<Current>>,
@@ -46,24 +48,33 @@ pub(crate) struct Serving {
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
     capabilities: RefCell<Option<Capabilities>>,
+    /// What was found for the device; `None`: it is set up by default.
+    tuned: RefCell<Option<Tuned>>,
 }
 
 impl Serving {
-    pub(crate) fn new(models: Models, outbox: Rc<Outbox>) -> Self {
+    pub(crate) fn new(models: Models, tunings: Tunings, outbox: Rc<Outbox>) -> Self {
         Self {
             models,
+            tunings,
             outbox,
             status: RefCell::new(json!({ "state": "idle" })),
             current: RefCell::default(),
             loads: Cell::default(),
             idle: RefCell::default(),
             capabilities: RefCell::default(),
+            tuned: RefCell::default(),
         }
     }
 
     /// What the engine is doing.
     pub(crate) fn status(&self) -> Value {
         self.status.borrow().clone()
+    }
+
+    /// What was found for this computer's devices.
+    pub(crate) fn tunings(&self) -> &Tunings {
+        &self.tunings
     }
 
     /// The bytes of a model.
@@ -111,6 +122,15 @@ impl Serving {
             capabilities
         };
         ModelInfo::read(id, &*opened.source, &capabilities, ModelOptions::default()).await
+    }
+
+    /// Loads the model again, once its running answers have ended, if its device is set up otherwise than `tuning` tells for it now.
+    pub(crate) fn retune(self: &Rc<Self>, tuning: impl FnOnce(&Capabilities) -> Tuning) {
+        let differs = self.capabilities.borrow().as_ref().is_some_and(|device| device.tuning != tuning(device));
+        let id = self.current.borrow().as_ref().map(|current| current.id.clone());
+        if let Some(id) = id.filter(|_| differs) {
+            drop(self.start(&id));
+        }
     }
 
     /// Begins to load. A task of its own: a request that is cancelled in mid-load must not take the load with it.
@@ -196,8 +216,10 @@ impl Serving {
             Ok((engine, client)) => {
                 let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
-                let model = client.info();
-                self.set_status(json!({ "state": "ready", "adapter": gpu.adapter(), "model": model, "way": opened.way(), "load": load }));
+                self.set_status(json!({
+                    "state": "ready", "adapter": gpu.adapter(), "tuning": *self.tuned.borrow(),
+                    "model": client.info(), "way": opened.way(), "load": load,
+                }));
                 Ok((engine, client))
             }
             Err((device, error)) => {
@@ -207,15 +229,17 @@ impl Serving {
         }
     }
 
-    /// A working device without a model.
+    /// A working device without a model, set up as was found for it.
     async fn device(&self) -> Result<Executor, EngineError> {
         let idle = self.idle.borrow_mut().take();
-        if let Some(device) = idle.filter(|device| device.check().is_ok()) {
-            return Ok(device);
-        }
-        let gpu = open_gpu().await?;
+        let mut gpu = match idle.filter(|device| device.check().is_ok()) {
+            Some(Executor::Gpu(gpu)) => gpu,
+            _ => Box::new(open_gpu().await?),
+        };
+        let tuned = self.tunings.apply(&mut gpu).await;
         *self.capabilities.borrow_mut() = Some(gpu.capabilities().clone());
-        Ok(Executor::Gpu(Box::new(gpu)))
+        *self.tuned.borrow_mut() = tuned;
+        Ok(Executor::Gpu(gpu))
     }
 
     fn is_current(&self, number: u32) -> bool {
