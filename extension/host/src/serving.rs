@@ -217,7 +217,7 @@ impl Serving {
                 let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
                 self.set_status(json!({
-                    "state": "ready", "adapter": gpu.adapter(), "tuning": *self.tuned.borrow(),
+                    "state": "ready", "adapter": gpu.adapter(), "tuning": gpu.capabilities().tuning, "tuned": *self.tuned.borrow(),
                     "model": client.info(), "way": opened.way(), "load": load,
                 }));
                 Ok((engine, client))

@@ -1,0 +1,103 @@
+// Tuning, on the bench page: the engine tries its settings, the page shows how far it is and what it brought.
+
+import { connectEngine } from "../shared/engine-port.js";
+import { percent, tuningText } from "../shared/tunings.js";
+
+/**
+ * The fields are described in extension/host/src/tuning.rs.
+ * @typedef {import("./report.js").Length} Length
+ * @typedef {Record<string, number | boolean>} Tuning
+ * @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress
+ * @typedef {{
+ *   adapter: {vendor: string, description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
+ * }} Tuned
+ */
+
+const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const form = /** @type {HTMLFormElement} */ (find("tune"));
+const start = /** @type {HTMLButtonElement} */ (form.querySelector("button.main"));
+const stop = /** @type {HTMLButtonElement} */ (find("stop"));
+const reset = /** @type {HTMLButtonElement} */ (find("reset"));
+const progress = /** @type {HTMLProgressElement} */ (find("tune-progress"));
+
+const say = (/** @type {string} */ text) => { find("tune-status").textContent = text; };
+const showKept = () => { find("tuning").textContent = tuningText(); };
+
+/**
+ * What differs between two settings.
+ * @param {Tuning} from
+ * @param {Tuning} to
+ */
+function changes(from, to) {
+  return Object.keys(to).filter((name) => to[name] !== from[name]).map((name) => `${name} ${to[name]}`).join(", ") || "the default settings";
+}
+
+/** @param {Tuned} tuned */
+function resultText({ adapter, model, before, after, gain }) {
+  const device = `${model} on ${adapter.description}`;
+  const speeds = before.map(({ prompt_tokens, prefill_tokens_per_second: prefill, decode_tokens_per_second: decode }, index) => {
+    const now = after[index];
+    const [prefills, decodes] = gain > 0 && now
+      ? [` → ${now.prefill_tokens_per_second.toFixed(0)}`, ` → ${now.decode_tokens_per_second.toFixed(1)}`]
+      : ["", ""];
+    return `prefill of ${prompt_tokens} ${prefill.toFixed(0)}${prefills} tokens/s, decode ${decode.toFixed(1)}${decodes} tokens/s`;
+  });
+  const brought = gain > 0 ? `${percent(gain)} less time, in use from now on` : "no setting is faster than the defaults";
+  return `${device}: ${brought}; ${speeds.join("; ")}.`;
+}
+
+/**
+ * Asks the engine for something that may change what is kept.
+ * @param {string} method
+ * @param {object} params
+ * @param {(done: any) => string} result  what to say then
+ * @param {{onChunk?: (chunk: Progress) => void, signal?: AbortSignal}} [options]
+ */
+async function ask(method, params, result, options = {}) {
+  start.disabled = reset.disabled = true;
+  try {
+    const engine = await connectEngine();
+    try {
+      options.signal?.throwIfAborted();
+      say(result(await engine.request(method, params, options)));
+    } finally {
+      engine.close();
+    }
+  } catch (error) {
+    say(options.signal?.aborted ? "Stopped: nothing has changed." : error instanceof Error ? error.message : String(error));
+  } finally {
+    const focused = document.activeElement === stop;
+    start.disabled = reset.disabled = false;
+    stop.hidden = progress.hidden = true;
+    // The pressed button is gone: keyboard and screen reader go on beside it.
+    if (focused) start.focus();
+    showKept();
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const fields = new FormData(form);
+  const number = (/** @type {string} */ name) => Number(fields.get(name));
+  const params = { prompts: [number("prompt")], tokens: number("tokens"), runs: number("runs") };
+  const abort = new AbortController();
+  stop.onclick = () => abort.abort();
+  stop.hidden = false;
+  say("Loading. What is asked meanwhile disturbs it.");
+  /** What is measured first. @type {Tuning | undefined} */
+  let defaults;
+  void ask("engine.tune", params, resultText, {
+    onChunk({ model, trial, trials, tuning }) {
+      defaults ??= tuning;
+      progress.hidden = false;
+      [progress.max, progress.value] = [trials, trial - 1];
+      say(`${model}, setting ${trial} of ${trials}: ${changes(defaults, tuning)}.`);
+    },
+    signal: abort.signal,
+  });
+});
+
+reset.addEventListener("click", () => void ask("engine.untune", {}, () => "The engine runs with its default settings."));
+
+addEventListener("storage", showKept);
+showKept();
