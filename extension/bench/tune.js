@@ -1,17 +1,11 @@
 // Tuning, on the bench page: the engine tries its settings, the page shows how far it is and what it brought.
 
 import { connectEngine } from "../shared/engine-port.js";
-import { percent, tuningText } from "../shared/tunings.js";
+import { tuningText } from "../shared/tunings.js";
+import { changesText, tunedText } from "./report.js";
 
-/**
- * The fields are described in extension/host/src/tuning.rs.
- * @typedef {import("./report.js").Length} Length
- * @typedef {Record<string, number | boolean>} Tuning
- * @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress
- * @typedef {{
- *   adapter: {vendor: string, description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
- * }} Tuned
- */
+/** @typedef {import("./report.js").Tuning} Tuning */
+/** @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress  see extension/host/src/tuning.rs */
 
 const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const form = /** @type {HTMLFormElement} */ (find("tune"));
@@ -22,29 +16,6 @@ const progress = /** @type {HTMLProgressElement} */ (find("tune-progress"));
 
 const say = (/** @type {string} */ text) => { find("tune-status").textContent = text; };
 const showKept = () => { find("tuning").textContent = tuningText(); };
-
-/**
- * What differs between two settings.
- * @param {Tuning} from
- * @param {Tuning} to
- */
-function changes(from, to) {
-  return Object.keys(to).filter((name) => to[name] !== from[name]).map((name) => `${name} ${to[name]}`).join(", ") || "the default settings";
-}
-
-/** @param {Tuned} tuned */
-function resultText({ adapter, model, before, after, gain }) {
-  const device = `${model} on ${adapter.description}`;
-  const speeds = before.map(({ prompt_tokens, prefill_tokens_per_second: prefill, decode_tokens_per_second: decode }, index) => {
-    const now = after[index];
-    const [prefills, decodes] = gain > 0 && now
-      ? [` → ${now.prefill_tokens_per_second.toFixed(0)}`, ` → ${now.decode_tokens_per_second.toFixed(1)}`]
-      : ["", ""];
-    return `prefill of ${prompt_tokens} ${prefill.toFixed(0)}${prefills} tokens/s, decode ${decode.toFixed(1)}${decodes} tokens/s`;
-  });
-  const brought = gain > 0 ? `${percent(gain)} less time, in use from now on` : "no setting is faster than the defaults";
-  return `${device}: ${brought}; ${speeds.join("; ")}.`;
-}
 
 /**
  * Asks the engine for something that may change what is kept.
@@ -86,12 +57,12 @@ form.addEventListener("submit", (event) => {
   say("Loading. What is asked meanwhile disturbs it.");
   /** What is measured first. @type {Tuning | undefined} */
   let defaults;
-  void ask("engine.tune", params, resultText, {
+  void ask("engine.tune", params, tunedText, {
     onChunk({ model, trial, trials, tuning }) {
       defaults ??= tuning;
       progress.hidden = false;
       [progress.max, progress.value] = [trials, trial - 1];
-      say(`${model}, setting ${trial} of ${trials}: ${changes(defaults, tuning)}.`);
+      say(`${model}, setting ${trial} of ${trials}: ${changesText(defaults, tuning)}.`);
     },
     signal: abort.signal,
   });

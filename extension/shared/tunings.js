@@ -30,16 +30,10 @@ export function tuningText() {
   const found = names().flatMap((name) => {
     const tuned = parse(localStorage.getItem(name));
     if (typeof tuned?.since !== "number" || typeof tuned.gain !== "number") return [];
-    return `Tuned for ${name.slice(PREFIX.length)} on ${date.format(tuned.since)}: ${percent(tuned.gain)} less time (${tuned.model}).`;
+    return `Tuned for ${name.slice(PREFIX.length)} on ${date.format(tuned.since)}: ${(100 * tuned.gain).toFixed(0)} % less time (${tuned.model}).`;
   });
   return found.join(" ") || "The engine runs with its default settings.";
 }
-
-/**
- * A part of a time.
- * @param {number} part
- */
-export const percent = (part) => `${(100 * part).toFixed(0)} %`;
 
 /** @param {string | null} text  as it was kept: anything may have come into it */
 function parse(text) {

@@ -54,7 +54,11 @@ impl BenchOptions {
         ModelOptions { context, sequences: 1, kv: self.kv, ..ModelOptions::default() }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails when there is nothing to count: to be asked before a model is loaded for it.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`] with the field.
+    pub fn check(&self) -> Result<()> {
         for (field, value) in [("tokens", self.tokens), ("runs", self.runs)] {
             if value == 0 {
                 return Err(EngineError::InvalidRequest { field: field.to_owned(), problem: "must be at least 1".to_owned() });

@@ -77,6 +77,7 @@ pub async fn measure(
     source: &dyn Source,
     options: &BenchOptions,
 ) -> Result<Vec<LengthReport>, Rc<EngineError>> {
+    options.check()?;
     let gpu = Gpu::open(&GpuOptions { tuning: Some(tuning), ..gpu.clone() }).await?;
     let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), source.name(), source, options.model_options(), &mut |_| {}).await;
     let (mut engine, client) = loaded.map_err(|(_, error)| error)?;

@@ -38,6 +38,7 @@ struct Params {
 /// When something asked for does not exist or does not fit, or the device fails.
 pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, SharedError> {
     let Params { shape, quant, options } = Params::deserialize(params).map_err(invalid)?;
+    options.check()?;
     let source = open(serving, &shape, quant).await?;
     let mut gpu = open_gpu().await?;
     serving.tunings().apply(&mut gpu).await;

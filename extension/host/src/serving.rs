@@ -7,7 +7,7 @@ use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
-use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::gpu::{AdapterSummary, Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_engine::model::ModelOptions;
 use futures::FutureExt;
@@ -47,9 +47,16 @@ pub(crate) struct Serving {
     loads: Cell<u32>,
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
-    capabilities: RefCell<Option<Capabilities>>,
-    /// What was found for the device; `None`: it is set up by default.
-    tuned: RefCell<Option<Tuned>>,
+    /// What is known of the device that was opened or set up last.
+    known: RefCell<Option<Known>>,
+}
+
+/// A device, as it was set up.
+struct Known {
+    adapter: AdapterSummary,
+    capabilities: Capabilities,
+    /// What was found for it; `None`: it is set up by default.
+    tuned: Option<Tuned>,
 }
 
 impl Serving {
@@ -62,14 +69,19 @@ impl Serving {
             current: RefCell::default(),
             loads: Cell::default(),
             idle: RefCell::default(),
-            capabilities: RefCell::default(),
-            tuned: RefCell::default(),
+            known: RefCell::default(),
         }
     }
 
-    /// What the engine is doing.
+    /// What the engine is doing, and on which device.
     pub(crate) fn status(&self) -> Value {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        if let Some(Known { adapter, capabilities, tuned }) = &*self.known.borrow() {
+            for (name, value) in [("adapter", json!(adapter)), ("tuning", json!(capabilities.tuning)), ("tuned", json!(tuned))] {
+                status[name] = value;
+            }
+        }
+        status
     }
 
     /// What was found for this computer's devices.
@@ -112,7 +124,7 @@ impl Serving {
     /// When it cannot be opened, or is damaged, not supported or too large for the device.
     pub(crate) async fn describe(&self, id: &str) -> Result<ModelInfo, EngineError> {
         let opened = self.models.open(id).await?;
-        let known = self.capabilities.borrow().clone();
+        let known = self.known.borrow().as_ref().map(|known| known.capabilities.clone());
         let capabilities = if let Some(capabilities) = known {
             capabilities
         } else {
@@ -126,9 +138,14 @@ impl Serving {
 
     /// Loads the model again, once its running answers have ended, if its device is set up otherwise than `tuning` tells for it now.
     pub(crate) fn retune(self: &Rc<Self>, tuning: impl FnOnce(&Capabilities) -> Tuning) {
-        let differs = self.capabilities.borrow().as_ref().is_some_and(|device| device.tuning != tuning(device));
+        let stays = |known: &Known| known.capabilities.tuning == tuning(&known.capabilities);
+        if self.known.borrow().as_ref().is_none_or(stays) {
+            return;
+        }
+        // Whoever asks next sets the device up anew.
+        *self.known.borrow_mut() = None;
         let id = self.current.borrow().as_ref().map(|current| current.id.clone());
-        if let Some(id) = id.filter(|_| differs) {
+        if let Some(id) = id {
             drop(self.start(&id));
         }
     }
@@ -214,12 +231,8 @@ impl Serving {
         };
         match Engine::load(device, id, &*opened.source, ModelOptions::default(), &mut progress).await {
             Ok((engine, client)) => {
-                let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
-                self.set_status(json!({
-                    "state": "ready", "adapter": gpu.adapter(), "tuning": gpu.capabilities().tuning, "tuned": *self.tuned.borrow(),
-                    "model": client.info(), "way": opened.way(), "load": load,
-                }));
+                self.set_status(json!({ "state": "ready", "model": client.info(), "way": opened.way(), "load": load }));
                 Ok((engine, client))
             }
             Err((device, error)) => {
@@ -237,8 +250,7 @@ impl Serving {
             _ => Box::new(open_gpu().await?),
         };
         let tuned = self.tunings.apply(&mut gpu).await;
-        *self.capabilities.borrow_mut() = Some(gpu.capabilities().clone());
-        *self.tuned.borrow_mut() = tuned;
+        *self.known.borrow_mut() = Some(Known { adapter: gpu.adapter().clone(), capabilities: gpu.capabilities().clone(), tuned });
         Ok(Executor::Gpu(gpu))
     }
 
@@ -255,8 +267,8 @@ impl Serving {
     }
 
     fn set_status(&self, status: Value) {
-        self.outbox.event("status", &status);
         *self.status.borrow_mut() = status;
+        self.outbox.event("status", &self.status());
     }
 }
 

@@ -99,12 +99,14 @@ struct Params {
     shape: Option<String>,
     /// Types of a shape's weights.
     quant: Option<Recipe>,
+    /// The most settings to measure.
+    trials: Option<usize>,
     #[serde(flatten)]
     options: BenchOptions,
 }
 
 /// Looks for the settings that are fastest on this device, keeps them, and loads the model that serves again with them:
-/// `{shape?, quant?, prompts?, tokens?, runs?, context?, kv?}` → `{adapter, model, tuning, before, after, gain}`, where `before` and
+/// `{shape?, quant?, trials?, prompts?, tokens?, runs?, context?, kv?}` → `{adapter, model, tuning, before, after, gain}`, where `before` and
 /// `after` are what was measured by default and with `tuning`, and `gain` the part of the time that it spares. `progress` is told of
 /// each setting before it is measured: `{model, trial, trials, tuning}`.
 ///
@@ -113,16 +115,34 @@ struct Params {
 /// # Errors
 /// When something asked for does not exist or does not fit, the device fails, or what was found cannot be kept.
 pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
-    let Params { shape, quant, options } = Params::deserialize(params).map_err(invalid)?;
+    let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(invalid)?;
     let options = BenchOptions { kernels: false, ..options };
     let gpu = open_gpu().await?;
     let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
     drop(gpu);
+    let trials = trials.unwrap_or(usize::MAX).min(tune::trials(&device));
+    let search = async |model: &str| -> Result<Found, SharedError> {
+        let source = open(serving, model, quant).await?;
+        let mut tried = Vec::new();
+        let measure = async |tuning| -> Result<Duration, SharedError> {
+            if tried.len() >= trials {
+                return Ok(Duration::MAX);
+            }
+            progress(&json!({ "model": model, "trial": tried.len() + 1, "trials": trials, "tuning": tuning }));
+            let lengths = tune::measure(&GpuOptions::default(), tuning, &*source, &options).await?;
+            let time = tune::time(&lengths);
+            tried.push((tuning, lengths));
+            Ok(time)
+        };
+        let tuning = tune::search(&device, measure).await?;
+        let of = |wanted| tried.iter().find(|(tuning, _)| *tuning == wanted).map(|(_, lengths)| lengths.clone()).unwrap_or_default();
+        Ok(Found { tuning, before: of(device.tuning), after: of(tuning) })
+    };
     let mut model = shape.as_deref().unwrap_or(if adapter.tier == DeviceTier::Basic { SPARK } else { SHAPE });
-    let mut found = search(serving, &device, model, quant, &options, &progress).await;
+    let mut found = search(model).await;
     if shape.is_none() && found.as_ref().is_err_and(|error| lacks_memory(error)) {
         model = SPARK;
-        found = search(serving, &device, model, quant, &options, &progress).await;
+        found = search(model).await;
     }
     let Found { tuning, before, after } = found?;
     let gain = gain(tune::time(&before), tune::time(&after));
@@ -148,29 +168,6 @@ struct Found {
     tuning: Tuning,
     before: Vec<LengthReport>,
     after: Vec<LengthReport>,
-}
-
-async fn search(
-    serving: &Serving,
-    device: &Capabilities,
-    model: &str,
-    quant: Option<Recipe>,
-    options: &BenchOptions,
-    progress: &impl Fn(&Value),
-) -> Result<Found, SharedError> {
-    let source = open(serving, model, quant).await?;
-    let trials = tune::trials(device);
-    let mut tried = Vec::new();
-    let tuning = tune::search(device, async |tuning| {
-        progress(&json!({ "model": model, "trial": tried.len() + 1, "trials": trials, "tuning": tuning }));
-        let lengths = tune::measure(&GpuOptions::default(), tuning, &*source, options).await?;
-        let time = tune::time(&lengths);
-        tried.push((tuning, lengths));
-        Ok::<_, SharedError>(time)
-    })
-    .await?;
-    let of = |wanted| tried.iter().find(|(tuning, _)| *tuning == wanted).map(|(_, lengths)| lengths.clone()).unwrap_or_default();
-    Ok(Found { tuning, before: of(device.tuning), after: of(tuning) })
 }
 
 fn lacks_memory(error: &EngineError) -> bool {
