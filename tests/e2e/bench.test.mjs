@@ -85,21 +85,6 @@ test("what is not there is refused by name, and the engine goes on", T, async ()
   await refuses("engine.tune", { shape: "tiny", tokens: 0 }, /TypeError: tokens must be at least 1/);
 });
 
-test("stopping the bench page's tuning changes nothing", T, async () => {
-  const page = await browser.openOwn("bench/bench.html");
-  const said = (/** @type {RegExp} */ wanted) => page.locator("#tune-status").filter({ hasText: wanted }).waitFor();
-  await page.click("#tune .main");
-  await said(/^spark, setting 1 of \d+: the default settings\.$/);
-  assert.deepEqual(await page.evaluate(() => {
-    const { value, max } = /** @type {HTMLProgressElement} */ (document.getElementById("tune-progress"));
-    return [value, max > 1];
-  }), [0, true]);
-  await page.click("#stop");
-  await said(/^Stopped/);
-  assert.equal(await page.evaluate(() => document.activeElement?.textContent), "Tune for this device");
-  assert.deepEqual(await kept(page), []);
-});
-
 test("what is kept for a device is in use after a restart and until it is reset, and does no harm where it is damaged", T, async () => {
   const page = await browser.openOwn("bench/bench.html");
   /** How a new engine sets the device up. */
@@ -165,4 +150,20 @@ test("engines are compared, and one that fails does not end the others", T, asyn
   // No file was named for it; without --peers its package is not even there.
   assert.deepEqual([peer.name, peer.runs.length], ["wllama", 0]);
   assert.notEqual(peer.error, null);
+});
+
+// The last: a software GPU goes on compiling what is not wanted any more.
+test("stopping the bench page's tuning changes nothing", T, async () => {
+  const page = await browser.openOwn("bench/bench.html");
+  const said = (/** @type {RegExp} */ wanted) => page.locator("#tune-status").filter({ hasText: wanted }).waitFor();
+  await page.click("#tune .main");
+  await said(/^spark, setting 1 of \d+: the default settings\.$/);
+  assert.deepEqual(await page.evaluate(() => {
+    const { value, max } = /** @type {HTMLProgressElement} */ (document.getElementById("tune-progress"));
+    return [value, max > 1];
+  }), [0, true]);
+  await page.click("#stop");
+  await said(/^Stopped/);
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), "Tune for this device");
+  assert.deepEqual(await kept(page), []);
 });

@@ -160,6 +160,7 @@ mod tests {
             prefill_tokens_per_second: 0.0,
             decode_tokens_per_second: rate,
             token_ms: [0.0; 3],
+            burst_tokens: 1,
             dispatches_per_token: 0.0,
             submissions_per_token: 0.0,
             read_bytes_per_token: 0.0,

@@ -37,7 +37,7 @@ struct Params {
 /// # Errors
 /// When something asked for does not exist or does not fit, or the device fails.
 pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, SharedError> {
-    let Params { shape, quant, options } = Params::deserialize(params).map_err(invalid)?;
+    let Params { shape, quant, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
     options.check()?;
     let source = open(serving, &shape, quant).await?;
     let mut gpu = open_gpu().await?;
@@ -47,7 +47,7 @@ pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, Sh
     let loaded = Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await;
     let (mut engine, client) = loaded.map_err(|(_, error)| error)?;
     let report = run(&mut engine, &client, &options, begin.elapsed()).await?;
-    let mut report = serde_json::to_value(report).map_err(invalid)?;
+    let mut report = serde_json::to_value(report).map_err(|problem| invalid(&problem))?;
     let scope: Option<WorkerGlobalScope> = global().dyn_into().ok();
     report["browser"] = scope.and_then(|scope| scope.navigator().user_agent().ok()).into();
     Ok(report)
@@ -65,6 +65,6 @@ pub(crate) async fn open(serving: &Serving, shape: &str, quant: Option<Recipe>) 
 }
 
 /// Parameters that say nothing.
-pub(crate) fn invalid(problem: serde_json::Error) -> EngineError {
+pub(crate) fn invalid(problem: &serde_json::Error) -> EngineError {
     EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() }
 }

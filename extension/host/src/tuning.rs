@@ -86,7 +86,7 @@ impl Tunings {
 
     /// Keeps what was found, or forgets what was before.
     async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
-        let text = tuned.map(serde_json::to_string).transpose().map_err(invalid)?;
+        let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| invalid(&problem))?;
         self.router.ask("tuning.write", &json!({ "device": key(adapter), "text": text })).await?;
         Ok(())
     }
@@ -115,7 +115,7 @@ struct Params {
 /// # Errors
 /// When something asked for does not exist or does not fit, the device fails, or what was found cannot be kept.
 pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
-    let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(invalid)?;
+    let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
     let options = BenchOptions { kernels: false, ..options };
     let gpu = open_gpu().await?;
     let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
