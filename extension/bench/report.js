@@ -1,4 +1,4 @@
-// A report of `engine.bench`, for people: on the bench page and in the terminal.
+// A report of `engine.bench`, for people: on the bench page and in the terminal. What `engine.tune` found too.
 
 /**
  * The fields are described in engine/src/bench/mod.rs and tests/bench/report.schema.json.
@@ -15,8 +15,12 @@
  *   prompt_tokens: number, tokens: number, first_token_ms: number, engine_first_token_ms: number, decode_tokens_per_second: number,
  *   engine_decode_tokens_per_second: number,
  * }} PageReport
+ * @typedef {Record<string, number | boolean>} Tuning
  * @typedef {{
- *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null,
+ *   adapter: {description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
+ * }} Tuned  see extension/host/src/tuning.rs
+ * @typedef {{
+ *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null, tuning: Tuning,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
  *   lengths: Length[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
@@ -66,6 +70,28 @@ export function isSoftware({ adapter }) {
 /** @param {Pass} pass */
 export function passLine({ pass, rows, positions, total_us }) {
   return `Kernels of ${pass}, ${rows} ${rows === 1 ? "row" : "rows"} at ${positions} positions: ${total_us.toFixed(0)} µs`;
+}
+
+/**
+ * What differs between two settings.
+ * @param {Tuning} from
+ * @param {Tuning} to
+ */
+export function changesText(from, to) {
+  return Object.keys(to).filter((name) => to[name] !== from[name]).map((name) => `${name} ${to[name]}`).join(", ") || "the default settings";
+}
+
+/** @param {Tuned} tuned */
+export function tunedText({ adapter, model, before, after, gain }) {
+  const brought = gain > 0 ? `${(100 * gain).toFixed(0)} % less time, in use from now on` : "no setting is faster than the defaults";
+  const both = (/** @type {number} */ from, /** @type {number} */ to, digits = 0) =>
+    [from, ...(gain > 0 ? [to] : [])].map((rate) => rate.toFixed(digits)).join(" → ");
+  const speeds = before.map((length, index) => {
+    const now = after[index] ?? length;
+    return `prefill of ${length.prompt_tokens} tokens ${both(length.prefill_tokens_per_second, now.prefill_tokens_per_second)} tokens/s, `
+      + `decode ${both(length.decode_tokens_per_second, now.decode_tokens_per_second, 1)} tokens/s`;
+  });
+  return `${model} on ${adapter.description}: ${brought}; ${speeds.join("; ")}.`;
 }
 
 /**

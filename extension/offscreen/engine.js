@@ -19,7 +19,7 @@ export class Engine {
 
   /**
    * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all
-   * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are
+   * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
    */
   constructor(onEvent, answer) {
     this.#onEvent = onEvent;

@@ -6,6 +6,7 @@ import { Models } from "./models.js";
 import { PageClient, requesterOf } from "./page-client.js";
 import { Quota } from "./quota.js";
 import { isOwnPage, UiClient } from "./ui-client.js";
+import * as tunings from "../shared/tunings.js";
 
 /** What one origin may ask at a time. */
 const LIMITS = { running: 4, queued: 16 };
@@ -16,7 +17,7 @@ const pages = new Set();
 const uis = new Set();
 
 const quota = new Quota(LIMITS);
-const engine = new Engine(onEngineEvent, (method, params) => models.answer(method, params));
+const engine = new Engine(onEngineEvent, (method, params) => (method.startsWith("tuning.") ? tunings : models).answer(method, params));
 const models = new Models(engine);
 
 /** The model pages were told of last. @type {string | undefined} */

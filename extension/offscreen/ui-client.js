@@ -3,7 +3,7 @@
 import { Refusal, toWire } from "../shared/errors.js";
 
 /** What goes to the engine as it is. */
-const ENGINE_METHODS = new Set(["engine.verify", "engine.bench", "chat.completions", "tokens.count"]);
+const ENGINE_METHODS = new Set(["engine.verify", "engine.bench", "engine.tune", "engine.untune", "chat.completions", "tokens.count"]);
 
 /**
  * The port's other end is a page of this extension. A content script never is: its origin is its page's.

@@ -2,6 +2,7 @@
 
 import { background } from "../shared/background.js";
 import { showOrigin } from "../shared/origin.js";
+import { tuningText } from "../shared/tunings.js";
 
 /** @typedef {import("../background/grants.js").ListedGrant} ListedGrant */
 
@@ -61,5 +62,8 @@ async function show() {
 }
 
 find("version").textContent = chrome.runtime.getManifest().version;
+const showTuning = () => { find("tuning").textContent = tuningText(); };
+addEventListener("storage", showTuning);
+showTuning();
 chrome.storage.onChanged.addListener(() => void show());
 await show();

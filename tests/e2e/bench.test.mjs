@@ -22,6 +22,29 @@ async function misfit(path, value) {
   return validate(value) ? null : validate.errors;
 }
 
+/**
+ * Asks the engine from one of the extension's pages.
+ * @param {import("playwright-core").Page} page
+ * @param {string} method
+ * @param {object} [params]
+ * @returns {Promise<{chunks: any[], done: any}>}
+ */
+const ask = (page, method, params = {}) => page.evaluate(async ({ method, params }) => {
+  const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+  const engine = await connectEngine();
+  /** @type {any[]} */
+  const chunks = [];
+  const done = await engine.request(method, params, { onChunk: (/** @type {any} */ chunk) => chunks.push(chunk) }).finally(engine.close);
+  return { chunks, done };
+}, { method, params });
+
+/**
+ * What tuning found for the devices, as it is kept.
+ * @param {import("playwright-core").Page} page
+ * @returns {Promise<[string, string][]>}
+ */
+const kept = (page) => page.evaluate(() => Object.entries(localStorage).filter(([name]) => name.startsWith("tuning ")));
+
 /** @type {import("./harness.mjs").Browser} */
 let browser;
 before(async () => {
@@ -53,14 +76,58 @@ test("the bench page measures a shape and draws the report", T, async () => {
 
 test("what is not there is refused by name, and the engine goes on", T, async () => {
   const page = await browser.openOwn("options/options.html");
-  const ask = (/** @type {object} */ params) => page.evaluate(async (params) => {
-    const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
-    return (await connectEngine()).request("engine.bench", params).then(() => "measured", (/** @type {any} */ error) => `${error.name}: ${error.message}`);
-  }, params);
-  assert.match(await ask({ shape: "gpt-5" }), /^NotSupportedError: shape "gpt-5" .*llama-3\.2-1b/);
-  assert.match(await ask({ shape: "tiny", quant: "q3" }), /^TypeError: params unknown variant `q3`.*q4_k_m/);
-  assert.match(await ask({ shape: "tiny", runs: 0 }), /^TypeError: runs must be at least 1/);
-  assert.match(await ask({}), /^TypeError: params missing field `shape`/);
+  const refuses = (/** @type {string} */ method, /** @type {object} */ params, /** @type {RegExp} */ message) => assert.rejects(ask(page, method, params), { message });
+  await refuses("engine.bench", { shape: "gpt-5" }, /NotSupportedError: shape "gpt-5" .*llama-3\.2-1b/);
+  await refuses("engine.bench", { shape: "tiny", quant: "q3" }, /TypeError: params unknown variant `q3`.*q4_k_m/);
+  await refuses("engine.bench", { shape: "tiny", runs: 0 }, /TypeError: runs must be at least 1/);
+  await refuses("engine.bench", {}, /TypeError: params missing field `shape`/);
+  await refuses("engine.tune", { shape: "gpt-5" }, /NotSupportedError: shape "gpt-5" .*llama-3\.2-1b/);
+  await refuses("engine.tune", { shape: "tiny", tokens: 0 }, /TypeError: tokens must be at least 1/);
+});
+
+test("what is kept for a device is in use after a restart and until it is reset, and does no harm where it is damaged", T, async () => {
+  const page = await browser.openOwn("bench/bench.html");
+  /** How a new engine sets the device up. */
+  const restarted = async () => {
+    await browser.killOffscreen();
+    await ask(page, "models.describe", { id: "spark-28m" });
+    return (await ask(page, "engine.status")).done;
+  };
+  const { adapter, tuning: defaults, tuned: none } = await restarted();
+  assert.equal(none, null);
+  const name = `tuning ${[adapter.vendor, adapter.description, ...adapter.features].join(", ")}`;
+  const keep = (/** @type {object} */ tuned) => page.evaluate(
+    ([name, text]) => localStorage.setItem(name, text), /** @type {const} */ ([name, JSON.stringify(tuned)]));
+  const choices = { matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, matmul_tiles: 1024, matmul_half: false };
+  const tuned = { tuning: choices, since: Date.UTC(2026, 10, 23, 12), gain: 0.125, model: "spark" };
+
+  await keep({ ...tuned, tuning: { ...choices, matvec_workgroups: 1023 } });
+  const damaged = await restarted();
+  assert.deepEqual([damaged.tuning, damaged.tuned], [defaults, null]);
+
+  await keep(tuned);
+  const found = await restarted();
+  assert.deepEqual([found.tuning, found.tuned], [choices, tuned]);
+  await page.reload();
+  assert.match(await page.locator("#tuning").textContent() ?? "", /^Tuned for .* on .*2026: 1[23] % less time \(spark\)\.$/);
+  const options = await browser.openOwn("options/options.html");
+  assert.match(await options.locator("#tuning").textContent() ?? "", /^Tuned for /);
+
+  await page.click("#reset");
+  await page.locator("#tune-status").filter({ hasText: "default settings" }).waitFor();
+  await options.locator("#tuning").filter({ hasText: "default settings" }).waitFor();
+  assert.deepEqual(await kept(page), []);
+  const reset = await restarted();
+  assert.deepEqual([reset.tuning, reset.tuned], [defaults, null]);
+
+  // Measured are the defaults, and as nothing else is there is nothing faster: what was kept goes.
+  await keep(tuned);
+  const { chunks, done } = await ask(page, "engine.tune", { shape: "tiny", quant: "q8_0", prompts: [1], tokens: 2, runs: 1, trials: 1 });
+  assert.deepEqual(chunks, [{ model: "tiny", trial: 1, trials: 1, tuning: defaults }]);
+  assert.deepEqual([done.adapter, done.model, done.tuning, done.gain], [adapter, "tiny", defaults, 0]);
+  assert.deepEqual(done.before.map((/** @type {any} */ { prompt_tokens, tokens }) => [prompt_tokens, tokens]), [[1, 2]]);
+  assert.deepEqual(done.after, done.before);
+  assert.deepEqual(await kept(page), []);
 });
 
 test("the report is what its schema says, also of what came to a page", T, async () => {
@@ -83,4 +150,20 @@ test("engines are compared, and one that fails does not end the others", T, asyn
   // No file was named for it; without --peers its package is not even there.
   assert.deepEqual([peer.name, peer.runs.length], ["wllama", 0]);
   assert.notEqual(peer.error, null);
+});
+
+// The last: a software GPU goes on compiling what is not wanted any more.
+test("stopping the bench page's tuning changes nothing", T, async () => {
+  const page = await browser.openOwn("bench/bench.html");
+  const said = (/** @type {RegExp} */ wanted) => page.locator("#tune-status").filter({ hasText: wanted }).waitFor();
+  await page.click("#tune .main");
+  await said(/^spark, setting 1 of \d+: the default settings\.$/);
+  assert.deepEqual(await page.evaluate(() => {
+    const { value, max } = /** @type {HTMLProgressElement} */ (document.getElementById("tune-progress"));
+    return [value, max > 1];
+  }), [0, true]);
+  await page.click("#stop");
+  await said(/^Stopped/);
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), "Tune for this device");
+  assert.deepEqual(await kept(page), []);
 });

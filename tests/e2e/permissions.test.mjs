@@ -272,7 +272,7 @@ test("a page's process that was taken over gets no more than its page", T, async
   assert.equal(await list(page), "NotAllowedError");
   // What is for the extension's own pages stays so after a grant.
   await browser.grant(page, "once");
-  for (const method of ["engine.status", "engine.verify", "engine.bench", "conversations.list"]) {
+  for (const method of ["engine.status", "engine.verify", "engine.bench", "engine.tune", "engine.untune", "conversations.list"]) {
     assert.deepEqual(await closed("doppler", JSON.stringify([{ ...message, method }])), { closed: false, heard: ["NotSupportedError"] }, method);
   }
 });

@@ -7,6 +7,8 @@ let next = 0;
 
 worker.onmessage = ({ data }) => {
   if (data.event === "fatal") throw new Error(data.detail.message);
+  // Nothing is kept here: neither models nor tunings.
+  if (data.ask !== undefined) return worker.postMessage({ answer: data.ask, done: null });
   const request = waiting.get(data.id);
   if (!request) return;
   if (data.chunk) request.chunks.push(data.chunk);

@@ -19,7 +19,7 @@ use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, Executor};
 use crate::gpu::AdapterSummary;
-use crate::kernels::KvFormat;
+use crate::kernels::{KvFormat, Tuning};
 use crate::model::ModelOptions;
 
 /// What to measure.
@@ -54,7 +54,11 @@ impl BenchOptions {
         ModelOptions { context, sequences: 1, kv: self.kv, ..ModelOptions::default() }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails when there is nothing to count: to be asked before a model is loaded for it.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`] with the field.
+    pub fn check(&self) -> Result<()> {
         let shortest = self.prompts.iter().copied().min().unwrap_or(1);
         for (field, value) in [("tokens", self.tokens), ("runs", self.runs), ("prompts", shortest)] {
             if value == 0 {
@@ -72,6 +76,8 @@ pub struct Report {
     pub version: &'static str,
     /// The device.
     pub adapter: Option<AdapterSummary>,
+    /// How its kernels were set up.
+    pub tuning: Tuning,
     /// The model.
     pub model: ModelInfo,
     /// Seconds from the file to a model that is ready.
@@ -142,6 +148,7 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         adapter: if let Executor::Gpu(gpu) = engine.executor() { Some(gpu.adapter().clone()) } else { None },
+        tuning: engine.executor().capabilities().tuning,
         model: client.info().clone(),
         load_seconds: load.as_secs_f64(),
         lengths,

@@ -15,16 +15,39 @@ use crate::source::Source;
 const LEAST_GAIN: f64 = 0.02;
 
 /// A choice: how to make it, and what can be chosen.
-type Choice = (fn(&mut Tuning) -> &mut u32, &'static [u32]);
+type Choice = (fn(Tuning, u32) -> Tuning, &'static [u32]);
 
 /// All choices.
-const CHOICES: [Choice; 5] = [
-    (|t| &mut t.matvec_workgroup, &[64, 256]),
-    (|t| &mut t.matvec_workgroups, &[16, 64, 256, 1024]),
-    (|t| &mut t.decode_workgroup, &[64, 256]),
-    (|t| &mut t.decode_workgroups, &[1, 16, 64, 256]),
-    (|t| &mut t.matmul_tiles, &[16, 64, 256, 1024]),
+const CHOICES: [Choice; 6] = [
+    (|from, matvec_workgroup| Tuning { matvec_workgroup, ..from }, &[64, 256]),
+    (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
+    (|from, decode_workgroup| Tuning { decode_workgroup, ..from }, &[64, 256]),
+    (|from, decode_workgroups| Tuning { decode_workgroups, ..from }, &[1, 16, 64, 256]),
+    (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
+    (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
 ];
+
+/// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
+fn is_possible(device: &Capabilities, tuning: Tuning) -> bool {
+    let large = tuning.matvec_workgroup.max(tuning.decode_workgroup) > 64;
+    (device.subgroup_size.is_some() || !large) && (device.shader_f16 || !tuning.matmul_half)
+}
+
+/// What a device can do instead of `from` by this choice.
+fn others(device: &Capabilities, (choice, values): Choice, from: Tuning) -> impl Iterator<Item = Tuning> {
+    values.iter().map(move |value| choice(from, *value)).filter(move |tried| *tried != from && is_possible(device, *tried))
+}
+
+/// Whether [`search`] could find this setting on such a device. Others, from wherever they come, are not to be used.
+pub fn is_choice(device: &Capabilities, tuning: Tuning) -> bool {
+    let chosen = |(choice, values): &Choice| values.iter().any(|value| choice(tuning, *value) == tuning);
+    CHOICES.iter().all(chosen) && is_possible(device, tuning)
+}
+
+/// Settings that [`search`] measures on such a device.
+pub fn trials(device: &Capabilities) -> usize {
+    1 + CHOICES.into_iter().map(|choice| others(device, choice, device.tuning).count()).sum::<usize>()
+}
 
 /// Looks for the setting with the least time on such a device, from its own on. `measure` tells the time of a setting.
 ///
@@ -33,15 +56,8 @@ const CHOICES: [Choice; 5] = [
 pub async fn search<E>(device: &Capabilities, mut measure: impl AsyncFnMut(Tuning) -> Result<Duration, E>) -> Result<Tuning, E> {
     let mut best = device.tuning;
     let mut least = measure(best).await?;
-    for (choice, values) in CHOICES {
-        let from = best;
-        for value in values {
-            let mut tried = from;
-            *choice(&mut tried) = *value;
-            let allowed = device.subgroup_size.is_some() || tried.matvec_workgroup <= 64;
-            if tried == from || !allowed {
-                continue;
-            }
+    for choice in CHOICES {
+        for tried in others(device, choice, best) {
             let time = measure(tried).await?;
             if time < least.mul_f64(1.0 - LEAST_GAIN) {
                 (best, least) = (tried, time);
@@ -51,17 +67,34 @@ pub async fn search<E>(device: &Capabilities, mut measure: impl AsyncFnMut(Tunin
     Ok(best)
 }
 
-/// The time of a prompt and its answer of each length, with the model on a device of its own that is set up in this way.
+/// What a prompt and its answer of each length take, with the model on a device of its own that is set up in this way.
 ///
 /// # Errors
-/// When the model cannot be loaded or the device fails.
-pub async fn time(gpu: &GpuOptions, tuning: Tuning, source: &dyn Source, options: &BenchOptions) -> Result<Duration, Rc<EngineError>> {
+/// When there is nothing to measure, the model cannot be loaded or the device fails.
+pub async fn measure(
+    gpu: &GpuOptions,
+    tuning: Tuning,
+    source: &dyn Source,
+    options: &BenchOptions,
+) -> Result<Vec<LengthReport>, Rc<EngineError>> {
+    options.check()?;
     let gpu = Gpu::open(&GpuOptions { tuning: Some(tuning), ..gpu.clone() }).await?;
     let loaded = Engine::load(Executor::Gpu(Box::new(gpu)), source.name(), source, options.model_options(), &mut |_| {}).await;
     let (mut engine, client) = loaded.map_err(|(_, error)| error)?;
-    let report = run(&mut engine, &client, options, Duration::ZERO).await?;
-    let seconds = |l: &LengthReport| l.first_token_ms / 1e3 + f64::from(l.tokens - 1) / l.decode_tokens_per_second;
-    Ok(Duration::from_secs_f64(report.lengths.iter().map(seconds).sum()))
+    let lengths = run(&mut engine, &client, options, Duration::ZERO).await?.lengths;
+    if lengths.is_empty() {
+        let problem = "must name a prompt that fits the context with its answer".to_owned();
+        return Err(Rc::new(EngineError::InvalidRequest { field: "prompts".to_owned(), problem }));
+    }
+    Ok(lengths)
+}
+
+/// The time of them all.
+pub fn time(lengths: &[LengthReport]) -> Duration {
+    let decode = |l: &LengthReport| if l.tokens > 1 { f64::from(l.tokens - 1) / l.decode_tokens_per_second } else { 0.0 };
+    let seconds = lengths.iter().map(|l| l.first_token_ms / 1e3 + decode(l)).sum();
+    // An answer that never came on.
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -86,6 +119,54 @@ mod tests {
         assert_eq!(best, Tuning { matvec_workgroup: 64, matmul_tiles: 64, ..start });
         let repeated = tried.iter().enumerate().any(|(i, tuning)| tried[..i].contains(tuning));
         assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3, "{tried:?}");
+        assert_eq!(trials(&device), tried.len());
+        assert!(tried.iter().all(|tuning| is_choice(&device, *tuning)), "{tried:?}");
+    }
+
+    #[test]
+    fn half_precision_is_tried_where_the_device_has_it() {
+        let device = Capabilities { shader_f16: true, ..Capabilities::BASELINE };
+        let time = async |tuning: Tuning| Ok::<_, ()>(Duration::from_millis(if tuning.matmul_half { 1 } else { 2 }));
+        assert_eq!(pollster::block_on(search(&device, time)), Ok(Tuning { matmul_half: true, ..device.tuning }));
+        assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, time)), Ok(device.tuning));
+        assert_eq!(trials(&device), trials(&Capabilities::BASELINE) + 1);
+    }
+
+    #[test]
+    fn only_what_a_device_can_do_is_a_choice() {
+        let small = Capabilities::BASELINE;
+        let large = Capabilities { subgroup_size: Some(32), shader_f16: true, tuning: Tuning::of(Some(32)), ..small.clone() };
+        assert!(is_choice(&small, small.tuning) && is_choice(&large, large.tuning) && is_choice(&large, small.tuning));
+        let half = Tuning { matmul_half: true, ..small.tuning };
+        let wide = Tuning { matvec_workgroup: 256, ..small.tuning };
+        for tuning in [half, wide, Tuning { decode_workgroup: 256, ..small.tuning }] {
+            assert!(is_choice(&large, tuning) && !is_choice(&small, tuning), "{tuning:?}");
+        }
+        for value in [0, 65, 65_536, u32::MAX] {
+            for (choice, _) in &CHOICES[..5] {
+                let tuning = choice(large.tuning, value);
+                assert!(!is_choice(&large, tuning), "{tuning:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_that_of_its_first_token_and_of_the_others() {
+        let of = |tokens, rate| LengthReport {
+            prompt_tokens: 1,
+            tokens,
+            cold_first_token_ms: 9e9,
+            first_token_ms: 500.0,
+            prefill_tokens_per_second: 0.0,
+            decode_tokens_per_second: rate,
+            token_ms: [0.0; 3],
+            burst_tokens: 1,
+            dispatches_per_token: 0.0,
+            submissions_per_token: 0.0,
+            read_bytes_per_token: 0.0,
+        };
+        assert_eq!(time(&[of(11, 10.0), of(1, 0.0)]), Duration::from_secs(2));
+        assert_eq!(time(&[of(2, 0.0)]), Duration::MAX);
     }
 
     #[test]
@@ -98,7 +179,7 @@ mod tests {
     fn without_subgroups_workgroups_stay_small() {
         let largest = std::cell::Cell::new(0);
         let time = async |tuning: Tuning| {
-            largest.set(largest.get().max(tuning.matvec_workgroup));
+            largest.set(largest.get().max(tuning.matvec_workgroup).max(tuning.decode_workgroup));
             Ok::<_, ()>(Duration::from_millis(1))
         };
         assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, time)), Ok(Capabilities::BASELINE.tuning));

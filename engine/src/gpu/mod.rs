@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::error::{EngineError, Result};
 use crate::executor::{Counters, buffer_size};
-use crate::kernels::{Capabilities, Kernel, Plan, storage_bindings};
+use crate::kernels::{Capabilities, Kernel, Plan, Tuning, storage_bindings};
 use crate::recording::{BufferId, Command, Recording};
 use crate::shaders::BindingKind;
 use device::Fault;
@@ -94,6 +94,11 @@ impl Gpu {
     /// What the device can do.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// Sets kernels up in this way from the next model on.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.capabilities.tuning = tuning;
     }
 
     /// Bytes of all live buffers.

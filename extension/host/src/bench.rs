@@ -5,7 +5,6 @@ use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
-use doppler_engine::gpu::Gpu;
 use doppler_engine::source::Source;
 use js_sys::global;
 use serde::Deserialize;
@@ -16,10 +15,10 @@ use web_time::Instant;
 
 use crate::SharedError;
 use crate::models::EMBEDDED;
-use crate::serving::Serving;
+use crate::serving::{Serving, open_gpu};
 
 /// The shape that is no shape, but the embedded file.
-const SPARK: &str = "spark";
+pub(crate) const SPARK: &str = "spark";
 
 /// What to measure.
 #[derive(Debug, Deserialize)]
@@ -32,26 +31,40 @@ struct Params {
     options: BenchOptions,
 }
 
-/// Measures on `gpu`: `{shape, quant?, prompts?, tokens?, runs?, kernels?, context?, kv?}` → the report, with the browser's name.
-/// What was loaded for it is gone afterwards.
+/// Measures, on a device that is set up as those that serve: `{shape, quant?, prompts?, tokens?, runs?, kernels?, context?, kv?}` → the
+/// report, with the browser's name. What was loaded for it is gone afterwards.
 ///
 /// # Errors
 /// When something asked for does not exist or does not fit, or the device fails.
-pub(crate) async fn bench(serving: &Serving, gpu: Gpu, params: &Value) -> Result<Value, SharedError> {
-    let invalid = |problem: serde_json::Error| EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() };
-    let Params { shape, quant, options } = Params::deserialize(params).map_err(invalid)?;
-    let source: Box<dyn Source> = if shape == SPARK {
-        serving.open(EMBEDDED).await?.source
-    } else {
-        Box::new(Synthetic::new(Shape::find(&shape)?, quant.unwrap_or(Recipe::Q4_K_M))?)
-    };
+pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, SharedError> {
+    let Params { shape, quant, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
+    options.check()?;
+    let source = open(serving, &shape, quant).await?;
+    let mut gpu = open_gpu().await?;
+    serving.tunings().apply(&mut gpu).await;
     let begin = Instant::now();
     let executor = Executor::Gpu(Box::new(gpu));
     let loaded = Engine::load(executor, source.name(), &*source, options.model_options(), &mut |_| {}).await;
     let (mut engine, client) = loaded.map_err(|(_, error)| error)?;
     let report = run(&mut engine, &client, &options, begin.elapsed()).await?;
-    let mut report = serde_json::to_value(report).map_err(invalid)?;
+    let mut report = serde_json::to_value(report).map_err(|problem| invalid(&problem))?;
     let scope: Option<WorkerGlobalScope> = global().dyn_into().ok();
     report["browser"] = scope.and_then(|scope| scope.navigator().user_agent().ok()).into();
     Ok(report)
+}
+
+/// The model of a shape's name.
+///
+/// # Errors
+/// When there is no such shape.
+pub(crate) async fn open(serving: &Serving, shape: &str, quant: Option<Recipe>) -> Result<Box<dyn Source>, EngineError> {
+    if shape == SPARK {
+        return Ok(serving.open(EMBEDDED).await?.source);
+    }
+    Ok(Box::new(Synthetic::new(Shape::find(shape)?, quant.unwrap_or(Recipe::Q4_K_M))?))
+}
+
+/// Parameters that say nothing.
+pub(crate) fn invalid(problem: &serde_json::Error) -> EngineError {
+    EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() }
 }

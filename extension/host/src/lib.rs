@@ -12,6 +12,7 @@ mod models;
 mod readers;
 mod router;
 mod serving;
+mod tuning;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,7 +31,8 @@ use web_time::{Instant, SystemTime, UNIX_EPOCH};
 use frames::{Outbox, Request};
 use models::{EMBEDDED, Models};
 use router::Router;
-use serving::{Serving, open_gpu};
+use serving::Serving;
+use tuning::Tunings;
 
 /// An error that several requests can be told.
 type SharedError = Rc<EngineError>;
@@ -57,7 +59,8 @@ impl Host {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
         let router = Rc::new(Router::new(post));
-        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), Rc::clone(&outbox)));
+        let tunings = Tunings::new(Rc::clone(&router));
+        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), tunings, Rc::clone(&outbox)));
         Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), answers: RefCell::default() }) }
     }
 
@@ -108,7 +111,9 @@ impl Inner {
             "chat.completions" => self.chat(request, received).await,
             "tokens.count" => self.count(&request.params).await,
             "engine.verify" => self.verify(&request.params).await,
-            "engine.bench" => bench::bench(&self.serving, open_gpu().await?, &request.params).await,
+            "engine.bench" => bench::bench(&self.serving, &request.params).await,
+            "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(&request.id, chunk)).await,
+            "engine.untune" => tuning::untune(&self.serving).await,
             other => Err(Rc::new(EngineError::UnsupportedField { field: other.to_owned(), hint: "there is no such method".to_owned() })),
         }
     }

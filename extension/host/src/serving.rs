@@ -7,8 +7,8 @@ use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
-use doppler_engine::gpu::{Gpu, GpuOptions};
-use doppler_engine::kernels::Capabilities;
+use doppler_engine::gpu::{AdapterSummary, Gpu, GpuOptions};
+use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_engine::model::ModelOptions;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -21,6 +21,7 @@ use web_time::Instant;
 use crate::SharedError;
 use crate::frames::{Outbox, error_value};
 use crate::models::{Models, Opened};
+use crate::tuning::{Tuned, Tunings};
 
 /// A load that several requests can wait for.
 type Loading = Shared<LocalBoxFuture<'static, Result<Client, SharedError>>>;
@@ -39,31 +40,53 @@ struct Current {
 /// Loads models, one at a time.
 pub(crate) struct Serving {
     models: Models,
+    tunings: Tunings,
     outbox: Rc<Outbox>,
     status: RefCell<Value>,
     current: RefCell<Option<Current>>,
     loads: Cell<u32>,
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
-    capabilities: RefCell<Option<Capabilities>>,
+    /// What is known of the device that was opened or set up last.
+    known: RefCell<Option<Known>>,
+}
+
+/// A device, as it was set up.
+struct Known {
+    adapter: AdapterSummary,
+    capabilities: Capabilities,
+    /// What was found for it; `None`: it is set up by default.
+    tuned: Option<Tuned>,
 }
 
 impl Serving {
-    pub(crate) fn new(models: Models, outbox: Rc<Outbox>) -> Self {
+    pub(crate) fn new(models: Models, tunings: Tunings, outbox: Rc<Outbox>) -> Self {
         Self {
             models,
+            tunings,
             outbox,
             status: RefCell::new(json!({ "state": "idle" })),
             current: RefCell::default(),
             loads: Cell::default(),
             idle: RefCell::default(),
-            capabilities: RefCell::default(),
+            known: RefCell::default(),
         }
     }
 
-    /// What the engine is doing.
+    /// What the engine is doing, and on which device.
     pub(crate) fn status(&self) -> Value {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        if let Some(Known { adapter, capabilities, tuned }) = &*self.known.borrow() {
+            for (name, value) in [("adapter", json!(adapter)), ("tuning", json!(capabilities.tuning)), ("tuned", json!(tuned))] {
+                status[name] = value;
+            }
+        }
+        status
+    }
+
+    /// What was found for this computer's devices.
+    pub(crate) fn tunings(&self) -> &Tunings {
+        &self.tunings
     }
 
     /// The bytes of a model.
@@ -101,7 +124,7 @@ impl Serving {
     /// When it cannot be opened, or is damaged, not supported or too large for the device.
     pub(crate) async fn describe(&self, id: &str) -> Result<ModelInfo, EngineError> {
         let opened = self.models.open(id).await?;
-        let known = self.capabilities.borrow().clone();
+        let known = self.known.borrow().as_ref().map(|known| known.capabilities.clone());
         let capabilities = if let Some(capabilities) = known {
             capabilities
         } else {
@@ -111,6 +134,20 @@ impl Serving {
             capabilities
         };
         ModelInfo::read(id, &*opened.source, &capabilities, ModelOptions::default()).await
+    }
+
+    /// Loads the model again, once its running answers have ended, if its device is set up otherwise than `tuning` tells for it now.
+    pub(crate) fn retune(self: &Rc<Self>, tuning: impl FnOnce(&Capabilities) -> Tuning) {
+        let stays = |known: &Known| known.capabilities.tuning == tuning(&known.capabilities);
+        if self.known.borrow().as_ref().is_none_or(stays) {
+            return;
+        }
+        // Whoever asks next sets the device up anew.
+        *self.known.borrow_mut() = None;
+        let id = self.current.borrow().as_ref().map(|current| current.id.clone());
+        if let Some(id) = id {
+            drop(self.start(&id));
+        }
     }
 
     /// Begins to load. A task of its own: a request that is cancelled in mid-load must not take the load with it.
@@ -194,10 +231,8 @@ impl Serving {
         };
         match Engine::load(device, id, &*opened.source, ModelOptions::default(), &mut progress).await {
             Ok((engine, client)) => {
-                let Executor::Gpu(gpu) = engine.executor() else { unreachable!("the worker opens GPUs only") };
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
-                let model = client.info();
-                self.set_status(json!({ "state": "ready", "adapter": gpu.adapter(), "model": model, "way": opened.way(), "load": load }));
+                self.set_status(json!({ "state": "ready", "model": client.info(), "way": opened.way(), "load": load }));
                 Ok((engine, client))
             }
             Err((device, error)) => {
@@ -207,15 +242,16 @@ impl Serving {
         }
     }
 
-    /// A working device without a model.
+    /// A working device without a model, set up as was found for it.
     async fn device(&self) -> Result<Executor, EngineError> {
         let idle = self.idle.borrow_mut().take();
-        if let Some(device) = idle.filter(|device| device.check().is_ok()) {
-            return Ok(device);
-        }
-        let gpu = open_gpu().await?;
-        *self.capabilities.borrow_mut() = Some(gpu.capabilities().clone());
-        Ok(Executor::Gpu(Box::new(gpu)))
+        let mut gpu = match idle.filter(|device| device.check().is_ok()) {
+            Some(Executor::Gpu(gpu)) => gpu,
+            _ => Box::new(open_gpu().await?),
+        };
+        let tuned = self.tunings.apply(&mut gpu).await;
+        *self.known.borrow_mut() = Some(Known { adapter: gpu.adapter().clone(), capabilities: gpu.capabilities().clone(), tuned });
+        Ok(Executor::Gpu(gpu))
     }
 
     fn is_current(&self, number: u32) -> bool {
@@ -231,8 +267,8 @@ impl Serving {
     }
 
     fn set_status(&self, status: Value) {
-        self.outbox.event("status", &status);
         *self.status.borrow_mut() = status;
+        self.outbox.event("status", &self.status());
     }
 }
 

@@ -148,7 +148,7 @@ async fn open(options: GpuOptions, tuning: &[String]) -> Result<Gpu, Failure> {
 /// Prints what every setting that is tried takes, and what is best.
 async fn tune(device: &Capabilities, gpu: &GpuOptions, source: &dyn Source, options: &BenchOptions) -> Result<(), Failure> {
     let time = async |tuning: Tuning| -> Result<Duration, Failure> {
-        let time = tune::time(gpu, tuning, source, options).await.map_err(|e| e.to_string())?;
+        let time = tune::time(&tune::measure(gpu, tuning, source, options).await.map_err(|e| e.to_string())?);
         println!("{:9.1} ms  {}", time.as_secs_f64() * 1e3, settings(&tuning)?);
         Ok(time)
     };

@@ -1,0 +1,239 @@
+//! How kernels are set up on this computer's devices: found by measuring (`engine.tune`), kept by the offscreen document, and checked
+//! whenever it is read, since anything may be in a browser's storage.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use doppler_engine::bench::{BenchOptions, LengthReport, tune};
+use doppler_engine::error::EngineError;
+use doppler_engine::formats::convert::Recipe;
+use doppler_engine::gpu::{AdapterSummary, DeviceTier, Gpu, GpuOptions};
+use doppler_engine::kernels::{Capabilities, Tuning};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use web_time::{SystemTime, UNIX_EPOCH};
+
+use crate::SharedError;
+use crate::bench::{SPARK, invalid, open};
+use crate::router::Router;
+use crate::serving::{Serving, open_gpu};
+
+/// What is measured where nothing else is asked for and a GPU has the memory: small, and its layers are those of larger models.
+const SHAPE: &str = "llama-3.2-1b";
+
+/// What was found for a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tuned {
+    /// The settings.
+    tuning: Tuning,
+    /// When it was found, in milliseconds since 1970.
+    since: u64,
+    /// Part of the defaults' time that it spares.
+    gain: f64,
+    /// The shape it was measured with.
+    model: String,
+}
+
+impl Tuned {
+    /// Reads what was kept.
+    ///
+    /// # Errors
+    /// Why it must not be used on this device.
+    fn read(text: &str, device: &Capabilities) -> Result<Self, String> {
+        let tuned: Self = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
+        if tune::is_choice(device, tuned.tuning) { Ok(tuned) } else { Err(format!("there is no such choice: {:?}", tuned.tuning)) }
+    }
+}
+
+/// What a tuning is kept by: what the web tells of the device, and the features, which decide what it can do. A driver is not visible,
+/// and the browser's version is left out: it changes every few weeks, and a setting that was found with another one is never wrong, at
+/// worst a little slower. The extension's pages say when it was found.
+fn key(adapter: &AdapterSummary) -> String {
+    let names = [adapter.vendor.as_str(), &adapter.description];
+    names.into_iter().chain(adapter.features.iter().copied()).collect::<Vec<_>>().join(", ")
+}
+
+/// How a device is set up for which nothing was found.
+fn by_default(device: &Capabilities) -> Tuning {
+    Tuning::of(device.subgroup_size)
+}
+
+/// What is kept, reached through the offscreen document.
+#[derive(Debug)]
+pub(crate) struct Tunings {
+    router: Rc<Router>,
+}
+
+impl Tunings {
+    /// Kept behind `router`.
+    pub(crate) fn new(router: Rc<Router>) -> Self {
+        Self { router }
+    }
+
+    /// Sets a device up as was found for it, which is the answer, or else by default.
+    pub(crate) async fn apply(&self, gpu: &mut Gpu) -> Option<Tuned> {
+        let kept = self.router.ask("tuning.read", &json!({ "device": key(gpu.adapter()) })).await;
+        let tuned = match kept.map(|text| text.as_string()) {
+            Ok(None) => None,
+            Ok(Some(text)) => Some(Tuned::read(&text, gpu.capabilities())),
+            Err(error) => Some(Err(error.to_string())),
+        };
+        let tuned = tuned.and_then(|tuned| tuned.inspect_err(|problem| log::warn!("the tuning that is kept is not used: {problem}")).ok());
+        gpu.set_tuning(tuned.as_ref().map_or_else(|| by_default(gpu.capabilities()), |tuned| tuned.tuning));
+        tuned
+    }
+
+    /// Keeps what was found, or forgets what was before.
+    async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
+        let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| invalid(&problem))?;
+        self.router.ask("tuning.write", &json!({ "device": key(adapter), "text": text })).await?;
+        Ok(())
+    }
+}
+
+/// What to measure.
+#[derive(Debug, Deserialize)]
+struct Params {
+    /// A published shape, or [`SPARK`].
+    shape: Option<String>,
+    /// Types of a shape's weights.
+    quant: Option<Recipe>,
+    /// The most settings to measure.
+    trials: Option<usize>,
+    #[serde(flatten)]
+    options: BenchOptions,
+}
+
+/// Looks for the settings that are fastest on this device, keeps them, and loads the model that serves again with them:
+/// `{shape?, quant?, trials?, prompts?, tokens?, runs?, context?, kv?}` → `{adapter, model, tuning, before, after, gain}`, where `before` and
+/// `after` are what was measured by default and with `tuning`, and `gain` the part of the time that it spares. `progress` is told of
+/// each setting before it is measured: `{model, trial, trials, tuning}`.
+///
+/// Without a `shape` that is [`SHAPE`], or [`SPARK`] on a software adapter and where the device has no memory left.
+///
+/// # Errors
+/// When something asked for does not exist or does not fit, the device fails, or what was found cannot be kept.
+pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
+    let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
+    let options = BenchOptions { kernels: false, ..options };
+    let gpu = open_gpu().await?;
+    let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
+    drop(gpu);
+    let trials = trials.unwrap_or(usize::MAX).min(tune::trials(&device));
+    let search = async |model: &str| -> Result<Found, SharedError> {
+        let source = open(serving, model, quant).await?;
+        let mut tried = Vec::new();
+        let measure = async |tuning| -> Result<Duration, SharedError> {
+            if tried.len() >= trials {
+                return Ok(Duration::MAX);
+            }
+            progress(&json!({ "model": model, "trial": tried.len() + 1, "trials": trials, "tuning": tuning }));
+            let lengths = tune::measure(&GpuOptions::default(), tuning, &*source, &options).await?;
+            let time = tune::time(&lengths);
+            tried.push((tuning, lengths));
+            Ok(time)
+        };
+        let tuning = tune::search(&device, measure).await?;
+        let of = |wanted| tried.iter().find(|(tuning, _)| *tuning == wanted).map(|(_, lengths)| lengths.clone()).unwrap_or_default();
+        Ok(Found { tuning, before: of(device.tuning), after: of(tuning) })
+    };
+    let mut model = shape.as_deref().unwrap_or(if adapter.tier == DeviceTier::Basic { SPARK } else { SHAPE });
+    let mut found = search(model).await;
+    if shape.is_none() && found.as_ref().is_err_and(|error| lacks_memory(error)) {
+        model = SPARK;
+        found = search(model).await;
+    }
+    let Found { tuning, before, after } = found?;
+    let gain = gain(tune::time(&before), tune::time(&after));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let tuned = (tuning != device.tuning).then(|| Tuned { tuning, since, gain, model: model.to_owned() });
+    serving.tunings().write(&adapter, tuned.as_ref()).await?;
+    serving.retune(|_| tuning);
+    Ok(json!({ "adapter": adapter, "model": model, "tuning": tuning, "before": before, "after": after, "gain": gain }))
+}
+
+/// Forgets everything that was found, and loads the model that serves again if that changes how its kernels are set up.
+///
+/// # Errors
+/// When the storage fails.
+pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Value, SharedError> {
+    serving.tunings().router.ask("tuning.clear", &json!({})).await?;
+    serving.retune(by_default);
+    Ok(json!({}))
+}
+
+/// The fastest settings, and what was measured by default and with them.
+struct Found {
+    tuning: Tuning,
+    before: Vec<LengthReport>,
+    after: Vec<LengthReport>,
+}
+
+fn lacks_memory(error: &EngineError) -> bool {
+    matches!(error, EngineError::NoMemory { .. } | EngineError::OutOfMemory { .. } | EngineError::TooLarge { .. })
+}
+
+fn gain(before: Duration, after: Duration) -> f64 {
+    1.0 - after.as_secs_f64() / before.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuned() -> Tuned {
+        let tuning = Tuning { matvec_workgroups: 1024, ..Tuning::of(None) };
+        Tuned { tuning, since: 1_795_305_600_000, gain: 0.125, model: SHAPE.to_owned() }
+    }
+
+    #[test]
+    fn what_was_found_is_read_as_it_was_written() {
+        let text = serde_json::to_string(&tuned()).expect("text");
+        assert_eq!(Tuned::read(&text, &Capabilities::BASELINE), Ok(tuned()));
+    }
+
+    #[test]
+    fn anything_else_is_not_used() {
+        let written = serde_json::to_value(tuned()).expect("a value");
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut changed = written.clone();
+            change(&mut changed);
+            assert!(Tuned::read(&changed.to_string(), &Capabilities::BASELINE).is_err(), "{changed}");
+        };
+        refused(&|tuned| tuned["tuning"]["matvec_workgroups"] = json!(1023));
+        refused(&|tuned| tuned["tuning"]["decode_workgroups"] = json!(0));
+        refused(&|tuned| tuned["tuning"]["matmul_tiles"] = json!(-1));
+        refused(&|tuned| tuned["tuning"]["matmul_half"] = json!(1));
+        refused(&|tuned| tuned["tuning"]["warp"] = json!(32));
+        refused(&|tuned| tuned["tuning"] = Value::Null);
+        refused(&|tuned| tuned["more"] = Value::Null);
+        refused(&|tuned| *tuned = json!([]));
+        // What this device cannot do.
+        refused(&|tuned| tuned["tuning"]["matvec_workgroup"] = json!(256));
+        refused(&|tuned| tuned["tuning"]["matmul_half"] = json!(true));
+        for text in ["", "null", "{", "\u{0}"] {
+            assert!(Tuned::read(text, &Capabilities::BASELINE).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_that_can_do_different_things_are_kept_apart() {
+        let adapter = AdapterSummary { vendor: "nvidia".to_owned(), description: "hopper".to_owned(), ..AdapterSummary::default() };
+        let other = AdapterSummary { features: vec!["shader-f16", "subgroups"], ..adapter.clone() };
+        assert_eq!(key(&adapter), "nvidia, hopper");
+        assert_eq!(key(&other), "nvidia, hopper, shader-f16, subgroups");
+    }
+
+    #[test]
+    fn the_gain_is_the_part_of_the_time_that_is_spared() {
+        let ms = Duration::from_millis;
+        assert!((gain(ms(200), ms(150)) - 0.25).abs() < 1e-9 && gain(ms(7), ms(7)) == 0.0);
+    }
+
+    #[test]
+    fn less_is_tried_only_where_memory_lacks() {
+        assert!(lacks_memory(&EngineError::NoMemory { available: None }));
+        assert!(!lacks_memory(&EngineError::Aborted));
+    }
+}

@@ -1,0 +1,45 @@
+// What tuning found for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
+// worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/host/src/tuning.rs).
+
+import { Refusal } from "./errors.js";
+
+/** What begins the names of the items; the device follows. */
+const PREFIX = "tuning ";
+
+const names = () => Object.keys(localStorage).filter((name) => name.startsWith(PREFIX));
+
+/**
+ * Answers the engine's worker, in the offscreen document.
+ * @param {string} method
+ * @param {{device: string, text: string | null}} params
+ * @returns {Promise<unknown>}
+ */
+export async function answer(method, { device, text }) {
+  switch (method) {
+    case "tuning.read": return localStorage.getItem(PREFIX + device);
+    case "tuning.write": return text === null ? localStorage.removeItem(PREFIX + device) : localStorage.setItem(PREFIX + device, text);
+    case "tuning.clear": return names().forEach((name) => localStorage.removeItem(name));
+  }
+  throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+}
+
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+/** What is kept, for people. */
+export function tuningText() {
+  const found = names().flatMap((name) => {
+    const tuned = parse(localStorage.getItem(name));
+    if (typeof tuned?.since !== "number" || typeof tuned.gain !== "number") return [];
+    return `Tuned for ${name.slice(PREFIX.length)} on ${date.format(tuned.since)}: ${(100 * tuned.gain).toFixed(0)} % less time (${tuned.model}).`;
+  });
+  return found.join(" ") || "The engine runs with its default settings.";
+}
+
+/** @param {string | null} text  as it was kept: anything may have come into it */
+function parse(text) {
+  try {
+    return JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
+}
