@@ -28,7 +28,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Native tests compile everything and run kernels on a CPU.
 const RUST_LIMIT: Duration = Duration::from_secs(25 * 60);
 /// Browser tests run a model on a CPU.
-const BROWSER_LIMIT: Duration = Duration::from_secs(20 * 60);
+const BROWSER_LIMIT: Duration = Duration::from_secs(24 * 60);
 
 /// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
 const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
