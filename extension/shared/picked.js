@@ -93,7 +93,8 @@ export async function add(handles) {
       models.push({ name: format === "safetensors" ? handle.name : name, format, handles: own });
     }
   }
-  const files = handles.filter((handle) => handle.kind === "file");
+  // In whichever order they came: a model is known again by its first.
+  const files = handles.filter((handle) => handle.kind === "file").toSorted((a, b) => (a.name < b.name ? -1 : 1));
   for (const { name, format, files: names } of group(files.map(({ name }) => name))) {
     models.push({ name, format, handles: files.filter((handle) => names.includes(handle.name)) });
   }
