@@ -13,9 +13,11 @@
 /** A `DOMException` (or `TypeError`) with a stable code. */
 export interface DopplerError extends Error {
   /**
-   * `NotAllowedError` no grant · `NotSupportedError` field or model not supported · `QuotaExceededError` prompt longer than the
-   * context, or too many requests · `NotFoundError` no such model · `DataError` corrupt model file · `NetworkError` the model's
-   * file cannot be read, or another model was chosen meanwhile: ask again · `OperationError` the engine stopped: ask again · `InvalidStateError` · `AbortError` · `TypeError` · `UnknownError`
+   * `NotAllowedError` no grant · `NotSupportedError` field not supported, or no GPU · `QuotaExceededError` prompt longer than the
+   * context, or too many requests · `NotFoundError` no such model · `DataError` the model does not take these messages ·
+   * `NetworkError` another model was chosen meanwhile: ask again · `OperationError` the engine stopped: ask again; or, with the
+   * code `model_unavailable`, the chosen model cannot answer: the user finds the reason in the extension's popup, pages learn
+   * nothing of the user's files · `InvalidStateError` · `AbortError` · `TypeError` · `UnknownError`
    */
   readonly name: string;
   /** `lower_snake_case`, for programs. (It hides the legacy numeric `DOMException.code`.) */

@@ -108,7 +108,7 @@
    * @param {string} [what]
    */
   const unsupported = (param, what = `"${param}" is not supported.`) =>
-    exception({ name: "NotSupportedError", code: "unsupported_parameter", message: what, data: { param } });
+    exception({ name: "NotSupportedError", code: "unsupported_field", message: what, data: { param } });
 
   /**
    * Rejects what would otherwise be ignored.
@@ -467,7 +467,7 @@
    * @param {number} quota
    */
   const tooLong = (requested, quota) => exception({
-    name: "QuotaExceededError", code: "context_exceeded", data: { requested, quota },
+    name: "QuotaExceededError", code: "context_length_exceeded", data: { requested, quota },
     message: `The prompt has ${requested} tokens and the model's context holds ${quota}: send less text.`,
   });
 

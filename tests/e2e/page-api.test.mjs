@@ -160,10 +160,10 @@ test("LanguageModel: measure, append, clone, overflow", T, async () => {
     const full = [session.contextUsage, overflows];
     await session.append("z".repeat(40));
     const forgot = [session.contextUsage, overflows];
-    const tooLong = await session.append("z".repeat(91)).catch(({ name, data }) => [name, data]);
+    const tooLong = await session.append("z".repeat(91)).catch(({ name, code, data }) => [name, code, data]);
     return { measured, full, forgot, tooLong, clone: clone.contextUsage, usage: session.contextUsage };
   }), {
-    measured: 5, full: [90, 0], forgot: [90, 1], tooLong: ["QuotaExceededError", { requested: 101, quota: 100 }], clone: 50, usage: 90,
+    measured: 5, full: [90, 0], forgot: [90, 1], tooLong: ["QuotaExceededError", "context_length_exceeded", { requested: 101, quota: 100 }], clone: 50, usage: 90,
   });
 });
 
@@ -171,7 +171,7 @@ test("LanguageModel: what is not supported is refused, not ignored", T, async ()
   assert.deepEqual(await page.evaluate(async () => {
     const model = /** @type {any} */ (doppler.LanguageModel);
     const session = await model.create();
-    const of = (/** @type {() => Promise<unknown>} */ call) => call().then((result) => result, ({ name, data }) => data?.param ? `${name} ${data.param}` : name);
+    const of = (/** @type {() => Promise<unknown>} */ call) => call().then((result) => result, ({ name, code, data }) => data?.param ? `${name} ${code} ${data.param}` : name);
     return Promise.all([
       of(() => session.prompt("x", { responseConstraint: { type: "object" } })),
       of(() => session.prompt([{ role: "user", content: [{ type: "image", value: null }] }])),
@@ -185,8 +185,9 @@ test("LanguageModel: what is not supported is refused, not ignored", T, async ()
       of(() => model.availability({ expectedInputs: [{ type: "text", languages: ["en"] }] })),
     ]);
   }), [
-    "NotSupportedError responseConstraint", "NotSupportedError content", "NotSupportedError prefix", "TypeError",
-    "NotSupportedError tools", "NotSupportedError expectedInputs", "RangeError", "RangeError", "unavailable", "available",
+    "NotSupportedError unsupported_field responseConstraint", "NotSupportedError unsupported_field content",
+    "NotSupportedError unsupported_field prefix", "TypeError", "NotSupportedError unsupported_field tools",
+    "NotSupportedError unsupported_field expectedInputs", "RangeError", "RangeError", "unavailable", "available",
   ]);
 });
 
