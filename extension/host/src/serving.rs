@@ -103,19 +103,20 @@ impl Serving {
     /// # Errors
     /// When the model cannot be opened or loaded; the next request tries again.
     pub(crate) async fn client(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
-        let loading = self.current.borrow().as_ref().filter(|current| current.id == id).map(|current| current.loading.clone());
-        loading.unwrap_or_else(|| self.start(id)).await
+        self.loading(id, false).await
     }
 
-    /// The same because the user chose the model: what is being loaded in its place is given up.
+    /// The same because the user chose the model: once it is open, what is being loaded in its place is given up.
     ///
     /// # Errors
     /// As [`Self::client`].
     pub(crate) async fn choose(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
-        if let Some(other) = self.current.borrow().as_ref().filter(|current| current.id != id) {
-            other.abort.abort();
-        }
-        self.client(id).await
+        self.loading(id, true).await
+    }
+
+    fn loading(self: &Rc<Self>, id: &str, chosen: bool) -> Loading {
+        let loading = self.current.borrow().as_ref().filter(|current| current.id == id).map(|current| current.loading.clone());
+        loading.unwrap_or_else(|| self.start(id, chosen))
     }
 
     /// What a model is and needs, from its header.
@@ -146,15 +147,16 @@ impl Serving {
         *self.known.borrow_mut() = None;
         let id = self.current.borrow().as_ref().map(|current| current.id.clone());
         if let Some(id) = id {
-            drop(self.start(&id));
+            drop(self.start(&id, false));
         }
     }
 
     /// Begins to load. A task of its own: a request that is cancelled in mid-load must not take the load with it.
-    fn start(self: &Rc<Self>, id: &str) -> Loading {
+    /// `chosen` as in [`Self::choose`].
+    fn start(self: &Rc<Self>, id: &str, chosen: bool) -> Loading {
         let number = self.loads.get() + 1;
         self.loads.set(number);
-        let before = self.current.borrow_mut().take();
+        let before = Before { model: self.current.borrow_mut().take(), given_up: chosen };
         let (result, loaded) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
@@ -170,7 +172,7 @@ impl Serving {
 
     async fn replace(
         self: Rc<Self>,
-        before: Option<Current>,
+        mut before: Before,
         id: &str,
         number: u32,
         abort: AbortRegistration,
@@ -180,16 +182,16 @@ impl Serving {
             Ok(opened) => opened,
             Err(error) => {
                 let error = Rc::new(error);
-                if before.is_some() && self.is_current(number) {
-                    *self.current.borrow_mut() = before;
+                if self.is_current(number) && before.lives() {
+                    *self.current.borrow_mut() = before.model;
                 } else {
-                    end(before).await;
+                    before.end().await;
                     self.forget(number, id, &error);
                 }
                 return Err(error);
             }
         };
-        end(before).await;
+        before.end().await;
         let load = Abortable::new(self.load(id, opened), abort);
         let switched = || EngineError::ModelStore {
             code: "model_switched".to_owned(),
@@ -272,13 +274,30 @@ impl Serving {
     }
 }
 
-/// Lets go of a model and waits until it is unloaded.
-async fn end(model: Option<Current>) {
-    if let Some(Current { loading, ended, .. }) = model {
-        // This clone would keep the model's client.
-        drop(loading);
-        // An error says the same: it is gone.
-        let _ = ended.await;
+/// What another model takes the place of.
+struct Before {
+    model: Option<Current>,
+    /// Whether it is given up if it is still being loaded.
+    given_up: bool,
+}
+
+impl Before {
+    /// Whether there is a model, and neither its loading nor its serving has come to an end.
+    fn lives(&mut self) -> bool {
+        self.model.as_mut().is_some_and(|model| matches!(model.ended.try_recv(), Ok(None)))
+    }
+
+    /// Lets go of the model and waits until it is unloaded.
+    async fn end(self) {
+        if let Some(Current { loading, abort, ended, .. }) = self.model {
+            if self.given_up {
+                abort.abort();
+            }
+            // This clone would keep the model's client.
+            drop(loading);
+            // An error says the same: it is gone.
+            let _ = ended.await;
+        }
     }
 }
 
