@@ -176,6 +176,7 @@ impl EngineError {
     pub fn code(&self) -> &str {
         match self {
             Self::Format(_) => "model_file_invalid",
+            Self::Text(TextError::Encode { .. } | TextError::Render { .. } | TextError::Noncharacters) => "messages_refused",
             Self::Text(_) => "text_processing_failed",
             Self::Source { .. } => "model_read_failed",
             Self::ModelChanged { .. } => "model_changed",

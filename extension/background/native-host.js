@@ -58,12 +58,6 @@ export class NativeHost {
     this.#lastError = lastError;
   }
 
-  /** @returns {Promise<{version: string}>} */
-  async status() {
-    const { version } = await this.#connected().hello;
-    return { version };
-  }
-
   /** @returns {Promise<any>}  see `models.list` of the host */
   models() {
     return this.#call("models.list", {});
@@ -76,15 +70,20 @@ export class NativeHost {
   async open(id) {
     const connection = this.#connected();
     const { base, token } = await connection.hello;
-    const opened = await this.#call("models.open", { id });
+    // Before it is open: whoever closes it meanwhile must not be overheard.
     connection.open.add(id);
-    return { ...opened, base, token };
+    return { ...await this.#ask(connection, "models.open", { id }), base, token };
   }
 
   /** Closes a model, if there is a host that could have it open. @param {string} id */
   async close(id) {
     if (!this.#connection?.open.delete(id)) return;
     await this.#call("models.close", { id });
+  }
+
+  /** Closes every model: whoever had them open is gone. */
+  closeAll() {
+    for (const id of this.#connection?.open ?? []) this.close(id).catch(() => {});
   }
 
   /**

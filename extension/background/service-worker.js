@@ -22,6 +22,7 @@ let creating;
 async function ensureEngine() {
   const existing = await chrome.runtime.getContexts({ contextTypes: [chrome.runtime.ContextType.OFFSCREEN_DOCUMENT] });
   if (existing.length > 0 && !creating) return;
+  if (!creating) host.closeAll();
   creating ??= chrome.offscreen.createDocument({
     url: OFFSCREEN,
     reasons: [chrome.offscreen.Reason.WORKERS],
@@ -79,7 +80,6 @@ const methods = {
   "prompt.describe": { from: ["prompt"], handle: (_, sender) => prompts.describe(promptOf(sender)) },
   "prompt.decide": { from: ["prompt"], handle: ({ scope }, sender) => prompts.decide(promptOf(sender), checkedScope(scope), announce) },
 
-  "host.status": { from: ["router", "extension"], handle: () => host.status() },
   "host.models": { from: ["router", "extension"], handle: () => host.models() },
   // Only the router may have the token, and what the token opens.
   "host.open": { from: ["router"], handle: ({ id }) => host.open(id) },

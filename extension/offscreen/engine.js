@@ -16,14 +16,17 @@ export class Engine {
   #next = 0;
   #onEvent;
   #answer;
+  #onDeath;
 
   /**
    * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all
    * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
+   * @param {() => void} onDeath  the worker ended, with all that it had
    */
-  constructor(onEvent, answer) {
+  constructor(onEvent, answer, onDeath) {
     this.#onEvent = onEvent;
     this.#answer = answer;
+    this.#onDeath = onDeath;
   }
 
   /**
@@ -109,6 +112,7 @@ export class Engine {
     if (worker !== this.#worker) return;
     worker.terminate();
     this.#worker = undefined;
+    this.#onDeath();
     const error = toWire(engineStopped(why));
     const receivers = [...this.#running.values()];
     this.#running.clear();

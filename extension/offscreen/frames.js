@@ -12,15 +12,14 @@ export const MAX_OPEN = 64;
 /**
  * @param {any} frame  as it came
  * @param {number} lastId  the highest id this client has used: ids only grow, so none is ever used twice
- * @param {number} open  requests this client has open
  * @returns {frame is Frame}
  */
-export function isFrame(frame, lastId, open) {
+export function isFrame(frame, lastId) {
   if (typeof frame !== "object" || frame === null) return false;
   const { id, method, params, ...rest } = frame;
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
   if (method === "cancel") return params === undefined;
-  return id > lastId && open < MAX_OPEN
+  return id > lastId
     && typeof params === "object" && params !== null && !Array.isArray(params)
     && JSON.stringify(frame).length <= MAX_FRAME;
 }

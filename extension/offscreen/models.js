@@ -3,14 +3,21 @@
 // What a page sees of it: the chosen model, under a name that says nothing about the user's files.
 
 import { background } from "../shared/background.js";
-import { Refusal, toWire } from "../shared/errors.js";
+import { modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
 
-/** The id of the model that ships with the extension (extension/host/src/models.rs). */
+/** The model that ships with the extension (extension/host/src/models.rs). */
 const EMBEDDED = "spark-28m";
+const EMBEDDED_NAME = "Spark 28M";
 /** What pages call any other: an id of its own would tell sites which file a user has, and that it is the same user. */
 const LOCAL = "local";
 const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", name: "A model of the user's choice" };
+
+/** Codes of the engine's errors that are about the request or the device. The others' words may name the user's files. */
+const PAGE_CODES = new Set([
+  "aborted", "context_length_exceeded", "device_lost", "engine_stopped", "invalid_request", "messages_refused", "model_switched", "no_gpu",
+  "unsupported_field",
+]);
 
 /** Where the choice is kept. */
 const CHOICE = "model";
@@ -27,8 +34,14 @@ const takesModel = (/** @type {string} */ method) => method === "chat.completion
 export class Models {
   /** @type {Map<string, Promise<any>>}  by id and what could change the answer */
   #descriptions = new Map();
-  /** What was chosen before the loads that are under way. @type {{before: string | undefined, loads: number} | undefined} */
-  #choosing;
+  /**
+   * Choices that are being loaded, the last one last. One is kept beyond this document's end once it is loaded: a model that
+   * takes the document down must not be what the next one begins with.
+   * @type {Set<{id: string}>}
+   */
+  #choosing = new Set();
+  /** How often the engine's worker has each of the host's models open. @type {Map<string, number>} */
+  #opens = new Map();
   #engine;
 
   /** @param {import("./engine.js").Engine} engine */
@@ -38,12 +51,14 @@ export class Models {
 
   /** The id of the chosen model; undefined: the embedded one. @returns {string | undefined} */
   get chosen() {
-    return localStorage.getItem(CHOICE) ?? undefined;
+    const id = [...this.#choosing].at(-1)?.id ?? localStorage.getItem(CHOICE);
+    return id === null || id === EMBEDDED ? undefined : id;
   }
 
-  set chosen(id) {
-    if (id === undefined || id === EMBEDDED) localStorage.removeItem(CHOICE);
-    else localStorage.setItem(CHOICE, id);
+  /** What to call the chosen model before the user. @returns {Promise<string>} */
+  async chosenName() {
+    if (this.chosen === undefined) return EMBEDDED_NAME;
+    return this.chosen.startsWith(picked.PREFIX) && (await picked.find(this.chosen))?.name || "your own model";
   }
 
   /**
@@ -82,7 +97,15 @@ export class Models {
    * @param {any} answer
    */
   forPage(answer) {
-    return typeof answer?.model === "string" && this.chosen ? { ...answer, model: this.pageId(answer.model) } : answer;
+    return typeof answer?.model === "string" ? { ...answer, model: this.pageId(answer.model) } : answer;
+  }
+
+  /**
+   * An error of the engine, as a page may see it.
+   * @param {import("../shared/errors.js").WireError} error
+   */
+  errorForPage(error) {
+    return PAGE_CODES.has(error.code) ? error : modelUnavailable();
   }
 
   /** What pages are told of models, where that is not the engine's own answer. */
@@ -91,14 +114,17 @@ export class Models {
   }
 
   /**
-   * Everything that can be chosen, for the extension's own pages.
+   * What can be chosen, for the extension's own pages.
+   * @param {{host?: boolean}} params  `host`: also what the native host has, which takes it a while to find
    * @returns {Promise<{data: Listed[], chosen: string, problems: string[], host: {error?: import("../shared/errors.js").WireError}}>}
    */
-  async list() {
+  async list({ host: wanted = true }) {
     const [embedded, files, host] = await Promise.all([
       this.#engine.request("models.list", {}),
       picked.all(),
-      this.#background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) })),
+      wanted
+        ? this.#background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
+        : { list: undefined, error: undefined },
     ]);
     /** @type {Listed[]} */
     const data = [
@@ -117,18 +143,15 @@ export class Models {
    * @param {{id: string}} params
    */
   async choose({ id }) {
-    // A choice that is given up for another before it is loaded is none to come back to.
-    this.#choosing ??= { before: this.chosen, loads: 0 };
-    const choosing = this.#choosing;
-    choosing.loads++;
-    this.chosen = id;
+    const choice = { id };
+    this.#choosing.add(choice);
     try {
-      return await this.#engine.request("models.load", { model: id });
-    } catch (error) {
-      if (this.chosen === id) this.chosen = choosing.before;
-      throw error;
+      const loaded = await this.#engine.request("models.load", { model: id });
+      // Not one that was forgotten meanwhile.
+      if (this.#choosing.has(choice)) localStorage.setItem(CHOICE, id);
+      return loaded;
     } finally {
-      if (--choosing.loads === 0) this.#choosing = undefined;
+      this.#choosing.delete(choice);
     }
   }
 
@@ -151,7 +174,8 @@ export class Models {
    * @param {{id: string}} params
    */
   async forget({ id }) {
-    if (this.chosen === id) this.chosen = undefined;
+    for (const choice of this.#choosing) if (choice.id === id) this.#choosing.delete(choice);
+    if (localStorage.getItem(CHOICE) === id) localStorage.removeItem(CHOICE);
     await picked.forget(id);
   }
 
@@ -164,11 +188,37 @@ export class Models {
   async answer(method, params) {
     const { id } = params;
     switch (method) {
-      case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#background("host.open", { id });
-      case "models.close": return id.startsWith(picked.PREFIX) ? {} : this.#background("host.close", { id });
+      case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#open(id);
+      case "models.reopen": return this.#background("host.open", { id });
+      case "models.close": return this.#close(id);
       case "models.read": return this.#background("host.read", params);
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+  }
+
+  /** The engine's worker is gone, and with it whoever would have closed what it had open. */
+  closeAll() {
+    for (const id of this.#opens.keys()) this.#background("host.close", { id }).catch(() => {});
+    this.#opens.clear();
+  }
+
+  /** @param {string} id */
+  async #open(id) {
+    // Before it is open: another's end must not close it meanwhile.
+    this.#opens.set(id, (this.#opens.get(id) ?? 0) + 1);
+    try {
+      return await this.#background("host.open", { id });
+    } catch (error) {
+      await this.#close(id);
+      throw error;
+    }
+  }
+
+  /** @param {string} id */
+  async #close(id) {
+    const left = (this.#opens.get(id) ?? 0) - 1;
+    if (left > 0) this.#opens.set(id, left);
+    else if (this.#opens.delete(id)) await this.#background("host.close", { id });
   }
 
   /**

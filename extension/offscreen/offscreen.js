@@ -17,7 +17,8 @@ const pages = new Set();
 const uis = new Set();
 
 const quota = new Quota(LIMITS);
-const engine = new Engine(onEngineEvent, (method, params) => (method.startsWith("tuning.") ? tunings : models).answer(method, params));
+const engine = new Engine(
+  onEngineEvent, (method, params) => (method.startsWith("tuning.") ? tunings : models).answer(method, params), () => models.closeAll());
 const models = new Models(engine);
 
 /** The model pages were told of last. @type {string | undefined} */
@@ -51,12 +52,8 @@ const openConversations = () => conversations ??= import("./conversations.js").t
 chrome.runtime.onConnect.addListener((port) => {
   const requester = requesterOf(port.sender);
   if (port.name === "doppler" && requester) {
-    const page = new PageClient(port, requester, engine, models, quota);
+    const page = new PageClient(port, requester, engine, models, quota, () => pages.delete(page));
     pages.add(page);
-    port.onDisconnect.addListener(() => {
-      pages.delete(page);
-      void page.gone();
-    });
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
     const ui = new UiClient(port, engine, models, openConversations);
     uis.add(ui);

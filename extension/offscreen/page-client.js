@@ -3,7 +3,7 @@
 
 import { background } from "../shared/background.js";
 import { notAllowed, Refusal, toWire } from "../shared/errors.js";
-import { isFrame } from "./frames.js";
+import { isFrame, MAX_OPEN } from "./frames.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
@@ -44,6 +44,7 @@ export class PageClient {
   #engine;
   #models;
   #quota;
+  #onGone;
   /** Asked once, and again after every announced change. @type {Promise<Grant> | undefined} */
   #grant;
   /** The state the page was last told. @type {Grant["state"] | undefined} */
@@ -55,14 +56,17 @@ export class PageClient {
    * @param {import("./engine.js").Engine} engine
    * @param {import("./models.js").Models} models
    * @param {import("./quota.js").Quota} quota
+   * @param {() => void} onGone  the connection has ended, at whichever end
    */
-  constructor(port, requester, engine, models, quota) {
+  constructor(port, requester, engine, models, quota, onGone) {
     this.#port = port;
     this.#requester = requester;
     this.#engine = engine;
     this.#models = models;
     this.#quota = quota;
+    this.#onGone = onGone;
     port.onMessage.addListener((frame) => this.#receive(frame));
+    port.onDisconnect.addListener(() => this.#gone());
   }
 
   get origin() {
@@ -88,11 +92,15 @@ export class PageClient {
 
   /** @param {any} frame */
   #receive(frame) {
-    if (!isFrame(frame, this.#lastId, this.#open.size)) return this.drop();
+    if (!isFrame(frame, this.#lastId)) return this.#drop();
     if (frame.method === "cancel") {
       return this.#fail(frame.id, new Refusal("AbortError", "aborted", "The request was aborted."));
     }
     this.#lastId = frame.id;
+    if (this.#open.size === MAX_OPEN) {
+      const error = new Refusal("QuotaExceededError", "too_many_requests", `This page has ${MAX_OPEN} requests open: wait for one to end.`);
+      return this.#post({ id: frame.id, error: toWire(error) });
+    }
     this.#open.set(frame.id, { engine: false, withdraw() {} });
     this.#answer(frame).catch((thrown) => this.#fail(frame.id, thrown));
   }
@@ -144,7 +152,7 @@ export class PageClient {
       cancel = this.#engine.send(method, this.#models.complete(method, params), {
         chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
-        error: (error) => { leave(); this.#fail(id, error); },
+        error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
       }, this.origin);
     });
     this.#open.set(id, { engine: true, withdraw: () => cancel ? cancel() : leave() });
@@ -177,7 +185,8 @@ export class PageClient {
   }
 
   /** The page went away: nothing is computed for it any more. */
-  async gone() {
+  async #gone() {
+    this.#onGone();
     const asking = this.#asking.size > 0;
     for (const id of [...this.#open.keys()]) this.#end(id)?.withdraw();
     const grant = await this.#grant;
@@ -185,9 +194,10 @@ export class PageClient {
   }
 
   /** Ends the connection with a client that breaks the protocol. */
-  drop() {
+  #drop() {
     this.#port.disconnect();
-    void this.gone();
+    // Disconnecting is heard at the other end only.
+    void this.#gone();
   }
 
   /**

@@ -62,7 +62,8 @@ export class UiClient {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     switch (method) {
       case "engine.status": return { ...await this.#engine.request(method, params), local: this.#models.chosen !== undefined };
-      case "models.list": return this.#models.list();
+      case "models.list": return this.#models.list(params);
+      case "models.chosen": return { name: await this.#models.chosenName() };
       case "models.choose": return this.#models.choose(params);
       case "models.describe": return this.#models.describe(params);
       case "models.forget": return this.#models.forget(params);

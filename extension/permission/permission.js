@@ -60,9 +60,7 @@ document.addEventListener("visibilitychange", settle);
 /** Fills in the model's name; it is not worth waiting for. */
 async function showModel() {
   const engine = await connectEngine();
-  const { data, chosen } = await engine.request("models.list");
-  const model = data.find((/** @type {{id: string}} */ { id }) => id === chosen);
-  if (model) find("model").textContent = model.name ?? model.id;
+  find("model").textContent = (await engine.request("models.chosen")).name;
   engine.close();
 }
 

@@ -30,6 +30,10 @@ export const notAllowed = () => new Refusal("NotAllowedError", "permission_requi
 export const engineStopped = (/** @type {string} */ why) => new Refusal("OperationError", "engine_stopped",
   `The engine stopped (${why}): ask again, it starts afresh.`);
 
+/** What a page is told of a model that does not answer, whatever the reason: that is the user's business. */
+export const modelUnavailable = () => new Refusal("OperationError", "model_unavailable",
+  "The model that the user chose cannot answer now: the user finds the reason in DOPPLER's popup.");
+
 /**
  * What to put on the wire for anything thrown.
  * @param {unknown} thrown

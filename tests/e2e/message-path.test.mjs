@@ -228,8 +228,8 @@ test("a message longer than 1 MiB is refused with an error that says so", T, asy
   assert.equal(error, "QuotaExceededError message_too_long");
 });
 
-test("errors of the engine reach the page as they are", T, async () => {
-  const error = { name: "QuotaExceededError", message: "Too long.", code: "context_exceeded", data: { requested: 900, quota: 512 } };
+test("errors about the request reach the page as they are", T, async () => {
+  const error = { name: "QuotaExceededError", message: "Too long.", code: "context_length_exceeded", data: { requested: 900, quota: 512 } };
   const seen = await page.evaluate(async (content) => {
     try {
       await doppler.chat.completions.create({ messages: [{ role: "user", content }], stream: true });
@@ -241,6 +241,13 @@ test("errors of the engine reach the page as they are", T, async () => {
     }
   }, JSON.stringify({ error }));
   assert.deepEqual(seen, { dom: true, ...error, requested: 900, quota: 512 });
+});
+
+test("errors that tell of the user's files do not reach the page", T, async () => {
+  const error = { name: "NetworkError", message: "secret.gguf is not where it was.", code: "not_found" };
+  const { name, code, message } = await complete(page, { error });
+  assert.deepEqual([name, code], ["OperationError", "model_unavailable"]);
+  assert.match(message, /DOPPLER's popup/);
 });
 
 test("the extension is reloaded under an open page: the page is told to reload", T, async () => {

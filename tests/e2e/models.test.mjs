@@ -206,6 +206,18 @@ test("a load is given up while the host says nothing: who reads for it ends at o
   await page.close();
 });
 
+test("another model is chosen in mid-load that cannot be opened: the load goes on", T, async () => {
+  const page = await connect();
+  const { id, loading } = await catchInLoad(page);
+  const missing = await ask(page, "models.choose", { id: "0".repeat(32) });
+  assert.equal(missing.error.code, "not_found");
+  assert.equal((await loading).id, id);
+  assert.equal((await ask(page, "models.list")).chosen, id);
+  assert.equal((await ask(page, "engine.status")).model.id, id);
+  assert.ok((await ask(page, "tokens.count", { messages: golden.messages })).tokens > 0, "it answers");
+  await page.close();
+});
+
 test("the file is replaced in mid-load: an error, never mixed weights, and the next load has the new ones", T, async () => {
   const page = await connect();
   const file = join(models, "wide.gguf");
@@ -248,7 +260,7 @@ test("a page sees one model under a name that says nothing, and reaches nothing 
   assert.ok(!text.includes("secret-project") && !text.includes(id), text);
 
   // What the page's process could do if it were taken over.
-  for (const method of ["host.status", "host.models", "host.open", "host.read"]) {
+  for (const method of ["host.models", "host.open", "host.read"]) {
     const answer = await browser.inBridge(site, `chrome.runtime.sendMessage({ to: "background", method: "${method}", params: { id: "${id}" } })`);
     assert.equal(answer.error.code, "forbidden");
   }
@@ -370,6 +382,21 @@ test("web pages get nothing from the host's port, even with its address and toke
   }
   await browser.inOffscreen(`chrome.runtime.sendMessage({ to: "background", method: "host.close", params: { id: "${id}" } })`);
   assert.equal(await status(headers), 404, "closed is closed");
+  await page.close();
+});
+
+test("the offscreen document ends while it has a model open: the host closes it when there is another", T, async () => {
+  let page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  const { base, token, files: [file] } = (await browser.inOffscreen(
+    `chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id: "${id}" } })`)).done;
+  const headers = { authorization: `Bearer ${token}`, range: "bytes=0-3" };
+  const status = async () => (await fetch(base + file.path, { headers })).status;
+  assert.ok(await browser.killOffscreen());
+  assert.equal(await status(), 206);
+  await page.close();
+  page = await connect();
+  await until(async () => await status() === 404, "the model to be closed");
   await page.close();
 });
 

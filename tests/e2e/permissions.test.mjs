@@ -87,7 +87,8 @@ test("the prompt shows the origin, what is shared and the model; early clicks do
   await prompt.locator("#always").click({ force: true, noWaitAfter: true });
   assert.equal(await prompt.locator("#origin").textContent(), browser.localhost);
   assert.match(await prompt.locator("#about").innerText(), /Nothing leaves it/);
-  await prompt.locator("#model", { hasText: "Scripted model" }).waitFor();
+  await prompt.locator("#model", { hasText: "Spark 28M" }).waitFor();
+  assert.deepEqual((await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/worker.js")), [], "nothing was started for that");
   assert.equal(await state(page), "prompt");
   // Script cannot press a button either.
   await prompt.locator("#always[aria-disabled=false]").waitFor();

@@ -265,7 +265,7 @@ test("the GPU process is killed in mid-stream: the answer goes on or ends in a c
 });
 
 /**
- * What is done to the model's file, and what a page is then told.
+ * What is done to the model's file, and what the user is then told.
  * @type {Record<string, {spoil: (model: Buffer) => Buffer, name: string}>}
  */
 const BROKEN = {
@@ -292,13 +292,20 @@ test("a broken model file is refused with a named error; put right, it answers w
   try {
     const tab = await other.open(other.localhost);
     await other.grant(tab, "once");
+    const own = await other.openOwn("options/options.html");
+    await own.evaluate(async () => {
+      const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+      /** @type {any} */ (window).engine = await connectEngine();
+    });
     for (const [what, { spoil, name }] of Object.entries(BROKEN)) {
       await t.test(what, async () => {
         await writeFile(path, spoil(whole));
         for (const _ of ["first", "again"]) {
           const { error } = await complete(tab, greedy(SHORT));
-          assert.equal(error?.name, name, JSON.stringify(error));
-          assert.ok(error.message.length > 20, error.message);
+          assert.equal(error?.code, "model_unavailable", "the page is told no more");
+          const told = await own.evaluate(() => /** @type {any} */ (window).engine.request("engine.status"));
+          assert.equal(told.error?.name, name, JSON.stringify(told));
+          assert.ok(told.error.message.length > 20, told.error.message);
         }
       });
     }

@@ -2,15 +2,17 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Engine } from "../../extension/offscreen/engine.js";
 import { isFrame, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
+import { PageClient } from "../../extension/offscreen/page-client.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js";
 
 const hello = { id: 1, method: "hello", params: {} };
 
 test("well-formed frames are taken", () => {
-  assert.ok(isFrame(hello, -1, 0));
-  assert.ok(isFrame({ id: 1, method: "cancel" }, 5, MAX_OPEN));
+  assert.ok(isFrame(hello, -1));
+  assert.ok(isFrame({ id: 1, method: "cancel" }, 5));
 });
 
 test("anything else is not", () => {
@@ -19,14 +21,62 @@ test("anything else is not", () => {
     { ...hello, method: undefined }, { ...hello, params: null }, { ...hello, params: [] }, { ...hello, params: "x" }, { ...hello, more: 1 },
     { id: 1, method: "cancel", params: {} }, { ...hello, params: { text: "x".repeat(MAX_FRAME) } },
   ]) {
-    assert.equal(isFrame(frame, -1, 0), false, JSON.stringify(frame)?.slice(0, 80));
+    assert.equal(isFrame(frame, -1), false, JSON.stringify(frame)?.slice(0, 80));
   }
 });
 
-test("an id is used once, and a client has so many requests open", () => {
-  assert.equal(isFrame(hello, 1, 0), false);
-  assert.equal(isFrame(hello, 2, 0), false);
-  assert.equal(isFrame(hello, 0, MAX_OPEN), false);
+test("an id is used once", () => {
+  assert.equal(isFrame(hello, 1), false);
+  assert.equal(isFrame(hello, 2), false);
+});
+
+/** A page whose questions nobody answers, and what it is told. */
+function silentPage() {
+  Object.assign(globalThis, { chrome: { runtime: { sendMessage: () => new Promise(() => {}) } } });
+  /** @type {((frame: any) => void)[]} */
+  const listeners = [];
+  /** @type {any[]} */
+  const told = [];
+  const page = { told, open: true, gone: 0, say: (/** @type {any} */ frame) => listeners.forEach((listener) => listener(frame)) };
+  const port = {
+    onMessage: { addListener: (/** @type {(frame: any) => void} */ listener) => listeners.push(listener) },
+    onDisconnect: { addListener() {} },
+    postMessage: (/** @type {any} */ frame) => told.push(frame),
+    disconnect() { page.open = false; },
+  };
+  const none = /** @type {any} */ ({});
+  new PageClient(/** @type {any} */ (port), { origin: "https://x.org", documentId: "d" }, none, none, none, () => { page.gone++; });
+  return page;
+}
+
+test("a page has so many requests open, and is told of one too many", () => {
+  const page = silentPage();
+  for (let id = 0; id < MAX_OPEN; id++) page.say({ ...hello, id });
+  assert.equal(page.told.length, 0);
+  page.say({ ...hello, id: MAX_OPEN });
+  assert.deepEqual(page.told.map(({ id, error }) => [id, error?.code]), [[MAX_OPEN, "too_many_requests"]]);
+  page.say({ id: 0, method: "cancel" });
+  page.say({ ...hello, id: MAX_OPEN + 1 });
+  assert.deepEqual(page.told.slice(1).map(({ id, error }) => [id, error?.code]), [[0, "aborted"]]);
+  assert.deepEqual([page.open, page.gone], [true, 0]);
+});
+
+test("a page that breaks the protocol is cut off and forgotten", () => {
+  const page = silentPage();
+  page.say(hello);
+  page.say(hello);
+  assert.deepEqual([page.open, page.gone, page.told], [false, 1, []]);
+});
+
+test("the engine's worker dies: who waits is told, and who keeps what it had lets go of it", async () => {
+  const worker = { postMessage() {}, terminate() {}, onerror: (/** @type {object} */ _) => {} };
+  Object.assign(globalThis, { Worker: class { constructor() { return worker; } } });
+  let deaths = 0;
+  const engine = new Engine(() => {}, async () => ({}), () => { deaths++; });
+  const asked = engine.request("models.list", {});
+  for (const _ of ["once", "a late word of it"]) worker.onerror({ message: "out of memory", preventDefault() {} });
+  await assert.rejects(asked, { code: "engine_stopped" });
+  assert.equal(deaths, 1);
 });
 
 test("quota: the oldest run, the rest wait their turn, the last is refused", () => {

@@ -142,7 +142,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.ask("models.open", &json!({ "id": self.id })).await.and_then(|answer| {
+        let opened = self.router.ask("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
             let failed =
                 |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
             serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)

@@ -81,7 +81,7 @@ pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
 fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> {
     Ok(match call {
         Call::Status {} => Some(Msg::Status(read(answer)?)),
-        Call::Models { number } => Some(Msg::Models(ModelMsg::Listed(*number, read(answer)?))),
+        Call::Models { number, .. } => Some(Msg::Models(ModelMsg::Listed(*number, read(answer)?))),
         Call::Describe { id, .. } => Some(Msg::Models(ModelMsg::Described(id.clone(), Ok(read(answer)?)))),
         Call::Choose { id } => Some(Msg::Models(ModelMsg::Chosen(id.clone(), Ok(())))),
         Call::Forget { .. } => Some(Msg::Models(ModelMsg::Forgotten)),

@@ -366,6 +366,8 @@ pub enum Call {
         /// Rises with every such call: answers may overtake each other.
         #[serde(skip)]
         number: u32,
+        /// Whether also what the native host has, which takes it a while to find.
+        host: bool,
     },
     /// What is this model?
     Describe {

@@ -11,6 +11,8 @@ pub struct Switcher {
     pub open: bool,
     /// The answer to the last `models.list` that was answered; `None`: not there yet.
     pub list: Option<ModelList>,
+    /// Whether it has what the native host has.
+    pub complete: bool,
     /// Number of the last `models.list`.
     asked: u32,
     /// Whether a model of the user's is the chosen one.
@@ -71,8 +73,9 @@ impl Switcher {
             ModelMsg::Listed(_, list) => {
                 let chosen = list.data.iter().find(|model| model.id == list.chosen);
                 self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
-                self.list = Some(list);
-                self.describe_next()
+                // What is known at once comes first, then also what the native host has to look for.
+                self.complete = self.list.replace(list).is_some();
+                if self.complete { self.describe_next() } else { vec![self.ask()] }
             }
             ModelMsg::Described(id, described) => {
                 self.described.retain(|(known, _)| *known != id);
@@ -84,6 +87,8 @@ impl Switcher {
                 self.choosing = Some(id.clone());
                 vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id }) }]
             }
+            // Another was chosen meanwhile.
+            ModelMsg::Permitted(id, _) | ModelMsg::Chosen(id, _) if self.choosing.as_ref() != Some(&id) => Vec::new(),
             ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::Choose { id })],
             ModelMsg::Permitted(_, false) => {
                 self.choosing = None;
@@ -91,8 +96,6 @@ impl Switcher {
                 problem = Some(Failure { message, ..Failure::default() });
                 Vec::new()
             }
-            // Another was chosen meanwhile.
-            ModelMsg::Chosen(id, _) if self.choosing.as_ref() != Some(&id) => Vec::new(),
             ModelMsg::Chosen(id, result) => {
                 // What could not be described may be now.
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
@@ -117,7 +120,7 @@ impl Switcher {
 
     fn ask(&mut self) -> Effect {
         self.asked += 1;
-        Effect::Call(Call::Models { number: self.asked })
+        Effect::Call(Call::Models { number: self.asked, host: self.list.is_some() })
     }
 
     fn source(&self, id: &str) -> Option<Source> {

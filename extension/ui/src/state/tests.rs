@@ -276,27 +276,28 @@ fn listed(state: &mut State, number: u32, chosen: &str) -> Vec<Effect> {
 #[test]
 fn models_are_described_one_after_the_other_while_the_list_is_open() {
     let mut state = State::default();
-    let ask = |number| [Effect::Call(Call::Models { number })];
+    let ask = |number, host| [Effect::Call(Call::Models { number, host })];
     let describe = |id: &str| vec![Effect::Call(Call::Describe { id: id.into(), bytes: None })];
-    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(1));
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(1, false));
+    assert_eq!(listed(&mut state, 1, "spark"), ask(2, true), "the native host takes its time");
     state.update(Msg::Models(ModelMsg::Close));
-    assert_eq!(listed(&mut state, 1, "spark"), []);
-    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(2));
-    assert_eq!(listed(&mut state, 2, "spark"), describe("host"));
+    assert_eq!(listed(&mut state, 2, "spark"), []);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(3, true));
+    assert_eq!(listed(&mut state, 3, "spark"), describe("host"));
     let failure = Failure { message: "damaged".into(), ..Failure::default() };
     assert_eq!(state.update(Msg::Failed(Call::Describe { id: "host".into(), bytes: None }, failure)), describe("file"));
     state.update(Msg::Models(ModelMsg::Close));
     assert_eq!(state.update(Msg::Models(ModelMsg::Described("file".into(), Ok(Described::default())))), []);
     assert_eq!(state.alert, None, "what cannot be described says so in its line");
-    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(3));
-    assert_eq!(listed(&mut state, 3, "spark"), describe("host"), "a failure is tried again");
+    assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(4, true));
+    assert_eq!(listed(&mut state, 4, "spark"), describe("host"), "a failure is tried again");
 }
 
 #[test]
 fn an_answer_that_was_overtaken_is_no_list() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
-    assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models { number: 2 })]);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models { number: 2, host: false })]);
     listed(&mut state, 2, "spark");
     assert_eq!(listed(&mut state, 1, "file"), []);
     assert_eq!(state.models.list.as_ref().map(|list| &*list.chosen), Some("spark"));
@@ -317,6 +318,12 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     let failure = Failure { message: "switched".into(), ..Failure::default() };
     state.update(Msg::Failed(Call::Choose { id: "host".into() }, failure.clone()));
     assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (None, Some("file")));
+    chose(&mut state, "host");
+    for permitted in [true, false] {
+        assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), permitted))), [], "that is settled");
+    }
+    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (None, Some("host")));
+    chose(&mut state, "file");
     assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), true))), [choose("file")]);
     state.update(Msg::Failed(Call::Choose { id: "file".into() }, failure));
     assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (Some("Switched."), None));
@@ -324,8 +331,8 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     chose(&mut state, "host");
     assert_eq!(state.alert, None);
     let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
-    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models { number: 3 })]);
-    listed(&mut state, 3, "host");
+    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models { number: 4, host: true })]);
+    listed(&mut state, 4, "host");
     assert!(state.models.local);
 
     chose(&mut state, "file");

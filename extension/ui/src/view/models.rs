@@ -82,7 +82,8 @@ impl Models {
                 update(&item, model, state)?;
             }
         }
-        let hint = [list.host.error.as_ref().map(Failure::sentence)].into_iter().flatten().chain(list.problems.iter().cloned());
+        let looking = (!state.models.complete).then(|| "Looking for more models…".to_owned());
+        let hint = [looking, list.host.error.as_ref().map(Failure::sentence)].into_iter().flatten().chain(list.problems.iter().cloned());
         let hint = hint.collect::<Vec<_>>().join(" ");
         dom::show(&self.hint, !hint.is_empty());
         dom::set_text(&self.hint, &hint);

@@ -1,0 +1,163 @@
+// The choice of the model, and what is told of it to pages and asked of the service worker.
+
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { Models } from "../../extension/offscreen/models.js";
+import { add } from "../../extension/shared/picked.js";
+import { memoryDatabase } from "./memory-database.mjs";
+
+Object.assign(globalThis, { indexedDB: memoryDatabase() });
+
+/** @type {Map<string, string>} */
+let stored;
+/** What the service worker was asked. @type {string[]} */
+let asked;
+/** Answers to `host.open`; none: at once. @type {(() => Promise<object>) | undefined} */
+let opening;
+/** Loads that wait for the test. @type {Map<string, {resolve: (done: object) => void, reject: (error: Error) => void}>} */
+let loads;
+/** @type {Models} */
+let models;
+beforeEach(() => {
+  stored = new Map();
+  asked = [];
+  opening = undefined;
+  loads = new Map();
+  Object.assign(globalThis, {
+    localStorage: {
+      getItem: (/** @type {string} */ key) => stored.get(key) ?? null,
+      setItem: (/** @type {string} */ key, /** @type {string} */ value) => stored.set(key, value),
+      removeItem: (/** @type {string} */ key) => stored.delete(key),
+    },
+    chrome: { runtime: { async sendMessage(/** @type {{method: string, params: {id: string}}} */ { method, params: { id } }) {
+      asked.push(`${method} ${id}`);
+      return method === "host.open" && opening ? opening() : { done: {} };
+    } } },
+  });
+  models = new Models(/** @type {any} */ ({
+    request: (/** @type {string} */ _, /** @type {{model: string}} */ { model }) =>
+      new Promise((resolve, reject) => loads.set(model, { resolve, reject })),
+  }));
+});
+
+/** Chooses a model, whose loading then waits. @param {string} id */
+function choose(id) {
+  const result = models.choose({ id }).then(() => "loaded", ({ message }) => message);
+  const load = loads.get(id) ?? assert.fail();
+  return {
+    succeed: () => { load.resolve({ id }); return result; },
+    fail: () => { load.reject(new Error("failed")); return result; },
+  };
+}
+
+test("a choice counts at once, and outlives the document once it is loaded", async () => {
+  const a = choose("a");
+  assert.deepEqual([models.chosen, stored.get("model")], ["a", undefined]);
+  assert.equal(await a.succeed(), "loaded");
+  assert.deepEqual([models.chosen, stored.get("model")], ["a", "a"]);
+});
+
+test("a choice that fails leaves the one before, the embedded model's too", async () => {
+  await choose("a").succeed();
+  const b = choose("b");
+  assert.equal(models.chosen, "b");
+  assert.equal(await b.fail(), "failed");
+  assert.equal(models.chosen, "a");
+  const embedded = choose("spark-28m");
+  assert.equal(models.chosen, undefined);
+  await embedded.fail();
+  assert.equal(models.chosen, "a");
+  await choose("spark-28m").succeed();
+  assert.equal(models.chosen, undefined);
+});
+
+test("of two choices the last counts; if it fails, the one that is still being loaded", async () => {
+  const [a, b, c] = ["a", "b", "c"].map(choose);
+  assert.equal(models.chosen, "c");
+  await c?.fail();
+  assert.equal(models.chosen, "b");
+  await a?.fail();
+  assert.equal(models.chosen, "b");
+  await b?.succeed();
+  assert.equal(models.chosen, "b");
+});
+
+test("what was forgotten does not come back, neither after a load that fails nor after its own", async () => {
+  await choose("picked-a").succeed();
+  const b = choose("b");
+  await models.forget({ id: "picked-a" });
+  await b.fail();
+  assert.equal(models.chosen, undefined);
+  const c = choose("picked-c");
+  await models.forget({ id: "picked-c" });
+  assert.equal(models.chosen, undefined);
+  await c.succeed();
+  assert.equal(models.chosen, undefined);
+});
+
+test("what pages see names no model of the user's, not even one that was chosen before", () => {
+  assert.deepEqual(models.forPage({ model: "secret", choices: [] }), { model: "local", choices: [] });
+  assert.deepEqual(models.forPage({ model: "spark-28m" }), { model: "spark-28m" });
+  assert.deepEqual(models.forPage({ tokens: 1 }), { tokens: 1 });
+});
+
+test("what the user calls the chosen model is known without the engine and the host", async () => {
+  assert.equal(await models.chosenName(), "Spark 28M");
+  await choose("a").succeed();
+  assert.equal(await models.chosenName(), "your own model");
+  const file = { kind: "file", name: "mine.gguf", getFile: async () => new Blob(["x"]) };
+  const [id = ""] = await add([/** @type {any} */ (file)]);
+  await choose(id).succeed();
+  assert.equal(await models.chosenName(), "mine.gguf");
+  await models.forget({ id });
+  assert.deepEqual(asked, []);
+});
+
+test("what is known at once is listed without the host", async () => {
+  const engine = { request: async () => ({ data: [{ id: "spark-28m", name: "Spark 28M" }] }) };
+  const { data, chosen } = await new Models(/** @type {any} */ (engine)).list({ host: false });
+  assert.deepEqual([data.map(({ id }) => id), chosen, asked], [["spark-28m"], "spark-28m", []]);
+});
+
+const answer = (/** @type {string} */ method, id = "a") => models.answer(`models.${method}`, { id });
+
+test("a model of the host is closed when nobody has it open any more; opening it anew is no second opening", async () => {
+  await answer("open");
+  await answer("open");
+  await answer("reopen");
+  await answer("close");
+  assert.deepEqual(asked, ["host.open a", "host.open a", "host.open a"]);
+  await answer("close");
+  assert.deepEqual(asked.slice(3), ["host.close a"]);
+});
+
+test("a model that is just being opened is not closed by another's end", async () => {
+  await answer("open");
+  /** @type {(answer: object) => void} */
+  let say = () => {};
+  opening = () => new Promise((resolve) => { say = resolve; });
+  const second = answer("open");
+  await answer("close");
+  assert.ok(!asked.includes("host.close a"));
+  say({ error: { name: "NotFoundError", code: "not_found", message: "It is gone." } });
+  await assert.rejects(second, { code: "not_found" });
+  assert.equal(asked.at(-1), "host.close a");
+});
+
+test("everything is closed when the engine's worker ends", async () => {
+  for (const id of ["a", "b", "b"]) await answer("open", id);
+  models.closeAll();
+  assert.deepEqual(asked.slice(3), ["host.close a", "host.close b"]);
+});
+
+test("errors about the request or the device reach pages as they are, all others without a word about the model", () => {
+  for (const code of ["context_length_exceeded", "invalid_request", "unsupported_field", "aborted", "model_switched", "engine_stopped", "no_gpu"]) {
+    const error = { name: "OperationError", code, message: "Words." };
+    assert.deepEqual(models.errorForPage(error), error);
+  }
+  for (const code of ["permission_needed", "not_found", "model_not_found", "model_changed", "out_of_memory", "internal"]) {
+    const { code: told, message } = models.errorForPage({ name: "DataError", code, message: "secret.gguf" });
+    assert.equal(told, "model_unavailable");
+    assert.ok(!message.includes("secret"));
+  }
+});
