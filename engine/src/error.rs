@@ -205,3 +205,15 @@ fn gigabytes(bytes: u64) -> String {
 
 /// Result of an engine operation.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_template_rejects_is_no_fault_of_the_file() {
+        let code = |error: TextError| EngineError::from(error).code().to_owned();
+        assert_eq!(code(TextError::Render { message: "roles must alternate".to_owned() }), "messages_refused");
+        assert_eq!(code(TextError::NoChatTemplate), "text_processing_failed");
+    }
+}
