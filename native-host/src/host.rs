@@ -108,7 +108,12 @@ impl Host {
             files: model.parts.len(),
             modified: model.modified(),
         });
-        Ok(json!({ "models": models.collect::<Vec<_>>(), "roots": config.roots.len(), "problems": catalog.problems }))
+        let no_folder = config
+            .roots
+            .is_empty()
+            .then(|| "The native host may read no folder yet: choose one with `doppler-host models add FOLDER`.".to_owned());
+        let problems: Vec<_> = no_folder.into_iter().chain(catalog.problems).collect();
+        Ok(json!({ "models": models.collect::<Vec<_>>(), "problems": problems }))
     }
 
     /// The model `id` as it is on the disk now, its files open for a moment.
