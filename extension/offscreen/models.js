@@ -146,6 +146,8 @@ export class Models {
     const choice = { id };
     this.#choosing.add(choice);
     try {
+      // At once: when the engine comes to it, the tab may be closed, and with it the browser's permission.
+      if (id.startsWith(picked.PREFIX)) await picked.open(id);
       const loaded = await this.#engine.request("models.load", { model: id });
       // Not one that was forgotten meanwhile.
       if (this.#choosing.has(choice)) localStorage.setItem(CHOICE, id);

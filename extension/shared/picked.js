@@ -19,8 +19,19 @@ export const PREFIX = "picked-";
 export const all = () => transact("readonly", (store) => store.getAll());
 /** @param {string} id @returns {Promise<Picked | undefined>} */
 export const find = (id) => transact("readonly", (store) => store.get(id));
+
+/**
+ * What this document holds on to, by the models' ids. The browser forgets a permission when nobody has a handle any more, which
+ * the garbage collector decides, or when the last tab of the extension is closed; files that were opened before are read on.
+ * @type {Map<string, {handles: Picked["handles"], files?: OpenFile[]}>}
+ */
+const held = new Map();
+
 /** @param {string} id */
-export const forget = (id) => transact("readwrite", (store) => store.delete(id));
+export function forget(id) {
+  held.delete(id);
+  return transact("readwrite", (store) => store.delete(id));
+}
 
 const notAModel = (/** @type {string} */ name) => new Refusal("DataError", "not_a_model",
   `${name} is no model: choose a .gguf file, all parts of a split one, or a folder with config.json and .safetensors files.`);
@@ -103,6 +114,7 @@ export async function add(handles) {
   return Promise.all(models.map(async (model) => {
     const bytes = (await read(model.handles)).reduce((sum, { blob }) => sum + blob.size, 0);
     const id = (await findSame(known, model.handles))?.id ?? PREFIX + crypto.randomUUID();
+    held.set(id, model);
     await transact("readwrite", (store) => store.put({ ...model, id, bytes }));
     return id;
   }));
@@ -121,13 +133,6 @@ async function findSame(known, handles) {
 }
 
 /**
- * What this document opened last. The browser forgets a permission when nobody holds the handle any more or the last tab of the
- * extension is closed; files that were opened before are read on.
- * @type {{id: string, handles: Picked["handles"], files: OpenFile[]} | undefined}
- */
-let opened;
-
-/**
  * The files of a model, if the browser lets them be read now or this document has them.
  * @param {string} id
  * @returns {Promise<{name: string, files: OpenFile[]}>}
@@ -138,12 +143,14 @@ export async function open(id) {
   const { name, handles } = model;
   for (const handle of handles) {
     if (await /** @type {any} */ (handle).queryPermission({ mode: "read" }) === "granted") continue;
-    if (opened?.id === id) return { name, files: opened.files };
+    const files = held.get(id)?.files;
+    if (files) return { name, files };
     throw new Refusal("NotAllowedError", "permission_needed", `The browser wants your permission for ${name} again: choose it in the popup's list of models.`);
   }
   try {
-    opened = { id, handles, files: await read(handles) };
-    return { name, files: opened.files };
+    const files = await read(handles);
+    held.set(id, { handles, files });
+    return { name, files };
   } catch (error) {
     const gone = error instanceof DOMException && error.name === "NotFoundError";
     throw gone ? new Refusal("NotFoundError", "not_found", `${name} is not where it was: open it again.`) : error;
@@ -156,7 +163,9 @@ export async function open(id) {
  * @returns {Promise<boolean>}
  */
 export async function permit(id) {
-  for (const handle of (await find(id))?.handles ?? []) {
+  const handles = (await find(id))?.handles ?? [];
+  held.set(id, { handles });
+  for (const handle of handles) {
     if (await /** @type {any} */ (handle).requestPermission({ mode: "read" }) !== "granted") return false;
   }
   return true;
