@@ -1,6 +1,7 @@
 //! What is in the cache from earlier requests gives the same answers as reading it anew, and only to those who may share it.
 #![allow(missing_docs)]
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use doppler_engine::engine::{Client, Piece, Trace};
@@ -178,6 +179,45 @@ fn a_small_cache_forgets() {
         // Those that do not fit beside each other wait.
         for (i, got) in join_all(texts.iter().map(|text| ask(&mine, text, 4))).await.iter().enumerate() {
             check(&format!("text {i}, all at once"), got, &want[i]);
+        }
+    });
+}
+
+/// A cache that holds one long answer, and three that want one: two begin together, who came last gives way and goes on later, and
+/// each is the same as alone.
+#[test]
+fn answers_that_outgrow_the_cache_take_turns() {
+    const TOKENS: u32 = 300;
+    let options = ModelOptions { sequences: 3, context: 384, kv_bytes: 0, ..ModelOptions::default() };
+    serve(&fixtures().join("architectures/gpt2.gguf"), options, async |client, counters| {
+        let penalties = SamplingOptions { presence_penalty: 0.5, frequency_penalty: 0.2, repetition_penalty: 1.1, ..Default::default() };
+        let log = RefCell::new(Vec::new());
+        let answer = async |client: &Client, i: u32| {
+            let mut completion = client.complete(prompt(u64::from(i), 10), Some(TOKENS), penalties.clone(), &[]).expect("accepted");
+            let mut text = String::new();
+            loop {
+                let piece = completion.next().await.expect("an end").expect("no error");
+                log.borrow_mut().push((i, matches!(piece, Piece::End(..))));
+                match piece {
+                    Piece::Text(more) => text += &more,
+                    Piece::End(reason, timings) => return (text, reason, timings.completion_tokens),
+                }
+            }
+        };
+        let mut alone = Vec::new();
+        for i in 0..3 {
+            alone.push(answer(&client, i).await);
+            assert_eq!(alone[i as usize].2, TOKENS, "the text is too short for the test: {alone:?}");
+        }
+        for client in [client.clone(), client.sharing("mine")] {
+            let before = counters.get().submissions;
+            log.borrow_mut().clear();
+            assert_eq!(join_all((0..3).map(|i| answer(&client, i))).await, alone);
+            println!("{} submissions", counters.get().submissions - before);
+            let log = log.borrow();
+            let first_end = log.iter().position(|(_, end)| *end).expect("an end");
+            assert_eq!(log[first_end].0, 0, "who came first is through first");
+            assert_eq!([1, 2].map(|i| log[..first_end].contains(&(i, false))), [true, false], "what has begun by then");
         }
     });
 }

@@ -115,7 +115,7 @@ impl<'a> Batch<'a> {
         }
         let count = samplers.len() as u32;
         let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE };
-        let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::prompt_counts(&[0, 3 % vocab, vocab - 1], vocab as usize)).collect();
+        let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::counts(&[0, 3 % vocab, vocab - 1], &[], vocab as usize)).collect();
         let buffers = [
             upload(executor, &shape.logits((count * vocab) as usize)),
             upload(executor, &counts),

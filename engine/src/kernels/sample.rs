@@ -137,11 +137,15 @@ impl Sampling {
         128 * vocab.div_ceil(128 * 1024)
     }
 
-    /// A row of the counts for a new sequence: bits 0 to 15 count a token in the answer, bit 16 tells that it is in the prompt.
-    pub fn prompt_counts(prompt: &[u32], vocab: usize) -> Vec<u32> {
+    /// A row of the counts for a sequence with this much of its answer: bits 0 to 15 count a token in the answer, bit 16 tells that it is in the prompt.
+    pub fn counts(prompt: &[u32], answer: &[u32], vocab: usize) -> Vec<u32> {
         let mut counts = vec![0; vocab];
         for &token in prompt {
             counts[token as usize] = 1 << 16;
+        }
+        for &token in answer {
+            let count = &mut counts[token as usize];
+            *count += u32::from(*count & 0xffff < 0xffff);
         }
         counts
     }
@@ -450,7 +454,7 @@ mod tests {
 
     #[test]
     fn penalties_look_at_prompt_and_answer() {
-        let mut counts = Sampling::prompt_counts(&[1, 2], 4);
+        let mut counts = Sampling::counts(&[1, 2], &[], 4);
         let repetition = Sampler { repetition_penalty: 2.0, ..Sampler::default() };
         let penalize = |logit, count, sampler: &Sampler| penalized(logit, count, sampler);
         assert_eq!(penalize(3.0, counts[1], &repetition), 1.5);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use web_time::Instant;
 
 use super::pages::PagePool;
-use super::sequence::{Event, Job, Sequence, Task};
+use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
 use crate::kernels::{Group, Row, Sampler, Sampling};
@@ -27,6 +27,10 @@ const MAX_STEPS: u32 = 16;
 /// A submission should take about this long: often enough for a smooth stream, seldom enough to cost nothing.
 const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 
+/// Positions that are promised for an answer; beyond them it goes on as long as there is room. So answers of unknown length, most of
+/// which are short, are served together.
+const ANSWER: u32 = 128;
+
 /// Tokens on their way from the device.
 #[derive(Debug)]
 struct InFlight {
@@ -43,7 +47,7 @@ struct InFlight {
 /// Runs sequences on a model.
 #[derive(Debug)]
 pub struct Scheduler {
-    waiting: VecDeque<(Job, Instant)>,
+    waiting: VecDeque<Waiting>,
     /// Sequences whose prompt is being read, oldest first.
     pub(super) prefilling: VecDeque<Sequence>,
     /// Sequence i is row i of the decode batch.
@@ -103,7 +107,7 @@ impl Scheduler {
     pub fn push(&mut self, job: Job) {
         debug_assert!(!job.prompt.is_empty() && (job.max_tokens > 0) == (job.task == Task::Continue));
         debug_assert!(job.namespace.is_none() || job.task == Task::Continue);
-        self.waiting.push_back((job, Instant::now()));
+        self.waiting.push_back(Waiting::new(job));
     }
 
     /// Whether there is anything to do.
@@ -115,7 +119,7 @@ impl Scheduler {
     pub fn fail(&mut self, error: EngineError) -> Rc<EngineError> {
         let error = Rc::new(error);
         let sequences = self.prefilling.drain(..).chain(self.decoding.drain(..)).map(|s| s.job);
-        for job in sequences.chain(self.waiting.drain(..).map(|(job, _)| job)) {
+        for job in sequences.chain(self.waiting.drain(..).map(|waiting| waiting.job)) {
             let _ = job.events.unbounded_send(Err(Rc::clone(&error)));
         }
         self.in_flight.clear();
@@ -134,6 +138,7 @@ impl Scheduler {
         }
         self.admit(executor, model);
         let mut submitted = self.prefill(executor, model).await?;
+        self.make_room(executor, model).await?;
         submitted |= self.decode(executor, model)?;
         let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
         if !submitted {
@@ -147,7 +152,7 @@ impl Scheduler {
     }
 
     fn drop_cancelled(&mut self) {
-        self.waiting.retain(|(job, _)| !job.events.is_closed());
+        self.waiting.retain(|waiting| !waiting.job.events.is_closed());
         for sequence in &mut self.decoding {
             sequence.finished |= sequence.cancelled();
         }
@@ -159,10 +164,12 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn release(&mut self, sequence: Sequence) {
-        self.free_slots.push(sequence.slot);
+    pub(super) fn release(&mut self, sequence: Sequence) -> Waiting {
         let written = sequence.written();
-        self.pages.give_back(sequence.held, &written);
+        let (waiting, slot, held) = sequence.suspend();
+        self.free_slots.push(slot);
+        self.pages.give_back(held, &written);
+        waiting
     }
 
     /// Removes finished sequences and closes the ranks of the batch. Nothing may be in flight.
@@ -177,21 +184,63 @@ impl Scheduler {
         }
     }
 
-    /// Gives places to waiting jobs, in order, as long as there is room for their longest answer.
+    /// Gives places to waiting jobs, in order, as long as there is room for their prompts and the beginnings of their answers.
     fn admit(&mut self, executor: &mut Executor, model: &Model) {
-        while let (Some((job, _)), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
-            let positions = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
-            let Some(held) = self.pages.take(job.namespace.clone(), &job.prompt, positions) else { return };
+        while let (Some(waiting), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
+            let (job, text) = (&waiting.job, waiting.text());
+            let most = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
+            // One whose place was taken from it should not lose it again at once.
+            let answer = if waiting.begun().is_some() { 4 * ANSWER } else { ANSWER };
+            let promised = most.min(text.len() as u32 + answer);
+            let Some(held) = self.pages.take(job.namespace.clone(), &text, promised) else { return };
             self.free_slots.pop();
-            let Some((mut job, submitted)) = self.waiting.pop_front() else { return };
-            job.max_tokens = positions - job.prompt.len() as u32;
+            let Some(mut waiting) = self.waiting.pop_front() else { return };
+            let job = &mut waiting.job;
+            job.max_tokens = most - job.prompt.len() as u32;
             write_pages(executor, model, slot, 0, held.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.hyperparameters.vocab as usize;
-                let counts = Sampling::prompt_counts(&job.prompt, vocab);
+                let counts = Sampling::counts(&waiting.job.prompt, waiting.begun().unwrap_or_default(), vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
-            self.prefilling.push_back(Sequence::new(job, slot, held, submitted));
+            self.prefilling.push_back(Sequence::new(waiting, slot, held));
+        }
+    }
+
+    /// Lets every sequence of the batch go on for a submission. Where the cache has no room for that, the one that came last gives its
+    /// place up and waits for another; who came first always goes on.
+    async fn make_room(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+        let mut row = 0;
+        while let Some(sequence) = self.decoding.get_mut(row) {
+            let positions = sequence.prompt_len() + (sequence.issued + MAX_STEPS).min(sequence.job.max_tokens);
+            if sequence.finished || self.pages.promise(&mut sequence.held, positions) {
+                row += 1;
+            } else {
+                if self.in_flight.is_empty() && self.decoding.iter().all(|sequence| !sequence.finished) {
+                    self.suspend_last();
+                }
+                self.drain(executor, model).await?;
+                self.retire(executor, model);
+                row = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the one that came last wait for another place. Nothing may be in flight.
+    fn suspend_last(&mut self) {
+        // Others have told a part of their result, and never need more than they were promised.
+        let reading = self.prefilling.iter().enumerate().filter(|(_, sequence)| sequence.job.task == Task::Continue);
+        let reading = reading.map(|(i, sequence)| (sequence.admitted(), false, i));
+        let decoding = self.decoding.iter().enumerate().map(|(row, sequence)| (sequence.admitted(), true, row));
+        let last = match reading.chain(decoding).max() {
+            Some((_, true, row)) => Some(self.decoding.remove(row)),
+            Some((_, false, i)) => self.prefilling.remove(i),
+            None => None,
+        };
+        if let Some(sequence) = last {
+            let waiting = self.release(sequence);
+            self.waiting.push_front(waiting);
         }
     }
 
@@ -202,12 +251,13 @@ impl Scheduler {
             return self.read_prompt(executor, model).await;
         }
         let begin = sequence.prefilled;
-        let rows = (sequence.prompt_len() - begin).min(model.options.prefill_rows);
+        let rows = sequence.unread().min(model.options.prefill_rows);
         sequence.prefilled += rows;
         extend(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
-            self.pages.publish(&mut sequence.held, &sequence.job.prompt[..sequence.prefilled as usize]);
+            let written = sequence.written();
+            self.pages.publish(&mut sequence.held, &written);
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
             // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
@@ -217,8 +267,9 @@ impl Scheduler {
         // The batch changes.
         self.drain(executor, model).await?;
         let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
-        self.pages.publish(&mut sequence.held, &sequence.job.prompt);
-        sequence.issued = 1;
+        sequence.issued += 1;
+        let written = sequence.written();
+        self.pages.publish(&mut sequence.held, &written);
         let row = self.decoding.len() as u32;
         self.decoding.push(sequence);
         self.write_row(executor, model, row);
@@ -311,9 +362,9 @@ impl Scheduler {
     /// Writes the state of a decode row. Nothing of the row may be in flight.
     fn write_row(&mut self, executor: &mut Executor, model: &Model, row: u32) {
         let sequence = &self.decoding[row as usize];
-        let generated = sequence.generated.len() as u32;
+        let generated = sequence.progress.generated.len() as u32;
         // Sampling moves on by one position: before the first token the row stands on the prompt's last.
-        let (token, position) = match sequence.generated.last() {
+        let (token, position) = match sequence.progress.generated.last() {
             Some(&token) => (token, sequence.prompt_len() + generated - 1),
             None => (0, sequence.prompt_len() - 1),
         };

@@ -139,6 +139,42 @@ pub struct Job {
     pub events: UnboundedSender<Result<Event, Rc<EngineError>>>,
 }
 
+/// What a request has got so far.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The answer.
+    pub(super) generated: Vec<u32>,
+    /// Prompt tokens that were in the cache before.
+    cached: u32,
+    admitted: Instant,
+    first_token: Option<Instant>,
+}
+
+/// A job without a place in the batch.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) job: Job,
+    submitted: Instant,
+    /// What it got before its place was taken from it.
+    progress: Option<Progress>,
+}
+
+impl Waiting {
+    pub(super) fn new(job: Job) -> Self {
+        Self { job, submitted: Instant::now(), progress: None }
+    }
+
+    /// The answer so far; `None`: it never had a place.
+    pub(super) fn begun(&self) -> Option<&[u32]> {
+        self.progress.as_ref().map(|progress| progress.generated.as_slice())
+    }
+
+    /// Prompt and answer so far.
+    pub(super) fn text(&self) -> Vec<u32> {
+        [&self.job.prompt, self.begun().unwrap_or_default()].concat()
+    }
+}
+
 /// A job with a place in the batch.
 #[derive(Debug)]
 pub(super) struct Sequence {
@@ -146,63 +182,84 @@ pub(super) struct Sequence {
     /// Row of the page table and of the token counts.
     pub(super) slot: u32,
     pub(super) held: Held,
-    /// Prompt tokens that were in the cache before.
-    cached: u32,
-    /// Prompt tokens whose keys and values are in the cache.
+    pub(super) progress: Progress,
+    /// Tokens that it came with, all but the last of which are read before the next token: the prompt, and what there was of the answer.
+    given: u32,
+    /// Of these, how many have their keys and values in the cache.
     pub(super) prefilled: u32,
-    /// Tokens asked of the device so far.
+    /// Tokens of the answer asked of the device so far.
     pub(super) issued: u32,
-    /// Tokens that came back, those after the end included.
+    /// Tokens of the answer that came back, those after the end included.
     pub(super) received: u32,
-    /// The answer.
-    pub(super) generated: Vec<u32>,
     /// Set when the answer is over; the place is freed at the next change of the batch.
     pub(super) finished: bool,
     submitted: Instant,
-    admitted: Instant,
-    first_token: Option<Instant>,
 }
 
 impl Sequence {
-    pub(super) fn new(job: Job, slot: u32, held: Held, submitted: Instant) -> Self {
+    pub(super) fn new(waiting: Waiting, slot: u32, held: Held) -> Self {
+        let Waiting { job, submitted, progress } = waiting;
         let cached = held.pages().len() as u32 * PAGE;
-        // A closed channel is a cancelled request: the scheduler looks for those itself.
-        let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
+        let progress = progress.unwrap_or_else(|| {
+            // A closed channel is a cancelled request: the scheduler looks for those itself.
+            let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
+            Progress { generated: Vec::new(), cached, admitted: Instant::now(), first_token: None }
+        });
+        let generated = progress.generated.len() as u32;
         Self {
+            given: job.prompt.len() as u32 + generated,
             job,
             slot,
             held,
-            cached,
+            progress,
             prefilled: cached,
-            issued: 0,
-            received: 0,
-            generated: Vec::new(),
+            issued: generated,
+            received: generated,
             finished: false,
             submitted,
-            admitted: Instant::now(),
-            first_token: None,
         }
+    }
+
+    /// Gives its place up. Nothing of it may be in flight, unless its prompt is still being read.
+    pub(super) fn suspend(self) -> (Waiting, u32, Held) {
+        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.held)
     }
 
     pub(super) fn prompt_len(&self) -> u32 {
         self.job.prompt.len() as u32
     }
 
-    /// Prompt tokens on their way into the model.
+    /// When it got its place for the first time.
+    pub(super) fn admitted(&self) -> Instant {
+        self.progress.admitted
+    }
+
+    /// Tokens on their way into the model.
     pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
-        let row = |position: u32| Row { token: self.job.prompt[position as usize], position, slot: self.slot, flags: Row::ACTIVE };
+        let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
+        let token = |at: usize| prompt.get(at).copied().unwrap_or_else(|| answer[at - prompt.len()]);
+        let row = |position: u32| Row { token: token(position as usize), position, slot: self.slot, flags: Row::ACTIVE };
         positions.map(row).collect()
     }
 
     /// Prompt and answer as far as their keys and values are in the cache.
     pub(super) fn written(&self) -> Vec<u32> {
         // Each step writes those of the token that the step before it gave.
-        let answer = self.generated.len().min(self.issued.saturating_sub(1) as usize);
-        [&self.job.prompt[..self.prefilled as usize], &self.generated[..answer]].concat()
+        let steps = self.prompt_len() + self.issued.saturating_sub(1);
+        let end = if self.prefilling() { self.prefilled } else { steps } as usize;
+        let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
+        let mut text = prompt[..prompt.len().min(end)].to_vec();
+        text.extend(answer.iter().take(end.saturating_sub(prompt.len())));
+        text
     }
 
     pub(super) fn prefilling(&self) -> bool {
-        self.prefilled < self.prompt_len()
+        self.prefilled < self.given
+    }
+
+    /// Tokens that it came with and that still have to be read.
+    pub(super) fn unread(&self) -> u32 {
+        self.given - self.prefilled
     }
 
     /// Tokens that may still be asked for.
@@ -216,7 +273,7 @@ impl Sequence {
 
     /// Whether the next token's logits are asked for.
     pub(super) fn wants_logits(&self) -> bool {
-        !self.finished && (self.generated.len() as u32) < self.job.logits
+        !self.finished && (self.progress.generated.len() as u32) < self.job.logits
     }
 
     /// Takes a token from the device.
@@ -224,15 +281,15 @@ impl Sequence {
         if self.finished {
             return;
         }
-        self.first_token.get_or_insert_with(Instant::now);
+        self.progress.first_token.get_or_insert_with(Instant::now);
         if self.job.stop_tokens.contains(&token) {
             self.finish(FinishReason::Stop);
             return;
         }
-        self.generated.push(token);
+        self.progress.generated.push(token);
         // A closed channel is a cancelled request: the scheduler looks for those itself.
         let _ = self.job.events.unbounded_send(Ok(Event::Token(token)));
-        if self.generated.len() as u32 == self.job.max_tokens {
+        if self.progress.generated.len() as u32 == self.job.max_tokens {
             self.finish(FinishReason::Length);
         }
     }
@@ -241,14 +298,15 @@ impl Sequence {
     pub(super) fn finish(&mut self, reason: FinishReason) {
         self.finished = true;
         let now = Instant::now();
-        let first_token = self.first_token.unwrap_or(now);
+        let Progress { ref generated, cached, admitted, first_token } = self.progress;
+        let first_token = first_token.unwrap_or(now);
         let timings = Timings {
-            queued: self.admitted - self.submitted,
-            prefill: first_token - self.admitted,
+            queued: admitted - self.submitted,
+            prefill: first_token - admitted,
             decode: now - first_token,
             prompt_tokens: self.prompt_len(),
-            cached_tokens: self.cached,
-            completion_tokens: self.generated.len() as u32,
+            cached_tokens: cached,
+            completion_tokens: generated.len() as u32,
         };
         let _ = self.job.events.unbounded_send(Ok(Event::End(reason, timings)));
     }

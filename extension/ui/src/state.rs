@@ -128,6 +128,8 @@ pub struct State {
     pub outgoing: Option<String>,
     /// What went wrong outside any answer.
     pub alert: Option<String>,
+    /// Whether that is that the offscreen document cannot be reached.
+    unreachable: bool,
     /// The list of models.
     pub models: Switcher,
     /// Whether it is known what was open last.
@@ -151,7 +153,10 @@ impl State {
         match msg {
             Msg::Connected => {
                 self.connected = true;
-                self.alert = None;
+                // What else went wrong is still to be read.
+                if std::mem::take(&mut self.unreachable) {
+                    self.alert = None;
+                }
                 let id = self.chat.as_ref().map(|chat| chat.id.clone());
                 let mut effects = vec![Effect::Call(Call::Status {}), Effect::Call(Call::List {})];
                 // A new chat stays a new chat; at the start it is not known yet what was open.
@@ -166,7 +171,12 @@ impl State {
                 self.opening = None;
                 Vec::new()
             }
-            Msg::Unreachable(failure) | Msg::Refused(failure) => {
+            Msg::Unreachable(failure) => {
+                self.unreachable = true;
+                self.alert = Some(failure.sentence());
+                Vec::new()
+            }
+            Msg::Refused(failure) => {
                 self.alert = Some(failure.sentence());
                 Vec::new()
             }

@@ -114,6 +114,19 @@ fn a_question_asked_before_the_conversation_is_restored_goes_there() {
 }
 
 #[test]
+fn the_connection_ends_the_alert_that_there_is_none_and_no_other() {
+    let failure = || Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
+    let mut state = State::default();
+    state.update(Msg::Unreachable(failure()));
+    state.update(Msg::Connected);
+    assert_eq!(state.alert, None);
+    state.update(Msg::Disconnected);
+    state.update(Msg::Refused(failure()));
+    state.update(Msg::Connected);
+    assert_eq!(state.alert.as_deref(), Some("It broke."));
+}
+
+#[test]
 fn the_model_loads_while_the_first_question_is_typed() {
     let mut state = State::default();
     assert_eq!(state.update(Msg::Typing), []);
