@@ -145,9 +145,9 @@ export class Models {
   async choose({ id }) {
     const choice = { id };
     this.#choosing.add(choice);
+    // At once: when the engine comes to it the tab may be closed, and with it goes the permission. What is wrong the engine tells.
+    if (id.startsWith(picked.PREFIX)) picked.open(id).catch(() => {});
     try {
-      // At once: when the engine comes to it, the tab may be closed, and with it the browser's permission.
-      if (id.startsWith(picked.PREFIX)) await picked.open(id);
       const loaded = await this.#engine.request("models.load", { model: id });
       // Not one that was forgotten meanwhile.
       if (this.#choosing.has(choice)) localStorage.setItem(CHOICE, id);

@@ -33,7 +33,7 @@ before(async () => {
   await copyFile(`${TINY}.gguf`, join(models, "secret-project.gguf"));
   await cp(FOLDER, join(models, "folder"), { recursive: true });
   browser = await launch({ host: models });
-  browser.context.setDefaultTimeout(120_000);
+  browser.context.setDefaultTimeout(100_000);
 }, T);
 after(async () => {
   await browser.close();
@@ -128,7 +128,8 @@ async function drop(popup, file) {
 /** Waits until the choice is loaded. @param {Page} popup */
 async function listCloses(popup) {
   const refusal = popup.locator("#models-alert:not([hidden])");
-  await popup.locator("#models:not([open])").or(refusal).first().waitFor({ state: "attached" });
+  await popup.locator("#models:not([open])").or(refusal).first().waitFor({ state: "attached" })
+    .catch(async () => assert.fail(`The list stays open: ${await popup.locator("body").innerText()}`));
   assert.equal(await refusal.count() && await refusal.innerText(), 0);
 }
 
