@@ -117,7 +117,16 @@ async function openList() {
 async function drop(popup, file) {
   const cdp = await browser.context.newCDPSession(popup);
   const data = { items: [], files: [file], dragOperationsMask: 1 };
-  for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
+  const noticed = () => popup.evaluate(() => /** @type {any} */ (window).dropped);
+  await popup.evaluate(() => {
+    /** @type {any} */ (window).dropped = false;
+    addEventListener("drop", () => { /** @type {any} */ (window).dropped = true; }, { once: true, capture: true });
+  });
+  // What comes from here is not always delivered to a page that has just opened.
+  for (let attempt = 0; attempt < 3 && !await noticed(); attempt++) {
+    for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"])) await cdp.send("Input.dispatchDragEvent", { type, x: 200, y: 300, data });
+    await until(noticed, "the drop", 2000).catch(({ message }) => console.log(`${message} ${popup.url()}`));
+  }
   for (let times = 0; times < 10; times++) {
     await new Promise((resolve) => setTimeout(resolve, 50));
     await cdp.send("HeapProfiler.collectGarbage");

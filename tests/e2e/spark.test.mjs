@@ -21,8 +21,6 @@ const T = { timeout: 300_000 };
 
 /** For comparing all reference prompts, in ms; DOPPLER_GOLDENS_SECONDS sets another. */
 const BUDGET = 1000 * Number(process.env.DOPPLER_GOLDENS_SECONDS ?? 400);
-/** Of them, how many are asked one at a time, and then how many at once. */
-const ALONE = 12, BATCH = 4;
 /** Relative to the largest logit of the step, in single precision. */
 const LOGIT_ERROR = 2e-3;
 
@@ -115,7 +113,7 @@ test("a question is answered as a stream, in order, with usage in the last chunk
   assert.equal(chunks.at(-1).usage.prompt_tokens, golden("opposite").prompt_ids.length);
 });
 
-test("every reference prompt: the same text, token ids, greedy answer, and logits", { timeout: 2 * BUDGET, concurrency: BATCH }, async (t) => {
+test("every reference prompt: the same text, token ids, greedy answer, and logits", { timeout: 2 * BUDGET }, async (t) => {
   const options = await browser.openOwn("options/options.html");
   await options.evaluate(async () => {
     const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
@@ -132,18 +130,15 @@ test("every reference prompt: the same text, token ids, greedy answer, and logit
   /** @type {string[]} */
   const different = [];
   const start = Date.now();
-  // The short ones first: what software rendering has no time for is named as skipped. Some alone, then as many as share a batch.
-  const ordered = goldens.toSorted((a, b) => a.prompt_ids.length - b.prompt_ids.length);
-  while (ordered.length > 0) {
-    const together = ordered.splice(0, goldens.length - ordered.length < ALONE ? 1 : BATCH);
-    const skip = Date.now() - start > BUDGET && "no time left on this GPU";
-    await Promise.all(together.map((golden) => t.test(golden.name, { skip }, async () => {
+  // The short ones first: what software rendering has no time for is named as skipped.
+  for (const golden of goldens.toSorted((a, b) => a.prompt_ids.length - b.prompt_ids.length)) {
+    await t.test(golden.name, { skip: Date.now() - start > BUDGET && "no time left on this GPU" }, async () => {
       const { results: [result] } = await ask("engine.verify", { prompts: [golden] });
       assert.ok(result.text_equal && result.prompt_equal && (result.logit_error ?? 0) <= logitError, JSON.stringify(result));
       if (result.greedy_equal) return;
       assert.ok(result.min_margin < nearTie, JSON.stringify(result));
       different.push(`${golden.name} after ${result.matching} tokens`);
-    })));
+    });
   }
   await options.close();
   t.diagnostic(`near-ties that went the other way: ${different.join(", ") || "none"}`);
