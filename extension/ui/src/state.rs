@@ -128,8 +128,8 @@ pub struct State {
     pub outgoing: Option<String>,
     /// What went wrong outside any answer.
     pub alert: Option<String>,
-    /// Whether that is that the offscreen document cannot be reached.
-    unreachable: bool,
+    /// Why the offscreen document cannot be reached.
+    unreachable: Option<String>,
     /// The list of models.
     pub models: Switcher,
     /// Whether it is known what was open last.
@@ -143,6 +143,11 @@ pub struct State {
 }
 
 impl State {
+    /// What to tell the user now: what went wrong, or else that there is no connection.
+    pub fn problem(&self) -> Option<&str> {
+        self.alert.as_deref().or(self.unreachable.as_deref())
+    }
+
     /// Whether an answer is being written or about to be.
     pub fn busy(&self) -> bool {
         self.outgoing.is_some() || self.asked_again || self.chat.as_ref().is_some_and(Chat::busy)
@@ -153,10 +158,7 @@ impl State {
         match msg {
             Msg::Connected => {
                 self.connected = true;
-                // What else went wrong is still to be read.
-                if std::mem::take(&mut self.unreachable) {
-                    self.alert = None;
-                }
+                self.unreachable = None;
                 let id = self.chat.as_ref().map(|chat| chat.id.clone());
                 let mut effects = vec![Effect::Call(Call::Status {}), Effect::Call(Call::List {})];
                 // A new chat stays a new chat; at the start it is not known yet what was open.
@@ -172,8 +174,7 @@ impl State {
                 Vec::new()
             }
             Msg::Unreachable(failure) => {
-                self.unreachable = true;
-                self.alert = Some(failure.sentence());
+                self.unreachable = Some(failure.sentence());
                 Vec::new()
             }
             Msg::Refused(failure) => {
@@ -250,6 +251,7 @@ impl State {
             Msg::Delete(id) => vec![Effect::Call(Call::Delete { id })],
             Msg::Dismiss => {
                 self.alert = None;
+                self.unreachable = None;
                 vec![Effect::Focus]
             }
         }

@@ -118,12 +118,13 @@ fn the_connection_ends_the_alert_that_there_is_none_and_no_other() {
     let failure = || Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
     let mut state = State::default();
     state.update(Msg::Unreachable(failure()));
+    assert_eq!(state.problem(), Some("It broke."));
     state.update(Msg::Connected);
-    assert_eq!(state.alert, None);
+    assert_eq!(state.problem(), None);
     state.update(Msg::Disconnected);
     state.update(Msg::Refused(failure()));
     state.update(Msg::Connected);
-    assert_eq!(state.alert.as_deref(), Some("It broke."));
+    assert_eq!(state.problem(), Some("It broke."));
 }
 
 #[test]

@@ -80,8 +80,8 @@ impl View {
         dom::show(&self.welcome, empty && state.restored);
         dom::set_text(&self.welcome_title, if state.models.local { "Ask your model" } else { "Ask Spark" });
         dom::show(&self.about_spark, !state.models.local);
-        dom::show(&self.alert, state.alert.is_some());
-        dom::set_text(&self.alert_text, state.alert.as_deref().unwrap_or_default());
+        dom::show(&self.alert, state.problem().is_some());
+        dom::set_text(&self.alert_text, state.problem().unwrap_or_default());
         let busy = state.busy();
         // The button that had the focus must not take it away with it.
         if busy == self.stop.hidden() {

@@ -57,8 +57,8 @@ impl Models {
         if !self.dialog.open() {
             return Ok(());
         }
-        dom::show(&self.alert, state.alert.is_some());
-        dom::set_text(&self.alert, state.alert.as_deref().unwrap_or_default());
+        dom::show(&self.alert, state.problem().is_some());
+        dom::set_text(&self.alert, state.problem().unwrap_or_default());
         let Some(list) = &state.models.list else {
             dom::show(&self.hint, true);
             dom::set_text(&self.hint, "Looking for models…");
