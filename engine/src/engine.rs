@@ -225,15 +225,11 @@ impl Engine {
         while let Some(job) = self.jobs.next().await {
             self.scheduler.push(job);
             while self.scheduler.busy() {
-                while let Ok(job) = self.jobs.try_recv() {
-                    self.scheduler.push(job);
-                }
+                self.take_jobs();
                 if let Err(error) = self.scheduler.step(&mut self.executor, &self.model).await {
                     // Whoever asked meanwhile is told as well.
                     self.jobs.close();
-                    while let Ok(job) = self.jobs.try_recv() {
-                        self.scheduler.push(job);
-                    }
+                    self.take_jobs();
                     return Err(self.scheduler.fail(error));
                 }
                 // Natively waiting for the device blocks: those who asked get what came, as it comes.
@@ -241,6 +237,13 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Queues what was asked meanwhile.
+    fn take_jobs(&mut self) {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.scheduler.push(job);
+        }
     }
 
     /// Frees the model and gives the device back.

@@ -89,7 +89,7 @@ impl PagePool {
         }
         let promised = (positions.div_ceil(PAGE) as usize).saturating_sub(pages.len());
         let woken = pages.iter().filter(|page| self.pages[**page as usize].users == 0).count();
-        if self.promised + promised > self.free.len() + self.unused.len() - woken {
+        if promised + woken > self.room() {
             return None;
         }
         self.promised += promised;
@@ -101,10 +101,15 @@ impl PagePool {
         Some(Held { namespace, shared: pages.len(), pages, promised })
     }
 
+    /// Pages that can still be promised.
+    fn room(&self) -> usize {
+        self.free.len() + self.unused.len() - self.promised
+    }
+
     /// Promises as many pages more as `positions` need; whether there were so many.
     pub(super) fn promise(&mut self, held: &mut Held, positions: u32) -> bool {
         let more = (positions.div_ceil(PAGE) as usize).saturating_sub(held.pages.len() + held.promised);
-        let enough = self.promised + more <= self.free.len() + self.unused.len();
+        let enough = more <= self.room();
         if enough {
             held.promised += more;
             self.promised += more;

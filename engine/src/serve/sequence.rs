@@ -1,5 +1,6 @@
 //! One request on its way through the scheduler.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -169,9 +170,12 @@ impl Waiting {
         self.progress.as_ref().map(|progress| progress.generated.as_slice())
     }
 
-    /// Prompt and answer so far.
-    pub(super) fn text(&self) -> Vec<u32> {
-        [&self.job.prompt, self.begun().unwrap_or_default()].concat()
+    /// Prompt and answer so far. Asked for in every step while there is no room, and copied only if there is an answer.
+    pub(super) fn text(&self) -> Cow<'_, [u32]> {
+        match self.begun() {
+            Some(answer) => Cow::Owned([&self.job.prompt, answer].concat()),
+            None => Cow::Borrowed(&self.job.prompt),
+        }
     }
 }
 
