@@ -8,7 +8,7 @@ use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
     Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, CeilingMultiply,
     CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE,
-    Pool, QkNorm, Repack, RopeKv, RopePairing, Rotary, Row, Splits, Temperature, WeightLayout, dequantize_row,
+    Pool, QkNorm, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -249,9 +249,26 @@ fn matvec_of_long_rows() {
 
 #[test]
 fn matmul() {
-    let mut devices = Devices::open();
+    check_matmul(&mut Devices::open(), formats());
+}
+
+/// With each kind of matrices that subgroups multiply, in turns; see README, Testing, for those of a browser. How weights become
+/// numbers is as without.
+#[test]
+fn matmul_of_subgroup_matrices() {
+    let some = formats().filter(|(dtype, _)| matches!(dtype, DType::F16 | DType::Q8_0 | DType::Q4_K));
+    check_matmul(&mut with_subgroup_matrices(), some);
+}
+
+fn with_subgroup_matrices() -> Devices {
+    let tuning = Tuning { matmul_tiles: 1, ..Tuning::of(None) };
+    let with = |matrix| GpuOptions { matrices: Some(matrix), tuning: Some(tuning), ..GpuOptions::default() };
+    Devices::with(SubgroupMatrix::ALL.map(|matrix| ("subgroup matrices", with(matrix))).to_vec())
+}
+
+fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32)>) {
     let mut random = Random::new(5);
-    for (dtype, cols) in formats() {
+    for (dtype, cols) in formats {
         let layout = layout(dtype, cols);
         // Every tile once, full and with rests.
         let shapes = [(64, 64), (67, 9), (3, 70), (131, 130)].into_iter().cycle();
@@ -265,15 +282,54 @@ fn matmul() {
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            check_linear(&mut devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
+            check_linear(devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
         }
     }
+}
+
+/// As large a tile as workgroup memory holds; none where it holds no small one, or where plain products were found to be faster.
+#[test]
+fn subgroup_matrices_are_used_where_they_fit() {
+    let layout = layout(DType::Q8_0, 160);
+    let epilogue = Epilogue::STORE;
+    let linear = Linear {
+        layout,
+        n_out: 256,
+        rows: 256,
+        x_offset: 0,
+        x_stride: 160,
+        out_offset: 0,
+        out_stride: 256,
+        out_step: 1,
+        first_out: 0,
+        epilogue,
+    };
+    let device = Capabilities {
+        subgroup_size: Some(32),
+        workgroup_storage: 32 << 10,
+        tuning: Tuning { matmul_tiles: 1, ..Tuning::of(None) },
+        ..Capabilities::BASELINE
+    };
+    let plan = |matrix, change: fn(&mut Capabilities)| {
+        let mut device = Capabilities { matrices: Some(matrix), ..device.clone() };
+        change(&mut device);
+        let shader = Matmul { linear, splits: 1 }.plan(&device).shader;
+        (shader.kernel, shader.variant)
+    };
+    let [f16x16, f16x8, f32x8] = SubgroupMatrix::ALL;
+    assert_eq!(plan(f16x16, |_| ()), ("matmul_subgroup", "w_q8_0+tile_128x128+f16_16x16"));
+    assert_eq!(plan(f16x16, |d| d.workgroup_storage = 20 << 10), ("matmul_subgroup", "w_q8_0+tile_64x64+f16_16x16"));
+    assert_eq!(plan(f16x16, |d| d.workgroup_storage = 16 << 10), ("matmul", "w_q8_0+tile_64x64"));
+    assert_eq!(plan(f16x16, |d| d.tuning.matmul_matrices = false), ("matmul", "w_q8_0+tile_128x128"));
+    assert_eq!(plan(f16x8, |_| ()), ("matmul_subgroup", "w_q8_0+tile_64x64+f16_8x8"));
+    assert_eq!(plan(f32x8, |_| ()), ("matmul_subgroup", "w_q8_0+tile_64x64+f32_8x8"));
 }
 
 /// Parts of rows whose number of blocks they do not divide, one of them empty, and joining them.
 #[test]
 fn matmul_in_parts() {
     let mut devices = Devices::open();
+    let mut subgroups = with_subgroup_matrices();
     let mut random = Random::new(15);
     let layout = layout(DType::Q8_0, 160);
     for splits in [2, 4] {
@@ -286,6 +342,7 @@ fn matmul_in_parts() {
         let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
         let buffers = [packed_rows(&mut random, &layout, n_out), x, parts.clone(), bias.clone()];
         devices.check(|| Matmul { linear, splits }, &buffers, F32);
+        subgroups.check(|| Matmul { linear, splits }, &buffers, F32);
         let buffers = [parts, Data::F32(random.floats((2 + rows * out_stride) as usize)), bias];
         devices.check(|| MatmulCombine { linear, splits }, &buffers, F32);
     }

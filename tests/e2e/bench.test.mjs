@@ -98,7 +98,10 @@ test("what is kept for a device is in use after a restart and until it is reset,
   const name = `tuning ${[adapter.vendor, adapter.description, ...adapter.features].join(", ")}`;
   const keep = (/** @type {object} */ tuned) => page.evaluate(
     ([name, text]) => localStorage.setItem(name, text), /** @type {const} */ ([name, JSON.stringify(tuned)]));
-  const choices = { matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, matmul_tiles: 1024, matmul_half: false };
+  const choices = {
+    matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, matmul_tiles: 1024, matmul_half: false,
+    matmul_matrices: true,
+  };
   const tuned = { tuning: choices, since: Date.UTC(2026, 10, 23, 12), gain: 0.125, model: "spark" };
 
   await keep({ ...tuned, tuning: { ...choices, matvec_workgroups: 1023 } });

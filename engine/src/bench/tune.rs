@@ -18,19 +18,22 @@ const LEAST_GAIN: f64 = 0.02;
 type Choice = (fn(Tuning, u32) -> Tuning, &'static [u32]);
 
 /// All choices.
-const CHOICES: [Choice; 6] = [
+const CHOICES: [Choice; 7] = [
     (|from, matvec_workgroup| Tuning { matvec_workgroup, ..from }, &[64, 256]),
     (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
     (|from, decode_workgroup| Tuning { decode_workgroup, ..from }, &[64, 256]),
     (|from, decode_workgroups| Tuning { decode_workgroups, ..from }, &[1, 16, 64, 256]),
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
+    (|from, matrices| Tuning { matmul_matrices: matrices == 1, ..from }, &[0, 1]),
 ];
 
 /// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
 fn is_possible(device: &Capabilities, tuning: Tuning) -> bool {
     let large = tuning.matvec_workgroup.max(tuning.decode_workgroup) > 64;
-    (device.subgroup_size.is_some() || !large) && (device.shader_f16 || !tuning.matmul_half)
+    (device.subgroup_size.is_some() || !large)
+        && (device.shader_f16 || !tuning.matmul_half)
+        && (device.matrices.is_some() || tuning.matmul_matrices)
 }
 
 /// What a device can do instead of `from` by this choice.
@@ -100,6 +103,7 @@ pub fn time(lengths: &[LengthReport]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::SubgroupMatrix;
 
     #[test]
     fn what_gains_is_taken_together_and_noise_is_not() {
@@ -135,11 +139,18 @@ mod tests {
     #[test]
     fn only_what_a_device_can_do_is_a_choice() {
         let small = Capabilities::BASELINE;
-        let large = Capabilities { subgroup_size: Some(32), shader_f16: true, tuning: Tuning::of(Some(32)), ..small.clone() };
+        let large = Capabilities {
+            subgroup_size: Some(32),
+            matrices: Some(SubgroupMatrix::F16x16),
+            shader_f16: true,
+            tuning: Tuning::of(Some(32)),
+            ..small.clone()
+        };
         assert!(is_choice(&small, small.tuning) && is_choice(&large, large.tuning) && is_choice(&large, small.tuning));
         let half = Tuning { matmul_half: true, ..small.tuning };
+        let plain = Tuning { matmul_matrices: false, ..small.tuning };
         let wide = Tuning { matvec_workgroup: 256, ..small.tuning };
-        for tuning in [half, wide, Tuning { decode_workgroup: 256, ..small.tuning }] {
+        for tuning in [half, plain, wide, Tuning { decode_workgroup: 256, ..small.tuning }] {
             assert!(is_choice(&large, tuning) && !is_choice(&small, tuning), "{tuning:?}");
         }
         for value in [0, 65, 65_536, u32::MAX] {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{EngineError, Result};
-use crate::kernels::{Capabilities, Tuning};
+use crate::kernels::{Capabilities, SubgroupMatrix, Tuning};
 
 /// Which adapter to open and how much of it to use.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct GpuOptions {
     pub without_f16: bool,
     /// Do not use subgroup operations.
     pub without_subgroups: bool,
+    /// Native only: work as if subgroups multiplied such matrices. Plain code does it, for tests.
+    pub matrices: Option<SubgroupMatrix>,
     /// Set kernels up in this way, instead of the one for such devices.
     pub tuning: Option<Tuning>,
 }
@@ -99,9 +101,11 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     let f16 = adapter.features().contains(wgpu::Features::SHADER_F16) && !options.without_f16;
     #[cfg(not(target_arch = "wasm32"))]
     let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP) && !options.without_subgroups;
-    // wgpu's web backend does not know the feature (gfx-rs/wgpu #10146): web.rs asks for it around wgpu.
+    // wgpu's web backend does not know the features (gfx-rs/wgpu #10146): web.rs asks for them around wgpu.
     #[cfg(target_arch = "wasm32")]
-    super::web::request_feature("subgroups", !options.without_subgroups);
+    for feature in ["subgroups", "chromium-experimental-subgroup-matrix"] {
+        super::web::request_feature(feature, !options.without_subgroups);
+    }
 
     let mut features = wgpu::Features::empty();
     features.set(wgpu::Features::SHADER_F16, f16);
@@ -129,6 +133,10 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     let subgroup_size = super::web::granted_feature("subgroups").then(super::web::subgroup_min_size);
     #[cfg(not(target_arch = "wasm32"))]
     let subgroup_size = subgroups.then(|| adapter.get_info().subgroup_min_size);
+    #[cfg(target_arch = "wasm32")]
+    let matrices = subgroup_size.and(super::web::subgroup_matrix(f16));
+    #[cfg(not(target_arch = "wasm32"))]
+    let matrices = options.matrices;
 
     let fault = Arc::new(Fault::default());
     let seen = Arc::clone(&fault);
@@ -148,6 +156,7 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     let capabilities = Capabilities {
         shader_f16: f16,
         subgroup_size,
+        matrices,
         workgroup_storage: limits.max_compute_workgroup_storage_size,
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
@@ -197,7 +206,11 @@ fn summary(adapter: &wgpu::Adapter, capabilities: &Capabilities) -> AdapterSumma
         wgpu::DeviceType::DiscreteGpu => DeviceTier::Discrete,
         _ => DeviceTier::Basic,
     };
-    let features = [("shader-f16", capabilities.shader_f16), ("subgroups", capabilities.subgroup_size.is_some())];
+    let features = [
+        ("shader-f16", capabilities.shader_f16),
+        ("subgroups", capabilities.subgroup_size.is_some()),
+        ("subgroup-matrix", capabilities.matrices.is_some()),
+    ];
     log::info!("adapter {} {:?}", info.name, capabilities);
     AdapterSummary { vendor, description, tier, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
 }

@@ -3,6 +3,8 @@
 use js_sys::Promise;
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::kernels::SubgroupMatrix;
+
 #[wasm_bindgen(module = "/src/gpu/web_features.js")]
 extern "C" {
     /// From the next device on, ask for this feature where the adapter offers it.
@@ -17,6 +19,11 @@ extern "C" {
     #[wasm_bindgen(js_name = subgroupMinSize)]
     pub(super) fn subgroup_min_size() -> u32;
 
+    /// Whether the subgroups of the newest device multiply matrices of `side` x `side` with these elements, summing as `f32`, in
+    /// the form that kernels use, and are all of one size.
+    #[wasm_bindgen(js_name = multipliesMatrices)]
+    fn multiplies_matrices(element: &str, side: u32) -> bool;
+
     /// From now on pipelines are made by the browser's threads, and what the device returns instead of one is not to be used.
     #[wasm_bindgen(js_name = beginPipelines)]
     pub(super) fn begin_pipelines();
@@ -30,6 +37,13 @@ extern "C" {
 
     #[wasm_bindgen(js_name = adapterDescription)]
     fn adapter_description() -> String;
+}
+
+/// The matrices that the newest device's subgroups multiply, with or without half precision.
+pub(super) fn subgroup_matrix(half: bool) -> Option<SubgroupMatrix> {
+    let offered = |matrix: &SubgroupMatrix| multiplies_matrices(if matrix.half() { "f16" } else { "f32" }, matrix.side());
+    let mut all = SubgroupMatrix::ALL.into_iter().filter(|matrix| half || !matrix.half());
+    all.find(offered)
 }
 
 /// Vendor and description of the newest device's adapter.

@@ -2,7 +2,7 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, WeightLayout, dequantize_row, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, SubgroupMatrix, WeightLayout, dequantize_row, grid_2d};
 use crate::shaders::{self, params::LinearParams};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
@@ -122,6 +122,9 @@ impl Matmul {
     /// Rows, and as many outputs, of the tiles.
     const TILES: [u32; 2] = [64, 128];
 
+    /// Elements of a row that a tile has.
+    const DEPTH: u32 = 32;
+
     /// Most parts.
     const MOST_SPLITS: u32 = 8;
 
@@ -144,15 +147,34 @@ impl Matmul {
         capabilities.shader_f16 && capabilities.tuning.matmul_half
     }
 
+    /// The matrices of subgroups to multiply with, and how many invocations multiply one.
+    fn matrices(capabilities: &Capabilities) -> Option<(SubgroupMatrix, u32)> {
+        let fits = |matrix: &SubgroupMatrix| Self::storage(Self::TILES[0], Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
+        let matrix = capabilities.matrices.filter(|_| capabilities.tuning.matmul_matrices).filter(fits)?;
+        Some((matrix, capabilities.subgroup_size?))
+    }
+
+    /// Bytes of workgroup memory for a tile.
+    fn storage(tile: u32, matrix: Option<SubgroupMatrix>, half: bool) -> u32 {
+        let element = if half { 2 } else { 4 };
+        match matrix {
+            None => 2 * tile * Self::DEPTH * element,
+            // Rows have a gap behind them, and eight subgroups keep a matrix of sums each.
+            Some(matrix) => 2 * tile * (Self::DEPTH + 8) * element + 8 * 4 * matrix.side().pow(2),
+        }
+    }
+
     fn tiles(linear: &Linear, tile: u32) -> u32 {
         linear.rows.div_ceil(tile) * linear.n_out.div_ceil(tile)
     }
 
     /// The large tile, which reads least, where there are enough of them and workgroup memory holds it.
     fn tile(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        let element = if Self::half(capabilities) { 2 } else { 4 };
         let [small, large] = Self::TILES;
-        let fits = 2 * large * 32 * element <= capabilities.workgroup_storage;
+        let matrix = Self::matrices(capabilities).map(|(matrix, _)| matrix);
+        let half = matrix.map_or(Self::half(capabilities), SubgroupMatrix::half);
+        // Of small matrices the large tile has more than subgroups can keep.
+        let fits = Self::storage(large, matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
         let enough = Self::MOST_SPLITS * Self::tiles(linear, large) >= capabilities.tuning.matmul_tiles;
         if fits && enough && linear.rows > small { large } else { small }
     }
@@ -162,13 +184,18 @@ impl Kernel for Matmul {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
-        let half = if Self::half(capabilities) { "half" } else { "" };
         let tile = Self::tile(l, capabilities);
         let feature = if tile == 64 { "tile_64x64" } else { "tile_128x128" };
-        let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);
         debug_assert!(l.n_out.div_ceil(tile) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits]))
+        let workgroups = [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits];
+        if let Some((matrix, lanes)) = Self::matrices(capabilities) {
+            let shader = shaders::find("matmul_subgroup", &[l.layout.feature(), feature, matrix.feature()]);
+            return l.specialize(Plan::new(shader, &params, workgroups)).with("LANES", lanes);
+        }
+        let half = if Self::half(capabilities) { "half" } else { "" };
+        let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);
+        l.specialize(Plan::new(shader, &params, workgroups))
     }
 
     fn cost(&self, _: u32) -> Cost {

@@ -36,6 +36,41 @@ use serde::{Deserialize, Serialize};
 use crate::recording::BufferId;
 use crate::shaders::{BindingKind, Shader};
 
+/// Matrices that the invocations of a subgroup multiply together: elements, rows and columns. Sums are in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubgroupMatrix {
+    /// 16 x 16 in half precision: NVIDIA's and AMD's.
+    F16x16,
+    /// 8 x 8 in half precision.
+    F16x8,
+    /// 8 x 8 in single precision: Apple's.
+    F32x8,
+}
+
+impl SubgroupMatrix {
+    /// All, the fastest first.
+    pub const ALL: [Self; 3] = [Self::F16x16, Self::F16x8, Self::F32x8];
+
+    /// Rows, and as many columns.
+    pub const fn side(self) -> u32 {
+        if matches!(self, Self::F16x16) { 16 } else { 8 }
+    }
+
+    /// Whether elements are in half precision.
+    pub const fn half(self) -> bool {
+        !matches!(self, Self::F32x8)
+    }
+
+    /// The shader feature to ask for.
+    pub(crate) const fn feature(self) -> &'static str {
+        match self {
+            Self::F16x16 => "f16_16x16",
+            Self::F16x8 => "f16_8x8",
+            Self::F32x8 => "f32_8x8",
+        }
+    }
+}
+
 /// What a device can do, as far as a kernel's variant and geometry depend on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
@@ -43,6 +78,8 @@ pub struct Capabilities {
     pub shader_f16: bool,
     /// Invocations in the smallest subgroup, where the device has `subgroups`.
     pub subgroup_size: Option<u32>,
+    /// Matrices that subgroups multiply, where all subgroups are of one size: 8, 16 or 32.
+    pub matrices: Option<SubgroupMatrix>,
     /// Bytes of workgroup memory.
     pub workgroup_storage: u32,
     /// Largest storage buffer binding in bytes.
@@ -70,6 +107,8 @@ pub struct Tuning {
     pub matmul_tiles: u32,
     /// Whether a [`Matmul`] sums a tile in half precision where the device has it: less exact, and no faster on an NVIDIA H200.
     pub matmul_half: bool,
+    /// Whether a [`Matmul`] multiplies with [`SubgroupMatrix`] where the device has them.
+    pub matmul_matrices: bool,
 }
 
 impl Tuning {
@@ -84,6 +123,7 @@ impl Tuning {
             decode_workgroups,
             matmul_tiles: workgroups,
             matmul_half: false,
+            matmul_matrices: true,
         }
     }
 }
@@ -93,6 +133,7 @@ impl Capabilities {
     pub const BASELINE: Self = Self {
         shader_f16: false,
         subgroup_size: None,
+        matrices: None,
         workgroup_storage: 16 << 10,
         max_binding: 128 << 20,
         max_buffer: 256 << 20,

@@ -1,0 +1,28 @@
+#!/bin/sh
+# A Chromium whose WebGPU adapter is the newest Mesa's lavapipe: on a processor alone it has shader-f16 and subgroup matrices, which
+# SwiftShader has not. For root on Debian; at first it fetches Debian sid, 1.3 GB, into target/lavapipe. To run a page in it:
+#
+#   CHROME=tests/gpu/lavapipe.sh tests/gpu/page_runner.py --page tests/gpu/verify.html --timeout 900
+set -e
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../../target/lavapipe
+if [ ! -e "$root/chromium/libvk_swiftshader.so" ]; then
+  {
+    command -v debootstrap || apt-get install -y debootstrap
+    rm -rf "$root"
+    debootstrap --variant=minbase sid "$root" http://deb.debian.org/debian
+    chroot "$root" apt-get install -y --no-install-recommends chromium gcc libc6-dev libvulkan-dev mesa-vulkan-drivers
+    cp "$here/lavapipe_icd.c" "$root/tmp"
+    cp -al "$root/usr/lib/chromium" "$root/chromium"
+    # Hard links: what is written anew must be removed first. WebGL keeps SwiftShader.
+    rm "$root/chromium/libvk_swiftshader.so" "$root/chromium/vk_swiftshader_icd.json"
+    sed "s#\"\./#\"/usr/lib/chromium/#" "$root/usr/lib/chromium/vk_swiftshader_icd.json" >"$root/chromium/vk_swiftshader_icd.json"
+    chroot "$root" gcc -O1 -Wall -Wextra -shared -fPIC -fvisibility=hidden -o /chromium/libvk_swiftshader.so /tmp/lavapipe_icd.c
+  } >&2
+fi
+# The mounts end with the browser.
+exec unshare --mount sh -ec '
+  mount -t proc proc "$0/proc"
+  for folder in dev sys tmp; do mount --rbind "/$folder" "$0/$folder"; done
+  exec chroot "$0" env HOME=/root /chromium/chromium --enable-unsafe-swiftshader --use-webgpu-adapter=swiftshader "$@"
+' "$root" "$@"
