@@ -256,7 +256,7 @@ fn matmul() {
 /// numbers is as without.
 #[test]
 fn matmul_of_subgroup_matrices() {
-    let some = formats().filter(|(dtype, _)| matches!(dtype, DType::F16 | DType::Q8_0 | DType::Q4_K));
+    let some = formats().filter(|(dtype, _)| matches!(dtype, DType::F16 | DType::Q8_0));
     check_matmul(&mut with_subgroup_matrices(), some);
 }
 
@@ -342,7 +342,7 @@ fn matmul_in_parts() {
         let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
         let buffers = [packed_rows(&mut random, &layout, n_out), x, parts.clone(), bias.clone()];
         devices.check(|| Matmul { linear, splits }, &buffers, F32);
-        subgroups.check(|| Matmul { linear, splits }, &buffers, F32);
+        subgroups.check_on_one(|| Matmul { linear, splits }, &buffers, F32);
         let buffers = [parts, Data::F32(random.floats((2 + rows * out_stride) as usize)), bias];
         devices.check(|| MatmulCombine { linear, splits }, &buffers, F32);
     }
