@@ -20,7 +20,7 @@ const MODEL = "extension/models/spark-28m-q8_0.gguf";
 const T = { timeout: 300_000 };
 
 /** For comparing all reference prompts, in ms; DOPPLER_GOLDENS_SECONDS sets another. */
-const BUDGET = 1000 * Number(process.env.DOPPLER_GOLDENS_SECONDS ?? 400);
+const BUDGET = 1000 * Number(process.env.DOPPLER_GOLDENS_SECONDS ?? 330);
 /** Relative to the largest logit of the step, in single precision. */
 const LOGIT_ERROR = 2e-3;
 
