@@ -1,14 +1,18 @@
 #!/bin/sh
 # A Chromium whose WebGPU adapter is the newest Mesa's lavapipe: on a processor alone it has shader-f16 and subgroup matrices, which
-# SwiftShader has not. For root on Debian; at first it fetches Debian sid, 1.3 GB, into target/lavapipe. To run a page in it:
+# SwiftShader has not. For root on Debian; at first it puts a small Debian sid, 1.9 GB, into target/lavapipe. To run a page in it:
 #
 #   CHROME=tests/gpu/lavapipe.sh tests/gpu/page_runner.py --page tests/gpu/verify.html --timeout 900
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../../target/lavapipe
+if [ "$(id -u)" != 0 ]; then
+  echo "lavapipe.sh sets up a Debian sid of its own and needs root for that" >&2
+  exit 1
+fi
 if [ ! -e "$root/chromium/libvk_swiftshader.so" ]; then
   {
-    command -v debootstrap || apt-get install -y debootstrap
+    command -v debootstrap || { apt-get update && apt-get install -y debootstrap; }
     rm -rf "$root"
     debootstrap --variant=minbase sid "$root" http://deb.debian.org/debian
     chroot "$root" apt-get install -y --no-install-recommends chromium gcc libc6-dev libvulkan-dev mesa-vulkan-drivers
