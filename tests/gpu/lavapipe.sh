@@ -1,11 +1,14 @@
 #!/bin/sh
 # A Chromium whose WebGPU adapter is the newest Mesa's lavapipe: on a processor alone it has shader-f16 and subgroup matrices, which
-# SwiftShader has not. For root on Debian; at first it puts a small Debian sid, 1.9 GB, into target/lavapipe. To run a page in it:
+# SwiftShader has not. For root on Debian; at first it puts a small Debian sid, 1.9 GB, into target/lavapipe. It sees /tmp and this
+# repository. To run a page in it, or tests of the extension:
 #
 #   CHROME=tests/gpu/lavapipe.sh tests/gpu/page_runner.py --page tests/gpu/verify.html --timeout 900
+#   CHROME=tests/gpu/lavapipe.sh node --test tests/e2e/spark.test.mjs
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
-root=$here/../../target/lavapipe
+repository=$(cd "$here/../.." && pwd)
+root=$repository/target/lavapipe
 if [ "$(id -u)" != 0 ]; then
   echo "lavapipe.sh sets up a Debian sid of its own and needs root for that" >&2
   exit 1
@@ -26,7 +29,9 @@ if [ ! -e "$root/chromium/libvk_swiftshader.so" ]; then
 fi
 # The mounts end with the browser.
 exec unshare --mount sh -ec '
+  mkdir -p "$0$1"
+  for folder in "$1" /tmp /sys /dev /dev/shm; do mount --bind "$folder" "$0$folder"; done
   mount -t proc proc "$0/proc"
-  for folder in dev sys tmp; do mount --rbind "/$folder" "$0/$folder"; done
+  shift
   exec chroot "$0" env HOME=/root /chromium/chromium --enable-unsafe-swiftshader --use-webgpu-adapter=swiftshader "$@"
-' "$root" "$@"
+' "$root" "$repository" "$@"
