@@ -9,6 +9,7 @@ import * as grants from "./grants.js";
 import { NativeHost } from "./native-host.js";
 import * as prompts from "./prompts.js";
 import { Refusal, toWire } from "../shared/errors.js";
+import { whenFree } from "../shared/router-lock.js";
 
 const OFFSCREEN = "extension/offscreen/offscreen.html";
 
@@ -22,13 +23,25 @@ let creating;
 async function ensureEngine() {
   const existing = await chrome.runtime.getContexts({ contextTypes: [chrome.runtime.ContextType.OFFSCREEN_DOCUMENT] });
   if (existing.length > 0 && !creating) return;
-  if (!creating) host.closeAll();
   creating ??= chrome.offscreen.createDocument({
     url: OFFSCREEN,
     reasons: [chrome.offscreen.Reason.WORKERS],
     justification: "Runs the language model in a dedicated worker on WebGPU for all tabs.",
   }).finally(() => { creating = undefined; });
   await creating;
+}
+
+/** Whether the router's end will be heard. */
+let watching = false;
+
+/** Closes what is open at the native host as soon as the router is gone. */
+function closeAfterRouter() {
+  if (watching) return;
+  watching = true;
+  whenFree(() => {
+    watching = false;
+    host.closeAll();
+  });
 }
 
 /** @type {prompts.Announce} */
@@ -82,7 +95,7 @@ const methods = {
 
   "host.models": { from: ["router", "extension"], handle: () => host.models() },
   // Only the router may have the token, and what the token opens.
-  "host.open": { from: ["router"], handle: ({ id }) => host.open(id) },
+  "host.open": { from: ["router"], handle: ({ id }) => host.open(id).finally(closeAfterRouter) },
   "host.close": { from: ["router"], handle: ({ id }) => host.close(id) },
   "host.read": { from: ["router"], handle: (range) => host.read(range) },
 

@@ -114,6 +114,8 @@ export class Engine {
     this.#worker = undefined;
     this.#onDeath();
     const error = toWire(engineStopped(why));
+    // Pages are not told why, and the extension's own may all be closed.
+    console.error(error.message);
     const receivers = [...this.#running.values()];
     this.#running.clear();
     this.#event(worker, "status", { state: "failed", error });

@@ -3,7 +3,7 @@
 // What a page sees of it: the chosen model, under a name that says nothing about the user's files.
 
 import { background } from "../shared/background.js";
-import { modelUnavailable, Refusal, toWire } from "../shared/errors.js";
+import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
 
 /** The model that ships with the extension (extension/host/src/models.rs). */
@@ -15,8 +15,7 @@ const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", 
 
 /** Codes of the engine's errors that are about the request or the device. The others' words may name the user's files. */
 const PAGE_CODES = new Set([
-  "aborted", "context_length_exceeded", "device_lost", "engine_stopped", "invalid_request", "messages_refused", "model_switched", "no_gpu",
-  "unsupported_field",
+  "aborted", "context_length_exceeded", "device_lost", "invalid_request", "messages_refused", "model_switched", "no_gpu", "unsupported_field",
 ]);
 
 /** Where the choice is kept. */
@@ -105,7 +104,8 @@ export class Models {
    * @param {import("../shared/errors.js").WireError} error
    */
   errorForPage(error) {
-    return PAGE_CODES.has(error.code) ? error : modelUnavailable();
+    if (PAGE_CODES.has(error.code)) return error;
+    return toWire(error.code === "engine_stopped" ? engineStopped() : modelUnavailable());
   }
 
   /** What pages are told of models, where that is not the engine's own answer. */

@@ -6,6 +6,7 @@ import { Models } from "./models.js";
 import { PageClient, requesterOf } from "./page-client.js";
 import { Quota } from "./quota.js";
 import { isOwnPage, UiClient } from "./ui-client.js";
+import { hold } from "../shared/router-lock.js";
 import * as tunings from "../shared/tunings.js";
 
 /** What one origin may ask at a time. */
@@ -17,9 +18,21 @@ const pages = new Set();
 const uis = new Set();
 
 const quota = new Quota(LIMITS);
-const engine = new Engine(
-  onEngineEvent, (method, params) => (method.startsWith("tuning.") ? tunings : models).answer(method, params), () => models.closeAll());
+const engine = new Engine(onEngineEvent, answerEngine, () => models.closeAll());
 const models = new Models(engine);
+
+/** Resolves once what a document before this one had open at the native host is closed. */
+const alone = hold();
+
+/**
+ * @param {string} method
+ * @param {any} params
+ */
+async function answerEngine(method, params) {
+  if (method.startsWith("tuning.")) return tunings.answer(method, params);
+  await alone;
+  return models.answer(method, params);
+}
 
 /** The model pages were told of last. @type {string | undefined} */
 let model;

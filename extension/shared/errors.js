@@ -26,9 +26,12 @@ export class Refusal extends Error {
 export const notAllowed = () => new Refusal("NotAllowedError", "permission_required",
   "This page may not use DOPPLER: call doppler.permissions.request() from a click and let the user decide.");
 
-/** The engine went away under a running request. */
-export const engineStopped = (/** @type {string} */ why) => new Refusal("OperationError", "engine_stopped",
-  `The engine stopped (${why}): ask again, it starts afresh.`);
+/**
+ * The engine went away under a running request.
+ * @param {string} [why]  for the user, never for pages: a panic's words tell of the engine's insides
+ */
+export const engineStopped = (why) => new Refusal("OperationError", "engine_stopped",
+  `The engine stopped${why === undefined ? "" : ` (${why})`}: ask again, it starts afresh.`);
 
 /** What a page is told of a model that does not answer, whatever the reason: that is the user's business. */
 export const modelUnavailable = () => new Refusal("OperationError", "model_unavailable",

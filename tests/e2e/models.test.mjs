@@ -212,6 +212,36 @@ test("another model is chosen in mid-load: it does not wait for the first", T, a
   await page.close();
 });
 
+test("a model is chosen again while it answers and another waits for its place: it goes on and is not loaded anew", T, async () => {
+  const page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  await ask(page, "models.choose", { id });
+  // More than it can answer before it is told to stop.
+  const prompts = Array.from({ length: 100 }, () => tiny.prompts).flat();
+  const answering = page.evaluate((params) => {
+    const w = /** @type {any} */ (window);
+    w.stop = new AbortController();
+    return w.engine.request("engine.verify", params, { signal: w.stop.signal })
+      .then(() => "all answered", (/** @type {any} */ { code }) => code);
+  }, { model: id, prompts });
+  // At once, then when the other's file is open.
+  for (const opened of [false, true]) {
+    await page.evaluate(() => { /** @type {any} */ (window).seen = []; });
+    const other = await idOf(page, "folder");
+    const loading = ask(page, "models.choose", { id: other });
+    // To describe it opens it once more, later.
+    if (opened) await ask(page, "models.describe", { id: other });
+    assert.equal((await ask(page, "models.choose", { id })).id, id);
+    assert.equal((await loading).error?.code, "model_switched");
+    assert.deepEqual(await page.evaluate(() => /** @type {any} */ (window).seen), [], "nothing was loaded");
+    assert.equal((await ask(page, "models.list")).chosen, id);
+  }
+  await page.evaluate(() => /** @type {any} */ (window).stop.abort());
+  assert.equal(await answering, "aborted");
+  assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m", "another takes its place as ever");
+  await page.close();
+});
+
 test("a load is given up while the host says nothing: who reads for it ends at once", T, async () => {
   const page = await connect();
   const { loading } = await catchInLoad(page);
@@ -415,18 +445,17 @@ test("web pages get nothing from the host's port, even with its address and toke
   await page.close();
 });
 
-test("the offscreen document ends while it has a model open: the host closes it when there is another", T, async () => {
-  let page = await connect();
+test("the offscreen document ends while it has a model open: the host closes it, without another", T, async () => {
+  const page = await connect();
   const id = await idOf(page, "secret-project.gguf");
   const { base, token, files: [file] } = (await browser.inOffscreen(
     `chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id: "${id}" } })`)).done;
   const headers = { authorization: `Bearer ${token}`, range: "bytes=0-3" };
   const status = async () => (await fetch(base + file.path, { headers })).status;
-  assert.ok(await browser.killOffscreen());
   assert.equal(await status(), 206);
-  await page.close();
-  page = await connect();
+  assert.ok(await browser.killOffscreen());
   await until(async () => await status() === 404, "the model to be closed");
+  assert.equal(await browser.offscreenTarget(), undefined);
   await page.close();
 });
 

@@ -167,7 +167,8 @@ test("errors are one sentence with a remedy", T, async () => {
   await page.locator("#welcome").waitFor();
 
   await ask(page, { fatal: "the worker ran out of memory" });
-  await page.locator(`${ANSWER} .problem .retry`).waitFor();
+  await problem.locator(".retry").waitFor();
+  assert.match(await problem.innerText(), /^The engine stopped \(the worker ran out of memory\): ask again/);
   await ask(page, { chunks: ["alive"] });
   await page.locator(`${ANSWER} .text`, { hasText: "alive" }).waitFor();
 });

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { Models } from "../../extension/offscreen/models.js";
+import { engineStopped, toWire } from "../../extension/shared/errors.js";
 import { add } from "../../extension/shared/picked.js";
 import { memoryDatabase } from "./memory-database.mjs";
 
@@ -151,7 +152,7 @@ test("everything is closed when the engine's worker ends", async () => {
 });
 
 test("errors about the request or the device reach pages as they are, all others without a word about the model", () => {
-  for (const code of ["context_length_exceeded", "invalid_request", "unsupported_field", "aborted", "model_switched", "engine_stopped", "no_gpu"]) {
+  for (const code of ["context_length_exceeded", "invalid_request", "unsupported_field", "aborted", "model_switched", "no_gpu"]) {
     const error = { name: "OperationError", code, message: "Words." };
     assert.deepEqual(models.errorForPage(error), error);
   }
@@ -160,4 +161,12 @@ test("errors about the request or the device reach pages as they are, all others
     assert.equal(told, "model_unavailable");
     assert.ok(!message.includes("secret"));
   }
+});
+
+test("a page whose request took the engine down is told what to do, and not why", () => {
+  const error = toWire(engineStopped("panicked at engine/src/kernels/matmul.rs:7"));
+  assert.match(error.message, /matmul/, "the extension's own pages are");
+  assert.deepEqual(models.errorForPage(error), {
+    name: "OperationError", code: "engine_stopped", message: "The engine stopped: ask again, it starts afresh.",
+  });
 });

@@ -68,7 +68,8 @@ test("a page that breaks the protocol is cut off and forgotten", () => {
   assert.deepEqual([page.open, page.gone, page.told], [false, 1, []]);
 });
 
-test("the engine's worker dies: who waits is told, and who keeps what it had lets go of it", async () => {
+test("the engine's worker dies: who waits is told, and who keeps what it had lets go of it, and the console has the cause", async (t) => {
+  const said = t.mock.method(console, "error", () => {});
   const worker = { postMessage() {}, terminate() {}, onerror: (/** @type {object} */ _) => {} };
   Object.assign(globalThis, { Worker: class { constructor() { return worker; } } });
   let deaths = 0;
@@ -77,6 +78,7 @@ test("the engine's worker dies: who waits is told, and who keeps what it had let
   for (const _ of ["once", "a late word of it"]) worker.onerror({ message: "out of memory", preventDefault() {} });
   await assert.rejects(asked, { code: "engine_stopped" });
   assert.equal(deaths, 1);
+  assert.deepEqual(said.mock.calls.map(({ arguments: words }) => words), [["The engine stopped (out of memory): ask again, it starts afresh."]]);
 });
 
 test("quota: the oldest run, the rest wait their turn, the last is refused", () => {

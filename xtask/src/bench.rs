@@ -1,10 +1,10 @@
 //! The bench: the extension in a real browser times a model.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ const SPARK: &str = "spark";
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
     /// Instead: measure how fast this GGUF file comes to the GPU, through the native host and otherwise.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shape", "quant", "prompts", "context", "kv", "kernels", "peers"])]
     load: Option<PathBuf>,
     /// With `--load`: also from the disk, which the system is asked to read anew (Linux).
     #[arg(long, requires = "load")]
@@ -67,9 +67,11 @@ pub(crate) struct Options {
 /// # Errors
 /// When the build, the browser or the measurement fails.
 pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
+    // Before the build, which takes minutes.
+    let file = options.load.as_deref().map(model_file).transpose()?;
     let chrome = browser::ensure(root)?;
     wasm::build(root, wasm::Profile::Release)?;
-    if let Some(file) = &options.load {
+    if let Some(file) = &file {
         return load(root, file, options, &chrome);
     }
     let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json, .. } = options;
@@ -80,7 +82,7 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
         params["prompts"] = prompts.iter().map(u32::to_string).collect::<Vec<_>>().join(",").into();
         params["engines"] = if onnx.is_some() { "doppler,wllama,transformers" } else { "doppler,wllama" }.into();
         if let Some(onnx) = onnx {
-            params["onnx"] = std::path::absolute(onnx)?.to_string_lossy().into();
+            params["onnx"] = absolute(onnx)?.to_string_lossy().into();
         }
         ("tests/peers/compare.mjs", params)
     } else {
@@ -112,6 +114,12 @@ fn model(root: &Path, shape: &str, quant: &str) -> Result<String> {
     Ok(format!("/{path}"))
 }
 
+/// The whole path of a file that was named from where the user is: programs run in the repository root.
+fn model_file(path: &Path) -> Result<PathBuf> {
+    ensure!(path.is_file(), "there is no file {}: name one GGUF file", path.display());
+    Ok(absolute(path)?)
+}
+
 /// Runs `tests/bench/load.mjs` with an optimized host.
 fn load(root: &Path, file: &Path, options: &Options, chrome: &Path) -> Result<()> {
     let target = root.join("target");
@@ -124,4 +132,20 @@ fn load(root: &Path, file: &Path, options: &Options, chrome: &Path) -> Result<()
     node.args(options.tokens.map(|tokens| format!("--tokens={tokens}"))).args(options.runs.map(|runs| format!("--runs={runs}")));
     node.env("CHROME", chrome).env("DOPPLER_HOST", target.join("release").join(format!("doppler-host{}", std::env::consts::EXE_SUFFIX)));
     step("Measuring in the browser", || run(&mut node))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::model_file;
+
+    #[test]
+    fn a_file_is_found_from_where_the_user_is() {
+        let found = model_file(Path::new("src/bench.rs")).expect("tests run in the folder of their package");
+        assert!(found.is_absolute() && found.ends_with("xtask/src/bench.rs"));
+        for missing in ["src/none.gguf", "src"] {
+            assert!(model_file(Path::new(missing)).is_err_and(|error| error.to_string().contains(missing)));
+        }
+    }
 }

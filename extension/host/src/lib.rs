@@ -120,11 +120,12 @@ impl Inner {
 
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
-        let mut client = self.client(chat.model.as_deref()).await?;
-        if let Some(origin) = &request.client {
-            client = client.sharing(origin);
+        let client = self.client(chat.model.as_deref()).await?;
+        let mut completion = match &request.client {
+            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat),
+            None => client.chat(&chat),
         }
-        let mut completion = client.chat(&chat).map_err(Rc::new)?;
+        .map_err(Rc::new)?;
         let shape = self.shape(client.info().id.clone());
         let mut text = String::new();
         let mut first_token_ms = None;
@@ -179,7 +180,7 @@ impl Inner {
         Ok(json!({ "results": results }))
     }
 
-    async fn client(&self, model: Option<&str>) -> Result<Client, SharedError> {
+    async fn client(&self, model: Option<&str>) -> Result<Rc<Client>, SharedError> {
         self.serving.client(model.unwrap_or(EMBEDDED)).await
     }
 }

@@ -1,7 +1,7 @@
 //! The one model that is loaded, and how another takes its place.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
@@ -24,17 +24,26 @@ use crate::models::{Models, Opened};
 use crate::tuning::{Tuned, Tunings};
 
 /// A load that several requests can wait for.
-type Loading = Shared<LocalBoxFuture<'static, Result<Client, SharedError>>>;
+type Loading = Shared<LocalBoxFuture<'static, Result<Rc<Client>, SharedError>>>;
 
-/// A model that is loaded or being loaded.
+/// A model that is to answer: loaded, being loaded, or waiting for its turn.
 struct Current {
     id: String,
     number: u32,
     loading: Loading,
     /// Ends the loading.
     abort: AbortHandle,
-    /// Resolves when it is unloaded: once nobody has a [`Client`] of it any more.
-    ended: oneshot::Receiver<()>,
+    /// The number of the one whose place it takes.
+    before: Option<u32>,
+}
+
+/// A model on the device: for as long as somebody has its client.
+struct Loaded {
+    id: String,
+    number: u32,
+    client: Weak<Client>,
+    /// Resolves when it is unloaded.
+    ended: Shared<oneshot::Receiver<()>>,
 }
 
 /// Loads models, one at a time.
@@ -44,6 +53,7 @@ pub(crate) struct Serving {
     outbox: Rc<Outbox>,
     status: RefCell<Value>,
     current: RefCell<Option<Current>>,
+    loaded: RefCell<Option<Loaded>>,
     loads: Cell<u32>,
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
@@ -67,6 +77,7 @@ impl Serving {
             outbox,
             status: RefCell::new(json!({ "state": "idle" })),
             current: RefCell::default(),
+            loaded: RefCell::default(),
             loads: Cell::default(),
             idle: RefCell::default(),
             known: RefCell::default(),
@@ -102,21 +113,38 @@ impl Serving {
     ///
     /// # Errors
     /// When the model cannot be opened or loaded; the next request tries again.
-    pub(crate) async fn client(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
+    pub(crate) async fn client(self: &Rc<Self>, id: &str) -> Result<Rc<Client>, SharedError> {
         self.loading(id, false).await
     }
 
-    /// The same because the user chose the model: once it is open, what is being loaded in its place is given up.
+    /// The same because the user chose the model: what is being loaded in its place is given up, once this one is open, or at
+    /// once if this one is still loaded.
     ///
     /// # Errors
     /// As [`Self::client`].
-    pub(crate) async fn choose(self: &Rc<Self>, id: &str) -> Result<Client, SharedError> {
+    pub(crate) async fn choose(self: &Rc<Self>, id: &str) -> Result<Rc<Client>, SharedError> {
         self.loading(id, true).await
     }
 
     fn loading(self: &Rc<Self>, id: &str, chosen: bool) -> Loading {
         let loading = self.current.borrow().as_ref().filter(|current| current.id == id).map(|current| current.loading.clone());
-        loading.unwrap_or_else(|| self.start(id, chosen))
+        loading.or_else(|| chosen.then(|| self.keep(id)).flatten()).unwrap_or_else(|| self.start(id, chosen))
+    }
+
+    /// Lets a model that is still loaded go on, and gives up the one that waits to take its place.
+    fn keep(&self, id: &str) -> Option<Loading> {
+        let loaded = self.loaded.borrow();
+        let loaded = loaded.as_ref().filter(|loaded| loaded.id == id)?;
+        let mut current = self.current.borrow_mut();
+        let successor = current.as_mut().filter(|current| current.before == Some(loaded.number))?;
+        let client = loaded.client.upgrade()?;
+        successor.abort.abort();
+        let given_up = successor.loading.clone();
+        // Whoever chose the other is told before.
+        let loading = given_up.map(|_| Ok(client)).boxed_local().shared();
+        let abort = successor.abort.clone();
+        *successor = Current { id: id.to_owned(), number: loaded.number, loading: loading.clone(), abort, before: None };
+        Some(loading)
     }
 
     /// What a model is and needs, from its header.
@@ -157,32 +185,25 @@ impl Serving {
         let number = self.loads.get() + 1;
         self.loads.set(number);
         let before = Before { model: self.current.borrow_mut().take(), given_up: chosen };
+        let replaced = before.model.as_ref().map(|model| model.number);
         let (result, loaded) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
         let (this, model) = (Rc::clone(self), id.to_owned());
         spawn_local(async move {
             // Nobody may be waiting any more.
-            let _ = result.send(this.replace(before, &model, number, registration, ending).await);
+            let _ = result.send(this.replace(before, &model, number, registration).await);
         });
         let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
-        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), abort, ended });
+        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), abort, before: replaced });
         loading
     }
 
-    async fn replace(
-        self: Rc<Self>,
-        mut before: Before,
-        id: &str,
-        number: u32,
-        abort: AbortRegistration,
-        ending: oneshot::Sender<()>,
-    ) -> Result<Client, SharedError> {
+    async fn replace(self: Rc<Self>, before: Before, id: &str, number: u32, abort: AbortRegistration) -> Result<Rc<Client>, SharedError> {
         let opened = match self.models.open(id).await {
             Ok(opened) => opened,
             Err(error) => {
                 let error = Rc::new(error);
-                if self.is_current(number) && before.lives() {
+                if self.is_current(number) && before.model.as_ref().is_some_and(|model| self.lives(model)) {
                     *self.current.borrow_mut() = before.model;
                 } else {
                     before.end().await;
@@ -192,7 +213,11 @@ impl Serving {
             }
         };
         before.end().await;
-        let load = Abortable::new(self.load(id, opened), abort);
+        let load = async {
+            self.emptied().await;
+            self.load(id, opened).await
+        };
+        let load = Abortable::new(load, abort);
         let switched = || EngineError::ModelStore {
             code: "model_switched".to_owned(),
             message: "another model was chosen while this one was loaded; ask again".to_owned(),
@@ -200,11 +225,15 @@ impl Serving {
         match load.await.unwrap_or_else(|_| Err(switched())) {
             Ok((mut engine, client)) => {
                 let id = id.to_owned();
+                let client = Rc::new(client);
+                let (ending, ended) = oneshot::channel();
+                *self.loaded.borrow_mut() = Some(Loaded { id: id.clone(), number, client: Rc::downgrade(&client), ended: ended.shared() });
                 spawn_local(async move {
                     match engine.run().await {
                         Ok(()) => *self.idle.borrow_mut() = Some(engine.unload()),
                         Err(error) => self.forget(number, &id, &error),
                     }
+                    *self.loaded.borrow_mut() = None;
                     // Whoever waits to take its place may have given up.
                     let _ = ending.send(());
                 });
@@ -256,6 +285,23 @@ impl Serving {
         Ok(Executor::Gpu(gpu))
     }
 
+    /// Waits until no model is on the device.
+    async fn emptied(&self) {
+        let ended = self.loaded.borrow().as_ref().map(|loaded| loaded.ended.clone());
+        if let Some(ended) = ended {
+            // An error says the same: it is gone.
+            let _ = ended.await;
+        }
+    }
+
+    /// Whether neither a model's loading nor its serving has come to an end.
+    fn lives(&self, model: &Current) -> bool {
+        match model.loading.clone().now_or_never() {
+            None => true,
+            Some(loading) => loading.is_ok() && self.loaded.borrow().as_ref().is_some_and(|loaded| loaded.number == model.number),
+        }
+    }
+
     fn is_current(&self, number: u32) -> bool {
         self.current.borrow().as_ref().is_some_and(|current| current.number == number)
     }
@@ -282,21 +328,13 @@ struct Before {
 }
 
 impl Before {
-    /// Whether there is a model, and neither its loading nor its serving has come to an end.
-    fn lives(&mut self) -> bool {
-        self.model.as_mut().is_some_and(|model| matches!(model.ended.try_recv(), Ok(None)))
-    }
-
-    /// Lets go of the model and waits until it is unloaded.
+    /// Lets go of the model, once its loading has ended.
     async fn end(self) {
-        if let Some(Current { loading, abort, ended, .. }) = self.model {
+        if let Some(Current { loading, abort, .. }) = self.model {
             if self.given_up {
                 abort.abort();
             }
-            // This clone would keep the model's client.
-            drop(loading);
-            // An error says the same: it is gone.
-            let _ = ended.await;
+            let _ = loading.await;
         }
     }
 }
