@@ -6,9 +6,9 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
-    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, CeilingMultiply,
-    CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE,
-    Pool, QkNorm, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
+    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities, CeilingMultiply,
+    CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE,
+    Pool, QkNorm, QuantizeRows, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -261,7 +261,7 @@ fn matmul_of_subgroup_matrices() {
 }
 
 fn with_subgroup_matrices() -> Devices {
-    let tuning = Tuning { matmul_tiles: 1, ..Tuning::of(None) };
+    let tuning = Tuning { matmul_tiles: 1, ..Tuning::of(None, false) };
     let with = |matrix| GpuOptions { matrices: Some(matrix), tuning: Some(tuning), ..GpuOptions::default() };
     Devices::with(SubgroupMatrix::ALL.map(|matrix| ("subgroup matrices", with(matrix))).to_vec())
 }
@@ -287,6 +287,50 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
     }
 }
 
+#[test]
+fn quantize_rows() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(25);
+    for (rows, n_in, order) in [(1, 32, ByteOrder::Linear), (3, 96, ByteOrder::EvenFirst), (70, 160, ByteOrder::Linear)] {
+        let x_stride = n_in + 4;
+        let mut x = random.floats((8 + rows * x_stride) as usize);
+        // A block of zeros, and one that is too small.
+        x[8..40].fill(0.0);
+        x.iter_mut().rev().take(36).for_each(|v| *v *= 1e-33);
+        let [bytes, scales] = QuantizeRows::sizes(rows, n_in).map(|bytes| (bytes / 4) as usize);
+        let kernel = || QuantizeRows { rows, n_in, x_offset: 8, x_stride, order };
+        devices.check(kernel, &[Data::F32(x), Data::I8(vec![0; bytes]), Data::F32(vec![0.0; scales])], 1e-6);
+    }
+}
+
+/// Products are exact within a block, so that errors are those of adding blocks.
+#[test]
+fn matmul_bytes() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(26);
+    for (dtype, cols) in formats().filter(|(dtype, _)| dtype.block_size() > 1) {
+        let layout = layout(dtype, cols);
+        // Tiles full and with rests, and parts of which one is empty.
+        let shapes = [(64, 64, 1), (67, 9, 1), (3, 70, 1), (131, 130, 1), (37, 70, 2), (64, 64, 4)].into_iter().cycle();
+        for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+            let out_step = 1 + i as u32 % 2;
+            let out_stride = n_out * out_step + 3;
+            let linear =
+                Linear { layout, n_out, rows, x_offset: 0, x_stride: cols, out_offset: 2, out_stride, out_step, first_out, epilogue };
+            let out = if splits == 1 { 2 + rows * out_stride } else { splits * rows * n_out };
+            let bytes = (0..rows * cols / 4).map(|_| random.bits() as u32).collect();
+            let buffers = [
+                packed_rows(&mut random, &layout, n_out),
+                Data::I8(bytes),
+                Data::F32(random.floats(out as usize)),
+                Data::F32(random.floats((rows * cols / 32) as usize)),
+                Data::F32(random.floats((first_out + n_out) as usize)),
+            ];
+            check_linear(&mut devices, dtype, || MatmulBytes { linear, splits }, &buffers, F32);
+        }
+    }
+}
+
 /// As large a tile as workgroup memory holds; none where it holds no small one, or where plain products were found to be faster.
 #[test]
 fn subgroup_matrices_are_used_where_they_fit() {
@@ -307,7 +351,7 @@ fn subgroup_matrices_are_used_where_they_fit() {
     let device = Capabilities {
         subgroup_size: Some(32),
         workgroup_storage: 32 << 10,
-        tuning: Tuning { matmul_tiles: 1, ..Tuning::of(None) },
+        tuning: Tuning { matmul_tiles: 1, ..Tuning::of(None, false) },
         ..Capabilities::BASELINE
     };
     let plan = |matrix, change: fn(&mut Capabilities)| {
@@ -318,7 +362,7 @@ fn subgroup_matrices_are_used_where_they_fit() {
     };
     let [f16x16, f16x8, f32x8] = SubgroupMatrix::ALL;
     assert_eq!(plan(f16x16, |_| ()), ("matmul_subgroup", "w_q8_0+tile_128x128+f16_16x16"));
-    assert_eq!(plan(f16x16, |d| d.workgroup_storage = 20 << 10), ("matmul_subgroup", "w_q8_0+tile_64x64+f16_16x16"));
+    assert_eq!(plan(f16x16, |d| d.workgroup_storage = 20 << 10), ("matmul_subgroup", "w_q8_0+tile_64x128+f16_16x16"));
     assert_eq!(plan(f16x16, |d| d.workgroup_storage = 16 << 10), ("matmul", "w_q8_0+tile_64x64"));
     assert_eq!(plan(f16x16, |d| d.tuning.matmul_matrices = false), ("matmul", "w_q8_0+tile_128x128"));
     assert_eq!(plan(f16x8, |_| ()), ("matmul_subgroup", "w_q8_0+tile_64x64+f16_8x8"));

@@ -33,13 +33,13 @@ pub fn gpu(options: &GpuOptions) -> Gpu {
 /// WebGPU's default limits.
 pub fn devices() -> Vec<(&'static str, GpuOptions)> {
     // Software adapters have small subgroups; what is set up for them is tested without features. Large tiles are tested on few outputs.
-    let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32)) };
+    let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32), false) };
     let large = GpuOptions { tuning: Some(large), ..GpuOptions::default() };
     let plain = GpuOptions { without_f16: true, without_subgroups: true, ..GpuOptions::default() };
     let baseline = GpuOptions {
         max_binding: Some(Capabilities::BASELINE.max_binding),
         workgroup_storage: Some(Capabilities::BASELINE.workgroup_storage),
-        tuning: Some(Tuning { matmul_tiles: 1, ..Tuning::of(None) }),
+        tuning: Some(Tuning { matmul_tiles: 1, ..Tuning::of(None, false) }),
         ..plain.clone()
     };
     vec![("all features", large), ("no features", plain), ("default limits", baseline)]
@@ -132,6 +132,8 @@ pub enum Data {
     F32(Vec<f32>),
     /// Words of a key/value cache with heads of this size; its elements are compared by normalized mean squared error.
     Cache(KvFormat, u32, Vec<u32>),
+    /// Signed bytes, compared by normalized mean squared error: a device may round the other way.
+    I8(Vec<u32>),
     /// Compared exactly.
     U32(Vec<u32>),
 }
@@ -140,7 +142,7 @@ impl Data {
     fn words(&self) -> Vec<u32> {
         match self {
             Self::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
-            Self::Cache(_, _, v) | Self::U32(v) => v.clone(),
+            Self::Cache(_, _, v) | Self::I8(v) | Self::U32(v) => v.clone(),
         }
     }
 
@@ -157,6 +159,7 @@ impl Data {
                     let heads = words.len() / kv.head_words(*head_dim) as usize;
                     (0..heads).flat_map(|head| kv.load(words, *head_dim, head)).collect()
                 }
+                Self::I8(_) => words.iter().flat_map(|w| w.to_le_bytes()).map(|b| f32::from(b as i8)).collect(),
                 _ => words.iter().map(|w| f32::from_bits(*w)).collect(),
             }
         };

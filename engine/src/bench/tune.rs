@@ -18,7 +18,7 @@ const LEAST_GAIN: f64 = 0.02;
 type Choice = (fn(Tuning, u32) -> Tuning, &'static [u32]);
 
 /// All choices.
-const CHOICES: [Choice; 7] = [
+const CHOICES: [Choice; 8] = [
     (|from, matvec_workgroup| Tuning { matvec_workgroup, ..from }, &[64, 256]),
     (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
     (|from, decode_workgroup| Tuning { decode_workgroup, ..from }, &[64, 256]),
@@ -26,6 +26,7 @@ const CHOICES: [Choice; 7] = [
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
     (|from, matrices| Tuning { matmul_matrices: matrices == 1, ..from }, &[0, 1]),
+    (|from, bytes| Tuning { matmul_bytes: bytes == 1, ..from }, &[0, 1]),
 ];
 
 /// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_gains_is_taken_together_and_noise_is_not() {
-        let start = Tuning::of(Some(32));
+        let start = Tuning::of(Some(32), false);
         let device = Capabilities { subgroup_size: Some(32), tuning: start, ..Capabilities::BASELINE };
         let mut tried = Vec::new();
         let time = async |tuning: Tuning| {
@@ -122,7 +123,7 @@ mod tests {
         let best = pollster::block_on(search(&device, time)).expect("a setting");
         assert_eq!(best, Tuning { matvec_workgroup: 64, matmul_tiles: 64, ..start });
         let repeated = tried.iter().enumerate().any(|(i, tuning)| tried[..i].contains(tuning));
-        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3, "{tried:?}");
+        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3 + 1, "{tried:?}");
         assert_eq!(trials(&device), tried.len());
         assert!(tried.iter().all(|tuning| is_choice(&device, *tuning)), "{tried:?}");
     }
@@ -143,7 +144,7 @@ mod tests {
             subgroup_size: Some(32),
             matrices: Some(SubgroupMatrix::F16x16),
             shader_f16: true,
-            tuning: Tuning::of(Some(32)),
+            tuning: Tuning::of(Some(32), false),
             ..small.clone()
         };
         assert!(is_choice(&small, small.tuning) && is_choice(&large, large.tuning) && is_choice(&large, small.tuning));
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_failure_ends_it() {
-        let failing = async |tuning: Tuning| if tuning == Tuning::of(None) { Ok(Duration::from_millis(1)) } else { Err("lost") };
+        let failing = async |tuning: Tuning| if tuning == Tuning::of(None, false) { Ok(Duration::from_millis(1)) } else { Err("lost") };
         assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, failing)), Err("lost"));
     }
 

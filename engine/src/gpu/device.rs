@@ -153,16 +153,20 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
         seen.set(FaultKind::Lost(if message.is_empty() { format!("{reason:?}") } else { message }));
     });
 
-    let capabilities = Capabilities {
+    let (vendor, description, tier) = kind(&adapter.get_info());
+    let mut capabilities = Capabilities {
         shader_f16: f16,
         subgroup_size,
         matrices,
         workgroup_storage: limits.max_compute_workgroup_storage_size,
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
-        tuning: options.tuning.unwrap_or(Tuning::of(subgroup_size)),
+        discrete: tier == DeviceTier::Discrete,
+        tuning: Capabilities::BASELINE.tuning,
     };
-    let adapter = summary(&adapter, &capabilities);
+    capabilities.tuning = options.tuning.unwrap_or_else(|| capabilities.default_tuning());
+    log::info!("adapter {} {capabilities:?}", adapter.get_info().name);
+    let adapter = AdapterSummary { vendor, description, tier, features: features_of(&capabilities) };
     Ok(Opened { device, queue, adapter, capabilities, fault })
 }
 
@@ -187,30 +191,37 @@ async fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
         .ok_or_else(|| EngineError::NoAdapter { reason: format!("none is named {wanted:?} among {names:?}") })
 }
 
-fn summary(adapter: &wgpu::Adapter, capabilities: &Capabilities) -> AdapterSummary {
-    let info = adapter.get_info();
+/// Vendor, description and kind of an adapter.
+fn kind(info: &wgpu::AdapterInfo) -> (String, String, DeviceTier) {
     #[cfg(target_arch = "wasm32")]
-    let (vendor, description) = super::web::adapter_names();
-    // The browser does not tell the kind of a device, but its vendor.
-    #[cfg(target_arch = "wasm32")]
-    let tier = match vendor.as_str() {
-        "apple" | "intel" | "qualcomm" | "arm" | "img-tec" => DeviceTier::Unified,
-        "nvidia" | "amd" => DeviceTier::Discrete,
-        _ => DeviceTier::Basic,
-    };
+    {
+        let _ = info;
+        let (vendor, description) = super::web::adapter_names();
+        // The browser does not tell the kind of a device, but its vendor.
+        let tier = match vendor.as_str() {
+            "apple" | "intel" | "qualcomm" | "arm" | "img-tec" => DeviceTier::Unified,
+            "nvidia" | "amd" => DeviceTier::Discrete,
+            _ => DeviceTier::Basic,
+        };
+        (vendor, description, tier)
+    }
     #[cfg(not(target_arch = "wasm32"))]
-    let (vendor, description) = (format!("{:?}", info.backend), info.name.clone());
-    #[cfg(not(target_arch = "wasm32"))]
-    let tier = match info.device_type {
-        wgpu::DeviceType::IntegratedGpu => DeviceTier::Unified,
-        wgpu::DeviceType::DiscreteGpu => DeviceTier::Discrete,
-        _ => DeviceTier::Basic,
-    };
+    {
+        let tier = match info.device_type {
+            wgpu::DeviceType::IntegratedGpu => DeviceTier::Unified,
+            wgpu::DeviceType::DiscreteGpu => DeviceTier::Discrete,
+            _ => DeviceTier::Basic,
+        };
+        (format!("{:?}", info.backend), info.name.clone(), tier)
+    }
+}
+
+/// The optional features that are used.
+fn features_of(capabilities: &Capabilities) -> Vec<&'static str> {
     let features = [
         ("shader-f16", capabilities.shader_f16),
         ("subgroups", capabilities.subgroup_size.is_some()),
         ("subgroup-matrix", capabilities.matrices.is_some()),
     ];
-    log::info!("adapter {} {:?}", info.name, capabilities);
-    AdapterSummary { vendor, description, tier, features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect() }
+    features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
 }

@@ -109,6 +109,16 @@ impl Kernel for Matvec {
     }
 }
 
+/// Most parts of a product.
+pub(super) const MOST_SPLITS: u32 = 8;
+
+/// In how many parts to sum a product of so many tiles, to keep a device busy.
+pub(super) fn parts_of(linear: &Linear, tiles: u32, capabilities: &Capabilities) -> u32 {
+    /// Blocks of 32 weights that are worth a part of their own.
+    const LEAST_BLOCKS: u32 = 8;
+    (capabilities.tuning.matmul_tiles / tiles).min(MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+}
+
 /// The product for many rows of x: tiles of both in workgroup memory. x is normalized beforehand; no gated [`Epilogue`].
 #[derive(Debug)]
 pub struct Matmul {
@@ -119,64 +129,80 @@ pub struct Matmul {
 }
 
 impl Matmul {
-    /// Rows, and as many outputs, of the tiles.
-    const TILES: [u32; 2] = [64, 128];
-
     /// Elements of a row that a tile has.
     const DEPTH: u32 = 32;
-
-    /// Most parts.
-    const MOST_SPLITS: u32 = 8;
 
     /// Elements that the parts of a product of up to so many rows and outputs take at most.
     pub fn most_partial(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
         let product = u64::from(rows) * u64::from(n_out);
-        let largest = u64::from(Self::TILES[1].pow(2));
-        (u64::from(Self::MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
+        let largest = u64::from(Tile::LARGE.rows * Tile::LARGE.outputs);
+        (u64::from(MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        /// Blocks of 32 weights that are worth a part of their own.
-        const LEAST_BLOCKS: u32 = 8;
-        let tiles = Self::tiles(linear, Self::tile(linear, capabilities));
-        (capabilities.tuning.matmul_tiles / tiles).min(Self::MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+        parts_of(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
     }
 
     fn half(capabilities: &Capabilities) -> bool {
         capabilities.shader_f16 && capabilities.tuning.matmul_half
     }
 
+    /// Whether such a device multiplies with matrices of subgroups.
+    pub(super) fn multiplies_matrices(capabilities: &Capabilities) -> bool {
+        Self::matrices(capabilities).is_some()
+    }
+
     /// The matrices of subgroups to multiply with, and how many invocations multiply one.
     fn matrices(capabilities: &Capabilities) -> Option<(SubgroupMatrix, u32)> {
-        let fits = |matrix: &SubgroupMatrix| Self::storage(Self::TILES[0], Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
+        let fits = |matrix: &SubgroupMatrix| Tile::least(Some(*matrix)).storage(Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
         let matrix = capabilities.matrices.filter(|_| capabilities.tuning.matmul_matrices).filter(fits)?;
         Some((matrix, capabilities.subgroup_size?))
     }
 
-    /// Bytes of workgroup memory for a tile.
-    fn storage(tile: u32, matrix: Option<SubgroupMatrix>, half: bool) -> u32 {
-        let element = if half { 2 } else { 4 };
-        match matrix {
-            None => 2 * tile * Self::DEPTH * element,
-            // Rows have a gap behind them, and eight subgroups keep a matrix of sums each.
-            Some(matrix) => 2 * tile * (Self::DEPTH + 8) * element + 8 * 4 * matrix.side().pow(2),
-        }
-    }
-
-    fn tiles(linear: &Linear, tile: u32) -> u32 {
-        linear.rows.div_ceil(tile) * linear.n_out.div_ceil(tile)
+    fn tiles(linear: &Linear, tile: Tile) -> u32 {
+        linear.rows.div_ceil(tile.rows) * linear.n_out.div_ceil(tile.outputs)
     }
 
     /// The large tile, which reads least, where there are enough of them and workgroup memory holds it.
-    fn tile(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        let [small, large] = Self::TILES;
+    fn tile(linear: &Linear, capabilities: &Capabilities) -> Tile {
         let matrix = Self::matrices(capabilities).map(|(matrix, _)| matrix);
         let half = matrix.map_or(Self::half(capabilities), SubgroupMatrix::half);
         // Of small matrices the large tile has more than subgroups can keep.
-        let fits = Self::storage(large, matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
-        let enough = Self::MOST_SPLITS * Self::tiles(linear, large) >= capabilities.tuning.matmul_tiles;
-        if fits && enough && linear.rows > small { large } else { small }
+        let fits = Tile::LARGE.storage(matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
+        let enough = MOST_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
+        let least = Tile::least(matrix);
+        if fits && enough && linear.rows > least.rows { Tile::LARGE } else { least }
+    }
+}
+
+/// Rows and outputs that a workgroup of [`Matmul`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    rows: u32,
+    outputs: u32,
+    feature: &'static str,
+}
+
+impl Tile {
+    const SMALL: Self = Self { rows: 64, outputs: 64, feature: "tile_64x64" };
+    const WIDE: Self = Self { rows: 64, outputs: 128, feature: "tile_64x128" };
+    const LARGE: Self = Self { rows: 128, outputs: 128, feature: "tile_128x128" };
+
+    /// For few rows: with matrices of 16 x 16 as many as keep four subgroups busy.
+    fn least(matrix: Option<SubgroupMatrix>) -> Self {
+        if matrix.is_some_and(|matrix| matrix.side() == 16) { Self::WIDE } else { Self::SMALL }
+    }
+
+    /// Bytes of workgroup memory.
+    fn storage(self, matrix: Option<SubgroupMatrix>, half: bool) -> u32 {
+        let element = if half { 2 } else { 4 };
+        let sides = self.rows + self.outputs;
+        match matrix {
+            None => sides * Matmul::DEPTH * element,
+            // Rows have a gap behind them, and four subgroups keep a matrix of sums each.
+            Some(matrix) => sides * (Matmul::DEPTH + 8) * element + 4 * 4 * matrix.side().pow(2),
+        }
     }
 }
 
@@ -185,16 +211,15 @@ impl Kernel for Matmul {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
         let tile = Self::tile(l, capabilities);
-        let feature = if tile == 64 { "tile_64x64" } else { "tile_128x128" };
-        debug_assert!(l.n_out.div_ceil(tile) <= MAX_WORKGROUPS);
+        debug_assert!(l.n_out.div_ceil(tile.outputs) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        let workgroups = [l.n_out.div_ceil(tile), l.rows.div_ceil(tile), self.splits];
+        let workgroups = [l.n_out.div_ceil(tile.outputs), l.rows.div_ceil(tile.rows), self.splits];
         if let Some((matrix, lanes)) = Self::matrices(capabilities) {
-            let shader = shaders::find("matmul_subgroup", &[l.layout.feature(), feature, matrix.feature()]);
+            let shader = shaders::find("matmul_subgroup", &[l.layout.feature(), tile.feature, matrix.feature()]);
             return l.specialize(Plan::new(shader, &params, workgroups)).with("LANES", lanes);
         }
         let half = if Self::half(capabilities) { "half" } else { "" };
-        let shader = shaders::find("matmul", &[l.layout.feature(), feature, half]);
+        let shader = shaders::find("matmul", &[l.layout.feature(), tile.feature, half]);
         l.specialize(Plan::new(shader, &params, workgroups))
     }
 
@@ -205,22 +230,8 @@ impl Kernel for Matmul {
     }
 
     fn reference(&self, memory: &mut HostBindings<'_>) {
-        let l = &self.linear;
-        if self.splits == 1 {
-            let x = l.x(memory);
-            l.finish(memory, &x);
-            return;
-        }
-        // A part is the product with the rest of x zero.
-        let part = 32 * (l.layout.cols.div_ceil(32).div_ceil(self.splits)) as usize;
-        let whole = l.x(memory);
-        for split in 0..self.splits {
-            let range = split as usize * part..(split as usize + 1) * part;
-            let keep = |(i, v): (usize, &f32)| if range.contains(&i) { *v } else { 0.0 };
-            let x: Vec<Vec<f32>> = whole.iter().map(|row| row.iter().enumerate().map(keep).collect()).collect();
-            let target = Linear { out_offset: split * l.rows * l.n_out, out_stride: l.n_out, out_step: 1, epilogue: Epilogue::STORE, ..*l };
-            target.finish(memory, &x);
-        }
+        let x = self.linear.x(memory);
+        self.linear.multiply_parts(memory, &x, self.splits);
     }
 }
 
@@ -256,7 +267,7 @@ impl Kernel for MatmulCombine {
 }
 
 impl Linear {
-    fn params(&self, eps: f32) -> LinearParams {
+    pub(super) fn params(&self, eps: f32) -> LinearParams {
         LinearParams {
             n_in: self.layout.cols,
             n_out: self.n_out,
@@ -281,7 +292,7 @@ impl Linear {
     }
 
     /// The pipeline constants of the epilogue.
-    fn specialize(&self, plan: Plan) -> Plan {
+    pub(super) fn specialize(&self, plan: Plan) -> Plan {
         let e = &self.epilogue;
         plan.with("BIAS", u32::from(e.bias)).with("ACTIVATION", e.activation as u32).with("ADD", u32::from(e.add))
     }
@@ -290,6 +301,23 @@ impl Linear {
     fn x(&self, memory: &HostBindings<'_>) -> Vec<Vec<f32>> {
         let x = memory.view::<f32>("x");
         (0..self.rows).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
+    }
+
+    /// The product of these rows, or with several splits its parts, without epilogue, as `(splits, rows, n_out)`.
+    pub(super) fn multiply_parts(&self, memory: &mut HostBindings<'_>, x: &[Vec<f32>], splits: u32) {
+        if splits == 1 {
+            self.finish(memory, x);
+            return;
+        }
+        // A part is the product with the rest of x zero.
+        let part = 32 * (self.layout.cols.div_ceil(32).div_ceil(splits)) as usize;
+        for split in 0..splits {
+            let range = split as usize * part..(split as usize + 1) * part;
+            let keep = |(i, v): (usize, &f32)| if range.contains(&i) { *v } else { 0.0 };
+            let x: Vec<Vec<f32>> = x.iter().map(|row| row.iter().enumerate().map(keep).collect()).collect();
+            let (out_offset, out_stride) = (split * self.rows * self.n_out, self.n_out);
+            Self { out_offset, out_stride, out_step: 1, epilogue: Epilogue::STORE, ..*self }.finish(memory, &x);
+        }
     }
 
     /// Multiplies and writes the output.

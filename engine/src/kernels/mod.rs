@@ -8,6 +8,7 @@ mod ceiling;
 mod embed;
 mod gated;
 mod linear;
+mod matmul_bytes;
 mod norm;
 mod pool;
 mod repack;
@@ -21,6 +22,7 @@ pub use ceiling::{CeilingMultiply, CeilingRead};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
+pub use matmul_bytes::{ByteOrder, MatmulBytes, QuantizeRows};
 pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
@@ -86,6 +88,8 @@ pub struct Capabilities {
     pub max_binding: u64,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
+    /// Whether it is a GPU with memory of its own.
+    pub discrete: bool,
     /// How kernels are set up for it.
     pub tuning: Tuning,
 }
@@ -109,11 +113,15 @@ pub struct Tuning {
     pub matmul_half: bool,
     /// Whether a [`Matmul`] multiplies with [`SubgroupMatrix`] where the device has them.
     pub matmul_matrices: bool,
+    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and [`MatmulBytes`] used: where
+    /// [`SubgroupMatrix`] is not. Less exact, and twice as fast where packed products are instructions.
+    pub matmul_bytes: bool,
 }
 
 impl Tuning {
-    /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more.
-    pub const fn of(subgroup_size: Option<u32>) -> Self {
+    /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more. Those of discrete GPUs have packed
+    /// products, Apple's have none, and what others do with them is to be measured.
+    pub const fn of(subgroup_size: Option<u32>, discrete: bool) -> Self {
         let large = matches!(subgroup_size, Some(32..));
         let (workgroup, workgroups, decode_workgroups) = if large { (256, 256, 64) } else { (64, 16, 1) };
         Self {
@@ -124,6 +132,7 @@ impl Tuning {
             matmul_tiles: workgroups,
             matmul_half: false,
             matmul_matrices: true,
+            matmul_bytes: discrete,
         }
     }
 }
@@ -137,11 +146,15 @@ impl Capabilities {
         workgroup_storage: 16 << 10,
         max_binding: 128 << 20,
         max_buffer: 256 << 20,
-        tuning: Tuning::of(None),
+        discrete: false,
+        tuning: Tuning::of(None, false),
     };
-}
 
-impl Capabilities {
+    /// How kernels are set up for such a device unless it is known better.
+    pub fn default_tuning(&self) -> Tuning {
+        Tuning::of(self.subgroup_size, self.discrete)
+    }
+
     /// The shader feature to ask for.
     pub(crate) fn subgroups(&self) -> &'static str {
         if self.subgroup_size.is_some() { "subgroups" } else { "" }

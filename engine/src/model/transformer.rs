@@ -1,5 +1,7 @@
 //! The forward pass of all architectures (Vaswani et al. 2017 and after), written once over kernels.
 
+use std::cell::Cell;
+
 use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
@@ -10,7 +12,7 @@ use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
     AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex, Epilogue, Gated,
-    KvFormat, Linear, Matmul, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, RopeKv, RopePairing, Rotary, Row, Splits,
+    ByteOrder, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows, RopeKv, RopePairing, Rotary, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -126,6 +128,10 @@ pub struct Buffers {
     partial: BufferId,
     /// `f32 (splits, rows, outputs)`: parts of a product.
     product_parts: BufferId,
+    /// `i8 (rows, dim)`, or what a product has instead: its rows as bytes.
+    x_bytes: BufferId,
+    /// `f32 (rows, dim / 32)`: their scales.
+    x_scales: BufferId,
 }
 
 /// How the rows of a pass attend.
@@ -165,12 +171,21 @@ pub struct Pass {
 }
 
 /// Rows to multiply: a buffer with first element and row stride, and the norm weights to apply on the way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Operand {
     buffer: BufferId,
     offset: u32,
     stride: u32,
     norm: Option<BufferId>,
+    /// How they lie in [`Buffers::x_bytes`], once they do.
+    bytes: Cell<Option<ByteOrder>>,
+}
+
+impl Operand {
+    /// Rows that are multiplied as they are.
+    fn plain(buffer: BufferId, offset: u32, stride: u32) -> Self {
+        Self { buffer, offset, stride, norm: None, bytes: Cell::new(None) }
+    }
 }
 
 /// Where a product goes: a buffer with first element, row stride and distance of outputs.
@@ -520,7 +535,7 @@ impl Model {
     ) -> BufferId {
         let h = &self.hyperparameters;
         let b = &self.buffers;
-        let input = Operand { buffer, offset: 0, stride, norm: None };
+        let input = Operand::plain(buffer, 0, stride);
         let to = |buffer| Target { buffer, offset: 0, stride: h.dim, step: 1 };
         match (h.architecture.block, norm) {
             (Block::Sandwich | Block::PostNorm, Some(norm)) => {
@@ -572,7 +587,7 @@ impl Model {
         };
         r.dispatch(Pool { dim: h.dim, first, count }, &[x, b.embedding]);
         if let [wide, narrow] = self.dense.as_slice() {
-            let input = |buffer, stride| Operand { buffer, offset: 0, stride, norm: None };
+            let input = |buffer, stride| Operand::plain(buffer, 0, stride);
             let to = |buffer, stride| Target { buffer, offset: 0, stride, step: 1 };
             self.record_weight(r, 1, wide, None, &input(b.embedding, h.dim), to(b.gate_up, wide.rows), Epilogue::STORE);
             self.record_weight(r, 1, narrow, None, &input(b.gate_up, wide.rows), to(b.embedding, h.dim), Epilogue::STORE);
@@ -585,13 +600,13 @@ impl Model {
         let count = rows.end - rows.start;
         let offset = rows.start * h.dim;
         match norm {
-            None => Operand { buffer: x, offset, stride: h.dim, norm: None },
+            None => Operand::plain(x, offset, h.dim),
             Some(norm) if count <= MATVEC_ROWS && h.architecture.norm == NormKind::Rms && norm.bias.is_none() => {
-                Operand { buffer: x, offset, stride: h.dim, norm: Some(norm.weight) }
+                Operand { norm: Some(norm.weight), ..Operand::plain(x, offset, h.dim) }
             }
             Some(norm) => {
                 self.record_norm(r, norm, (x, offset), (self.buffers.normed, 0), count, false);
-                Operand { buffer: self.buffers.normed, offset: 0, stride: h.dim, norm: None }
+                Operand::plain(self.buffers.normed, 0, h.dim)
             }
         }
     }
@@ -642,15 +657,30 @@ impl Model {
                 r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
                 continue;
             }
-            let splits = Matmul::splits(&linear, &self.capabilities);
-            if splits == 1 {
-                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, out.buffer, bias]);
+            let b = &self.buffers;
+            let bytes = MatmulBytes::suits(&weight.layout, &self.capabilities);
+            let splits = if bytes { MatmulBytes::splits(&linear, &self.capabilities) } else { Matmul::splits(&linear, &self.capabilities) };
+            let target = if splits == 1 { out.buffer } else { b.product_parts };
+            if bytes {
+                self.record_bytes(r, &linear, x);
+                r.dispatch(MatmulBytes { linear, splits }, &[slab.buffer, b.x_bytes, target, b.x_scales, bias]);
             } else {
-                let partial = self.buffers.product_parts;
-                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, partial, bias]);
-                r.dispatch(MatmulCombine { linear, splits }, &[partial, out.buffer, bias]);
+                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, target, bias]);
+            }
+            if splits > 1 {
+                r.dispatch(MatmulCombine { linear, splits }, &[target, out.buffer, bias]);
             }
         }
+    }
+
+    /// Puts the rows into [`Buffers::x_bytes`], unless they are there.
+    fn record_bytes(&self, r: &mut Recording, linear: &Linear, x: &Operand) {
+        let order = MatmulBytes::order(&linear.layout);
+        if x.bytes.replace(Some(order)) == Some(order) {
+            return;
+        }
+        let kernel = QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: x.offset, x_stride: x.stride, order };
+        r.dispatch(kernel, &[x.buffer, self.buffers.x_bytes, self.buffers.x_scales]);
     }
 }
 
@@ -662,6 +692,10 @@ impl Buffers {
         let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
         let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
         let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
+        let wide = if executor.capabilities().tuning.matmul_bytes { h.dim.max(h.feed_forward).max(h.heads * h.head_dim) } else { 0 };
+        let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
+        let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
+        let x_scales = executor.create_buffer("scales of x", x_scales)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();
         let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
@@ -683,6 +717,8 @@ impl Buffers {
             activated: buffer("activated", rows, h.feed_forward)?,
             partial: buffer("partial", decode_rows * h.heads * splits, h.head_dim + 4)?,
             product_parts,
+            x_bytes,
+            x_scales,
         })
     }
 }

@@ -56,7 +56,7 @@ fn key(adapter: &AdapterSummary) -> String {
 
 /// How a device is set up for which nothing was found.
 fn by_default(device: &Capabilities) -> Tuning {
-    Tuning::of(device.subgroup_size)
+    device.default_tuning()
 }
 
 /// What is kept, reached through the offscreen document.
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn tuned() -> Tuned {
-        let tuning = Tuning { matvec_workgroups: 1024, ..Tuning::of(None) };
+        let tuning = Tuning { matvec_workgroups: 1024, ..Tuning::of(None, false) };
         Tuned { tuning, since: 1_795_305_600_000, gain: 0.125, model: SHAPE.to_owned() }
     }
 

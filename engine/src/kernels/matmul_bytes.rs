@@ -1,0 +1,139 @@
+//! Matrix products of many rows where both sides are bytes: x is rounded to them first.
+
+use super::linear::{Linear, MOST_SPLITS, parts_of};
+use super::{Capabilities, Cost, HostBindings, Kernel, Matmul, Plan, WeightLayout, grid_2d};
+use crate::formats::DType;
+use crate::shaders::{self, params::LinearParams, params::QuantizeRowsParams};
+
+/// Elements that share a scale.
+const BLOCK: u32 = 32;
+
+/// Rows of x as bytes with a scale for each 32: GGUF's `Q8_0` with scales in single precision. Normalized error of numbers that are
+/// spread evenly: 2.5e-5.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizeRows {
+    /// Rows.
+    pub rows: u32,
+    /// Elements of a row, a multiple of 32.
+    pub n_in: u32,
+    /// First element of x; a multiple of 4.
+    pub x_offset: u32,
+    /// Elements from a row of x to the next; a multiple of 4.
+    pub x_stride: u32,
+    /// How the bytes lie: see [`MatmulBytes::order`].
+    pub order: ByteOrder,
+}
+
+/// In which order eight neighbours lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// As they are.
+    Linear,
+    /// First those with even numbers.
+    EvenFirst,
+}
+
+impl ByteOrder {
+    /// Where element `i` of a row lies.
+    fn place(self, i: usize) -> usize {
+        match self {
+            Self::Linear => i,
+            Self::EvenFirst => i / 8 * 8 + i % 2 * 4 + i % 8 / 2,
+        }
+    }
+}
+
+impl QuantizeRows {
+    /// Bytes of the two buffers for `rows` rows of `n_in`.
+    pub fn sizes(rows: u32, n_in: u32) -> [u64; 2] {
+        let bytes = u64::from(rows) * u64::from(n_in);
+        [bytes, bytes.div_ceil(u64::from(BLOCK)) * 4]
+    }
+}
+
+impl Kernel for QuantizeRows {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        debug_assert!(self.n_in.is_multiple_of(BLOCK), "whole blocks");
+        let params = QuantizeRowsParams { rows: self.rows, n_in: self.n_in, x_offset: self.x_offset / 4, x_stride: self.x_stride / 4 };
+        Plan::new(shaders::find("quantize_rows", &[]), &params, grid_2d((self.rows * self.n_in / BLOCK).div_ceil(64)))
+            .with("LINEAR", u32::from(self.order == ByteOrder::Linear))
+    }
+
+    fn cost(&self, _: u32) -> Cost {
+        let [bytes, scales] = Self::sizes(self.rows, self.n_in);
+        Cost { bytes: 5 * bytes + scales, multiply_adds: 0 }
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let n_in = self.n_in as usize;
+        for r in 0..self.rows as usize {
+            let at = self.x_offset as usize + r * self.x_stride as usize;
+            let x = memory.view::<f32>("x")[at..][..n_in].to_vec();
+            for (b, block) in x.chunks_exact(BLOCK as usize).enumerate() {
+                let largest = block.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+                let factor = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
+                let first = r * n_in + b * BLOCK as usize;
+                for (i, v) in block.iter().enumerate() {
+                    memory.view_mut::<i8>("bytes")[first + self.order.place(i)] = (factor * v).round_ties_even() as i8;
+                }
+                memory.view_mut::<f32>("scales")[first / BLOCK as usize] = largest / 127.0;
+            }
+        }
+    }
+}
+
+/// The product for many rows of x that [`QuantizeRows`] made bytes, with weights that are not floats. `x_offset` and `x_stride` mean
+/// nothing; no gated [`super::Epilogue`]. With several splits as [`Matmul`].
+#[derive(Debug)]
+pub struct MatmulBytes {
+    /// Shapes and places.
+    pub linear: Linear,
+    /// Parts of a row that are summed apart, to be joined by [`super::MatmulCombine`].
+    pub splits: u32,
+}
+
+impl MatmulBytes {
+    /// Rows, and as many outputs, of a tile.
+    const TILE: u32 = 64;
+
+    /// Whether it is the best way to multiply such weights.
+    pub fn suits(layout: &WeightLayout, capabilities: &Capabilities) -> bool {
+        let floats = matches!(layout.dtype, DType::F32 | DType::F16 | DType::BF16);
+        !floats && capabilities.tuning.matmul_bytes && !Matmul::multiplies_matrices(capabilities)
+    }
+
+    /// How x has to lie for such weights.
+    pub fn order(layout: &WeightLayout) -> ByteOrder {
+        if layout.dtype == DType::Q8_0 { ByteOrder::Linear } else { ByteOrder::EvenFirst }
+    }
+
+    /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
+    pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
+        parts_of(linear, linear.rows.div_ceil(Self::TILE) * linear.n_out.div_ceil(Self::TILE), capabilities)
+    }
+}
+
+impl Kernel for MatmulBytes {
+    fn plan(&self, _: &Capabilities) -> Plan {
+        let l = &self.linear;
+        debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
+        debug_assert!(self.splits <= MOST_SPLITS);
+        let params = LinearParams { splits: self.splits, ..l.params(0.0) };
+        let shader = shaders::find("matmul_bytes", &[l.layout.feature()]);
+        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(Self::TILE), l.rows.div_ceil(Self::TILE), self.splits]))
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        Matmul { linear: self.linear, splits: self.splits }.cost(positions)
+    }
+
+    fn reference(&self, memory: &mut HostBindings<'_>) {
+        let n_in = self.linear.layout.cols as usize;
+        let order = Self::order(&self.linear.layout);
+        let bytes = memory.view::<i8>("x");
+        let scales = memory.view::<f32>("x_scales");
+        let element = |at: usize| scales[at / BLOCK as usize] * f32::from(bytes[order.place(at)]);
+        let x: Vec<Vec<f32>> = (0..self.linear.rows as usize).map(|r| (r * n_in..(r + 1) * n_in).map(element).collect()).collect();
+        self.linear.multiply_parts(memory, &x, self.splits);
+    }
+}
