@@ -6,9 +6,10 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
-    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities, CeilingMultiply,
-    CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE,
-    Pool, QkNorm, QuantizeRows, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
+    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities,
+    CeilingMultiply, CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine,
+    Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix,
+    Temperature, Tuning, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -487,7 +488,7 @@ fn costs() {
         cap: 0.0,
         kv: KvFormat::F16,
     };
-    let prefill = |window| AttentionPrefill { shape: shape(window), rows: 3, tier: AttentionTier::Small }.cost(5);
+    let prefill = |window| AttentionPrefill { shape: shape(window), rows: 3, tier: AttentionTier::Small, splits: 1 }.cost(5);
     // Keys and values of two heads of 8 halves for each position; q and the output.
     let (position, rows) = (2 * 2 * 8 * 2, 2 * 3 * 4 * 8 * 4);
     assert_eq!(prefill(0), Cost { bytes: 5 * position + rows, multiply_adds: 2 * 4 * 8 * (3 + 4 + 5) });
@@ -642,7 +643,7 @@ fn attention_decode() {
                 buffers.insert(5, Data::F32([turning, weights].concat()));
                 let partial = rows * shape.heads * count * (shape.head_dim + 4);
                 // With one split the partial results are not written.
-                buffers.push(Data::F32(vec![0.5; partial as usize]));
+                buffers.push(Data::Parts(vec![0.5; partial as usize]));
                 let splits = Splits { count, length };
                 // A byte of the cache that the device rounds to the other side of a tie is off by one quantum.
                 let bound = if kv == KvFormat::Q8 { 1e-7 } else { 1e-9 };
@@ -693,7 +694,7 @@ fn attention_prefill() {
                 let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
                 let buffers = attention_buffers(&mut random, &shape, &list);
                 for tier in [AttentionTier::Small, AttentionTier::Streaming] {
-                    devices.check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
+                    devices.check(|| AttentionPrefill { shape, rows: count, tier, splits: 1 }, &buffers, 1e-9);
                 }
             }
         }
@@ -711,7 +712,7 @@ fn attention_in_both_directions() {
             let list: Vec<(u32, u32)> = (0..count).map(|position| (1, position)).collect();
             let buffers = attention_buffers(&mut random, &shape, &list);
             for tier in [AttentionTier::Small, AttentionTier::Streaming] {
-                devices.check(|| AttentionPrefill { shape, rows: count, tier }, &buffers, 1e-9);
+                devices.check(|| AttentionPrefill { shape, rows: count, tier, splits: 1 }, &buffers, 1e-9);
             }
         }
     }
@@ -735,9 +736,13 @@ fn attention_prefill_large() {
         for (first, count, window, ahead) in [(0, 1, 0, 0), (0, 70, 0, 0), (131, 137, 0, 0), (0, 70, 0, 4096), (0, 70, 13, 12)] {
             let shape = if ahead > 0 { AttentionShape { window, ahead, ..shape } } else { shape };
             let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
-            let buffers = attention_buffers(&mut random, &shape, &list);
-            let kernel = || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large };
-            compare(&mut executor, kernel, &buffers, 1e-9).expect("equal");
+            let mut buffers = attention_buffers(&mut random, &shape, &list);
+            let kernel = |splits| move || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large, splits };
+            compare(&mut executor, kernel(1), &buffers, 1e-9).expect("equal");
+            // In parts, some of which see nothing.
+            buffers.pop();
+            buffers.push(Data::Parts(vec![0.5; (count * shape.heads * 3 * (shape.head_dim + 4)) as usize]));
+            compare(&mut executor, kernel(3), &buffers, 1e-9).expect("equal in parts");
         }
     }
 }
@@ -752,6 +757,6 @@ fn attention_streaming_decodes() {
         let shape = AttentionShape { head_dim: 260, ..attention_shapes(kv, 20)[0] };
         let shape = AttentionShape { q_stride: shape.heads * 260, ..shape };
         let buffers = attention_buffers(&mut random, &shape, &list);
-        devices.check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming }, &buffers, 1e-9);
+        devices.check(|| AttentionPrefill { shape, rows: 3, tier: AttentionTier::Streaming, splits: 1 }, &buffers, 1e-9);
     }
 }

@@ -125,11 +125,16 @@ impl Random {
     }
 }
 
+/// The largest score where a query sees nothing: no real one is that small.
+const NOTHING_SEEN: f32 = -1e30;
+
 /// A buffer of a case: what it holds before, and how its content is compared after.
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Compared by normalized mean squared error.
     F32(Vec<f32>),
+    /// The same for parts of attention, in which [`NOTHING_SEEN`] would hide all else: there it counts as zero.
+    Parts(Vec<f32>),
     /// Words of a key/value cache with heads of this size; its elements are compared by normalized mean squared error.
     Cache(KvFormat, u32, Vec<u32>),
     /// Signed bytes, compared by normalized mean squared error: a device may round the other way.
@@ -141,7 +146,7 @@ pub enum Data {
 impl Data {
     fn words(&self) -> Vec<u32> {
         match self {
-            Self::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+            Self::F32(v) | Self::Parts(v) => v.iter().map(|x| x.to_bits()).collect(),
             Self::Cache(_, _, v) | Self::I8(v) | Self::U32(v) => v.clone(),
         }
     }
@@ -160,6 +165,7 @@ impl Data {
                     (0..heads).flat_map(|head| kv.load(words, *head_dim, head)).collect()
                 }
                 Self::I8(_) => words.iter().flat_map(|w| w.to_le_bytes()).map(|b| f32::from(b as i8)).collect(),
+                Self::Parts(_) => words.iter().map(|w| f32::from_bits(*w)).map(|v| if v == NOTHING_SEEN { 0.0 } else { v }).collect(),
                 _ => words.iter().map(|w| f32::from_bits(*w)).collect(),
             }
         };

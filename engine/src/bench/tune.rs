@@ -18,11 +18,13 @@ const LEAST_GAIN: f64 = 0.02;
 type Choice = (fn(Tuning, u32) -> Tuning, &'static [u32]);
 
 /// All choices.
-const CHOICES: [Choice; 8] = [
+const CHOICES: [Choice; 10] = [
     (|from, matvec_workgroup| Tuning { matvec_workgroup, ..from }, &[64, 256]),
     (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
     (|from, decode_workgroup| Tuning { decode_workgroup, ..from }, &[64, 256]),
     (|from, decode_workgroups| Tuning { decode_workgroups, ..from }, &[1, 16, 64, 256]),
+    (|from, prefill_workgroups| Tuning { prefill_workgroups, ..from }, &[1, 256, 1024, 4096]),
+    (|from, prefill_rows| Tuning { prefill_rows, ..from }, &[256, 512]),
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
     (|from, matrices| Tuning { matmul_matrices: matrices == 1, ..from }, &[0, 1]),
@@ -123,7 +125,7 @@ mod tests {
         let best = pollster::block_on(search(&device, time)).expect("a setting");
         assert_eq!(best, Tuning { matvec_workgroup: 64, matmul_tiles: 64, ..start });
         let repeated = tried.iter().enumerate().any(|(i, tuning)| tried[..i].contains(tuning));
-        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3 + 1, "{tried:?}");
+        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3 + 1 + 3 + 1, "{tried:?}");
         assert_eq!(trials(&device), tried.len());
         assert!(tried.iter().all(|tuning| is_choice(&device, *tuning)), "{tried:?}");
     }
@@ -155,7 +157,7 @@ mod tests {
             assert!(is_choice(&large, tuning) && !is_choice(&small, tuning), "{tuning:?}");
         }
         for value in [0, 65, 65_536, u32::MAX] {
-            for (choice, _) in &CHOICES[..5] {
+            for (choice, _) in &CHOICES[..7] {
                 let tuning = choice(large.tuning, value);
                 assert!(!is_choice(&large, tuning), "{tuning:?}");
             }

@@ -4,7 +4,7 @@ use super::cache::{KvFormat, PAGE};
 use super::norm::{NormKind, normalize};
 use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
-use super::{Capabilities, Cost, HostBindings, Kernel, Plan, grid_2d};
+use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, grid_2d};
 use crate::shaders::{
     self,
     params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
@@ -78,12 +78,17 @@ impl AttentionShape {
         Cost { bytes: cached + 2 * 4 * query * u64::from(rows), multiply_adds: 2 * query * visible }
     }
 
+    /// First position that a query at `position` sees.
+    fn first_visible(&self, position: u32) -> u32 {
+        if self.window == 0 { 0 } else { (position + 1).saturating_sub(self.window) }
+    }
+
     /// Positions that a query at the end of `positions` sees.
     fn visible(&self, positions: u32) -> u32 {
         if self.window == 0 { positions } else { positions.min(self.window) }
     }
 
-    fn params(&self, rows: u32) -> AttentionParams {
+    fn params(&self, rows: u32, splits: u32) -> AttentionParams {
         AttentionParams {
             heads: self.heads,
             kv_heads: self.kv_heads,
@@ -95,6 +100,7 @@ impl AttentionShape {
             ahead: self.ahead,
             scale: self.scale,
             cap: self.cap,
+            splits,
         }
     }
 }
@@ -217,12 +223,8 @@ impl Kernel for AttentionDecode {
                     if self.splits.count == 1 {
                         store(memory, (r * heads + head) * dim, &sums, weight);
                     } else {
-                        let at = ((r * heads + head) * self.splits.count as usize + split as usize) * (dim + 4);
-                        let partial = &mut memory.view_mut::<f32>("partial")[at..][..dim + 4];
-                        for (p, s) in partial.iter_mut().zip(&sums) {
-                            *p = *s as f32;
-                        }
-                        partial[dim..].copy_from_slice(&[maximum as f32, weight as f32, 0.0, 0.0]);
+                        let at = (r * heads + head) * self.splits.count as usize + split as usize;
+                        store_part(memory, "partial", at, &(sums, maximum, weight));
                     }
                 }
             }
@@ -230,7 +232,7 @@ impl Kernel for AttentionDecode {
     }
 }
 
-/// Joins the splits of [`AttentionDecode`].
+/// Joins the splits of [`AttentionDecode`] or [`AttentionPrefill`].
 #[derive(Debug)]
 pub struct AttentionCombine {
     /// Query heads.
@@ -247,6 +249,7 @@ impl Kernel for AttentionCombine {
     fn plan(&self, _: &Capabilities) -> Plan {
         debug_assert!(self.splits <= MOST_SPLITS);
         let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
+        debug_assert!(self.rows * self.heads <= MAX_WORKGROUPS);
         Plan::new(shaders::find("attention_combine", &[]), &params, [self.rows * self.heads, 1, 1])
     }
 
@@ -303,26 +306,66 @@ pub struct AttentionPrefill {
     pub rows: u32,
     /// Kernel; [`AttentionTier::Streaming`] also serves rows of different sequences.
     pub tier: AttentionTier,
+    /// Parts of the cache, each with a result of its own in `(rows, heads, splits, head_dim + 4)`, to be joined by [`AttentionCombine`].
+    /// More than one in [`AttentionTier::Large`] only.
+    pub splits: u32,
+}
+
+impl AttentionPrefill {
+    /// Queries, and as many keys, of a tile of [`AttentionTier::Large`].
+    const TILE: u32 = 32;
+
+    /// Into how many parts to divide the cache, so that few rows keep a large device busy; 1 where they do anyway.
+    pub fn splits(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
+        // There are at least as many positions as rows: two tiles for each part of the last ones.
+        let most = if tier == AttentionTier::Large { (rows / (2 * Self::TILE)).min(8) } else { 1 };
+        let workgroups = rows.div_ceil(Self::TILE) * heads;
+        let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
+        (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
+    }
+
+    /// Rows of partial results that up to so many rows of queries have at most, over all heads and splits.
+    pub fn most_partial(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
+        (1..=rows)
+            .rev()
+            .step_by(Self::TILE as usize)
+            .map(|rows| {
+                let splits = Self::splits(heads, rows, tier, capabilities);
+                if splits > 1 { rows * heads * splits } else { 0 }
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The positions that a split reads for the queries of a tile, the first of which is row `first`.
+    fn span(&self, first: u32, position: u32, split: u32) -> std::ops::Range<u32> {
+        let last = (first + Self::TILE).min(self.rows) - 1;
+        let end = position + (last + self.shape.ahead).min(self.rows - 1) + 1;
+        let visible = self.shape.first_visible(position + first);
+        let part = (end - visible).div_ceil(Self::TILE * self.splits) * Self::TILE;
+        visible + split * part..(visible + (split + 1) * part).min(end)
+    }
 }
 
 impl Kernel for AttentionPrefill {
     fn plan(&self, _: &Capabilities) -> Plan {
         let s = &self.shape;
-        let params = s.params(self.rows);
+        debug_assert!(self.splits == 1 || self.tier == AttentionTier::Large);
+        let params = s.params(self.rows, self.splits);
         if self.tier == AttentionTier::Streaming {
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
             return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
                 .with_cache(s.kv, s.head_dim);
         }
         let (kernel, heads, queries) = match (self.tier, s.head_dim) {
-            (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", 32),
-            (AttentionTier::Large, 65..=128) => ("attention_tiled", "head_128", 32),
-            (AttentionTier::Large, _) => ("attention_tiled", "head_256", 32),
+            (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", Self::TILE),
+            (AttentionTier::Large, 65..=128) => ("attention_tiled", "head_128", Self::TILE),
+            (AttentionTier::Large, _) => ("attention_tiled", "head_256", Self::TILE),
             (_, 0..=64) => ("attention_prefill", "small_64", 16),
             (_, 65..=128) => ("attention_prefill", "small_128", 16),
             _ => ("attention_prefill", "small_256", 16),
         };
-        Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, 1])
+        Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, self.splits])
             .with_cache(s.kv, s.head_dim)
     }
 
@@ -341,9 +384,18 @@ impl Kernel for AttentionPrefill {
                     0 => row.position,
                     ahead => (row.position + ahead).min(memory.view::<Row>("rows")[self.rows as usize - 1].position),
                 };
-                let q = &memory.view::<f32>("q")[r * self.shape.q_stride as usize + head * dim..][..dim];
-                let (sums, _, weight) = attend(memory, &self.shape, q, head, row.slot, row.position, 0..end + 1);
-                store(memory, (r * heads + head) * dim, &sums, weight);
+                let q = memory.view::<f32>("q")[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
+                if self.splits == 1 {
+                    let (sums, _, weight) = attend(memory, &self.shape, &q, head, row.slot, row.position, 0..end + 1);
+                    store(memory, (r * heads + head) * dim, &sums, weight);
+                    continue;
+                }
+                let tile = r as u32 / Self::TILE * Self::TILE;
+                for split in 0..self.splits {
+                    let span = self.span(tile, row.position - r as u32, split);
+                    let part = attend(memory, &self.shape, &q, head, row.slot, row.position, span.start..span.end.min(end + 1));
+                    store_part(memory, "out", (r * heads + head) * self.splits as usize + split as usize, &part);
+                }
             }
         }
     }
@@ -361,8 +413,7 @@ fn attend(
 ) -> (Vec<f64>, f64, f64) {
     let kv_heads = shape.kv_heads as usize;
     let kv_head = head / (shape.heads as usize / kv_heads);
-    let first_visible = if shape.window == 0 { 0 } else { (position + 1).saturating_sub(shape.window) };
-    let visible = span.start.max(first_visible)..span.end.min(position + shape.ahead + 1);
+    let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.ahead + 1);
     let head_of = |name: &str, p: u32| {
         let page = memory.view::<u32>("pages")[(slot * shape.pages_per_slot + p / PAGE) as usize];
         let head = (page * PAGE + p % PAGE) as usize * kv_heads + kv_head;
@@ -387,6 +438,16 @@ fn attend(
         }
     }
     (sums, maximum, weight)
+}
+
+/// Puts what [`attend`] found in a part of the cache into row `index` of the partial results.
+fn store_part(memory: &mut HostBindings<'_>, buffer: &str, index: usize, (sums, maximum, weight): &(Vec<f64>, f64, f64)) {
+    let dim = sums.len();
+    let part = &mut memory.view_mut::<f32>(buffer)[index * (dim + 4)..][..dim + 4];
+    for (p, s) in part.iter_mut().zip(sums) {
+        *p = *s as f32;
+    }
+    part[dim..].copy_from_slice(&[*maximum as f32, *weight as f32, 0.0, 0.0]);
 }
 
 fn store(memory: &mut HostBindings<'_>, at: usize, sums: &[f64], weight: f64) {

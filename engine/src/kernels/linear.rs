@@ -155,7 +155,8 @@ impl Matmul {
 
     /// The matrices of subgroups to multiply with, and how many invocations multiply one.
     fn matrices(capabilities: &Capabilities) -> Option<(SubgroupMatrix, u32)> {
-        let fits = |matrix: &SubgroupMatrix| Tile::least(Some(*matrix)).storage(Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
+        let fits =
+            |matrix: &SubgroupMatrix| Tile::least(Some(*matrix)).storage(Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
         let matrix = capabilities.matrices.filter(|_| capabilities.tuning.matmul_matrices).filter(fits)?;
         Some((matrix, capabilities.subgroup_size?))
     }

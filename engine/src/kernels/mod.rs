@@ -107,6 +107,10 @@ pub struct Tuning {
     /// Workgroups of a [`Matvec`] that fill the device. Where outputs make more, a workgroup takes several turns; where they make
     /// fewer, more invocations share an output.
     pub matvec_workgroups: u32,
+    /// Workgroups of an [`AttentionPrefill`] that fill the device: where there are fewer, each has a part of the cache only.
+    pub prefill_workgroups: u32,
+    /// Most rows of a prompt that are read in a step.
+    pub prefill_rows: u32,
     /// Workgroups of a [`Matmul`] from which larger tiles pay.
     pub matmul_tiles: u32,
     /// Whether a [`Matmul`] sums a tile in half precision where the device has it: less exact, and no faster on an NVIDIA H200.
@@ -129,6 +133,8 @@ impl Tuning {
             matvec_workgroups: workgroups,
             decode_workgroup: workgroup,
             decode_workgroups,
+            prefill_workgroups: if discrete { 1024 } else { 1 },
+            prefill_rows: if discrete { 512 } else { 256 },
             matmul_tiles: workgroups,
             matmul_half: false,
             matmul_matrices: true,

@@ -11,8 +11,9 @@ use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Capabilities, Embed, EmbedIndex, Epilogue, Gated,
-    ByteOrder, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows, RopeKv, RopePairing, Rotary, Row, Splits,
+    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedIndex,
+    Epilogue, Gated, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows,
+    RopeKv, RopePairing, Rotary, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -27,7 +28,7 @@ pub struct ModelOptions {
     pub context: u32,
     /// Sequences at a time.
     pub sequences: u32,
-    /// Rows of a prefill step. An encoder reads a text in one step: there it is the context.
+    /// Most rows of a prefill step; the device's tuning may want fewer. An encoder reads a text in one step: there it is the context.
     pub prefill_rows: u32,
     /// Elements of the cache.
     pub kv: KvFormat,
@@ -39,7 +40,7 @@ pub struct ModelOptions {
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { context: 8192, sequences: 8, prefill_rows: 256, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
+        Self { context: 8192, sequences: 8, prefill_rows: 512, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
     }
 }
 
@@ -124,7 +125,7 @@ pub struct Buffers {
     gate_up: BufferId,
     /// `f32 (rows, feed_forward)`.
     activated: BufferId,
-    /// `f32 (sequences, heads, splits, head_dim + 4)`.
+    /// `f32 (rows, heads, splits, head_dim + 4)`: what parts of the cache give.
     partial: BufferId,
     /// `f32 (splits, rows, outputs)`: parts of a product.
     product_parts: BufferId,
@@ -211,9 +212,12 @@ impl Model {
     ) -> Result<Self> {
         let h = Hyperparameters::from_gguf(checkpoint)?;
         options.context = options.context.min(h.context).max(1);
+        let capabilities = executor.capabilities().clone();
+        options.prefill_rows = options.prefill_rows.min(capabilities.tuning.prefill_rows);
         if !h.architecture.causal {
             options.prefill_rows = options.context;
         }
+        let tier = AttentionTier::choose(&capabilities, h.head_dim);
         let first_buffer = executor.mark();
         let mut memory = MemoryUse::default();
         let before = executor.allocated_bytes();
@@ -264,13 +268,13 @@ impl Model {
         let load_times = loader.finish()?;
         memory.weights = executor.allocated_bytes() - before - memory.cache;
         // Where the loader's own buffer was.
-        let buffers = Buffers::create(executor, &h, &options, pages_per_slot)?;
+        let buffers = Buffers::create(executor, &h, &options, pages_per_slot, tier)?;
         executor.check()?;
         memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
 
         Ok(Self {
-            tier: AttentionTier::choose(executor.capabilities(), h.head_dim),
-            capabilities: executor.capabilities().clone(),
+            tier,
+            capabilities,
             owned: (first_buffer, executor.mark()),
             hyperparameters: h,
             options,
@@ -489,8 +493,19 @@ impl Model {
                     r.dispatch(combine, &[b.partial, b.attended]);
                 }
             }
-            Attend::Decode { .. } => r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming }, &inputs),
-            Attend::Prefill => r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: self.tier }, &inputs),
+            Attend::Decode { .. } => {
+                r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming, splits: 1 }, &inputs);
+            }
+            Attend::Prefill => {
+                let rows = pass.rows;
+                let splits = AttentionPrefill::splits(h.heads, rows, self.tier, &self.capabilities);
+                let [q, k, v, pages, row, out] = inputs;
+                let target = if splits == 1 { out } else { b.partial };
+                r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, &[q, k, v, pages, row, target]);
+                if splits > 1 {
+                    r.dispatch(AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows, splits }, &[target, out]);
+                }
+            }
         }
     }
 
@@ -685,9 +700,16 @@ impl Model {
 }
 
 impl Buffers {
-    fn create(executor: &mut Executor, h: &Hyperparameters, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
+    fn create(
+        executor: &mut Executor,
+        h: &Hyperparameters,
+        options: &ModelOptions,
+        pages_per_slot: u32,
+        tier: AttentionTier,
+    ) -> Result<Self> {
         let rows = options.prefill_rows.max(options.sequences);
         let splits = Splits::of(options.context, h.head_dim).count;
+        let parts_read = AttentionPrefill::most_partial(h.heads, options.prefill_rows, tier, executor.capabilities());
         // Few rows are multiplied without parts.
         let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
         let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
@@ -715,7 +737,7 @@ impl Buffers {
             attended: buffer("attended", rows, h.heads * h.head_dim)?,
             gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
             activated: buffer("activated", rows, h.feed_forward)?,
-            partial: buffer("partial", decode_rows * h.heads * splits, h.head_dim + 4)?,
+            partial: buffer("partial", parts_read.max(decode_rows * h.heads * splits), h.head_dim + 4)?,
             product_parts,
             x_bytes,
             x_scales,

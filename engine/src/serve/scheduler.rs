@@ -31,6 +31,9 @@ const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 /// which are short, are served together.
 const ANSWER: u32 = 128;
 
+/// Most rows of a prompt that are read in a step while others are answered: they wait that long.
+const ROWS_BESIDE_ANSWERS: u32 = 256;
+
 /// Tokens on their way from the device.
 #[derive(Debug)]
 struct InFlight {
@@ -251,7 +254,8 @@ impl Scheduler {
             return self.read_prompt(executor, model).await;
         }
         let begin = sequence.prefilled;
-        let rows = sequence.unread().min(model.options.prefill_rows);
+        let most = model.options.prefill_rows;
+        let rows = sequence.unread().min(if self.decoding.is_empty() { most } else { most.min(ROWS_BESIDE_ANSWERS) });
         sequence.prefilled += rows;
         extend(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
