@@ -142,12 +142,12 @@ impl Shape {
         }
         metadata.insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F32(1e-5));
         metadata.insert(format!("{architecture}.rope.freq_base"), Value::F32(self.rope_base));
-        // Bytes, one merge, and fillers that no text becomes.
-        let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+        // The bytes of ASCII, one merge, and fillers that no text becomes. Other bytes would make answers of random weights invalid
+        // UTF-8, at which wllama fails.
         let mut hidden = 0;
-        let mut tokens: Vec<String> = (0..256)
+        let mut tokens: Vec<String> = (0..128)
             .map(|byte| {
-                let code = if printable(byte) {
+                let code = if matches!(byte, 33..=126) {
                     byte
                 } else {
                     hidden += 1;

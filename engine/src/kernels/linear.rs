@@ -67,6 +67,8 @@ impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan {
         // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
+        /// So many read 128 bytes of a row together.
+        const LEAST_LANES: u32 = 8;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
@@ -74,12 +76,15 @@ impl Kernel for Matvec {
         let tile = if l.layout.multiplied_as_bytes() { 128 } else { 64 } / rows_at_once;
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
-        // blocks. The rest of the workgroup takes other outputs.
+        // blocks; fewer where outputs are many, so that each brings x for more of them. The rest of the workgroup takes other outputs.
         let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
         let workgroups = |lanes: u32| l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
         let mut lanes = subgroup.min(blocks.next_power_of_two()).clamp(4, tile.min(workgroup));
         while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
             lanes *= 2;
+        }
+        while lanes > LEAST_LANES && workgroups(lanes) > tuning.matvec_workgroups && capabilities.subgroup_size.is_some() {
+            lanes /= 2;
         }
         // Rows of x that fit a tile are brought once for many outputs.
         let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };

@@ -96,10 +96,14 @@ impl MatmulBytes {
     /// Rows, and as many outputs, of a tile.
     const TILE: u32 = 64;
 
+    /// Whether such a device multiplies so where weights are no floats.
+    pub fn used(capabilities: &Capabilities) -> bool {
+        capabilities.tuning.matmul_bytes && !Matmul::multiplies_matrices(capabilities)
+    }
+
     /// Whether it is the best way to multiply such weights.
     pub fn suits(layout: &WeightLayout, capabilities: &Capabilities) -> bool {
-        let floats = matches!(layout.dtype, DType::F32 | DType::F16 | DType::BF16);
-        !floats && capabilities.tuning.matmul_bytes && !Matmul::multiplies_matrices(capabilities)
+        Self::used(capabilities) && !matches!(layout.dtype, DType::F32 | DType::F16 | DType::BF16)
     }
 
     /// How x has to lie for such weights.
