@@ -23,7 +23,7 @@ export async function measurePage(browser, { runs, tokens }) {
   for (let run = 0; run < runs; run++) answers.push(await page.evaluate(stream, question));
 
   const params = { shape: "spark", prompts: [usage.prompt_tokens], tokens: usage.completion_tokens, runs };
-  const own = await browser.openOwn("bench/bench.html");
+  const own = await browser.openOwn("options/options.html");
   const { lengths: [inside] } = await own.evaluate(async (params) => {
     const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
     return (await connectEngine()).request("engine.bench", params);

@@ -99,8 +99,8 @@ test("what is kept for a device is in use after a restart and until it is reset,
   const keep = (/** @type {object} */ tuned) => page.evaluate(
     ([name, text]) => localStorage.setItem(name, text), /** @type {const} */ ([name, JSON.stringify(tuned)]));
   const choices = {
-    matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, matmul_tiles: 1024, matmul_half: false,
-    matmul_matrices: true,
+    matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, prefill_workgroups: 256, prefill_rows: 512,
+    matmul_tiles: 1024, matmul_half: false, matmul_matrices: true, matmul_bytes: true,
   };
   const tuned = { tuning: choices, since: Date.UTC(2026, 10, 23, 12), gain: 0.125, model: "spark" };
 
@@ -111,6 +111,11 @@ test("what is kept for a device is in use after a restart and until it is reset,
   await keep(tuned);
   const found = await restarted();
   assert.deepEqual([found.tuning, found.tuned], [choices, tuned]);
+  // Prompts are read with x in bytes, and are answered as transformers do.
+  const { prompts } = JSON.parse(await readFile(join(ROOT, "tests/fixtures/spark/goldens-q8_0.json"), "utf8"));
+  const golden = prompts.find((/** @type {any} */ { name }) => name === "category");
+  const { results: [verified] } = (await ask(page, "engine.verify", { prompts: [golden] })).done;
+  assert.ok(verified.greedy_equal && verified.logit_error < 2e-2, JSON.stringify(verified));
   await page.reload();
   assert.match(await page.locator("#tuning").textContent() ?? "", /^Tuned for .* on .*2026: 1[23] % less time \(spark\)\.$/);
   const options = await browser.openOwn("options/options.html");

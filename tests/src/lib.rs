@@ -35,7 +35,8 @@ pub fn devices() -> Vec<(&'static str, GpuOptions)> {
     // Software adapters have small subgroups; what is set up for them is tested without features. Large tiles are tested on few outputs.
     let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32), false) };
     let large = GpuOptions { tuning: Some(large), ..GpuOptions::default() };
-    let plain = GpuOptions { without_f16: true, without_subgroups: true, ..GpuOptions::default() };
+    let plain = Some(Tuning::of(None, false));
+    let plain = GpuOptions { without_f16: true, without_subgroups: true, tuning: plain, ..GpuOptions::default() };
     let baseline = GpuOptions {
         max_binding: Some(Capabilities::BASELINE.max_binding),
         workgroup_storage: Some(Capabilities::BASELINE.workgroup_storage),

@@ -326,15 +326,11 @@ impl AttentionPrefill {
 
     /// Rows of partial results that up to so many rows of queries have at most, over all heads and splits.
     pub fn most_partial(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
-        (1..=rows)
-            .rev()
-            .step_by(Self::TILE as usize)
-            .map(|rows| {
-                let splits = Self::splits(heads, rows, tier, capabilities);
-                if splits > 1 { rows * heads * splits } else { 0 }
-            })
-            .max()
-            .unwrap_or(0)
+        let partial = |rows| match Self::splits(heads, rows, tier, capabilities) {
+            1 => 0,
+            splits => rows * heads * splits,
+        };
+        (1..=rows).map(partial).max().unwrap_or(0)
     }
 
     /// The positions that a split reads for the queries of a tile, the first of which is row `first`.

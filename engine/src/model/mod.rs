@@ -2,6 +2,7 @@
 
 pub mod architecture;
 mod blocks;
+mod buffers;
 mod hyperparameters;
 mod rope;
 mod transformer;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
+use super::buffers::Buffers;
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
 use super::weights::{LoadTimes, Loader, Part, Weight};
 use crate::error::{EngineError, Result};
@@ -19,7 +20,7 @@ use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
 /// Rows up to which a product reads x anew for each output instead of tiling it.
-const MATVEC_ROWS: u32 = 8;
+pub(super) const MATVEC_ROWS: u32 = 8;
 
 /// How much a model may use at run time.
 #[derive(Clone, Copy, Debug)]
@@ -96,43 +97,6 @@ pub struct Model {
     capabilities: Capabilities,
     /// First and behind the last of all its buffers.
     owned: (usize, usize),
-}
-
-/// Activations and state on the device. Shapes in elements.
-#[derive(Clone, Copy, Debug)]
-pub struct Buffers {
-    /// `Row (prefill_rows)`: the tokens of a prefill step.
-    pub prefill_rows: BufferId,
-    /// `Row (sequences)`: the newest token of each sequence.
-    pub decode_rows: BufferId,
-    /// `u32 (sequences, pages_per_slot)`.
-    pub pages: BufferId,
-    /// `f32 (sequences, vocab)`.
-    pub logits: BufferId,
-    /// `f32 (dim)`: the embedding of a text, where the model makes any.
-    pub embedding: BufferId,
-    /// `f32 (rows, dim)`: residual stream.
-    x: BufferId,
-    /// `f32 (rows, dim)`: normalized.
-    normed: BufferId,
-    /// `f32 (rows, dim)`: what a branch gives before it is normalized, or the residual stream in turn with x.
-    branch: BufferId,
-    /// `f32 (rows, (heads + 2 kv_heads) * head_dim)`.
-    qkv: BufferId,
-    /// `f32 (rows, heads * head_dim)`.
-    attended: BufferId,
-    /// `f32 (rows, 2 * feed_forward)`, gate and up interleaved.
-    gate_up: BufferId,
-    /// `f32 (rows, feed_forward)`.
-    activated: BufferId,
-    /// `f32 (rows, heads, splits, head_dim + 4)`: what parts of the cache give.
-    partial: BufferId,
-    /// `f32 (splits, rows, outputs)`: parts of a product.
-    product_parts: BufferId,
-    /// `i8 (rows, dim)`, or what a product has instead: its rows as bytes.
-    x_bytes: BufferId,
-    /// `f32 (rows, dim / 32)`: their scales.
-    x_scales: BufferId,
 }
 
 /// How the rows of a pass attend.
@@ -696,52 +660,6 @@ impl Model {
         }
         let kernel = QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: x.offset, x_stride: x.stride, order };
         r.dispatch(kernel, &[x.buffer, self.buffers.x_bytes, self.buffers.x_scales]);
-    }
-}
-
-impl Buffers {
-    fn create(
-        executor: &mut Executor,
-        h: &Hyperparameters,
-        options: &ModelOptions,
-        pages_per_slot: u32,
-        tier: AttentionTier,
-    ) -> Result<Self> {
-        let rows = options.prefill_rows.max(options.sequences);
-        let splits = Splits::of(options.context, h.head_dim).count;
-        let parts_read = AttentionPrefill::most_partial(h.heads, options.prefill_rows, tier, executor.capabilities());
-        // Few rows are multiplied without parts.
-        let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
-        let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
-        let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
-        let wide = if MatmulBytes::used(executor.capabilities()) { h.dim.max(h.feed_forward).max(h.heads * h.head_dim) } else { 0 };
-        let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
-        let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
-        let x_scales = executor.create_buffer("scales of x", x_scales)?;
-        let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
-        let encodes = h.pooling.is_some();
-        let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
-        let gate_up_rows = if h.architecture.gated { rows } else { 0 };
-        // Encoders make no logits, and decode nothing.
-        let (logit_rows, decode_rows) = if h.architecture.causal { (options.sequences, options.sequences) } else { (0, 0) };
-        Ok(Self {
-            prefill_rows: buffer("prefill rows", options.prefill_rows, 4)?,
-            decode_rows: buffer("decode rows", options.sequences, 4)?,
-            pages: buffer("pages", options.sequences, pages_per_slot)?,
-            logits: buffer("logits", logit_rows, h.vocab)?,
-            embedding: buffer("embedding", u32::from(encodes), h.dim)?,
-            x: buffer("x", rows, h.dim)?,
-            normed: buffer("normed", rows, h.dim)?,
-            branch: buffer("branch", branch_rows, h.dim)?,
-            qkv: buffer("qkv", rows, h.qkv_dim())?,
-            attended: buffer("attended", rows, h.heads * h.head_dim)?,
-            gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
-            activated: buffer("activated", rows, h.feed_forward)?,
-            partial: buffer("partial", parts_read.max(decode_rows * h.heads * splits), h.head_dim + 4)?,
-            product_parts,
-            x_bytes,
-            x_scales,
-        })
     }
 }
 

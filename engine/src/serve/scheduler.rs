@@ -31,7 +31,7 @@ const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 /// which are short, are served together.
 const ANSWER: u32 = 128;
 
-/// Most rows of a prompt that are read in a step while others are answered: they wait that long.
+/// Most rows of a prompt that are read in a step while others are answered, for they wait that long.
 const ROWS_BESIDE_ANSWERS: u32 = 256;
 
 /// Tokens on their way from the device.
@@ -254,8 +254,8 @@ impl Scheduler {
             return self.read_prompt(executor, model).await;
         }
         let begin = sequence.prefilled;
-        let most = model.options.prefill_rows;
-        let rows = sequence.unread().min(if self.decoding.is_empty() { most } else { most.min(ROWS_BESIDE_ANSWERS) });
+        let [alone, beside] = most_rows(model);
+        let rows = sequence.unread().min(if self.decoding.is_empty() { alone } else { beside });
         sequence.prefilled += rows;
         extend(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
@@ -394,7 +394,7 @@ impl Scheduler {
         // Prompts end in parts of any length: only the programs that come again are kept.
         let kept = match key {
             ProgramKey::Pass(pass) => {
-                pass.attend != Attend::Prefill || pass.rows == model.options.prefill_rows && pass.output == Output::Cache
+                pass.attend != Attend::Prefill || most_rows(model).contains(&pass.rows) && pass.output == Output::Cache
             }
             ProgramKey::Sample { .. } => true,
         };
@@ -435,6 +435,12 @@ impl Scheduler {
         }
         [every, some].map(|keys| keys.into_iter().map(|key| self.record(model, key)).collect())
     }
+}
+
+/// Most rows of a prompt that are read in a step: alone, and beside answers.
+fn most_rows(model: &Model) -> [u32; 2] {
+    let most = model.options.prefill_rows;
+    [most, most.min(ROWS_BESIDE_ANSWERS)]
 }
 
 /// Gives a sequence pages for so many positions.
