@@ -632,7 +632,8 @@ fn attention_decode() {
             for (list, count, length) in [
                 (vec![(0, 0), (1, 63)], 1, 64),
                 (vec![(1, 5), (0, 639)], 1, 640),
-                (vec![(1, 5), (0, 300), (1, 639)], 10, 64),
+                // Of different sequences: what one row writes is not what another reads.
+                (vec![(0, 300), (1, 639)], 10, 64),
                 (vec![(1, 5), (0, 300)], 2, 512),
             ] {
                 let rows = list.len() as u32;

@@ -14,7 +14,7 @@ use doppler_engine::model::ModelOptions;
 use doppler_engine::serve::{FinishReason, SamplingOptions};
 use doppler_engine::source::{FileSource, MemorySource};
 use doppler_engine::verify::{Comparison, Reference, References, compare};
-use doppler_tests::{beside, devices, gpu, load, serve};
+use doppler_tests::{beside, devices, exact, gpu, load, serve};
 use futures::future::join_all;
 
 fn root() -> PathBuf {
@@ -81,9 +81,10 @@ fn spark_equals_transformers_in_f32() {
     check("f32", &comparisons, 2e-3);
 }
 
-/// What a capable device runs: half precision, subgroups, and x as bytes where prompts are read.
+/// What a discrete GPU runs where prompts are read: x as bytes, attention in parts, steps of 512 rows; with half precision and subgroups.
 fn capable() -> GpuOptions {
-    GpuOptions { tuning: Some(Tuning { matmul_bytes: true, ..Tuning::of(None, false) }), ..GpuOptions::default() }
+    let tuning = Tuning { matmul_bytes: true, prefill_workgroups: 1024, prefill_rows: 512, ..Tuning::of(None, false) };
+    GpuOptions { tuning: Some(tuning), ..GpuOptions::default() }
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn cpu_executor_agrees() {
     for tier in [AttentionTier::Small, AttentionTier::Streaming] {
         pollster::block_on(async {
             let options = ModelOptions { sequences: 1, context: 64, kv: KvFormat::F32, ..ModelOptions::default() };
-            let gpu = load(Executor::Gpu(Box::new(gpu(&GpuOptions::default()))), &source, options).await;
+            let gpu = load(Executor::Gpu(Box::new(gpu(&exact()))), &source, options).await;
             let cpu = load(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), &source, options).await;
             let mut logits = Vec::new();
             for loaded in [gpu, cpu] {
@@ -135,7 +136,7 @@ fn sequences_share_a_batch() {
     let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160 && r.stop == "eos").take(11).collect();
     // Eight places for eleven sequences: three wait.
     let options = ModelOptions { prefill_rows: 48, ..ModelOptions::default() };
-    serve(&GpuOptions::default(), &spark_file(), options, async |client| {
+    serve(&exact(), &spark_file(), options, async |client| {
         let all = some.iter().map(|r| client.trace(r.prompt_ids.clone(), r.continuation_ids.len() as u32, 0));
         for (trace, reference) in join_all(all).await.into_iter().zip(&some) {
             let tokens = trace.expect("an answer").tokens;

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use doppler_engine::engine::{Client, Piece, Trace};
 use doppler_engine::executor::{Counters, Executor};
-use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{KvFormat, PAGE};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::serve::{FinishReason, SamplingOptions};
 use doppler_engine::source;
 use doppler_engine::verify::References;
-use doppler_tests::{Random, beside, gpu, load, nmse};
+use doppler_tests::{Random, beside, exact, gpu, load, nmse};
 use futures::future::{join, join_all};
 
 fn fixtures() -> PathBuf {
@@ -28,7 +27,7 @@ fn serve<T>(path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client, C
     let source = source::open(path).expect("a file");
     let options = ModelOptions { prefill_rows: PAGE, ..options };
     pollster::block_on(async {
-        let executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
+        let executor = Executor::Gpu(Box::new(gpu(&exact())));
         let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
         let counters = engine.executor().counters();
         beside(&mut engine, work(client, counters)).await

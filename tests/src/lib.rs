@@ -29,14 +29,18 @@ pub fn gpu(options: &GpuOptions) -> Gpu {
     pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
 }
 
+/// A device that reads prompts as exactly as it decodes: x never becomes bytes.
+pub fn exact() -> GpuOptions {
+    GpuOptions { tuning: Some(Tuning::of(None, false)), ..GpuOptions::default() }
+}
+
 /// The devices that every kernel is tested on: with all that the adapter has, without subgroups and half precision, and with
 /// WebGPU's default limits.
 pub fn devices() -> Vec<(&'static str, GpuOptions)> {
     // Software adapters have small subgroups; what is set up for them is tested without features. Large tiles are tested on few outputs.
     let large = Tuning { matmul_tiles: 1, matmul_half: true, matvec_workgroups: 2, decode_workgroups: 8, ..Tuning::of(Some(32), false) };
     let large = GpuOptions { tuning: Some(large), ..GpuOptions::default() };
-    let plain = Some(Tuning::of(None, false));
-    let plain = GpuOptions { without_f16: true, without_subgroups: true, tuning: plain, ..GpuOptions::default() };
+    let plain = GpuOptions { without_f16: true, without_subgroups: true, ..exact() };
     let baseline = GpuOptions {
         max_binding: Some(Capabilities::BASELINE.max_binding),
         workgroup_storage: Some(Capabilities::BASELINE.workgroup_storage),

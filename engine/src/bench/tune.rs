@@ -23,7 +23,7 @@ const CHOICES: [Choice; 10] = [
     (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
     (|from, decode_workgroup| Tuning { decode_workgroup, ..from }, &[64, 256]),
     (|from, decode_workgroups| Tuning { decode_workgroups, ..from }, &[1, 16, 64, 256]),
-    (|from, prefill_workgroups| Tuning { prefill_workgroups, ..from }, &[1, 256, 1024, 4096]),
+    (|from, prefill_workgroups| Tuning { prefill_workgroups, ..from }, &[1, 256, 1024]),
     (|from, prefill_rows| Tuning { prefill_rows, ..from }, &[256, 512]),
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
@@ -34,9 +34,12 @@ const CHOICES: [Choice; 10] = [
 /// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
 fn is_possible(device: &Capabilities, tuning: Tuning) -> bool {
     let large = tuning.matvec_workgroup.max(tuning.decode_workgroup) > 64;
+    // What changes nothing is no choice: noise would be kept.
+    let matrices = device.matrices.is_some() && tuning.matmul_matrices;
     (device.subgroup_size.is_some() || !large)
-        && (device.shader_f16 || !tuning.matmul_half)
         && (device.matrices.is_some() || tuning.matmul_matrices)
+        && (!matrices || tuning.matmul_bytes == device.default_tuning().matmul_bytes)
+        && (!tuning.matmul_half || device.shader_f16 && !matrices && !tuning.matmul_bytes)
 }
 
 /// What a device can do instead of `from` by this choice.
@@ -125,7 +128,7 @@ mod tests {
         let best = pollster::block_on(search(&device, time)).expect("a setting");
         assert_eq!(best, Tuning { matvec_workgroup: 64, matmul_tiles: 64, ..start });
         let repeated = tried.iter().enumerate().any(|(i, tuning)| tried[..i].contains(tuning));
-        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 3 + 1 + 3 + 1, "{tried:?}");
+        assert!(!repeated && tried.len() == 1 + 1 + 3 + 1 + 3 + 2 + 1 + 3 + 1, "{tried:?}");
         assert_eq!(trials(&device), tried.len());
         assert!(tried.iter().all(|tuning| is_choice(&device, *tuning)), "{tried:?}");
     }
@@ -150,7 +153,7 @@ mod tests {
             ..small.clone()
         };
         assert!(is_choice(&small, small.tuning) && is_choice(&large, large.tuning) && is_choice(&large, small.tuning));
-        let half = Tuning { matmul_half: true, ..small.tuning };
+        let half = Tuning { matmul_half: true, matmul_matrices: false, ..small.tuning };
         let plain = Tuning { matmul_matrices: false, ..small.tuning };
         let wide = Tuning { matvec_workgroup: 256, ..small.tuning };
         for tuning in [half, plain, wide, Tuning { decode_workgroup: 256, ..small.tuning }] {

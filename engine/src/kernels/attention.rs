@@ -312,8 +312,9 @@ pub struct AttentionPrefill {
 }
 
 impl AttentionPrefill {
-    /// Queries, and as many keys, of a tile of [`AttentionTier::Large`].
+    /// Queries, and as many keys, of a tile of [`AttentionTier::Large`]: keys of two pages at most.
     const TILE: u32 = 32;
+    const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
     /// Into how many parts to divide the cache, so that few rows keep a large device busy; 1 where they do anyway.
     pub fn splits(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {

@@ -244,7 +244,7 @@ impl Kernel for Matmul {
     }
 }
 
-/// Joins the parts of a [`Matmul`] and puts the product where it belongs.
+/// Joins the parts of a [`Matmul`] or a [`super::MatmulBytes`] and puts the product where it belongs.
 #[derive(Debug)]
 pub struct MatmulCombine {
     /// Shapes and places of the product.

@@ -113,7 +113,8 @@ pub struct Tuning {
     pub prefill_rows: u32,
     /// Workgroups of a [`Matmul`] from which larger tiles pay.
     pub matmul_tiles: u32,
-    /// Whether a [`Matmul`] sums a tile in half precision where the device has it: less exact, and no faster on an NVIDIA H200.
+    /// Whether a [`Matmul`] with neither matrices nor bytes sums a tile in half precision where the device has it: less exact, and no
+    /// faster on an NVIDIA H200.
     pub matmul_half: bool,
     /// Whether a [`Matmul`] multiplies with [`SubgroupMatrix`] where the device has them.
     pub matmul_matrices: bool,

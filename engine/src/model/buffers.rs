@@ -64,7 +64,11 @@ impl Buffers {
         let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
         let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
         let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
-        let wide = if MatmulBytes::used(executor.capabilities()) { h.dim.max(h.feed_forward).max(h.heads * h.head_dim) } else { 0 };
+        let wide = if rows > MATVEC_ROWS && MatmulBytes::used(executor.capabilities()) {
+            h.dim.max(h.feed_forward).max(h.heads * h.head_dim)
+        } else {
+            0
+        };
         let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
         let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
         let x_scales = executor.create_buffer("scales of x", x_scales)?;
