@@ -12,6 +12,9 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { execFile } from "node:child_process";
 import { chromium } from "playwright-core";
+import { PATIENCE, until, watchCalls, within } from "./waits.mjs";
+
+export { until, within } from "./waits.mjs";
 
 /** @typedef {import("playwright-core").Page} Page */
 /** @typedef {import("playwright-core").CDPSession} CDPSession */
@@ -133,11 +136,13 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       ...FLAGS, ...flags, ...(process.env.DOPPLER_CHROME_FLAGS?.split(/\s+/).filter(Boolean) ?? []),
     ],
   });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(PATIENCE);
 
   const browser = context.browser();
-  if (!browser) throw new Error("The browser cannot be controlled as a whole.");
+  const [blank] = context.pages();
+  if (!browser || !blank) throw new Error("The browser cannot be controlled as a whole.");
   const cdp = await browser.newBrowserCDPSession();
+  watchCalls(blank, cdp);
   const id = await extensionId(context);
   const own = `chrome-extension://${id}`;
 
@@ -145,26 +150,14 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
   const offscreenTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/offscreen.html`);
   const workerTarget = async () => (await targets()).find(({ type, url }) => type === "service_worker" && url.startsWith(own));
   /** When a target's global object was made, which tells one instance of a worker from the next; NaN: it does not answer. */
-  const birth = async (/** @type {string} */ targetId) => {
-    try {
-      const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
-      const answer = new Promise((resolve) => {
-        const listen = (/** @type {{sessionId: string, message: string}} */ event) => {
-          if (event.sessionId !== sessionId) return;
-          cdp.off("Target.receivedMessageFromTarget", listen);
-          resolve(JSON.parse(event.message).result?.result?.value);
-        };
-        cdp.on("Target.receivedMessageFromTarget", listen);
-        setTimeout(() => (cdp.off("Target.receivedMessageFromTarget", listen), resolve(NaN)), 1000);
-      });
-      const message = JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: "performance.timeOrigin" } });
-      await cdp.send("Target.sendMessageToTarget", { sessionId, message });
-      const born = await answer;
-      await cdp.send("Target.detachFromTarget", { sessionId });
-      return born;
-    } catch {
-      return NaN;
-    }
+  const birth = (/** @type {string} */ targetId) => evaluateIn(cdp, targetId, "performance.timeOrigin", 1000).catch(() => NaN);
+
+  /** Names of workers by their targets: Chromium tells them only to those who attach. @type {Map<string, string>} */
+  const names = new Map();
+  const nameOf = async (/** @type {string} */ targetId) => {
+    const name = names.get(targetId) ?? await evaluateIn(cdp, targetId, "name");
+    names.set(targetId, name);
+    return name;
   };
 
   return {
@@ -219,10 +212,16 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       if (!gpu) throw new Error("There is no GPU process.");
       process.kill(gpu.id, "SIGKILL");
     },
-    /** How many workers were started by workers and run. */
-    async nestedWorkers() {
+    /** How many workers run that read for the engine's one. */
+    async readers() {
       const workers = (await targets()).filter(({ type }) => type === "worker");
-      return workers.filter(({ parentId }) => workers.some(({ targetId }) => targetId === parentId)).length;
+      // One that ends meanwhile has no name.
+      const running = await Promise.all(workers.map(({ targetId }) => nameOf(targetId).catch(() => "")));
+      return running.filter((name) => name === "doppler-reader").length;
+    },
+    /** Closes whatever pages a test left open. */
+    async closePages() {
+      await Promise.all(context.pages().filter((page) => page !== blank).map((page) => page.close()));
     },
     /** Native hosts that run. */
     hosts: () => hostProcesses(profile),
@@ -329,34 +328,36 @@ async function extensionId(context) {
  * @param {CDPSession} cdp  of the browser
  * @param {string} targetId
  * @param {string} expression
- */
-async function evaluateIn(cdp, targetId, expression) {
-  const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
-  /** @type {Promise<any>} */
-  const answer = new Promise((resolve) => {
-    cdp.on("Target.receivedMessageFromTarget", function receive(event) {
-      if (event.sessionId !== sessionId) return;
-      cdp.off("Target.receivedMessageFromTarget", receive);
-      resolve(JSON.parse(event.message));
-    });
-  });
-  const params = { expression, awaitPromise: true, returnByValue: true };
-  await cdp.send("Target.sendMessageToTarget", { sessionId, message: JSON.stringify({ id: 1, method: "Runtime.evaluate", params }) });
-  const { result, error } = await answer;
-  await cdp.send("Target.detachFromTarget", { sessionId });
-  if (error || result.exceptionDetails) throw new Error(error?.message ?? result.exceptionDetails.exception?.description);
-  return result.result.value;
-}
-
-/**
- * @param {() => unknown | Promise<unknown>} condition
- * @param {string} what  for the message when it takes too long
  * @param {number} [limit]  ms
  */
-export async function until(condition, what, limit = 10_000) {
-  for (const start = Date.now(); Date.now() - start < limit;) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+async function evaluateIn(cdp, targetId, expression, limit) {
+  const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
+  let stop = () => {};
+  /** @type {Promise<any>} */
+  const answer = new Promise((resolve, reject) => {
+    const receive = (/** @type {{sessionId: string, message: string}} */ event) => {
+      if (event.sessionId === sessionId) resolve(JSON.parse(event.message));
+    };
+    const end = (/** @type {{sessionId: string}} */ event) => {
+      if (event.sessionId === sessionId) reject(new Error(`What was to evaluate ${expression} has ended.`));
+    };
+    cdp.on("Target.receivedMessageFromTarget", receive);
+    cdp.on("Target.detachedFromTarget", end);
+    stop = () => {
+      cdp.off("Target.receivedMessageFromTarget", receive);
+      cdp.off("Target.detachedFromTarget", end);
+    };
+  });
+  const params = { expression, awaitPromise: true, returnByValue: true };
+  const message = JSON.stringify({ id: 1, method: "Runtime.evaluate", params });
+  try {
+    const [{ result, error }] = await within(
+      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to evaluate ${expression}`, limit);
+    if (error || result.exceptionDetails) throw new Error(error?.message ?? result.exceptionDetails.exception?.description);
+    return result.result.value;
+  } finally {
+    stop();
+    // It may have ended.
+    await cdp.send("Target.detachFromTarget", { sessionId }).catch(() => {});
   }
-  throw new Error(`Waited in vain for ${what}.`);
 }

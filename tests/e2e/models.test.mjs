@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { copyFile, cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import { copyExtension, launch, ROOT, until } from "./harness.mjs";
 import { widen } from "./fixtures/wide-spark.mjs";
 
@@ -39,6 +39,9 @@ after(async () => {
   await browser.close();
   await rm(models, { recursive: true });
 });
+
+// The permission for a picked file ends with the last tab of the extension, which one that a failed test left open would be.
+afterEach(() => browser.closePages());
 
 /**
  * One of the extension's own pages, connected to the engine: `seen` fills with its statuses.
@@ -163,7 +166,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
-  await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
+  await until(async () => await browser.readers() === 0, "the readers to end", T.timeout);
   await page.close();
 });
 
@@ -248,10 +251,10 @@ test("a load is given up while the host says nothing: who reads for it ends at o
   const [host = assert.fail("no host runs")] = await browser.hosts();
   process.kill(host, "SIGSTOP");
   try {
-    await until(async () => await browser.nestedWorkers() > 0, "a reader", T.timeout);
+    await until(async () => await browser.readers() > 0, "a reader", T.timeout);
     assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
     assert.equal((await loading).error?.code, "model_switched");
-    await until(async () => await browser.nestedWorkers() === 0, "the readers to end", T.timeout);
+    await until(async () => await browser.readers() === 0, "the readers to end", T.timeout);
   } finally {
     process.kill(host, "SIGCONT");
   }
