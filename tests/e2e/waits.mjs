@@ -17,7 +17,7 @@ export async function within(work, what, limit = PATIENCE) {
   /** @type {NodeJS.Timeout[]} */
   const timers = [];
   const late = new Promise((_, reject) => {
-    if (limit > PATIENCE) timers.push(setTimeout(() => console.log(`still waiting for ${what}`), PATIENCE));
+    if (limit > PATIENCE) timers.push(setTimeout(() => console.error(`still waiting for ${what}`), PATIENCE));
     if (limit < Infinity) timers.push(setTimeout(() => reject(new Error(`Waited ${limit / 1000} s in vain for ${what}.`)), limit));
   });
   try {

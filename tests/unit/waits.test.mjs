@@ -5,12 +5,12 @@ import { beforeEach, mock, test } from "node:test";
 import { until, watch, within } from "../e2e/waits.mjs";
 
 const never = new Promise(() => {});
-/** What was printed. @type {import("node:test").Mock<typeof console.log>} */
+/** What was printed. @type {import("node:test").Mock<typeof console.error>} */
 let said;
 beforeEach(() => {
   mock.reset();
   mock.timers.enable({ apis: ["setTimeout"] });
-  said = mock.method(console, "log", () => {});
+  said = mock.method(console, "error", () => {});
 });
 
 test("a wait that takes long says after 30 s for what, and fails at its limit", async () => {
