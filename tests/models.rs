@@ -71,7 +71,7 @@ fn check(what: &str, comparisons: &[Comparison], bound: f32) {
     assert!(near_ties <= 2, "{what}: {near_ties} near-ties");
 }
 
-/// Single precision, no features: transformers' logits within 2e-3. A third of the prompts; the browser test runs all of them so.
+/// Single precision, no features: transformers' logits within 2e-3. A third of the prompts; a browser with a GPU runs all of them so.
 #[test]
 fn spark_equals_transformers_in_f32() {
     let (_, plain) = devices().swap_remove(1);

@@ -62,16 +62,26 @@ pub(crate) struct Captured {
     pub(crate) text: String,
     pub(crate) success: bool,
     pub(crate) timed_out: bool,
+    pub(crate) elapsed: Duration,
 }
 
-/// Runs `command` with its output shown and captured, and ends it when it takes longer than `limit`.
+/// Whether what a captured command writes is shown as it comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Screen {
+    Shown,
+    Hidden,
+}
+
+/// Runs `command` with its output captured, and ends it when it takes longer than `limit`. Time in which cargo waits for another cargo does
+/// not count.
 ///
 /// In a terminal the command stays in our process group, so that Ctrl-C reaches it. Elsewhere it leads a group of its own,
 /// so that the limit ends its children too.
 ///
 /// # Errors
 /// When it cannot be started or waited for.
-pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured> {
+pub(crate) fn capture(command: &mut Command, limit: Duration, screen: Screen) -> Result<Captured> {
+    let start = Instant::now();
     let own_group = !std::io::stdin().is_terminal();
     #[cfg(unix)]
     if own_group {
@@ -81,10 +91,10 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured
     let mut child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
     let text = Arc::new(Mutex::new(Vec::new()));
     let copies = [
-        child.stdout.take().map(|pipe| copy(pipe, &text, std::io::stdout())),
-        child.stderr.take().map(|pipe| copy(pipe, &text, std::io::stderr())),
+        child.stdout.take().map(|pipe| copy(pipe, &text, (screen == Screen::Shown).then(std::io::stdout))),
+        child.stderr.take().map(|pipe| copy(pipe, &text, (screen == Screen::Shown).then(std::io::stderr))),
     ];
-    let status = wait(&mut child, limit)?;
+    let status = wait(&mut child, limit, || text.lock().is_ok_and(|text| waits_for_lock(&text)))?;
     if status.is_none() {
         end(&mut child, own_group)?;
     }
@@ -98,17 +108,24 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured
         text: String::from_utf8_lossy(&text).into_owned(),
         success: status.is_some_and(|status| status.success()),
         timed_out: status.is_none(),
+        elapsed: start.elapsed(),
     })
 }
 
-/// Copies `pipe` to `screen` and to `text` until it ends.
-fn copy(mut pipe: impl Read + Send + 'static, text: &Arc<Mutex<Vec<u8>>>, mut screen: impl Write + Send + 'static) -> JoinHandle<()> {
+/// Copies `pipe` to `text`, and to `screen` if there is one, until it ends.
+fn copy(
+    mut pipe: impl Read + Send + 'static,
+    text: &Arc<Mutex<Vec<u8>>>,
+    mut screen: Option<impl Write + Send + 'static>,
+) -> JoinHandle<()> {
     let text = Arc::clone(text);
     thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            // A closed terminal must not end the run that is being captured.
-            let _ = screen.write_all(&buffer[..count]).and_then(|()| screen.flush());
+            if let Some(screen) = &mut screen {
+                // A closed terminal must not end the run that is being captured.
+                let _ = screen.write_all(&buffer[..count]).and_then(|()| screen.flush());
+            }
             if let Ok(mut text) = text.lock() {
                 text.extend_from_slice(&buffer[..count]);
             }
@@ -116,17 +133,27 @@ fn copy(mut pipe: impl Read + Send + 'static, text: &Arc<Mutex<Vec<u8>>>, mut sc
     })
 }
 
-/// Waits for `child`, `limit` at most; `None` when it still runs then.
-fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
-    let start = Instant::now();
+/// Whether the last that cargo said is that it waits for another cargo.
+fn waits_for_lock(text: &[u8]) -> bool {
+    let last = text.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    last.trim_ascii_start().starts_with(b"Blocking waiting for file lock")
+}
+
+/// Waits for `child`, `limit` at most, in which time that is `free` does not count; `None` when it still runs then.
+fn wait(child: &mut Child, limit: Duration, free: impl Fn() -> bool) -> Result<Option<ExitStatus>> {
+    let mut left = limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if start.elapsed() >= limit {
+        if left.is_zero() {
             return Ok(None);
         }
-        thread::sleep(Duration::from_millis(50));
+        let start = Instant::now();
+        thread::sleep(left.min(Duration::from_millis(50)));
+        if !free() {
+            left = left.saturating_sub(start.elapsed());
+        }
     }
 }
 
@@ -137,7 +164,7 @@ fn end(child: &mut Child, group: bool) -> Result<()> {
         for signal in ["-TERM", "-KILL"] {
             let _ = Command::new("kill").args([signal, "--", &target]).status();
             if signal == "-TERM" {
-                wait(child, Duration::from_secs(10))?;
+                wait(child, Duration::from_secs(10), || false)?;
             }
         }
     } else {
@@ -172,13 +199,17 @@ pub(crate) fn entries(path: &Path, start: &str, end: &str) -> Vec<PathBuf> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::{capture, entries};
+    use super::{Captured, Screen, capture, entries};
     use std::process::Command;
     use std::time::{Duration, Instant};
 
+    fn captured(script: &str, limit: Duration) -> Captured {
+        capture(Command::new("sh").args(["-c", script]), limit, Screen::Shown).expect("sh starts")
+    }
+
     #[test]
     fn output_is_captured_whole() {
-        let done = capture(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), Duration::from_secs(20)).expect("sh starts");
+        let done = captured("echo out; echo err >&2; exit 3", Duration::from_secs(20));
         assert!(!done.success && !done.timed_out);
         assert!(done.text.contains("out\n") && done.text.contains("err\n"));
     }
@@ -186,11 +217,18 @@ mod tests {
     #[test]
     fn a_command_over_its_limit_is_ended_with_its_children() {
         let start = Instant::now();
-        let done =
-            capture(Command::new("sh").args(["-c", "echo begun; sleep 60 & sleep 60"]), Duration::from_millis(500)).expect("sh starts");
+        let done = captured("echo begun; sleep 60 & sleep 60", Duration::from_millis(500));
         assert!(done.timed_out && !done.success);
         assert_eq!(done.text, "begun\n");
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn waiting_for_a_lock_is_not_counted() {
+        let script = "echo '    Blocking waiting for file lock on build directory' >&2; sleep 2; echo '   Compiling' >&2; sleep 60";
+        let done = captured(script, Duration::from_secs(1));
+        assert!(done.timed_out && done.text.contains("Compiling"));
+        assert!(done.elapsed < Duration::from_secs(30));
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! Every check and test of the repository, one after the other; a failing step does not keep the next from running.
+//! Every check and test of the repository, one after the other but for the extension's build, which runs beside the checks; a failing step
+//! does not keep the next from running.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
-use crate::process::{capture, describe, entries, output, run as run_command, step};
+use crate::process::{Captured, Screen, capture, describe, entries, output, run as run_command, step};
 use crate::report::{Counts, Finished, Runner, Verdict, summary};
 use crate::vulkan::Adapter;
-use crate::{browser, npm, wasm};
+use crate::{browser, npm};
 
 /// What `--only` chooses.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,7 +27,7 @@ pub(crate) enum Group {
 
 /// A check compiles at most.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// Native tests compile everything and run kernels on a CPU.
+/// Native tests run kernels on a CPU.
 const RUST_LIMIT: Duration = Duration::from_secs(25 * 60);
 /// Browser tests run a model on a CPU.
 const BROWSER_LIMIT: Duration = Duration::from_secs(24 * 60);
@@ -44,20 +46,36 @@ const OTHERS: [&str; 3] = ["--workspace", "--exclude", "xtask"];
 pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Result<bool> {
     let mut suite = Suite { root, filter, finished: Vec::new() };
     let wants = |group| only.is_none_or(|only| only == group);
-    if wants(Group::Rust) {
-        suite.rust()?;
+    let extension = (wants(Group::Js) || wants(Group::E2e)).then(|| build_extension(root)).transpose()?;
+    if wants(Group::Rust) && filter.is_none() {
+        suite.rust_checks()?;
     }
-    if wants(Group::Js) || wants(Group::E2e) {
-        let built = suite.prepare("extension build", || wasm::build(root, wasm::Profile::Release));
-        if wants(Group::Js) {
-            suite.js()?;
-        }
-        if wants(Group::E2e) {
-            suite.e2e(built)?;
-        }
+    let built = extension.map(|beside| suite.join(beside)).transpose()?;
+    if wants(Group::Rust) {
+        suite.rust_tests()?;
+    }
+    if wants(Group::Js) {
+        suite.js()?;
+    }
+    if wants(Group::E2e) {
+        suite.e2e(built == Some(true))?;
     }
     println!("{}", summary(&suite.finished));
     Ok(!suite.finished.iter().any(|step| matches!(step.verdict, Verdict::Failed(_))))
+}
+
+/// A step that runs beside others; what it writes is shown when it has ended.
+struct Beside {
+    name: &'static str,
+    running: JoinHandle<Result<Captured>>,
+}
+
+/// Begins to build the extension, in a target folder of its own. Linking and optimizing it keeps one core busy, the checks have the other.
+fn build_extension(root: &Path) -> Result<Beside> {
+    let mut build = Command::new(std::env::current_exe()?);
+    build.arg("build").current_dir(root);
+    let running = thread::spawn(move || capture(&mut build, CHECK_LIMIT, Screen::Hidden));
+    Ok(Beside { name: "extension build", running })
 }
 
 struct Suite<'a> {
@@ -67,11 +85,8 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    fn rust(&mut self) -> Result<()> {
-        if self.filter.is_none() {
-            self.rust_checks()?;
-        }
-        self.rust_tests()?;
+    fn rust_tests(&mut self) -> Result<()> {
+        self.workspace_tests()?;
         let mut own = self.cargo(&["test", "--package", "xtask"]);
         own.args(self.filter);
         self.step("build tool tests", Runner::Cargo, &mut own, RUST_LIMIT)?;
@@ -100,7 +115,7 @@ impl Suite<'_> {
     }
 
     /// Unit and integration tests, on the chosen adapter.
-    fn rust_tests(&mut self) -> Result<()> {
+    fn workspace_tests(&mut self) -> Result<()> {
         let adapter = match Adapter::ensure() {
             Ok(adapter) => adapter,
             Err(error) => {
@@ -110,16 +125,20 @@ impl Suite<'_> {
         };
         let log = self.log_file("skipped")?;
         std::fs::write(&log, "")?;
-        let (runner, mut tests) = if self.has_subcommand("nextest") {
-            let mut tests = self.cargo(&["nextest", "run", "--no-fail-fast", "--no-tests=pass"]);
-            if self.filter.is_none() {
-                tests.arg("--status-level=skip");
-            }
-            (Runner::Nextest, tests)
+        let nextest = self.has_subcommand("nextest");
+        let (runner, kind, options): (_, &[&str], &[&str]) = if nextest {
+            (Runner::Nextest, &["nextest", "run"], &["--no-fail-fast", "--no-tests=pass"])
         } else {
-            (Runner::Cargo, self.cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]))
+            (Runner::Cargo, &["test", "--lib", "--bins", "--tests"], &["--no-fail-fast"])
         };
-        tests.args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
+        let mut build = self.cargo(kind);
+        build.args(OTHERS).arg("--no-run");
+        self.step("rust tests' build", Runner::Check, &mut build, CHECK_LIMIT)?;
+        let mut tests = self.cargo(kind);
+        tests.args(options).args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
+        if nextest && self.filter.is_none() {
+            tests.arg("--status-level=skip");
+        }
         adapter.apply(&mut tests);
         println!("native tests on {}", adapter.describe());
         self.step("rust tests", runner, &mut tests, RUST_LIMIT)?;
@@ -229,18 +248,30 @@ impl Suite<'_> {
     /// Runs `command`, counts its tests and keeps its output in `target/test/<name>.log`.
     fn step(&mut self, name: &str, runner: Runner, command: &mut Command, limit: Duration) -> Result<()> {
         println!("\n→ {name}: {}", describe(command));
-        let start = Instant::now();
-        let captured = capture(command, limit)?;
+        let captured = capture(command, limit, Screen::Shown)?;
+        self.conclude(name, runner, &captured)
+    }
+
+    /// Waits for what runs beside and shows what it wrote; whether it succeeded.
+    fn join(&mut self, Beside { name, running }: Beside) -> Result<bool> {
+        let captured = running.join().map_err(|_| anyhow!("{name} ended in a panic"))??;
+        println!("\n→ {name}, beside the above\n{}", captured.text);
+        self.conclude(name, Runner::Check, &captured)?;
+        Ok(captured.success)
+    }
+
+    /// Notes how a step ended, and keeps what it wrote.
+    fn conclude(&mut self, name: &str, runner: Runner, captured: &Captured) -> Result<()> {
         let log = self.log_file(name)?;
         std::fs::write(&log, &captured.text)?;
         let verdict = if captured.success {
             Verdict::Passed
         } else if captured.timed_out {
-            Verdict::Failed(format!("ended after {} minutes; see {}", limit.as_secs() / 60, log.display()))
+            Verdict::Failed(format!("ended after {} minutes; see {}", captured.elapsed.as_secs() / 60, log.display()))
         } else {
             Verdict::Failed(format!("see {}", log.display()))
         };
-        self.push(name, verdict, start.elapsed());
+        self.push(name, verdict, captured.elapsed);
         if let Some(step) = self.finished.last_mut() {
             step.tests = Counts::parse(runner, &captured.text, self.filter.is_some())?;
         }

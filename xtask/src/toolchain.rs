@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::apt;
-use crate::process::{capture, entries, on_path, output, run, step};
+use crate::process::{Screen, capture, entries, on_path, output, run, step};
 
 /// The target all modules are compiled for.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
@@ -93,7 +93,7 @@ fn add_target() -> Result<()> {
         bail!("this Rust has no {TARGET}: install rustup, then run `{command_line}`");
     }
     step(&format!("Adding {TARGET} to Rust"), || {
-        let done = capture(Command::new("rustup").args(["target", "add", TARGET]), RUSTUP_LIMIT)?;
+        let done = capture(Command::new("rustup").args(["target", "add", TARGET]), RUSTUP_LIMIT, Screen::Shown)?;
         if !done.success {
             let why = if done.timed_out { "took too long" } else { "failed" };
             bail!("`{command_line}` {why}");
