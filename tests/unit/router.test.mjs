@@ -85,15 +85,18 @@ test("quota: the oldest run, the rest wait their turn, the last is refused", () 
   const quota = new Quota({ running: 2, queued: 2 });
   /** @type {string[]} */
   const started = [];
-  const [a, , c] = ["a", "b", "c", "d"].map((name) => quota.enter("https://x.org", () => started.push(name)));
+  const [a, b, c] = ["a", "b", "c", "d"].map((name) => quota.enter("https://x.org", () => started.push(name)));
   assert.deepEqual(started, ["a", "b"]);
   assert.throws(() => quota.enter("https://x.org", () => {}), { name: "QuotaExceededError", code: "too_many_requests" });
   quota.enter("https://y.org", () => started.push("y"));
   assert.deepEqual(started, ["a", "b", "y"]);
   c?.(); // leaves while it waits: it never starts
   a?.();
-  a?.(); // twice does nothing
   assert.deepEqual(started, ["a", "b", "y", "d"]);
+  quota.enter("https://x.org", () => started.push("e"));
+  a?.(); // twice does nothing: who waits keeps its place
+  b?.();
+  assert.deepEqual(started, ["a", "b", "y", "d", "e"]);
 });
 
 test("errors on the wire say name, code and sentence, whatever was thrown", () => {
