@@ -7,10 +7,12 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { Ajv2020 as Ajv } from "ajv/dist/2020.js";
-import { CHROME, launch, ROOT } from "./harness.mjs";
+import { CHROME, launch, ROOT, within } from "./harness.mjs";
 
 /** Software rendering compiles every shader on the CPU. */
-const T = { timeout: 300_000 };
+const T = { timeout: 200_000 };
+/** What one wait, or a program that starts a browser of its own, may take; in ms. */
+const LIMIT = 120_000;
 
 /**
  * Where a value is not what a schema says.
@@ -45,11 +47,22 @@ const ask = (page, method, params = {}) => page.evaluate(async ({ method, params
  */
 const kept = (page) => page.evaluate(() => Object.entries(localStorage).filter(([name]) => name.startsWith("tuning ")));
 
+/**
+ * What a program of the repository reports that measures in a browser of its own.
+ * @param {string} program
+ * @param {object} params
+ */
+async function reportOf(program, params) {
+  const options = { env: { ...process.env, CHROME }, timeout: LIMIT };
+  const { stdout } = await within(promisify(execFile)("node", [join(ROOT, program), JSON.stringify(params), "--json"], options), program, LIMIT);
+  return JSON.parse(stdout);
+}
+
 /** @type {import("./harness.mjs").Browser} */
 let browser;
 before(async () => {
   browser = await launch();
-  browser.context.setDefaultTimeout(T.timeout);
+  browser.context.setDefaultTimeout(LIMIT);
 }, T);
 after(() => browser.close());
 
@@ -140,17 +153,15 @@ test("what is kept for a device is in use after a restart and until it is reset,
 
 test("the report is what its schema says, also of what came to a page", T, async () => {
   const params = { shape: "tiny", quant: "q8_0", prompts: [4], tokens: 3, runs: 1 };
-  const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/bench/bench.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
-  const report = JSON.parse(stdout);
+  const report = await reportOf("tests/bench/bench.mjs", params);
   assert.equal(await misfit("tests/bench/report.schema.json", report), null);
   assert.equal(report.page.tokens, 3);
-  for (const figure of Object.values(report.page)) assert.ok(figure > 0, stdout);
+  for (const figure of Object.values(report.page)) assert.ok(figure > 0, JSON.stringify(report));
 });
 
 test("engines are compared, and one that fails does not end the others", T, async () => {
   const params = { shape: "tiny", quant: "q8_0", prompts: "4,9", tokens: "3", rounds: "1", engines: "wllama,doppler" };
-  const { stdout } = await promisify(execFile)("node", [join(ROOT, "tests/peers/compare.mjs"), JSON.stringify(params), "--json"], { env: { ...process.env, CHROME } });
-  const comparison = JSON.parse(stdout);
+  const comparison = await reportOf("tests/peers/compare.mjs", params);
   assert.equal(await misfit("tests/peers/comparison.schema.json", comparison), null);
   const [peer, ours] = comparison.engines;
   assert.deepEqual([ours.name, ours.error, ours.runs.length], ["doppler", null, 1]);

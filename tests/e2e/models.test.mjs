@@ -12,7 +12,10 @@ import { widen } from "./fixtures/wide-spark.mjs";
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
 
-const T = { timeout: 300_000 };
+/** A software GPU compiles every shader on the CPU. */
+const T = { timeout: 150_000 };
+/** What one wait may take; in ms. */
+const LIMIT = 100_000;
 const SPARK = join(ROOT, "extension/models/spark-28m-q8_0.gguf");
 const TINY = join(ROOT, "tests/fixtures/tiny/tiny-q4_0");
 const FOLDER = join(ROOT, "tests/fixtures/folders/llama");
@@ -33,7 +36,7 @@ before(async () => {
   await copyFile(`${TINY}.gguf`, join(models, "secret-project.gguf"));
   await cp(FOLDER, join(models, "folder"), { recursive: true });
   browser = await launch({ host: models });
-  browser.context.setDefaultTimeout(100_000);
+  browser.context.setDefaultTimeout(LIMIT);
 }, T);
 after(async () => {
   await browser.close();
@@ -166,7 +169,7 @@ test("the host's models are listed, described from their headers, and answer lik
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
-  await until(async () => await browser.readers() === 0, "the readers to end", T.timeout);
+  await until(async () => await browser.readers() === 0, "the readers to end");
   await page.close();
 });
 
@@ -251,10 +254,10 @@ test("a load is given up while the host says nothing: who reads for it ends at o
   const [host = assert.fail("no host runs")] = await browser.hosts();
   process.kill(host, "SIGSTOP");
   try {
-    await until(async () => await browser.readers() > 0, "a reader", T.timeout);
+    await until(async () => await browser.readers() > 0, "a reader");
     assert.equal((await ask(page, "models.choose", { id: "spark-28m" })).id, "spark-28m");
     assert.equal((await loading).error?.code, "model_switched");
-    await until(async () => await browser.readers() === 0, "the readers to end", T.timeout);
+    await until(async () => await browser.readers() === 0, "the readers to end");
   } finally {
     process.kill(host, "SIGCONT");
   }
@@ -471,7 +474,7 @@ test("where loopback is blocked bytes come in messages, and the status says so",
   await writeFile(join(extension, "manifest.json"), JSON.stringify(manifest));
   const blocked = await launch({ host: models, extension });
   try {
-    blocked.context.setDefaultTimeout(T.timeout);
+    blocked.context.setDefaultTimeout(LIMIT);
     const page = await connect(blocked);
     const id = await idOf(page, "secret-project.gguf");
     await assertTiny(page, id);
@@ -486,7 +489,7 @@ test("where no reader can be started bytes come in messages as well", T, async (
   await writeFile(join(extension, "extension/offscreen/reader.js"), 'throw new Error("not today");');
   const hindered = await launch({ host: models, extension });
   try {
-    hindered.context.setDefaultTimeout(T.timeout);
+    hindered.context.setDefaultTimeout(LIMIT);
     const page = await connect(hindered);
     const id = await idOf(page, "secret-project.gguf");
     assert.equal((await ask(page, "models.choose", { id })).id, id);
