@@ -10,7 +10,7 @@ use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::ModelOptions;
-use doppler_tests::{gpu, load};
+use doppler_tests::{devices, gpu, load};
 use serde_json::Value;
 
 fn read(path: &str) -> String {
@@ -63,7 +63,15 @@ fn report(options: &BenchOptions) -> Result<Value, String> {
 #[test]
 fn the_report_is_what_its_schema_says() {
     let schema: Value = serde_json::from_str(&read("bench/report.schema.json")).expect("JSON");
-    let options = BenchOptions { prompts: vec![3, 70, 5000], tokens: 4, runs: 1, kernels: true, context: Some(128), kv: KvFormat::Q8 };
+    let options = BenchOptions {
+        prompts: vec![3, 70, 5000],
+        tokens: 4,
+        runs: 1,
+        streams: vec![2, 9],
+        kernels: true,
+        context: Some(128),
+        kv: KvFormat::Q8,
+    };
     let mut report = report(&options).expect("a report");
     assert_eq!(mismatch(&schema, &report, "report"), None);
     let prompts: Vec<_> = report["lengths"].as_array().expect("lengths").iter().map(|length| &length["prompt_tokens"]).collect();
@@ -74,6 +82,11 @@ fn the_report_is_what_its_schema_says() {
         report["device_bytes"].as_u64(),
         ["weights", "cache", "scratch"].iter().map(|part| report["model"]["memory"][part].as_u64()).sum()
     );
+
+    let streams = report["streams"].as_array().expect("streams");
+    let places = |s: &Value| [&s["streams"], &s["places"], &s["prompt_tokens"]].map(|number| number.as_u64().unwrap_or(0));
+    assert_eq!(streams.iter().map(places).collect::<Vec<_>>(), [[2, 2, 3], [9, 8, 3]]);
+    assert!(streams[0]["together_tokens_per_second"].is_number() && streams[1]["together_tokens_per_second"].is_null(), "{streams:?}");
 
     // Only a device with a clock tells these.
     if let Some(passes) = report["kernels"].as_array() {
@@ -86,6 +99,24 @@ fn the_report_is_what_its_schema_says() {
     // The check itself finds what is wrong.
     report["lengths"][0]["token_ms"][1] = "fast".into();
     assert_eq!(mismatch(&schema, &report, "report").as_deref(), Some("report.lengths[0].token_ms[1] is \"fast\""));
+}
+
+/// Each of so many answers at once is what it is alone, in small workgroups and in those of large GPUs: with two and three rows, with
+/// four and more, and with more requests than places.
+#[test]
+fn streams_at_once_are_answered_as_alone() {
+    let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::Q4_K_M).expect("weights");
+    let streams = vec![1, 2, 3, 4, 5, 8, 10];
+    let options = BenchOptions { prompts: vec![9], tokens: 24, runs: 1, streams, context: Some(128), ..BenchOptions::default() };
+    for (name, device) in &devices()[..2] {
+        pollster::block_on(async {
+            let executor = Executor::Gpu(Box::new(gpu(device)));
+            let (mut engine, client) = load(executor, &source, options.model_options()).await.expect("a model");
+            let report = run(&mut engine, &client, &options, Duration::ZERO).await.expect("a report");
+            let differing: Vec<_> = report.streams.iter().map(|s| (s.streams, s.differing)).collect();
+            assert_eq!(differing, options.streams.iter().map(|n| (*n, 0)).collect::<Vec<_>>(), "{name}");
+        });
+    }
 }
 
 /// A made-up model chats: every token has a text.
@@ -103,9 +134,11 @@ fn a_shape_chats() {
 
 #[test]
 fn nothing_to_count_is_refused() {
-    for (field, options) in
-        [("runs", BenchOptions { runs: 0, ..BenchOptions::default() }), ("tokens", BenchOptions { tokens: 0, ..BenchOptions::default() })]
-    {
+    for (field, options) in [
+        ("runs", BenchOptions { runs: 0, ..BenchOptions::default() }),
+        ("tokens", BenchOptions { tokens: 0, ..BenchOptions::default() }),
+        ("streams", BenchOptions { streams: vec![2, 0], ..BenchOptions::default() }),
+    ] {
         assert_eq!(report(&options).expect_err("a refusal"), format!("{field} must be at least 1"));
     }
 }

@@ -203,7 +203,7 @@ fn matvec() {
     for (dtype, cols) in formats() {
         let layout = layout(dtype, cols);
         let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
-        let shapes = [(1, 1), (5, 3), (37, 1), (33, 8)].into_iter().cycle().zip(epilogues(dtype));
+        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype));
         let pairs = [(38, 1), (70, 6)].into_iter().zip([gated(Activation::Silu, false), gated(Activation::GeluTanh, true)]);
         let pairs = pairs.filter(|_| dtype == DType::Q8_0);
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.chain(pairs).enumerate() {
@@ -224,26 +224,65 @@ fn matvec() {
 }
 
 /// Rows of so many blocks that more invocations share them where outputs are few, that each takes several, that a workgroup has them
-/// in several tiles; and so many outputs that it takes several turns.
+/// in several tiles; and so many outputs that it takes several turns. One at a time, and four. Last a device whose large workgroups
+/// have no more memory than WebGPU promises.
 #[test]
 fn matvec_of_long_rows() {
     let mut devices = Devices::open();
+    let tuning = Some(Tuning::of(Some(32), false));
+    let tight = GpuOptions { workgroup_storage: Some(Capabilities::BASELINE.workgroup_storage), tuning, ..GpuOptions::default() };
+    let mut tight = Devices::with(vec![("large workgroups of little memory", tight)]);
     let mut random = Random::new(14);
     for dtype in [DType::F16, DType::Q8_0, DType::Q4_K, DType::Q6_K] {
-        for (cols, n_out) in [(1024, 40), (1024, 300), (4352, 50)] {
+        for ((cols, n_out), rows) in [(1024, 40), (1024, 300), (4352, 50)].into_iter().flat_map(|shape| [(shape, 1), (shape, 5)]) {
             let layout = layout(dtype, cols);
-            let epilogue = Epilogue::STORE;
-            let (x_stride, out_stride) = (cols, n_out);
-            let linear =
-                Linear { layout, n_out, rows: 1, x_offset: 0, x_stride, out_offset: 0, out_stride, out_step: 1, first_out: 0, epilogue };
+            let linear = whole_rows(layout, n_out, rows);
             let buffers = [
                 packed_rows(&mut random, &layout, n_out),
-                Data::F32(random.floats(cols as usize)),
-                Data::F32(vec![0.0; n_out as usize]),
+                Data::F32(random.floats((rows * cols) as usize)),
+                Data::F32(vec![0.0; (rows * n_out) as usize]),
                 Data::F32(random.floats(cols as usize)),
                 Data::F32(vec![0.0]),
             ];
-            devices.check(|| Matvec { linear, norm: Some(1e-5) }, &buffers, FIXED);
+            let matvec = || Matvec { linear, norm: Some(1e-5) };
+            // Four rows differ from one where a row has several tiles.
+            if rows == 1 || cols > 1024 {
+                devices.check(matvec, &buffers, FIXED);
+            }
+            tight.check(matvec, &buffers, FIXED);
+        }
+    }
+}
+
+/// A product of whole rows, stored one behind the other.
+fn whole_rows(layout: WeightLayout, n_out: u32, rows: u32) -> Linear {
+    Linear {
+        layout,
+        n_out,
+        rows,
+        x_offset: 0,
+        x_stride: layout.cols,
+        out_offset: 0,
+        out_stride: n_out,
+        out_step: 1,
+        first_out: 0,
+        epilogue: Epilogue::STORE,
+    }
+}
+
+/// Two or three rows are so many products of one, from four on a workgroup has four rows: always in one dispatch, and in workgroups as
+/// large as for one row.
+#[test]
+fn matvec_of_few_rows_is_planned_by_their_number() {
+    let large = Capabilities { subgroup_size: Some(32), tuning: Tuning::of(Some(32), true), ..Capabilities::BASELINE };
+    for (capabilities, workgroup) in [(large, 256), (Capabilities::BASELINE, 64)] {
+        for (rows, variant, z) in
+            [(1, "rows_1", 1), (2, "rows_1", 2), (3, "rows_1", 3), (4, "rows_4", 1), (5, "rows_4", 2), (8, "rows_4", 2)]
+        {
+            let plan = Matvec { linear: whole_rows(layout(DType::Q4_K, 4096), 4096, rows), norm: None }.plan(&capabilities);
+            assert!(plan.shader.variant.contains(variant), "{rows} rows: {}", plan.shader.variant);
+            assert_eq!(plan.workgroups[2], z, "{rows} rows");
+            assert!(plan.constants.contains(&("WORKGROUP", f64::from(workgroup))), "{rows} rows: {:?}", plan.constants);
         }
     }
 }
@@ -457,23 +496,12 @@ fn ceilings() {
 /// Bytes and multiply-adds, counted by hand.
 #[test]
 fn costs() {
-    let linear = |rows, epilogue| Linear {
-        layout: layout(DType::Q8_0, 64),
-        n_out: 10,
-        rows,
-        x_offset: 0,
-        x_stride: 64,
-        out_offset: 0,
-        out_stride: 10,
-        out_step: 1,
-        first_out: 0,
-        epilogue,
-    };
+    let linear = |rows| whole_rows(layout(DType::Q8_0, 64), 10, rows);
     // 64 numbers and two scales of two bytes, on whole 16 bytes.
     let weights = 10 * 80;
-    let matvec = Matvec { linear: linear(1, Epilogue::STORE), norm: None };
+    let matvec = Matvec { linear: linear(1), norm: None };
     assert_eq!(matvec.cost(0), Cost { bytes: weights + 4 * (64 + 10), multiply_adds: 640 });
-    let matmul = Matmul { linear: linear(3, Epilogue::STORE), splits: 2 };
+    let matmul = Matmul { linear: linear(3), splits: 2 };
     assert_eq!(matmul.cost(0), Cost { bytes: weights + 4 * (3 * 64 + 2 * 3 * 10), multiply_adds: 3 * 640 });
 
     let shape = |window| AttentionShape {

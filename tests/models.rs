@@ -8,6 +8,7 @@ use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::{Client, Completion, Engine, Piece};
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
+use doppler_engine::formats::{DType, read_checkpoint};
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{AttentionTier, Capabilities, KvFormat, Tuning};
 use doppler_engine::model::ModelOptions;
@@ -352,7 +353,6 @@ fn every_weight_format_equals_transformers() {
 /// The plan is what the device then gives, to the byte; too little memory is refused with a context that does fit.
 #[test]
 fn memory_is_planned() {
-    use doppler_engine::formats::read_checkpoint;
     use doppler_engine::plan::{largest_context, plan};
     let source = FileSource::open(&spark_file()).expect("a file");
     let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");
@@ -425,5 +425,65 @@ fn a_cache_of_bytes_serves_a_trained_model() {
         let error = doppler_tests::nmse(&rounded.concat(), &exact.concat());
         println!("{}: {error:.1e}", reference.name);
         assert!(error > 0.0 && error < 1e-4, "{}: normalized error {error:.1e}", reference.name);
+    }
+}
+
+/// A file with NaN or infinity among the weights of a tensor: in the first, or in all of them.
+fn damaged(file: &str, tensor: &str, value: f32, all: bool) -> MemorySource {
+    let path = root().join("tests/fixtures/architectures").join(file);
+    let source = FileSource::open(&path).expect("a file");
+    let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");
+    let info = checkpoint.tensors.iter().find(|info| info.name == tensor).expect("a tensor");
+    assert_eq!(info.dtype, DType::F32, "{tensor}");
+    let mut bytes = std::fs::read(path).expect("a file");
+    let values = &mut bytes[info.offset as usize..][..if all { info.bytes as usize } else { 4 }];
+    values.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&value.to_le_bytes()));
+    MemorySource::new(file, bytes)
+}
+
+/// Weights of NaN or infinity end answers, scores and embeddings with an error, however tokens are chosen, beside others too, and the
+/// engine goes on.
+#[test]
+fn weights_that_are_no_numbers_are_an_error() {
+    let code = |error: Rc<EngineError>| error.code().to_owned();
+    let penalties =
+        SamplingOptions { repetition_penalty: 1.1, presence_penalty: 0.5, frequency_penalty: 0.5, ..SamplingOptions::default() };
+    let warm = SamplingOptions { temperature: 0.8, ..SamplingOptions::default() };
+    let filtered = SamplingOptions { top_k: 40, top_p: 0.9, min_p: 0.05, ..warm.clone() };
+    let ways = [SamplingOptions::default(), penalties, warm, filtered];
+    let cases = [
+        ("output_norm.weight", f32::NAN, true),
+        ("output_norm.weight", f32::INFINITY, true),
+        ("output_norm.weight", f32::NAN, false),
+        ("blk.0.attn_norm.weight", f32::INFINITY, false),
+        ("blk.1.ffn_down.weight", f32::NAN, false),
+        ("output.weight", f32::NAN, false),
+    ];
+    for (tensor, value, all) in cases {
+        let source = damaged("llama-2.gguf", tensor, value, all);
+        for device in [exact(), capable()] {
+            pollster::block_on(async {
+                let executor = Executor::Gpu(Box::new(gpu(&device)));
+                let (mut engine, client) = load(executor, &source, ModelOptions::default()).await.expect("a model");
+                let work = async {
+                    let ask =
+                        |way: &SamplingOptions| text_of(client.complete((5..25).collect(), Some(20), way.clone(), &[]).expect("accepted"));
+                    for answer in join_all(ways.iter().chain(&ways).map(ask)).await {
+                        assert_eq!(answer.map_err(code), Err("not_finite".to_owned()), "{tensor} {value}");
+                    }
+                    assert_eq!(client.score((5..25).collect()).await.map_err(code), Err("not_finite".to_owned()), "{tensor} {value}");
+                };
+                beside(&mut engine, work).await;
+            });
+        }
+    }
+    for (tensor, value) in [("blk.1.layer_output_norm.weight", f32::NAN), ("blk.0.attn_output_norm.weight", f32::INFINITY)] {
+        let source = damaged("bert-mean.gguf", tensor, value, false);
+        pollster::block_on(async {
+            let (mut engine, client) =
+                load(Executor::Gpu(Box::new(gpu(&exact()))), &source, ModelOptions::default()).await.expect("a model");
+            let embedding = beside(&mut engine, client.embed((5..25).collect())).await;
+            assert_eq!(embedding.map_err(code), Err("not_finite".to_owned()), "{tensor} {value}");
+        });
     }
 }

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::{Executor, Program};
 use doppler_engine::gpu::GpuOptions;
-use doppler_engine::kernels::{Capabilities, Group, Row, SampleDraw, SampleGroups, Sampler, Sampling};
+use doppler_engine::kernels::{Capabilities, Group, NO_TOKEN, Row, SampleDraw, SampleGroups, Sampler, Sampling};
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::Random;
 
@@ -31,28 +31,33 @@ enum Shape {
     Peaks,
     /// Nothing that may be chosen.
     Nothing,
+    /// A bell with one that is no number.
+    OneNan,
+    /// A bell with one that is infinite.
+    OneInfinity,
     /// Some certain, and of the largest size.
     Extreme,
 }
 
 impl Shape {
-    fn logits(self, count: usize) -> Vec<f32> {
+    fn logits(self, vocab: usize, rows: usize) -> Vec<f32> {
         let mut random = Random::new(12345);
         let mut normal = || (0..6).map(|_| random.float()).sum::<f32>() * 2.0;
         let mut logit = |i: usize| match self {
             Self::Bell if i % 101 == 50 => f32::NEG_INFINITY,
-            Self::Bell if i % 101 == 51 => f32::NAN,
             Self::Bell => normal(),
             Self::Ties => normal().round(),
             Self::Flat => 3.25,
             Self::Narrow => 7.0 + 1e-4 * normal(),
             Self::Peaks if i % 997 == 3 => normal(),
             Self::Peaks => normal() - 60.0,
-            Self::Nothing if i.is_multiple_of(2) => f32::NEG_INFINITY,
-            Self::Nothing => f32::NAN,
-            Self::Extreme => [f32::INFINITY, -1e38, 1e38, 0.0, f32::MIN_POSITIVE][i % 5],
+            Self::Nothing => f32::NEG_INFINITY,
+            Self::OneNan if i % vocab == vocab / 3 => f32::NAN,
+            Self::OneInfinity if i % vocab == vocab - 1 => f32::INFINITY,
+            Self::OneNan | Self::OneInfinity => normal(),
+            Self::Extreme => [f32::NEG_INFINITY, -1e38, 1e38, 0.0, f32::MIN_POSITIVE][i % 5],
         };
-        (0..count).map(&mut logit).collect()
+        (0..vocab * rows).map(&mut logit).collect()
     }
 }
 
@@ -117,7 +122,7 @@ impl<'a> Batch<'a> {
         let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE };
         let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::counts(&[0, 3 % vocab, vocab - 1], &[], vocab as usize)).collect();
         let buffers = [
-            upload(executor, &shape.logits((count * vocab) as usize)),
+            upload(executor, &shape.logits(vocab as usize, count as usize)),
             upload(executor, &counts),
             upload(executor, samplers),
             upload(executor, &(0..count).map(row).collect::<Vec<_>>()),
@@ -205,8 +210,17 @@ fn likelihoods_may_lie_close_together_or_far_apart() {
 
 #[test]
 fn no_logit_is_too_strange() {
-    check(Shape::Nothing, &[7, 5000], &mixed());
     check(Shape::Extreme, &[7, 5000], &mixed());
+}
+
+/// NaN, infinity, or nothing that may be chosen: said at each step, whatever the row asks for.
+#[test]
+fn what_is_no_number_gives_no_token() {
+    for shape in [Shape::OneNan, Shape::OneInfinity, Shape::Nothing] {
+        check(shape, &[7, 5000], &mixed());
+        let [_, _, _, sampled] = sample(&mut executors().0, 5000, shape, &mixed());
+        assert!(sampled.iter().all(|token| *token == NO_TOKEN), "{shape:?}: {sampled:?}");
+    }
 }
 
 /// Groups after a stage of sampling, from what the reference of the stage before left.

@@ -164,12 +164,12 @@ impl Engine {
                 supported: format!("up to {rows}, which have embeddings"),
             });
         }
-        let before = executor.allocated_bytes();
+        let (mark, before) = (executor.mark(), executor.allocated_bytes());
         // Refused before anything is read, where the memory is known.
         if let Some(limit) = executor.memory_limit()
             && before + plan::plan(&checkpoint, executor.capabilities(), options)?.peak > limit
         {
-            return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, Some(limit.saturating_sub(before))));
+            return Err(plan::out_of_memory(&checkpoint, executor, options, Some(limit.saturating_sub(before))).await);
         }
         let loaded = async {
             let Foresight { reads, recordings } = plan::foresee(&checkpoint, executor.capabilities(), options)?;
@@ -185,7 +185,8 @@ impl Engine {
         };
         let (model, scheduler) = match loaded.await {
             Err(EngineError::NoMemory { available }) => {
-                return Err(plan::out_of_memory(&checkpoint, executor.capabilities(), options, available));
+                executor.destroy_since(mark);
+                return Err(plan::out_of_memory(&checkpoint, executor, options, available).await);
             }
             loaded => loaded?,
         };

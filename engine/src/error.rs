@@ -47,11 +47,25 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
-    /// There is no WebGPU adapter (of the kind asked for).
-    #[error("no usable WebGPU adapter: {reason}; update the graphics driver or enable WebGPU, then try again")]
-    NoAdapter {
-        /// What the system said.
-        reason: String,
+    /// There is no GPU, nor a program that stands in for one. What the browser or the driver's loader says of it helps nobody.
+    #[cfg_attr(
+        target_arch = "wasm32",
+        error("this browser gives pages no GPU; turn on graphics acceleration in its settings, or update the graphics driver")
+    )]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        error(
+            "no GPU was found; install the graphics driver with its Vulkan (Linux), Metal (macOS) or Direct3D 12 (Windows) part, or a software one such as Mesa's lavapipe"
+        )
+    )]
+    NoAdapter,
+    /// None of the adapters is the one asked for.
+    #[error("no graphics adapter has {wanted:?} in its name; set DOPPLER_ADAPTER or --adapter to a part of one of these: {}", .names.join(", "))]
+    AdapterNotFound {
+        /// What was asked for.
+        wanted: String,
+        /// All that are there.
+        names: Vec<String>,
     },
     /// The GPU reported an error for an operation.
     #[error("the GPU refused to {operation}: {reason}")]
@@ -90,8 +104,7 @@ pub enum EngineError {
         match .available { Some(bytes) => format!(" and the device has {}", gigabytes(*bytes)), None => " and the device has less".to_owned() },
         match .fitting {
             Some(fitting) => format!("a context of {fitting} tokens would fit"),
-            None if .available.is_some() => "choose a smaller model".to_owned(),
-            None => "choose a shorter context or a smaller model".to_owned(),
+            None => "choose a smaller model".to_owned(),
         }
     )]
     OutOfMemory {
@@ -101,7 +114,7 @@ pub enum EngineError {
         context: u32,
         /// Bytes of the device, where they are known.
         available: Option<u64>,
-        /// The context that would fit.
+        /// The longest context that would fit, with a cache for one sequence of it; `None`: none would.
         fitting: Option<u32>,
     },
     /// The checkpoint is well-formed, but the engine has no code for it.
@@ -122,6 +135,11 @@ pub enum EngineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The model computes NaN or infinity.
+    #[error(
+        "the model computes what are no numbers, so its weights are damaged or too large for their type; download the file again or choose another"
+    )]
+    NotFinite,
     /// The prompt does not fit the context.
     #[error("the prompt has {requested} tokens and the context holds {quota}; shorten it or start a new chat")]
     ContextExceeded {
@@ -161,9 +179,11 @@ impl EngineError {
     /// The `DOMException` name that the page sees for this error (the Prompt API's names).
     pub fn dom_name(&self) -> &'static str {
         match self {
-            Self::Format(_) | Self::Text(_) | Self::Tensor { .. } => "DataError",
+            Self::Format(_) | Self::Text(_) | Self::Tensor { .. } | Self::NotFinite => "DataError",
             Self::Source { .. } | Self::ModelChanged { .. } | Self::ModelStore { .. } => "NetworkError",
-            Self::NoAdapter { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => "NotSupportedError",
+            Self::NoAdapter | Self::AdapterNotFound { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => {
+                "NotSupportedError"
+            }
             Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
             Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
@@ -182,13 +202,15 @@ impl EngineError {
             Self::ModelChanged { .. } => "model_changed",
             Self::ModelStore { code, .. } => code,
             Self::Write { .. } => "write_failed",
-            Self::NoAdapter { .. } => "no_gpu",
+            Self::NoAdapter => "no_gpu",
+            Self::AdapterNotFound { .. } => "adapter_not_found",
             Self::Gpu { .. } => "gpu_error",
             Self::DeviceLost { .. } => "device_lost",
             Self::TooLarge { .. } => "too_large_for_device",
             Self::NoMemory { .. } | Self::OutOfMemory { .. } => "out_of_memory",
             Self::Unsupported { .. } => "unsupported_model",
             Self::Tensor { .. } => "tensor_invalid",
+            Self::NotFinite => "not_finite",
             Self::ContextExceeded { .. } => "context_length_exceeded",
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnsupportedField { .. } => "unsupported_field",
@@ -209,6 +231,13 @@ pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_gpu_people_are_told_what_to_do() {
+        let text = EngineError::NoAdapter.to_string();
+        assert!(text.contains("driver") && !text.contains("support"), "{text}");
+        assert_eq!(EngineError::NoAdapter.code(), "no_gpu");
+    }
 
     #[test]
     fn what_a_template_rejects_is_no_fault_of_the_file() {

@@ -289,6 +289,14 @@ impl Executor {
         }
     }
 
+    /// Whether buffers of so many bytes together could be made now. It is tried: WebGPU does not tell how much memory there is.
+    pub(crate) async fn could_hold(&self, bytes: u64) -> bool {
+        match self {
+            Self::Gpu(gpu) => gpu.could_hold(bytes).await,
+            Self::Cpu(_) | Self::Plan(_) => true,
+        }
+    }
+
     /// Bytes that all buffers together may take, where that is known.
     pub fn memory_limit(&self) -> Option<u64> {
         match self {

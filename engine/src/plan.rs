@@ -67,15 +67,26 @@ fn load(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions)
     loaded.ok_or_else(|| EngineError::Gpu { operation: "plan a model".to_owned(), reason: "it waited".to_owned() })?
 }
 
-/// The longest context, in whole pages, with which a model fits `bytes`; `None` if there is none.
+/// The longest context, in whole pages, with which a model whose cache holds one sequence fits `bytes`; `None` if there is none.
 ///
 /// # Errors
 /// As [`plan`].
 pub fn largest_context(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions, bytes: u64) -> Result<Option<u32>> {
-    let fits = |pages: u32| -> Result<bool> {
+    let found = longest_context(checkpoint, capabilities, options, async |needed| needed <= bytes);
+    found.now_or_never().unwrap_or(Ok(None))
+}
+
+/// The same where `holds` tells whether so many bytes fit.
+async fn longest_context(
+    checkpoint: &Checkpoint,
+    capabilities: &Capabilities,
+    options: ModelOptions,
+    holds: impl AsyncFn(u64) -> bool,
+) -> Result<Option<u32>> {
+    let fits = async |pages: u32| -> Result<bool> {
         let options = ModelOptions { context: pages * PAGE, kv_bytes: 0, ..options };
         match plan(checkpoint, capabilities, options) {
-            Ok(plan) => Ok(plan.peak <= bytes),
+            Ok(plan) => Ok(holds(plan.peak).await),
             Err(EngineError::TooLarge { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -83,7 +94,7 @@ pub fn largest_context(checkpoint: &Checkpoint, capabilities: &Capabilities, opt
     let (mut fitting, mut most) = (0, options.context.div_ceil(PAGE).min(u32::MAX / PAGE));
     while fitting < most {
         let middle = fitting + (most - fitting).div_ceil(2);
-        if fits(middle)? {
+        if fits(middle).await? {
             fitting = middle;
         } else {
             most = middle - 1;
@@ -92,13 +103,24 @@ pub fn largest_context(checkpoint: &Checkpoint, capabilities: &Capabilities, opt
     Ok((fitting > 0).then_some((fitting * PAGE).min(options.context)))
 }
 
-/// The error that refuses a model of this plan, with the numbers and what would fit.
-pub fn out_of_memory(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions, available: Option<u64>) -> EngineError {
+/// The error that refuses a model of this plan, with the numbers and what would fit: within `available` bytes, or where those are not
+/// known, as far as the device gives memory now.
+pub(crate) async fn out_of_memory(
+    checkpoint: &Checkpoint,
+    executor: &Executor,
+    options: ModelOptions,
+    available: Option<u64>,
+) -> EngineError {
+    let capabilities = executor.capabilities();
     let plan = match plan(checkpoint, capabilities, options) {
         Ok(plan) => plan,
         Err(error) => return error,
     };
-    let context = available.and_then(|bytes| largest_context(checkpoint, capabilities, options, bytes).ok().flatten());
+    let holds = async |bytes| match available {
+        Some(available) => bytes <= available,
+        None => executor.could_hold(bytes).await,
+    };
+    let context = longest_context(checkpoint, capabilities, options, holds).await.ok().flatten();
     // While it is loaded a very small model takes more than after.
     let scratch = plan.memory.scratch + plan.peak.saturating_sub(plan.memory.total());
     EngineError::OutOfMemory { memory: MemoryUse { scratch, ..plan.memory }, context: plan.context, available, fitting: context }

@@ -1,7 +1,7 @@
 // The bench page: what to measure, and the report as a table and bars.
 
 import { connectEngine } from "../shared/engine-port.js";
-import { COLUMNS, deviceLine, isSoftware, modelLine, passLine, ratesText } from "./report.js";
+import { COLUMNS, deviceLine, isSoftware, modelLine, passLine, ratesText, STREAM_COLUMNS } from "./report.js";
 
 /** @typedef {import("./report.js").Report} Report */
 
@@ -41,14 +41,30 @@ function drawBars(list, bars) {
   }));
 }
 
+/**
+ * A row for each report, under the headings of its columns.
+ * @template Row
+ * @param {string} id
+ * @param {[string, (row: Row) => string][]} columns
+ * @param {Row[]} rows
+ */
+function fillTable(id, columns, rows) {
+  const table = /** @type {HTMLTableElement} */ (find(id));
+  table.hidden = rows.length === 0;
+  table.tHead?.rows[0]?.replaceChildren(...columns.map(([heading]) => element("th", heading)));
+  table.tBodies[0]?.replaceChildren(...rows.map((row) => element("tr", ...columns.map(([, text]) => element("td", text(row))))));
+}
+
+/** Whole numbers separated by commas. */
+const numbers = (/** @type {string} */ text) => text.split(",").filter((part) => part.trim()).map(Number);
+
 /** @param {Report} shown */
 function show(shown) {
   report = shown;
   find("report-title").textContent = modelLine(shown);
   find("device").textContent = deviceLine(shown);
-  const table = /** @type {HTMLTableElement} */ (find("lengths"));
-  table.tHead?.rows[0]?.replaceChildren(...COLUMNS.map(([heading]) => element("th", heading)));
-  table.tBodies[0]?.replaceChildren(...shown.lengths.map((length) => element("tr", ...COLUMNS.map(([, text]) => element("td", text(length))))));
+  fillTable("lengths", COLUMNS, shown.lengths);
+  fillTable("streams", STREAM_COLUMNS, shown.streams ?? []);
   drawBars(find("decode"), shown.lengths.map(({ prompt_tokens, decode_tokens_per_second: speed }) => [`${prompt_tokens}`, speed, speed.toFixed(1)]));
   const most = shown.ceilings ? [element("p", `This device reads and multiplies f32 at most at ${ratesText(shown.ceilings)}.`)] : [];
   find("kernels").replaceChildren(...most, ...(shown.kernels ?? []).flatMap((pass) => {
@@ -74,7 +90,8 @@ form.addEventListener("submit", async (event) => {
       show(await engine.request("engine.bench", {
         shape: text("shape"),
         quant: text("quant"),
-        prompts: text("prompts").split(",").map(Number),
+        prompts: numbers(text("prompts")),
+        streams: numbers(text("streams")),
         tokens: Number(text("tokens")),
         runs: Number(text("runs")),
         kernels: fields.has("kernels"),

@@ -8,6 +8,10 @@
  *   submissions_per_token: number, read_bytes_per_token: number,
  * }} Length
  * @typedef {{
+ *   streams: number, places: number, prompt_tokens: number, tokens: number, together_tokens_per_second: number | null,
+ *   tokens_per_second: number, each_tokens_per_second: number, first_token_ms: number, last_first_token_ms: number, differing: number,
+ * }} Streams
+ * @typedef {{
  *   name: string, workgroups: number, count: number, each_us: number, total_us: number, gigabytes_per_second: number, teraflops: number,
  * }} Kernel
  * @typedef {{pass: string, rows: number, positions: number, total_us: number, kernels: Kernel[]}} Pass
@@ -16,13 +20,15 @@
  *   engine_decode_tokens_per_second: number,
  * }} PageReport
  * @typedef {Record<string, number | boolean>} Tuning
+ * @typedef {{shapes: string[], used: string | null, unused_because: string | null}} Matrices  that subgroups multiply
+ * @typedef {{vendor: string, description: string, features: string[], matrices: Matrices | null}} Adapter
  * @typedef {{
  *   adapter: {description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
  * }} Tuned  see extension/host/src/tuning.rs
  * @typedef {{
- *   version: string, browser: string, adapter: {vendor: string, description: string, features: string[]} | null, tuning: Tuning,
+ *   version: string, browser: string, adapter: Adapter | null, tuning: Tuning,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
- *   lengths: Length[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
+ *   lengths: Length[], streams?: Streams[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
  */
 
@@ -42,6 +48,18 @@ export const COLUMNS = [
   ["Bytes read", ({ read_bytes_per_token }) => read_bytes_per_token.toFixed(1)],
 ];
 
+/** The same for requests at once. @type {[string, (streams: Streams) => string][]} */
+export const STREAM_COLUMNS = [
+  ["Streams", ({ streams }) => `${streams}`],
+  ["At a time", ({ places }) => `${places}`],
+  ["Together, tokens/s", ({ together_tokens_per_second: rate }) => rate === null ? "–" : rate.toFixed(1)],
+  ["By the clock", ({ tokens_per_second }) => tokens_per_second.toFixed(1)],
+  ["Each", ({ each_tokens_per_second }) => each_tokens_per_second.toFixed(1)],
+  ["First token, ms: median", ({ first_token_ms }) => first_token_ms.toFixed(1)],
+  ["The last one's", ({ last_first_token_ms }) => last_first_token_ms.toFixed(1)],
+  ["Answers as alone", ({ streams, differing }) => `${streams - differing} of ${streams}`],
+];
+
 /** @param {Report} report */
 export function modelLine({ model, load_seconds }) {
   return `${model.name}, ${model.quantization}, ${size(model.file_bytes)}, loaded in ${load_seconds.toFixed(1)} s`;
@@ -50,7 +68,17 @@ export function modelLine({ model, load_seconds }) {
 /** @param {Report} report */
 export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
   const name = adapter ? `${adapter.description} (${[adapter.vendor, ...adapter.features].filter(Boolean).join(", ")})` : "no GPU";
-  return `${name}: ${size(device_bytes)} on the device, ${size(wasm_bytes)} of wasm memory; ${browser}`;
+  return `${name}: ${size(device_bytes)} on the device, ${size(wasm_bytes)} of wasm memory; ${browser}${matricesText(adapter?.matrices)}`;
+}
+
+/**
+ * Which matrices of subgroups the browser shows, and why none of them is used.
+ * @param {Matrices | null} [matrices]
+ */
+export function matricesText(matrices) {
+  if (!matrices) return "";
+  const { shapes, used, unused_because } = matrices;
+  return `; subgroup matrices ${used ? `${used} used` : `not used, because ${unused_because}`} (listed: ${shapes.join("; ") || "none"})`;
 }
 
 /** @param {PageReport} page */

@@ -20,6 +20,8 @@ const PAGE_CODES = new Set([
 
 /** Where the choice is kept. */
 const CHOICE = "model";
+/** Where the tokens of its context are kept, if they were chosen too. */
+const CONTEXT = "model context";
 /** Times that the service worker is asked before its death is an error. */
 const ATTEMPTS = 3;
 
@@ -30,13 +32,23 @@ const ATTEMPTS = 3;
 /** Whether a method needs a model, the chosen one where the request does not say. */
 const takesModel = (/** @type {string} */ method) => method === "chat.completions" || method === "tokens.count";
 
+/**
+ * Keeps a choice beyond the end of this document.
+ * @param {{id: string, context?: number}} choice
+ */
+function keep({ id, context }) {
+  localStorage.setItem(CHOICE, id);
+  if (context === undefined) localStorage.removeItem(CONTEXT);
+  else localStorage.setItem(CONTEXT, `${context}`);
+}
+
 export class Models {
   /** @type {Map<string, Promise<any>>}  by id and what could change the answer */
   #descriptions = new Map();
   /**
    * Choices that are being loaded, the last one last. One is kept beyond this document's end once it is loaded: a model that
    * takes the document down must not be what the next one begins with.
-   * @type {Set<{id: string}>}
+   * @type {Set<{id: string, context?: number}>}
    */
   #choosing = new Set();
   /** How often the engine's worker has each of the host's models open. @type {Map<string, number>} */
@@ -140,17 +152,20 @@ export class Models {
 
   /**
    * Makes a model the one that answers, once it is loaded; if that fails, the one before stays.
-   * @param {{id: string}} params
+   * @param {{id: string, context?: number}} params  `context`: tokens, where memory lacks for as many as usual; kept with the choice
    */
-  async choose({ id }) {
-    const choice = { id };
+  async choose({ id, context }) {
+    if (context !== undefined && !(Number.isInteger(context) && context > 0 && context < 2 ** 32)) {
+      throw new Refusal("TypeError", "invalid_request", "context must be a whole number of tokens above 0.");
+    }
+    const choice = { id, context };
     this.#choosing.add(choice);
     // At once: when the engine comes to it the tab may be closed, and with it goes the permission. What is wrong the engine tells.
     if (id.startsWith(picked.PREFIX)) picked.open(id).catch(() => {});
     try {
-      const loaded = await this.#engine.request("models.load", { model: id });
+      const loaded = await this.#engine.request("models.load", { model: id, context });
       // Not one that was forgotten meanwhile.
-      if (this.#choosing.has(choice)) localStorage.setItem(CHOICE, id);
+      if (this.#choosing.has(choice)) keep(choice);
       return loaded;
     } finally {
       this.#choosing.delete(choice);
@@ -177,7 +192,7 @@ export class Models {
    */
   async forget({ id }) {
     for (const choice of this.#choosing) if (choice.id === id) this.#choosing.delete(choice);
-    if (localStorage.getItem(CHOICE) === id) localStorage.removeItem(CHOICE);
+    if (localStorage.getItem(CHOICE) === id) [CHOICE, CONTEXT].forEach((item) => localStorage.removeItem(item));
     await picked.forget(id);
   }
 
@@ -191,6 +206,7 @@ export class Models {
     const { id } = params;
     switch (method) {
       case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#open(id);
+      case "models.context": return this.#context(id);
       case "models.reopen": return this.#background("host.open", { id });
       case "models.close": return this.#close(id);
       case "models.read": return this.#background("host.read", params);
@@ -202,6 +218,16 @@ export class Models {
   closeAll() {
     for (const id of this.#opens.keys()) this.#background("host.close", { id }).catch(() => {});
     this.#opens.clear();
+  }
+
+  /**
+   * Tokens of the context that a model is to be loaded with; null: as many as usual.
+   * @param {string} id
+   */
+  #context(id) {
+    const choice = [...this.#choosing].findLast((choice) => choice.id === id);
+    if (choice) return choice.context ?? null;
+    return localStorage.getItem(CHOICE) === id ? Number(localStorage.getItem(CONTEXT)) || null : null;
   }
 
   /** @param {string} id */

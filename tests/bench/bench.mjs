@@ -4,7 +4,7 @@
 // PARAMS: JSON, what engine.bench takes (extension/host/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
 // above all where Chromium does not find the GPU by itself.
 
-import { COLUMNS, deviceLine, isSoftware, modelLine, pageLine, passLine, ratesText } from "../../extension/bench/report.js";
+import { COLUMNS, deviceLine, isSoftware, modelLine, pageLine, passLine, ratesText, STREAM_COLUMNS } from "../../extension/bench/report.js";
 import { launch } from "../e2e/harness.mjs";
 import { measurePage } from "./page.mjs";
 import { printTable } from "./table.mjs";
@@ -30,13 +30,22 @@ async function measure() {
   }
 }
 
+/**
+ * A table: headings, then a row for each.
+ * @template Row
+ * @param {[string, (row: Row) => string][]} columns
+ * @param {Row[]} rows
+ */
+const rowsOf = (columns, rows) => [columns.map(([heading]) => heading), ...rows.map((row) => columns.map(([, text]) => text(row)))];
+
 const report = await measure();
 if (form === "--json") {
   console.log(JSON.stringify(report, null, 1));
 } else {
   console.log(modelLine(report));
   console.log(deviceLine(report));
-  printTable([COLUMNS.map(([heading]) => heading), ...report.lengths.map((length) => COLUMNS.map(([, text]) => text(length)))]);
+  printTable(rowsOf(COLUMNS, report.lengths));
+  if (report.streams) printTable(rowsOf(STREAM_COLUMNS, report.streams));
   if (report.page) console.log(pageLine(report.page));
   if (report.ceilings) console.log(`At most ${ratesText(report.ceilings)}`);
   for (const pass of report.kernels ?? []) {

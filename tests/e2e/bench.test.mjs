@@ -73,12 +73,13 @@ test("the bench page measures a shape and draws the report", T, async () => {
   });
   await page.selectOption("[name=shape]", "tiny");
   await page.selectOption("[name=quant]", "q8_0");
-  for (const [name, value] of [["prompts", "4, 9"], ["tokens", "3"], ["runs", "1"]]) await page.fill(`[name=${name}]`, String(value));
+  for (const [name, value] of [["prompts", "4, 9"], ["tokens", "3"], ["runs", "1"], ["streams", "1, 2"]]) await page.fill(`[name=${name}]`, String(value));
   await page.click("#options button");
   await page.waitForFunction(() => !document.querySelector("button")?.disabled);
   assert.match(await page.locator("#report-title").textContent() ?? "", /^tiny with random weights, Q8_0/, await page.locator("#status").textContent() ?? "");
   assert.equal(await page.locator("#lengths tbody tr").count(), 2);
   assert.equal(await page.locator("#decode rect").count(), 2);
+  assert.deepEqual(await page.locator("#streams tbody td:last-child").allTextContents(), ["1 of 1", "2 of 2"]);
 
   await page.click("#copy");
   const report = JSON.parse(await page.title());
@@ -152,7 +153,7 @@ test("what is kept for a device is in use after a restart and until it is reset,
 });
 
 test("the report is what its schema says, also of what came to a page", T, async () => {
-  const params = { shape: "tiny", quant: "q8_0", prompts: [4], tokens: 3, runs: 1 };
+  const params = { shape: "tiny", quant: "q8_0", prompts: [4], tokens: 3, runs: 1, streams: [2] };
   const report = await reportOf("tests/bench/bench.mjs", params);
   assert.equal(await misfit("tests/bench/report.schema.json", report), null);
   assert.equal(report.page.tokens, 3);

@@ -15,7 +15,7 @@ let stored;
 let asked;
 /** Answers to `host.open`; none: at once. @type {(() => Promise<object>) | undefined} */
 let opening;
-/** Loads that wait for the test. @type {Map<string, {resolve: (done: object) => void, reject: (error: Error) => void}>} */
+/** Loads that wait for the test. @type {Map<string, {context?: number, resolve: (done: object) => void, reject: (error: Error) => void}>} */
 let loads;
 /** @type {Models} */
 let models;
@@ -35,11 +35,14 @@ beforeEach(() => {
       return method === "host.open" && opening ? opening() : { done: {} };
     } } },
   });
-  models = new Models(/** @type {any} */ ({
-    request: (/** @type {string} */ _, /** @type {{model: string}} */ { model }) =>
-      new Promise((resolve, reject) => loads.set(model, { resolve, reject })),
-  }));
+  models = withLoads();
 });
+
+/** Models of an engine whose loads wait. */
+const withLoads = () => new Models(/** @type {any} */ ({
+  request: (/** @type {string} */ _, /** @type {{model: string, context?: number}} */ { model, context }) =>
+    new Promise((resolve, reject) => loads.set(model, { context, resolve, reject })),
+}));
 
 /** Chooses a model, whose loading then waits. @param {string} id */
 function choose(id) {
@@ -70,6 +73,29 @@ test("a choice that fails leaves the one before, the embedded model's too", asyn
   assert.equal(models.chosen, "a");
   await choose("spark-28m").succeed();
   assert.equal(models.chosen, undefined);
+});
+
+test("a context is kept with the choice that it was made for, and told to the engine whenever it loads that model", async () => {
+  const context = (/** @type {string} */ id) => models.answer("models.context", { id });
+  const load = async (/** @type {string} */ id, /** @type {number | undefined} */ tokens) => {
+    const chosen = models.choose({ id, context: tokens });
+    assert.equal(await context(id), tokens ?? null, "while it is loaded");
+    loads.get(id)?.resolve({ id });
+    await chosen;
+  };
+  await load("a", 640);
+  assert.deepEqual([loads.get("a")?.context, await context("a"), await context("b")], [640, 640, null]);
+  models = new Models(/** @type {any} */ ({}));
+  assert.equal(await context("a"), 640, "in the next document too");
+  models = withLoads();
+  await load("b", undefined);
+  assert.deepEqual([await context("a"), await context("b"), stored.size], [null, null, 1]);
+  await load("b", 320);
+  await models.forget({ id: "b" });
+  assert.equal(stored.size, 0);
+  for (const wrong of [0, -1, 1.5, NaN, 2 ** 32, /** @type {any} */ ("640")]) {
+    await assert.rejects(models.choose({ id: "a", context: wrong }), { code: "invalid_request" });
+  }
 });
 
 test("of two choices the last counts; if it fails, the one that is still being loaded", async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { changesText, tunedText } from "../../extension/bench/report.js";
+import { changesText, matricesText, tunedText } from "../../extension/bench/report.js";
 import { answer, tuningText } from "../../extension/shared/tunings.js";
 
 /** As in a browser: the items are its own properties. @type {Record<string, string>} */
@@ -55,4 +55,13 @@ test("a setting is named by what differs from the defaults", () => {
   const defaults = { matmul_tiles: 16, matmul_half: false };
   assert.equal(changesText(defaults, { matmul_tiles: 64, matmul_half: true }), "matmul_tiles 64, matmul_half true");
   assert.equal(changesText(defaults, { ...defaults }), "the default settings");
+});
+
+test("matrices of subgroups that are shown are said, and why they are not used", () => {
+  assert.equal(matricesText(null), "");
+  const shapes = ["f16 16x16x16, sums f32", "f16 16x8x16, sums f32"];
+  assert.equal(matricesText({ shapes, used: "f16 16x16x16, sums f32", unused_because: null }),
+    "; subgroup matrices f16 16x16x16, sums f32 used (listed: f16 16x16x16, sums f32; f16 16x8x16, sums f32)");
+  assert.equal(matricesText({ shapes: [], used: null, unused_because: "kernels have none of them" }),
+    "; subgroup matrices not used, because kernels have none of them (listed: none)");
 });

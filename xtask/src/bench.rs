@@ -19,7 +19,7 @@ const SPARK: &str = "spark";
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
     /// Instead: measure how fast this GGUF file comes to the GPU, through the native host and otherwise.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["shape", "quant", "prompts", "context", "kv", "kernels", "peers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shape", "quant", "prompts", "streams", "context", "kv", "kernels", "peers"])]
     load: Option<PathBuf>,
     /// With `--load`: also from the disk, which the system is asked to read anew (Linux).
     #[arg(long, requires = "load")]
@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Runs of each prompt, after one that is not counted [default: 5], or with `--load` of each way [default: 1].
     #[arg(long)]
     runs: Option<u32>,
+    /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
+    #[arg(long, value_delimiter = ',')]
+    streams: Vec<u32>,
     /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
     #[arg(long)]
     context: Option<u32>,
@@ -52,7 +55,7 @@ pub(crate) struct Options {
     #[arg(long)]
     kernels: bool,
     /// Compare with other engines in the same browser, which take turns: wllama, which reads the same weights from a GGUF file.
-    #[arg(long, conflicts_with_all = ["kernels", "context", "kv"])]
+    #[arg(long, conflicts_with_all = ["streams", "kernels", "context", "kv"])]
     peers: bool,
     /// Also compare with transformers.js, which reads an ONNX model of the shape from this folder.
     #[arg(long, requires = "peers")]
@@ -74,7 +77,7 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
     if let Some(file) = &file {
         return load(root, file, options, &chrome);
     }
-    let Options { shape, quant, prompts, tokens, runs, context, kv, kernels, peers, onnx, json, .. } = options;
+    let Options { shape, quant, prompts, tokens, runs, streams, context, kv, kernels, peers, onnx, json, .. } = options;
     let (tokens, runs) = (tokens.unwrap_or(128), runs.unwrap_or(5));
     let (script, params) = if *peers {
         npm::ensure_peers(root, onnx.is_some())?;
@@ -87,8 +90,8 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
         ("tests/peers/compare.mjs", params)
     } else {
         let params = json!({
-            "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "context": context, "kv": kv,
-            "kernels": kernels,
+            "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "streams": streams,
+            "context": context, "kv": kv, "kernels": kernels,
         });
         ("tests/bench/bench.mjs", params)
     };

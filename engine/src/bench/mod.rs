@@ -5,10 +5,12 @@
 
 mod kernels;
 mod shapes;
+mod streams;
 pub mod tune;
 
 pub use kernels::{Ceilings, KernelReport, PassReport};
 pub use shapes::{SHAPES, Shape, Synthetic};
+pub use streams::StreamsReport;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct BenchOptions {
     pub tokens: u32,
     /// Runs of each prompt, after one that is not counted.
     pub runs: u32,
+    /// Also measure so many requests at once, for each of these, with prompts of the first length. Those that find no place wait.
+    pub streams: Vec<u32>,
     /// Also measure the time of each kernel.
     pub kernels: bool,
     /// Positions of the context; `None`: what the longest prompt with its answer needs, 4096 at the least.
@@ -42,16 +46,26 @@ pub struct BenchOptions {
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        Self { prompts: vec![64, 512, 2048], tokens: 128, runs: 5, kernels: false, context: None, kv: KvFormat::default() }
+        Self {
+            prompts: vec![64, 512, 2048],
+            tokens: 128,
+            runs: 5,
+            streams: Vec::new(),
+            kernels: false,
+            context: None,
+            kv: KvFormat::default(),
+        }
     }
 }
 
 impl BenchOptions {
-    /// How to load the model that is measured: for one sequence.
+    /// How to load the model that is measured: for one sequence, or for as many streams as are served at a time.
     pub fn model_options(&self) -> ModelOptions {
         let longest = self.prompts.iter().copied().max().unwrap_or(0).saturating_add(self.tokens);
         let context = self.context.unwrap_or(longest.div_ceil(256).saturating_mul(256).max(4096));
-        ModelOptions { context, sequences: 1, kv: self.kv, ..ModelOptions::default() }
+        let served = ModelOptions::default();
+        let sequences = self.streams.iter().copied().max().unwrap_or(1).min(served.sequences);
+        ModelOptions { context, sequences, kv: self.kv, ..served }
     }
 
     /// Fails when there is nothing to count: to be asked before a model is loaded for it.
@@ -59,8 +73,9 @@ impl BenchOptions {
     /// # Errors
     /// [`EngineError::InvalidRequest`] with the field.
     pub fn check(&self) -> Result<()> {
-        let shortest = self.prompts.iter().copied().min().unwrap_or(1);
-        for (field, value) in [("tokens", self.tokens), ("runs", self.runs), ("prompts", shortest)] {
+        let least = |all: &[u32]| all.iter().copied().min().unwrap_or(1);
+        let fields = [("tokens", self.tokens), ("runs", self.runs), ("prompts", least(&self.prompts)), ("streams", least(&self.streams))];
+        for (field, value) in fields {
             if value == 0 {
                 return Err(EngineError::InvalidRequest { field: field.to_owned(), problem: "must be at least 1".to_owned() });
             }
@@ -84,6 +99,9 @@ pub struct Report {
     pub load_seconds: f64,
     /// One for each length of prompt.
     pub lengths: Vec<LengthReport>,
+    /// One for each number of requests at once; empty where none was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamsReport>,
     /// Bytes of all buffers on the device.
     pub device_bytes: u64,
     /// Bytes of the wasm memory, which never shrinks: the most that loading and running took. 0 natively.
@@ -128,20 +146,22 @@ pub struct LengthReport {
 pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, load: Duration) -> Result<Report, Rc<EngineError>> {
     options.check()?;
     let counters = engine.executor().counters();
+    let places = engine.parts().1.options.sequences;
+    let fits = |length: &&u32| length.saturating_add(options.tokens) <= client.info().context;
     let measured = async {
         let mut lengths = Vec::new();
-        for length in &options.prompts {
-            if length.saturating_add(options.tokens) <= client.info().context {
-                lengths.push(measure(client, &counters, *length, options).await?);
-            }
+        for length in options.prompts.iter().filter(fits) {
+            lengths.push(measure(client, &counters, *length, options).await?);
         }
-        Ok::<_, Rc<EngineError>>(lengths)
+        let streams =
+            if options.prompts.first().as_ref().is_some_and(fits) { streams::measure(client, places, options).await? } else { Vec::new() };
+        Ok::<_, Rc<EngineError>>((lengths, streams))
     };
-    let lengths = match futures::future::select(std::pin::pin!(measured), std::pin::pin!(engine.run())).await {
-        futures::future::Either::Left((lengths, _)) => lengths?,
+    let (lengths, streams) = match futures::future::select(std::pin::pin!(measured), std::pin::pin!(engine.run())).await {
+        futures::future::Either::Left((measured, _)) => measured?,
         futures::future::Either::Right((stopped, _)) => {
             stopped?;
-            Vec::new()
+            (Vec::new(), Vec::new())
         }
     };
     let kernels = if options.kernels { kernels::measure(engine, options).await? } else { None };
@@ -152,6 +172,7 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
         model: client.info().clone(),
         load_seconds: load.as_secs_f64(),
         lengths,
+        streams,
         device_bytes: engine.executor().allocated_bytes(),
         wasm_bytes: wasm_bytes(),
         kernels,
@@ -170,11 +191,15 @@ pub fn wasm_bytes() -> u64 {
     0
 }
 
+/// Token ids of a prompt; prompts of different numbers differ from their first token on.
+fn prompt(length: u32, number: u32) -> Vec<u32> {
+    (0..length).map(|i| (i * 7 + number * 31) % 251).collect()
+}
+
 async fn measure(client: &Client, counters: &Counters, length: u32, options: &BenchOptions) -> Result<LengthReport, Rc<EngineError>> {
     let run = async |number: u32, tokens: u32| {
-        let prompt = (0..length).map(|i| (i * 7 + number * 31) % 251).collect();
         let before = counters.get();
-        let trace = client.trace(prompt, tokens, 0).await?;
+        let trace = client.trace(prompt(length, number), tokens, 0).await?;
         let after = counters.get();
         let counted = [after.dispatches - before.dispatches, after.submissions - before.submissions, after.read_bytes - before.read_bytes];
         Ok::<_, Rc<EngineError>>((trace, counted))

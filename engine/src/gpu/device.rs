@@ -39,6 +39,17 @@ pub enum DeviceTier {
     Basic,
 }
 
+/// The matrices that a browser's subgroups multiply, for people.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MatrixSupport {
+    /// All shapes that the adapter lists, such as `f16 16x16x16, sums f32`.
+    pub shapes: Vec<String>,
+    /// The one that suits kernels.
+    pub used: Option<String>,
+    /// Why there is none.
+    pub unused_because: Option<String>,
+}
+
 /// What is known of an adapter, for people.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct AdapterSummary {
@@ -50,6 +61,8 @@ pub struct AdapterSummary {
     pub tier: DeviceTier,
     /// Optional features that the engine uses.
     pub features: Vec<&'static str>,
+    /// The matrices that subgroups multiply, where a browser shows any.
+    pub matrices: Option<MatrixSupport>,
 }
 
 /// The first error of a device. Everything after it is a consequence.
@@ -86,6 +99,9 @@ impl Fault {
         }
     }
 }
+
+/// What failed where an adapter gives no device.
+const OPEN: &str = "open a device";
 
 pub(super) struct Opened {
     pub(super) device: wgpu::Device,
@@ -128,15 +144,21 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
             ..Default::default()
         })
         .await
-        .map_err(|e| EngineError::NoAdapter { reason: e.to_string() })?;
+        .map_err(|e| EngineError::Gpu { operation: OPEN.to_owned(), reason: e.to_string() })?;
     #[cfg(target_arch = "wasm32")]
     let subgroup_size = super::web::granted_feature("subgroups").then(super::web::subgroup_min_size);
     #[cfg(not(target_arch = "wasm32"))]
     let subgroup_size = subgroups.then(|| adapter.get_info().subgroup_min_size);
     #[cfg(target_arch = "wasm32")]
-    let matrices = subgroup_size.and(super::web::subgroup_matrix(f16));
+    let (matrices, support) = match subgroup_size.and_then(|_| super::web::matrices()) {
+        Some(offer) => {
+            let (matrix, support) = super::matrices::choose(&offer, f16);
+            (matrix, Some(support))
+        }
+        None => (None, None),
+    };
     #[cfg(not(target_arch = "wasm32"))]
-    let matrices = options.matrices;
+    let (matrices, support) = (options.matrices, None);
 
     let fault = Arc::new(Fault::default());
     let seen = Arc::clone(&fault);
@@ -166,7 +188,7 @@ pub(super) async fn open(options: &GpuOptions) -> Result<Opened> {
     };
     capabilities.tuning = options.tuning.unwrap_or_else(|| capabilities.default_tuning());
     log::info!("adapter {} {capabilities:?}", adapter.get_info().name);
-    let adapter = AdapterSummary { vendor, description, tier, features: features_of(&capabilities) };
+    let adapter = AdapterSummary { vendor, description, tier, features: features_of(&capabilities), matrices: support };
     Ok(Opened { device, queue, adapter, capabilities, fault })
 }
 
@@ -179,16 +201,19 @@ async fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
                 ..Default::default()
             })
             .await
-            .map_err(|e| EngineError::NoAdapter { reason: e.to_string() });
+            .map_err(|reason| {
+                log::warn!("no adapter: {reason}");
+                EngineError::NoAdapter
+            });
     };
     let all = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    if all.is_empty() {
+        return Err(EngineError::NoAdapter);
+    }
     let names: Vec<_> = all.iter().map(|a| a.get_info().name).collect();
     let matches = |name: &String| name.to_lowercase().contains(&wanted.to_lowercase());
-    all.into_iter()
-        .zip(&names)
-        .find(|(_, name)| matches(name))
-        .map(|(adapter, _)| adapter)
-        .ok_or_else(|| EngineError::NoAdapter { reason: format!("none is named {wanted:?} among {names:?}") })
+    let found = all.into_iter().zip(&names).find(|(_, name)| matches(name)).map(|(adapter, _)| adapter);
+    found.ok_or_else(|| EngineError::AdapterNotFound { wanted: wanted.clone(), names })
 }
 
 /// Vendor, description and kind of an adapter.

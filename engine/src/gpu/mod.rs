@@ -1,13 +1,15 @@
 //! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
 
 mod device;
+#[cfg(any(target_arch = "wasm32", test))]
+mod matrices;
 mod pipelines;
 mod profile;
 mod readback;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
-pub use device::{AdapterSummary, DeviceTier, GpuOptions};
+pub use device::{AdapterSummary, DeviceTier, GpuOptions, MatrixSupport};
 pub use pipelines::Preparation;
 pub use profile::KernelTime;
 pub use readback::Readback;
@@ -86,6 +88,14 @@ impl Gpu {
         })
     }
 
+    /// Whether a GPU that is not there now may be later: a browser without WebGPU never has one.
+    pub fn may_come() -> bool {
+        #[cfg(target_arch = "wasm32")]
+        return web::has_webgpu();
+        #[cfg(not(target_arch = "wasm32"))]
+        true
+    }
+
     /// Names of adapter and driver.
     pub fn adapter(&self) -> &AdapterSummary {
         &self.adapter
@@ -140,6 +150,22 @@ impl Gpu {
         self.allocated += size;
         self.buffers.push(Some(buffer));
         Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    /// Whether buffers of so many bytes together could be made now, once what was destroyed is free.
+    pub(crate) async fn could_hold(&self, bytes: u64) -> bool {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let most = self.capabilities.max_binding.min(self.capabilities.max_buffer).min(1 << 30);
+        let buffer = |first| {
+            let size = most.min(bytes - first).next_multiple_of(4);
+            let usage = wgpu::BufferUsages::STORAGE;
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("trial"), size, usage, mapped_at_creation: false })
+        };
+        let buffers: Vec<wgpu::Buffer> = (0..bytes).step_by(most as usize).map(buffer).collect();
+        let failed = scope.pop().await.is_some();
+        buffers.iter().for_each(wgpu::Buffer::destroy);
+        // What the load that did not fit left behind is said already.
+        !failed && !matches!(self.fault.check(), Err(EngineError::DeviceLost { .. }))
     }
 
     pub(crate) fn buffer_count(&self) -> usize {

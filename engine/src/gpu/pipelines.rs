@@ -158,33 +158,38 @@ mod preparation {
 /// In a browser its own threads do: it makes a pipeline at once if it has an equal one already.
 #[cfg(target_arch = "wasm32")]
 mod preparation {
-    use js_sys::Promise;
     use wasm_bindgen_futures::JsFuture;
 
     use super::super::web;
     use super::{Pipeline, PipelineKey, make};
     use crate::kernels::Plan;
 
-    /// Pipelines that are being made.
+    /// Pipelines that are being made, until nobody wants them any more.
     #[derive(Debug)]
     pub struct Preparation {
         plans: Vec<(PipelineKey, Plan)>,
-        made: Promise,
+        queue: web::PipelineQueue,
+    }
+
+    impl Drop for Preparation {
+        fn drop(&mut self) {
+            self.queue.stop();
+        }
     }
 
     impl Preparation {
         pub(super) fn begin(device: &wgpu::Device, missing: Vec<(PipelineKey, Plan)>) -> Self {
-            web::begin_pipelines();
+            web::note_pipelines();
             for (_, plan) in &missing {
                 make(device, plan);
             }
-            Self { plans: missing, made: web::pipelines_begun() }
+            Self { plans: missing, queue: web::make_noted() }
         }
 
-        pub(super) async fn made(self, device: &wgpu::Device) -> Vec<(PipelineKey, Pipeline)> {
+        pub(super) async fn made(mut self, device: &wgpu::Device) -> Vec<(PipelineKey, Pipeline)> {
             // What the browser has made is held until here. Why it made none is told when it is asked for.
-            let _held = JsFuture::from(self.made).await;
-            self.plans.into_iter().map(|(key, plan)| (key, make(device, &plan))).collect()
+            let _held = JsFuture::from(self.queue.made()).await;
+            std::mem::take(&mut self.plans).into_iter().map(|(key, plan)| (key, make(device, &plan))).collect()
         }
     }
 }

@@ -3,7 +3,7 @@
 use js_sys::Promise;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::kernels::SubgroupMatrix;
+use super::matrices::Offer;
 
 #[wasm_bindgen(module = "/src/gpu/web_features.js")]
 extern "C" {
@@ -19,18 +19,32 @@ extern "C" {
     #[wasm_bindgen(js_name = subgroupMinSize)]
     pub(super) fn subgroup_min_size() -> u32;
 
-    /// Whether the subgroups of the newest device multiply matrices of `side` x `side` with these elements, summing as `f32`, in
-    /// the form that kernels use, and are all of one size.
-    #[wasm_bindgen(js_name = multipliesMatrices)]
-    fn multiplies_matrices(element: &str, side: u32) -> bool;
+    /// Whether the browser knows of WebGPU at all.
+    #[wasm_bindgen(js_name = hasWebGpu)]
+    pub(super) fn has_webgpu() -> bool;
 
-    /// From now on pipelines are made by the browser's threads, and what the device returns instead of one is not to be used.
-    #[wasm_bindgen(js_name = beginPipelines)]
-    pub(super) fn begin_pipelines();
+    #[wasm_bindgen(js_name = matrixOffer)]
+    fn matrix_offer() -> Option<String>;
 
-    /// Ends that; the promise holds what was begun and never fails.
-    #[wasm_bindgen(js_name = pipelinesBegun)]
-    pub(super) fn pipelines_begun() -> Promise;
+    /// From now on pipelines are only noted, and what the device returns instead of one is not to be used.
+    #[wasm_bindgen(js_name = notePipelines)]
+    pub(super) fn note_pipelines();
+
+    /// Ends that, and lets the browser's threads make what was noted.
+    #[wasm_bindgen(js_name = makeNoted)]
+    pub(super) fn make_noted() -> PipelineQueue;
+
+    /// Pipelines that are being made.
+    #[derive(Debug)]
+    pub(super) type PipelineQueue;
+
+    /// Holds what was made once all are; never fails.
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn made(this: &PipelineQueue) -> Promise;
+
+    /// Begins no more of them.
+    #[wasm_bindgen(method)]
+    pub(super) fn stop(this: &PipelineQueue);
 
     #[wasm_bindgen(js_name = adapterVendor)]
     fn adapter_vendor() -> String;
@@ -39,11 +53,9 @@ extern "C" {
     fn adapter_description() -> String;
 }
 
-/// The matrices that the newest device's subgroups multiply, with or without half precision.
-pub(super) fn subgroup_matrix(half: bool) -> Option<SubgroupMatrix> {
-    let offered = |matrix: &SubgroupMatrix| multiplies_matrices(if matrix.half() { "f16" } else { "f32" }, matrix.side());
-    let mut all = SubgroupMatrix::ALL.into_iter().filter(|matrix| half || !matrix.half());
-    all.find(offered)
+/// The matrices that the newest device's subgroups multiply; `None`: the browser shows none.
+pub(super) fn matrices() -> Option<Offer> {
+    matrix_offer().and_then(|offer| serde_json::from_str(&offer).inspect_err(|problem| log::error!("{problem}: {offer}")).ok())
 }
 
 /// Vendor and description of the newest device's adapter.

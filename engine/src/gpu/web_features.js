@@ -4,20 +4,40 @@
 const wanted = new Set();
 let granted = new Set();
 let info = null;
+let offer = null;
 
 const SUBGROUP_MATRIX = "chromium-experimental-subgroup-matrix";
 
-// Whether the browser has the feature in the form that kernels use: tiles of vectors, their order a template argument.
-async function knowsOurMatrices(device) {
+// Why the browser refuses a shader that multiplies matrices of side x side as kernels do (tiles of vectors, their order a template
+// argument), in one line; null: it does not.
+async function problemOf(device, element, side) {
+  const square = side * side;
   device.pushErrorScope("validation");
-  device.createShaderModule({
+  const module = device.createShaderModule({
     code: `enable chromium_experimental_subgroup_matrix;
-      var<workgroup> tile: array<vec4<f32>, 16>;
-      @compute @workgroup_size(64) fn main() {
-        _ = subgroupMatrixLoad<subgroup_matrix_left<f32, 8, 8>, row_major>(&tile, 0u, 2u);
+      ${element === "f16" ? "enable f16;" : ""}
+      alias Sums = subgroup_matrix_result<f32, ${side}, ${side}>;
+      var<workgroup> tile: array<vec4<${element}>, ${square / 4}>;
+      var<workgroup> products: array<f32, ${square}>;
+      @compute @workgroup_size(128) fn main() {
+        let left = subgroupMatrixLoad<subgroup_matrix_left<${element}, ${side}, ${side}>, row_major>(&tile, 0u, ${side / 4}u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<${element}, ${side}, ${side}>, col_major>(&tile, 0u, ${side / 4}u);
+        subgroupMatrixStore<row_major>(&products, 0u, subgroupMatrixMultiplyAccumulate(left, right, Sums()), ${side}u);
       }`,
   });
-  return (await device.popErrorScope()) === null;
+  const made = device.createComputePipelineAsync({ layout: "auto", compute: { module } }).then(() => null, ({ message }) => message);
+  const problem = (await device.popErrorScope())?.message ?? (await made);
+  return problem && problem.trim().split(/\s*\n\s*/).slice(0, 2).join(" ").slice(0, 300);
+}
+
+// What the device's adapter lists; only square matrices are tried.
+async function offerOf(device, { subgroupMinSize = 0, subgroupMaxSize = 0, subgroupMatrixConfigs = [] }) {
+  const shapes = [];
+  for (const { componentType: element, resultComponentType: sum, M: m, N: n, K: k } of subgroupMatrixConfigs) {
+    const tried = ["f16", "f32"].includes(element) && m === n && n === k;
+    shapes.push({ element, sum, m, n, k, problem: tried ? await problemOf(device, element, m) : null });
+  }
+  return { least: subgroupMinSize, most: subgroupMaxSize, shapes };
 }
 
 const requestDevice = globalThis.GPUAdapter?.prototype.requestDevice;
@@ -27,10 +47,14 @@ if (requestDevice) {
     const requiredFeatures = [...new Set([...(descriptor.requiredFeatures ?? []), ...extra])];
     const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
     granted = new Set(device.features);
-    if (granted.has(SUBGROUP_MATRIX) && !(await knowsOurMatrices(device))) granted.delete(SUBGROUP_MATRIX);
     info = this.info;
+    offer = granted.has(SUBGROUP_MATRIX) ? await offerOf(device, info) : null;
     return device;
   };
+}
+
+export function hasWebGpu() {
+  return globalThis.navigator?.gpu !== undefined;
 }
 
 export function requestFeature(name, on) {
@@ -54,34 +78,53 @@ export function subgroupMinSize() {
   return info?.subgroupMinSize ?? 4; // the least that the specification allows
 }
 
-export function multipliesMatrices(element, side) {
-  const { subgroupMinSize: size, subgroupMaxSize, subgroupMatrixConfigs = [] } = info ?? {};
-  const ofOneSize = size === subgroupMaxSize && [8, 16, 32].includes(size);
-  const isWanted = (config) =>
-    config.componentType === element &&
-    config.resultComponentType === "f32" &&
-    [config.M, config.N, config.K].every((n) => n === side);
-  return granted.has(SUBGROUP_MATRIX) && ofOneSize && [...subgroupMatrixConfigs].some(isWanted);
+// JSON, or undefined where the newest device has no such matrices.
+export function matrixOffer() {
+  return offer ? JSON.stringify(offer) : undefined;
 }
 
 // Pipelines that are made asynchronously: wgpu waits for each, and the browser's GPU process does nothing else meanwhile.
-let begun = null;
+let noted = null;
 
 const createComputePipeline = globalThis.GPUDevice?.prototype.createComputePipeline;
 if (createComputePipeline) {
   GPUDevice.prototype.createComputePipeline = function (descriptor) {
-    if (!begun) return createComputePipeline.call(this, descriptor);
-    begun.push(this.createComputePipelineAsync(descriptor));
+    if (!noted) return createComputePipeline.call(this, descriptor);
+    noted.push(() => this.createComputePipelineAsync(descriptor));
     return {};
   };
 }
 
-export function beginPipelines() {
-  begun = [];
+// As many are made at a time as there are processors: what is begun cannot be called off, and a device waits for it before it ends.
+class PipelineQueue {
+  #waiting;
+
+  constructor(waiting) {
+    this.#waiting = waiting;
+    const workers = Array.from({ length: navigator.hardwareConcurrency ?? 2 }, () => this.#work());
+    this.made = Promise.all(workers);
+  }
+
+  // Why one was not made is told when it is asked for again.
+  async #work() {
+    const held = [];
+    for (let make = this.#waiting.shift(); make; make = this.#waiting.shift()) {
+      held.push(await make().catch(() => null));
+    }
+    return held;
+  }
+
+  stop() {
+    this.#waiting.length = 0;
+  }
 }
 
-export function pipelinesBegun() {
-  const all = Promise.allSettled(begun);
-  begun = null;
-  return all;
+export function notePipelines() {
+  noted = [];
+}
+
+export function makeNoted() {
+  const queue = new PipelineQueue(noted);
+  noted = null;
+  return queue;
 }

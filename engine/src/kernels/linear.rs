@@ -54,7 +54,7 @@ pub struct Linear {
     pub epilogue: Epilogue,
 }
 
-/// The product for at most a few rows of x: a workgroup computes whole dot products, each weight is read once.
+/// The product for at most a few rows of x: a workgroup computes whole dot products of one row, or of four at a time.
 #[derive(Debug)]
 pub struct Matvec {
     /// Shapes and places.
@@ -69,10 +69,13 @@ impl Kernel for Matvec {
         const OUTPUTS: u32 = 4;
         /// So many read 128 bytes of a row together.
         const LEAST_LANES: u32 = 8;
+        // A workgroup of four rows stages four of x: two or three rows are read sooner one by one, though the weights are read again.
+        const LEAST_ROWS: u32 = 4;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
-        let (rows_feature, rows_at_once, workgroup) = if l.rows == 1 { ("rows_1", 1, tuning.matvec_workgroup) } else { ("rows_4", 4, 64) };
+        let workgroup = tuning.matvec_workgroup;
+        let (rows_feature, rows_at_once) = if l.rows < LEAST_ROWS { ("rows_1", 1) } else { ("rows_4", 4) };
         let tile = if l.layout.multiplied_as_bytes() { 128 } else { 64 } / rows_at_once;
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has

@@ -27,7 +27,7 @@ pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
-pub use sample::{Best, Group, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
+pub use sample::{Best, Group, NO_TOKEN, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
 
 use std::fmt;
@@ -98,7 +98,7 @@ pub struct Capabilities {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
-    /// Invocations in a workgroup of [`Matvec`] for one row: 64 or, with subgroups, 256. A larger one reads x less often.
+    /// Invocations in a workgroup of [`Matvec`]: 64 or, with subgroups, 256. A larger one reads x less often.
     pub matvec_workgroup: u32,
     /// Invocations in a workgroup of [`AttentionDecode`]: 64 or 256.
     pub decode_workgroup: u32,

@@ -223,7 +223,7 @@ impl Kernel for SampleDraw {
 }
 
 /// Last stage: chooses the next token of each row. Writes it to the row, to the ring and, if the sampler penalizes, to the counts;
-/// moves the row to the next position.
+/// moves the row to the next position. Where logits are no numbers the ring gets [`NO_TOKEN`] and the row token 0.
 ///
 /// Bindings: logits, counts, samplers, rows, groups, sampled; see [`Sampling::record`].
 #[derive(Debug)]
@@ -253,13 +253,20 @@ impl Kernel for Sample {
     }
 }
 
+/// What is sampled where a logit is NaN or infinity, or all are -infinity.
+pub const NO_TOKEN: u32 = u32::MAX;
+
 /// Below this temperature the most likely token is taken.
 const GREEDY: f32 = 1e-5;
 
 /// Logits are clamped to this; those at the lower end are never chosen.
 const LIMIT: f32 = 1e30;
 
-/// Chooses the next token of one row from its logits (vocab) and counts (vocab), and moves the row on. `None` if not active.
+/// The score of what is no number, or infinite: above all others.
+const BROKEN: f32 = 2.0 * LIMIT;
+
+/// Chooses the next token of one row, or [`NO_TOKEN`], from its logits (vocab) and counts (vocab), and moves the row on. `None` if not
+/// active.
 pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler, row: &mut Row) -> Option<u32> {
     if row.flags & Row::ACTIVE == 0 {
         return None;
@@ -270,14 +277,15 @@ pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sample
         let likelihoods = relative(&logits, score, sampler.temperature);
         token = draw(0, &likelihoods, threshold(&likelihoods, sampler), sampler).token;
     }
+    let usable = score > -LIMIT && score <= LIMIT;
     let count = &mut counts[token as usize];
-    if sampler.penalizes() && *count & 0xffff < 0xffff {
+    if sampler.penalizes() && usable && *count & 0xffff < 0xffff {
         *count += 1;
     }
     sampler.step += 1;
-    row.token = token;
+    row.token = if usable { token } else { 0 };
     row.position += 1;
-    Some(token)
+    Some(if usable { token } else { NO_TOKEN })
 }
 
 /// The first of the largest, of tokens from `first` on.
@@ -300,7 +308,10 @@ fn all_penalized(logits: &[f32], counts: &[u32], sampler: &Sampler) -> Vec<f32> 
 }
 
 fn penalized(logit: f32, count: u32, sampler: &Sampler) -> f32 {
-    let mut logit = if logit.is_nan() { -LIMIT } else { logit.clamp(-LIMIT, LIMIT) };
+    if logit.is_nan() || logit == f32::INFINITY {
+        return BROKEN;
+    }
+    let mut logit = logit.clamp(-LIMIT, LIMIT);
     if sampler.penalizes() && count != 0 && logit.abs() < LIMIT {
         logit = if logit > 0.0 { logit / sampler.repetition_penalty } else { logit * sampler.repetition_penalty };
         let answered = count & 0xffff;
@@ -371,7 +382,7 @@ fn gumbel(bits: u32) -> f32 {
 mod tests {
     use super::*;
 
-    const LOGITS: [f32; 8] = [1.0, 2.5, -0.5, 2.0, f32::NEG_INFINITY, 0.0, f32::NAN, 2.0];
+    const LOGITS: [f32; 8] = [1.0, 2.5, -0.5, 2.0, f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, 2.0];
 
     fn draw(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler) -> u32 {
         let mut row = Row { flags: Row::ACTIVE, ..Row::default() };
@@ -411,11 +422,21 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_the_most_likely() {
         let mut counts = vec![0; 4];
-        assert_eq!(draw(&[1.0, 3.0, 3.0, f32::NAN], &mut counts, &mut Sampler::default()), 1);
-        assert_eq!(draw(&[f32::NAN, f32::NEG_INFINITY, -1e9, f32::NAN], &mut counts, &mut Sampler::default()), 2);
-        assert_eq!(draw(&[0.0, f32::INFINITY, 5.0, 1.0], &mut counts, &mut warm()), 1);
-        assert_eq!(draw(&[f32::NAN; 4], &mut counts, &mut warm()), 0);
+        assert_eq!(draw(&[1.0, 3.0, 3.0, f32::NEG_INFINITY], &mut counts, &mut Sampler::default()), 1);
+        assert_eq!(draw(&[f32::NEG_INFINITY, f32::NEG_INFINITY, -1e9, -2e9], &mut counts, &mut Sampler::default()), 2);
         assert_eq!(counts, [0; 4], "nothing penalizes");
+    }
+
+    #[test]
+    fn no_token_is_drawn_from_what_is_no_number() {
+        let penalizes = Sampler { presence_penalty: 1.0, ..warm() };
+        for mut sampler in [Sampler::default(), warm(), Sampler { top_k: 1, ..warm() }, Sampler { top_p: 0.5, ..warm() }, penalizes] {
+            let mut counts = vec![1; 4];
+            for logits in [[1.0, f32::NAN, 3.0, 2.0], [0.0, 5.0, 1.0, f32::INFINITY], [f32::NAN; 4], [f32::NEG_INFINITY; 4]] {
+                assert_eq!(draw(&logits, &mut counts, &mut sampler), NO_TOKEN, "{logits:?} {sampler:?}");
+            }
+            assert_eq!(counts, [1; 4]);
+        }
     }
 
     #[test]

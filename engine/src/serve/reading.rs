@@ -2,7 +2,7 @@
 
 use super::scheduler::{ProgramKey, Scheduler, extend};
 use super::sequence::{Event, FinishReason, Task};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::model::{Attend, Model, Output, Pass};
 
@@ -29,26 +29,32 @@ impl Scheduler {
 
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
         let event = if embeds {
-            Event::Embedding(values)
+            values.iter().all(|value| value.is_finite()).then_some(Event::Embedding(values))
         } else {
             let next = sequence.job.prompt[begin as usize + 1..].iter();
-            Event::Scores(
-                values.chunks_exact(model.hyperparameters.vocab as usize).zip(next).map(|(row, token)| log_softmax(row, *token)).collect(),
-            )
+            let rows = values.chunks_exact(model.hyperparameters.vocab as usize);
+            let scores: Vec<f32> = rows.zip(next).map(|(row, token)| log_softmax(row, *token)).collect();
+            (!scores.iter().any(|score| score.is_nan())).then_some(Event::Scores(scores))
         };
-        // A closed channel is a cancelled request: the scheduler looks for those itself.
-        let _ = sequence.job.events.unbounded_send(Ok(event));
-        if !sequence.prefilling() {
-            sequence.finish(FinishReason::Length);
-            if let Some(sequence) = self.prefilling.pop_front() {
-                self.release(sequence);
+        if let Some(event) = event {
+            // A closed channel is a cancelled request: the scheduler looks for those itself.
+            let _ = sequence.job.events.unbounded_send(Ok(event));
+            if !sequence.prefilling() {
+                sequence.finish(FinishReason::Length);
             }
+        } else {
+            sequence.fail(EngineError::NotFinite);
+        }
+        if sequence.finished
+            && let Some(sequence) = self.prefilling.pop_front()
+        {
+            self.release(sequence);
         }
         Ok(true)
     }
 }
 
-/// The logarithm of the probability of `token`.
+/// The logarithm of the probability of `token`; NaN where a logit is NaN or infinity, or all are -infinity.
 fn log_softmax(logits: &[f32], token: u32) -> f32 {
     let maximum = logits.iter().copied().fold(f32::MIN, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from(l - maximum).exp()).sum();

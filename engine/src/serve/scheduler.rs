@@ -419,19 +419,21 @@ impl Scheduler {
     }
 
     /// What requests for one answer or embedding at a time run, by the variants of kernels that they need: what every one does, and
-    /// what very short and long prompts, long contexts and drawn tokens do.
+    /// what very short and long prompts, long contexts, drawn tokens and answers beside others do.
     pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         const SHORT_PROMPT: u32 = 64;
         let generates = model.hyperparameters.architecture.causal;
         let output = if generates { Output::LastLogits(0) } else { Output::Embedding };
         let most = model.options.prefill_rows;
         let read = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });
-        let decode = |positions| ProgramKey::Pass(model.decode_pass(1, positions));
+        let decode = |rows, positions| ProgramKey::Pass(model.decode_pass(rows, positions));
         let sample = |draws| ProgramKey::Sample { first_row: 0, rows: 1, draws };
         let (mut every, mut some) = (vec![read(SHORT_PROMPT)], vec![read(1), read(4), read(most)]);
         if generates {
-            every.extend([decode(1), sample(false)]);
-            some.extend([decode(model.options.context), sample(true)]);
+            every.extend([decode(1, 1), sample(false)]);
+            some.extend([decode(1, model.options.context), sample(true)]);
+            // Kernels differ by whether rows are one, few, or more than four.
+            some.extend([2, 4, 8].into_iter().filter(|rows| *rows <= model.options.sequences).map(|rows| decode(rows, 1)));
         }
         [every, some].map(|keys| keys.into_iter().map(|key| self.record(model, key)).collect())
     }

@@ -9,7 +9,7 @@ use web_time::Instant;
 
 use super::pages::Held;
 use crate::error::EngineError;
-use crate::kernels::{PAGE, Row, Sampler};
+use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
 
 /// How the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -285,6 +285,10 @@ impl Sequence {
         if self.finished {
             return;
         }
+        if token == NO_TOKEN {
+            self.fail(EngineError::NotFinite);
+            return;
+        }
         self.progress.first_token.get_or_insert_with(Instant::now);
         if self.job.stop_tokens.contains(&token) {
             self.finish(FinishReason::Stop);
@@ -296,6 +300,13 @@ impl Sequence {
         if self.progress.generated.len() as u32 == self.job.max_tokens {
             self.finish(FinishReason::Length);
         }
+    }
+
+    /// Ends the request with an error of its own.
+    pub(super) fn fail(&mut self, error: EngineError) {
+        self.finished = true;
+        // A closed channel is a cancelled request: the scheduler looks for those itself.
+        let _ = self.job.events.unbounded_send(Err(Rc::new(error)));
     }
 
     /// Ends the request.

@@ -31,8 +31,8 @@ struct Params {
     options: BenchOptions,
 }
 
-/// Measures, on a device that is set up as those that serve: `{shape, quant?, prompts?, tokens?, runs?, kernels?, context?, kv?}` → the
-/// report, with the browser's name. What was loaded for it is gone afterwards.
+/// Measures, on a device that is set up as those that serve: `{shape, quant?, prompts?, tokens?, runs?, streams?, kernels?, context?,
+/// kv?}` → the report, with the browser's name. What was loaded for it is gone afterwards.
 ///
 /// # Errors
 /// When something asked for does not exist or does not fit, or the device fails.

@@ -106,7 +106,10 @@ impl Inner {
         match request.method.as_str() {
             "engine.status" => Ok(self.serving.status()),
             "models.list" => Ok(Models::list()),
-            "models.load" => Ok(json!(self.serving.choose(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?.info())),
+            "models.load" => {
+                let context = request.params["context"].as_u64().and_then(|context| u32::try_from(context).ok());
+                Ok(json!(self.serving.choose(request.params["model"].as_str().unwrap_or(EMBEDDED), context).await?.info()))
+            }
             "models.describe" => Ok(json!(self.serving.describe(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?)),
             "chat.completions" => self.chat(request, received).await,
             "tokens.count" => self.count(&request.params).await,

@@ -93,6 +93,13 @@ impl Models {
         Ok(Opened { source: one(name, files.into_iter().map(file).collect::<Result<_, _>>()?), host: None })
     }
 
+    /// The tokens of the context that were chosen for a model; `None`: as usual.
+    pub(crate) async fn context(&self, id: &str) -> Option<u32> {
+        let answer = self.router.ask("models.context", &json!({ "id": id })).await;
+        let answer = answer.inspect_err(|error| log::warn!("the chosen context is not known: {error}")).ok()?;
+        answer.as_f64().map(|tokens| tokens as u32)
+    }
+
     async fn open_embedded(&self) -> Result<Opened, EngineError> {
         let url = format!("{}/{FILE}", self.folder.trim_end_matches('/'));
         let blob =

@@ -26,10 +26,21 @@ use crate::tuning::{Tuned, Tunings};
 /// A load that several requests can wait for.
 type Loading = Shared<LocalBoxFuture<'static, Result<Rc<Client>, SharedError>>>;
 
+/// Who wants a model.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    /// A request: as it is, or else with the context that was chosen for it.
+    Request,
+    /// The user, with a context of so many tokens, or the usual one.
+    Choice(Option<u32>),
+}
+
 /// A model that is to answer: loaded, being loaded, or waiting for its turn.
 struct Current {
     id: String,
     number: u32,
+    /// Tokens of the context, where they were chosen.
+    context: Rc<Cell<Option<u32>>>,
     loading: Loading,
     /// Ends the loading.
     abort: AbortHandle,
@@ -41,6 +52,7 @@ struct Current {
 struct Loaded {
     id: String,
     number: u32,
+    context: Rc<Cell<Option<u32>>>,
     client: Weak<Client>,
     /// Resolves when it is unloaded.
     ended: Shared<oneshot::Receiver<()>>,
@@ -114,27 +126,29 @@ impl Serving {
     /// # Errors
     /// When the model cannot be opened or loaded; the next request tries again.
     pub(crate) async fn client(self: &Rc<Self>, id: &str) -> Result<Rc<Client>, SharedError> {
-        self.loading(id, false).await
+        self.loading(id, Wish::Request).await
     }
 
-    /// The same because the user chose the model: what is being loaded in its place is given up, once this one is open, or at
-    /// once if this one is still loaded.
+    /// The same because the user chose the model, with a context of so many tokens or the usual one: what is being loaded in its
+    /// place is given up, once this one is open, or at once if this one is still loaded.
     ///
     /// # Errors
     /// As [`Self::client`].
-    pub(crate) async fn choose(self: &Rc<Self>, id: &str) -> Result<Rc<Client>, SharedError> {
-        self.loading(id, true).await
+    pub(crate) async fn choose(self: &Rc<Self>, id: &str, context: Option<u32>) -> Result<Rc<Client>, SharedError> {
+        self.loading(id, Wish::Choice(context)).await
     }
 
-    fn loading(self: &Rc<Self>, id: &str, chosen: bool) -> Loading {
-        let loading = self.current.borrow().as_ref().filter(|current| current.id == id).map(|current| current.loading.clone());
-        loading.or_else(|| chosen.then(|| self.keep(id)).flatten()).unwrap_or_else(|| self.start(id, chosen))
+    fn loading(self: &Rc<Self>, id: &str, wish: Wish) -> Loading {
+        let serves = |current: &&Current| current.id == id && wish.allows(&current.context);
+        let loading = self.current.borrow().as_ref().filter(serves).map(|current| current.loading.clone());
+        loading.or_else(|| self.keep(id, wish)).unwrap_or_else(|| self.start(id, wish))
     }
 
-    /// Lets a model that is still loaded go on, and gives up the one that waits to take its place.
-    fn keep(&self, id: &str) -> Option<Loading> {
+    /// Lets a model that is still loaded, and chosen again, go on, and gives up the one that waits to take its place.
+    fn keep(&self, id: &str, wish: Wish) -> Option<Loading> {
         let loaded = self.loaded.borrow();
-        let loaded = loaded.as_ref().filter(|loaded| loaded.id == id)?;
+        let chosen = matches!(wish, Wish::Choice(_));
+        let loaded = loaded.as_ref().filter(|loaded| chosen && loaded.id == id && wish.allows(&loaded.context))?;
         let mut current = self.current.borrow_mut();
         let successor = current.as_mut().filter(|current| current.before == Some(loaded.number))?;
         let client = loaded.client.upgrade()?;
@@ -143,7 +157,8 @@ impl Serving {
         // Whoever chose the other is told before.
         let loading = given_up.map(|_| Ok(client)).boxed_local().shared();
         let abort = successor.abort.clone();
-        *successor = Current { id: id.to_owned(), number: loaded.number, loading: loading.clone(), abort, before: None };
+        let (number, context) = (loaded.number, Rc::clone(&loaded.context));
+        *successor = Current { id: id.to_owned(), number, context, loading: loading.clone(), abort, before: None };
         Some(loading)
     }
 
@@ -175,30 +190,41 @@ impl Serving {
         *self.known.borrow_mut() = None;
         let id = self.current.borrow().as_ref().map(|current| current.id.clone());
         if let Some(id) = id {
-            drop(self.start(&id, false));
+            drop(self.start(&id, Wish::Request));
         }
     }
 
     /// Begins to load. A task of its own: a request that is cancelled in mid-load must not take the load with it.
-    /// `chosen` as in [`Self::choose`].
-    fn start(self: &Rc<Self>, id: &str, chosen: bool) -> Loading {
+    fn start(self: &Rc<Self>, id: &str, wish: Wish) -> Loading {
         let number = self.loads.get() + 1;
         self.loads.set(number);
-        let before = Before { model: self.current.borrow_mut().take(), given_up: chosen };
+        let before = Before { model: self.current.borrow_mut().take(), given_up: matches!(wish, Wish::Choice(_)) };
         let replaced = before.model.as_ref().map(|model| model.number);
         let (result, loaded) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
-        let (this, model) = (Rc::clone(self), id.to_owned());
+        let context = Rc::new(Cell::new(if let Wish::Choice(context) = wish { context } else { None }));
+        let (this, model, granted) = (Rc::clone(self), id.to_owned(), Rc::clone(&context));
         spawn_local(async move {
+            if let Wish::Request = wish {
+                granted.set(this.models.context(&model).await);
+            }
             // Nobody may be waiting any more.
-            let _ = result.send(this.replace(before, &model, number, registration).await);
+            let _ = result.send(this.replace(before, &model, number, granted, registration).await);
         });
         let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
-        *self.current.borrow_mut() = Some(Current { id: id.to_owned(), number, loading: loading.clone(), abort, before: replaced });
+        *self.current.borrow_mut() =
+            Some(Current { id: id.to_owned(), number, context, loading: loading.clone(), abort, before: replaced });
         loading
     }
 
-    async fn replace(self: Rc<Self>, before: Before, id: &str, number: u32, abort: AbortRegistration) -> Result<Rc<Client>, SharedError> {
+    async fn replace(
+        self: Rc<Self>,
+        before: Before,
+        id: &str,
+        number: u32,
+        context: Rc<Cell<Option<u32>>>,
+        abort: AbortRegistration,
+    ) -> Result<Rc<Client>, SharedError> {
         let opened = match self.models.open(id).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -215,7 +241,7 @@ impl Serving {
         before.end().await;
         let load = async {
             self.emptied().await;
-            self.load(id, opened).await
+            self.load(id, opened, context.get()).await
         };
         let load = Abortable::new(load, abort);
         let switched = || EngineError::ModelStore {
@@ -227,7 +253,8 @@ impl Serving {
                 let id = id.to_owned();
                 let client = Rc::new(client);
                 let (ending, ended) = oneshot::channel();
-                *self.loaded.borrow_mut() = Some(Loaded { id: id.clone(), number, client: Rc::downgrade(&client), ended: ended.shared() });
+                *self.loaded.borrow_mut() =
+                    Some(Loaded { id: id.clone(), number, context, client: Rc::downgrade(&client), ended: ended.shared() });
                 spawn_local(async move {
                     match engine.run().await {
                         Ok(()) => *self.idle.borrow_mut() = Some(engine.unload()),
@@ -247,7 +274,7 @@ impl Serving {
         }
     }
 
-    async fn load(&self, id: &str, opened: Opened) -> Result<(Engine, Client), EngineError> {
+    async fn load(&self, id: &str, opened: Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
         let loading = |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "way": opened.way() }));
         loading(0.0);
         let device = self.device().await?;
@@ -260,7 +287,10 @@ impl Serving {
                 loading(done);
             }
         };
-        match Engine::load(device, id, &*opened.source, ModelOptions::default(), &mut progress).await {
+        let usual = ModelOptions::default();
+        // A context is chosen where memory lacks: the cache holds no more than one of it.
+        let options = context.map_or(usual, |context| ModelOptions { context, kv_bytes: 0, ..usual });
+        match Engine::load(device, id, &*opened.source, options, &mut progress).await {
             Ok((engine, client)) => {
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
                 self.set_status(json!({ "state": "ready", "model": client.info(), "way": opened.way(), "load": load }));
@@ -320,6 +350,16 @@ impl Serving {
     }
 }
 
+impl Wish {
+    /// Whether a model with this context is what is wanted.
+    fn allows(self, context: &Cell<Option<u32>>) -> bool {
+        match self {
+            Self::Request => true,
+            Self::Choice(wanted) => wanted == context.get(),
+        }
+    }
+}
+
 /// What another model takes the place of.
 struct Before {
     model: Option<Current>,
@@ -346,7 +386,7 @@ pub(crate) async fn open_gpu() -> Result<Gpu, EngineError> {
     let mut attempt = 1;
     loop {
         match Gpu::open(&GpuOptions::default()).await {
-            Err(EngineError::NoAdapter { .. }) if attempt < ATTEMPTS => TimeoutFuture::new(PAUSE_MS).await,
+            Err(_) if attempt < ATTEMPTS && Gpu::may_come() => TimeoutFuture::new(PAUSE_MS).await,
             other => return other,
         }
         attempt += 1;

@@ -116,7 +116,7 @@ struct Params {
 /// When something asked for does not exist or does not fit, the device fails, or what was found cannot be kept.
 pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
     let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
-    let options = BenchOptions { kernels: false, ..options };
+    let options = BenchOptions { kernels: false, streams: Vec::new(), ..options };
     let gpu = open_gpu().await?;
     let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
     drop(gpu);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, Synthetic, tune};
+use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, StreamsReport, Synthetic, tune};
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
@@ -43,6 +43,9 @@ pub(super) struct BenchArgs {
     /// Runs of each prompt, after one that is not counted.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
+    #[arg(long, value_delimiter = ',')]
+    streams: Vec<u32>,
     /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
     #[arg(long)]
     context: Option<u32>,
@@ -65,7 +68,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_delimiter = ',')]
     tuning: Vec<String>,
     /// Try other settings of the kernels one after the other, and print those that are faster here as `--tuning`.
-    #[arg(long, conflicts_with_all = ["kernels", "plan", "json"])]
+    #[arg(long, conflicts_with_all = ["streams", "kernels", "plan", "json"])]
     tune: bool,
     /// Do not use half-precision arithmetic.
     #[arg(long)]
@@ -98,8 +101,8 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         (None, Some(path)) => source::open(path)?,
         (None, None) => return Err("name a model or a shape".into()),
     };
-    let BenchArgs { prompts, tokens, runs, kernels, context, kv, .. } = args;
-    let options = BenchOptions { prompts, tokens, runs, kernels, context, kv };
+    let BenchArgs { prompts, tokens, runs, streams, kernels, context, kv, .. } = args;
+    let options = BenchOptions { prompts, tokens, runs, streams, kernels, context, kv };
     let gpu_options = GpuOptions {
         adapter: args.adapter.clone(),
         without_f16: args.no_f16,
@@ -191,6 +194,7 @@ fn print(report: &Report) {
             l.read_bytes_per_token
         );
     }
+    print_streams(&report.streams);
     let Some(KernelReport { ceilings, kernels }) = &report.kernels else { return };
     let (bytes, flops) = (ceilings.gigabytes_per_second, ceilings.teraflops);
     println!("at most {bytes:.0} GB/s of reading, {flops:.1} TFLOP/s of f32");
@@ -208,5 +212,25 @@ fn print(report: &Report) {
                 kernel.teraflops
             );
         }
+    }
+}
+
+fn print_streams(reports: &[StreamsReport]) {
+    if reports.is_empty() {
+        return;
+    }
+    println!("streams  at a time  together/s   wall/s   each/s  first token ms: median    last  differ from alone");
+    for s in reports {
+        let together = s.together_tokens_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
+        println!(
+            "{:7}  {:9}  {together:>10} {:8.1} {:8.1}  {:22.1} {:7.1}  {:17}",
+            s.streams,
+            s.places,
+            s.tokens_per_second,
+            s.each_tokens_per_second,
+            s.first_token_ms,
+            s.last_first_token_ms,
+            format!("{} of {}", s.differing, s.streams)
+        );
     }
 }
