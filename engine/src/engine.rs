@@ -44,6 +44,9 @@ pub struct ModelInfo {
     pub embedding: Option<u32>,
     /// Whether the model continues text.
     pub generates: bool,
+    /// What of the file is not used, or used otherwise than it says: a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl ModelInfo {
@@ -66,6 +69,7 @@ impl ModelInfo {
             memory,
             embedding: h.pooling.map(|_| h.dim),
             generates: h.architecture.causal,
+            notes: checkpoint.notes.clone(),
         })
     }
 

@@ -104,8 +104,10 @@ fn cut_at_every_length() {
     let header = whole(&file).unwrap().tensors[0].offset as usize;
     for n in 0..file.len() {
         match whole(&file[..n]) {
-            Err(FormatError::Truncated { needed, missing }) => {
+            Err(FormatError::Truncated { needed, missing, at_least }) => {
                 assert_eq!(needed, n as u64 + missing, "{n}");
+                // Of a cut header nobody knows how long it would be.
+                assert_eq!(at_least, n <= header - 64 + 0, "{n}");
             }
             other => panic!("{n}: {other:?}"),
         }
@@ -118,7 +120,10 @@ fn cut_at_every_length() {
         }
         assert!(!matches!(Gguf::parse(&file[..n], None), Err(FormatError::Truncated { .. })), "{n}");
     }
-    assert_eq!(whole(&file[..file.len() - 1]).unwrap_err(), FormatError::Truncated { needed: file.len() as u64, missing: 1 });
+    assert_eq!(
+        whole(&file[..file.len() - 1]).unwrap_err(),
+        FormatError::Truncated { needed: file.len() as u64, missing: 1, at_least: false }
+    );
 }
 
 #[test]
@@ -144,7 +149,6 @@ fn lies_are_named() {
     assert!(fails(&entry("k", 13, &[0; 8])).contains("unknown value type 13"));
     assert!(fails(&entry("k", 9, &array(13, 0))).contains("unknown value type 13"));
     assert!(fails(&entry("k", 7, &[2])).contains("boolean"));
-    assert!(fails(&entry("k", 8, &[&2_u64.to_le_bytes()[..], b"\xff\xfe"].concat())).contains("not valid"));
     assert!(fails(&entry("", 0, &[0])).contains("empty or occurs twice"));
     assert!(fails(&entry("general.alignment", 4, &48_u32.to_le_bytes())).contains("alignment"));
     let twice = [&string("k")[..], &0_u32.to_le_bytes(), &[0]].concat();

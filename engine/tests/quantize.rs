@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::formats::{Checkpoint, DType, FormatError, convert_rows, dequantize, read_checkpoint, read_rows};
+use doppler_engine::kernels::Capabilities;
+use doppler_engine::model::ModelOptions;
+use doppler_engine::plan::plan;
 use doppler_engine::source::{MemorySource, Source, open};
 use futures::executor::block_on;
 use serde_json::Value;
+
+const RECIPES: [Recipe; 5] = [Recipe::F32, Recipe::F16, Recipe::Q8_0, Recipe::Q4_0, Recipe::Q4_K_M];
 
 fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
@@ -87,7 +92,7 @@ fn all(source: &dyn Source, checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 #[test]
 fn a_file_keeps_what_it_holds() {
     let source = open(&fixture("tiny/tiny-f32.gguf")).unwrap();
-    for recipe in [Recipe::F32, Recipe::F16, Recipe::Q8_0, Recipe::Q4_0, Recipe::Q4_K_M] {
+    for recipe in RECIPES {
         let (before, written, after) = quantized(&*source, recipe);
         assert_eq!(before.tensors.len(), after.tensors.len());
         for tensor in &before.tensors {
@@ -156,4 +161,48 @@ fn a_folder_becomes_a_gguf_file() {
     let norms = all(&written, &after, "blk.0.post_ffw_norm.weight");
     assert_eq!(norms, all(&*gemma, &before, "blk.0.post_ffw_norm.weight"));
     assert!(after.find("blk.0.post_ffw_norm.weight").unwrap().transform.is_none());
+}
+
+/// Whatever is written from the fixtures' floats can be read and planned again, in every type; and some of it loads.
+#[test]
+fn whatever_is_written_loads() {
+    let folder = |name: &str| {
+        let entries = std::fs::read_dir(fixture(name)).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .filter(move |path| path.extension().is_some_and(|e| e == "gguf") || (name == "folders" && path.is_dir()))
+            .collect::<Vec<_>>()
+    };
+    let mut written = 0;
+    for path in ["architectures", "folders", "tiny"].into_iter().flat_map(folder) {
+        let source = open(&path).unwrap();
+        let checkpoint = block_on(read_checkpoint(&*source)).unwrap();
+        if checkpoint.tensors.iter().any(|t| ![DType::F32, DType::F16, DType::BF16].contains(&t.dtype)) {
+            continue;
+        }
+        for recipe in RECIPES {
+            let (_, _, after) = quantized(&*source, recipe);
+            let planned = plan(&after, &Capabilities::BASELINE, ModelOptions { context: 64, ..ModelOptions::default() });
+            assert!(planned.is_ok(), "{} as {recipe:?}: {planned:?}", path.display());
+            written += 1;
+        }
+    }
+    assert!(written >= 5 * 36, "{written} files");
+}
+
+/// Rows that are no whole number of a type's blocks get another type, which is said.
+#[test]
+fn rows_that_do_not_divide_fall_back() {
+    let source = open(&fixture("architectures/llama-2.gguf")).unwrap();
+    let checkpoint = block_on(read_checkpoint(&*source)).unwrap();
+    // Rows of 96 and 64.
+    let fallbacks = Recipe::Q4_K_M.fallbacks(&checkpoint).unwrap();
+    assert_eq!(
+        fallbacks.iter().map(|(wanted, got, _)| (*wanted, *got)).collect::<Vec<_>>(),
+        [(DType::Q6_K, DType::Q8_0), (DType::Q4_K, DType::Q8_0)]
+    );
+    assert_eq!(fallbacks.iter().map(|(.., count)| count).sum::<usize>(), checkpoint.tensors.iter().filter(|t| t.shape.len() == 2).count());
+    for recipe in [Recipe::F32, Recipe::F16, Recipe::Q8_0, Recipe::Q4_0] {
+        let fallbacks = recipe.fallbacks(&checkpoint).unwrap();
+        assert!(fallbacks.iter().all(|(wanted, ..)| *wanted == DType::Q6_K), "{recipe:?}: {fallbacks:?}");
+    }
 }

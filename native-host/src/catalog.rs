@@ -6,12 +6,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use doppler_files::{Purpose, instead, instead_of_gguf};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{HostError, Result};
 use crate::file::{ModelFile, since_1970};
-use crate::layouts;
+use crate::layouts::{self, Manifest};
 
 /// Folders deep that are looked through.
 const MAX_DEPTH: usize = 8;
@@ -21,6 +22,9 @@ const MAX_ENTRIES: usize = 200_000;
 const MAX_MODELS: usize = 1_000;
 /// Problems told of one scan.
 const MAX_PROBLEMS: usize = 50;
+
+/// Bytes at the start of a file that tell what it is.
+const START: u64 = 16 << 10;
 
 /// Bytes of a chat template.
 const MAX_TEMPLATE: u64 = 1 << 20;
@@ -37,10 +41,11 @@ const FOLDER_FILES: [&str; 7] = [
 ];
 
 /// How a model is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One GGUF file, or the parts of a split one.
+    #[default]
     Gguf,
     /// A folder in Hugging Face's layout.
     Safetensors,
@@ -56,6 +61,8 @@ pub struct Part {
     bytes: u64,
     /// Milliseconds since 1970.
     modified: u64,
+    /// What it is instead of a model, and what for.
+    purpose: Option<&'static str>,
 }
 
 /// A model of the list.
@@ -69,6 +76,8 @@ pub struct Model {
     pub format: Format,
     /// Its files, in their order.
     pub parts: Vec<Part>,
+    /// What belongs to it and is not used, a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Model {
@@ -133,11 +142,24 @@ fn split_name(name: &str) -> Option<(&str, u32, u32)> {
     Some((stem, digits(number)?, digits(count)?))
 }
 
+/// What may be a model.
+#[derive(Default)]
+struct Found {
+    name: String,
+    format: Format,
+    /// Where its files are.
+    folder: PathBuf,
+    files: Vec<String>,
+    notes: Vec<String>,
+    /// Other names of the same files are other models.
+    by_name: bool,
+}
+
 struct Scan<'a> {
     config: &'a Config,
     roots: Vec<PathBuf>,
-    /// Canonical paths that models are known by: folders may lie in each other and links lead to the same file.
-    seen: HashSet<PathBuf>,
+    /// What models are known by, canonical paths mostly: folders may lie in each other and links lead to the same file.
+    seen: HashSet<Vec<u8>>,
     entries: usize,
     catalog: Catalog,
 }
@@ -164,7 +186,7 @@ impl Scan<'_> {
             let names = FOLDER_FILES.iter().map(|name| (*name).to_owned()).filter(|name| folder.join(name).exists());
             let names = weights().cloned().chain(names).collect();
             let name = if prefix.is_empty() { base_name(folder) } else { prefix.trim_end_matches('/').to_owned() };
-            self.add(folder.to_owned(), name, Format::Safetensors, folder, names);
+            self.add(folder, Found { name, format: Format::Safetensors, folder: folder.to_owned(), files: names, ..Found::default() });
         }
         if depth >= MAX_DEPTH {
             return;
@@ -203,13 +225,14 @@ impl Scan<'_> {
         for name in files.iter().filter(|name| name.to_ascii_lowercase().ends_with(".gguf") && !name.starts_with("mmproj")) {
             match split_name(name) {
                 Some((stem, number, count)) => splits.entry((stem, count)).or_default().push((number, name)),
-                None => self.single(folder.join(name), format!("{prefix}{name}")),
+                None => self.single(&folder.join(name), Found { name: format!("{prefix}{name}"), ..Found::default() }),
             }
         }
         for ((stem, count), parts) in splits {
             if parts.iter().map(|part| part.0).eq(1..=count) {
                 let names: Vec<String> = parts.into_iter().map(|part| part.1.clone()).collect();
-                self.add(folder.join(&names[0]), format!("{prefix}{stem}.gguf"), Format::Gguf, folder, names);
+                let key = folder.join(&names[0]);
+                self.add(&key, Found { name: format!("{prefix}{stem}.gguf"), folder: folder.to_owned(), files: names, ..Found::default() });
             } else {
                 self.problem(format!("of {stem}, which has {count} parts, only {} are there", parts.len()));
             }
@@ -217,10 +240,9 @@ impl Scan<'_> {
     }
 
     /// A model of one file.
-    fn single(&mut self, path: PathBuf, name: String) {
-        let part = base_name(&path);
+    fn single(&mut self, path: &Path, found: Found) {
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        self.add(path, name, Format::Gguf, &folder, vec![part]);
+        self.add(path, Found { folder, files: vec![base_name(path)], ..found });
     }
 
     /// The snapshots of a repository in the cache of Hugging Face's hub: folders of links into its `blobs`.
@@ -237,34 +259,48 @@ impl Scan<'_> {
         }
     }
 
-    /// The models of a folder of Ollama, by its manifests.
+    /// The models of a folder of Ollama, by its manifests. Several names of the same weights are several models.
     fn ollama(&mut self, folder: &Path) {
-        for (name, blob) in layouts::ollama(folder) {
-            match blob {
-                Ok(blob) => self.single(blob, name),
+        for (name, manifest) in layouts::ollama(folder) {
+            match manifest {
+                Ok(Manifest { weights, notes }) => {
+                    self.single(&folder.join("blobs").join(weights), Found { name, notes, by_name: true, ..Found::default() });
+                }
                 Err(problem) => self.problem(format!("{name} cannot be read: {problem}")),
             }
         }
     }
 
-    /// Adds a model of the files `names` in `folder` unless it is known; `key` is what it is known by.
-    fn add(&mut self, key: PathBuf, name: String, format: Format, folder: &Path, names: Vec<String>) {
+    /// Adds a model unless it is known; `key` is what it is known by, together with its name if that counts.
+    fn add(&mut self, key: &Path, found: Found) {
+        let Found { name, format, folder, files, notes, by_name } = found;
         let added = fs::canonicalize(key).map_err(|problem| HostError::Unreadable { name: name.clone(), problem }).and_then(|key| {
+            let mut key = key.into_os_string().into_encoded_bytes();
+            if by_name {
+                key.push(0);
+                key.extend(name.as_bytes());
+            }
             if self.seen.contains(&key) {
                 return Ok(());
             }
-            let parts = names.into_iter().map(|name| self.part(&folder.join(&name), name)).collect::<Result<Vec<_>>>()?;
+            let parts = files.into_iter().map(|name| self.part(&folder.join(&name), name)).collect::<Result<Vec<_>>>()?;
+            if let [Part { purpose: Some(what), name, .. }] = parts.as_slice() {
+                return Err(HostError::NotAModel { name: name.clone(), problem: (*what).to_owned() });
+            }
             if self.catalog.models.len() == MAX_MODELS {
                 self.problem(format!("only the first {MAX_MODELS} models are listed: choose smaller folders"));
                 return Ok(());
             }
-            let id = self.config.opaque("model", key.as_os_str().as_encoded_bytes());
+            let id = self.config.opaque("model", &key);
             self.seen.insert(key);
-            self.catalog.models.push(Model { id, name, format, parts });
+            self.catalog.models.push(Model { id, name, format, parts, notes });
             Ok(())
         });
-        if let Err(error) = added {
-            self.problem(error.to_string());
+        match added {
+            // Every model that sees pictures has one beside it: not worth a word.
+            Err(HostError::NotAModel { problem, .. }) if problem.contains("(mmproj)") => {}
+            Err(error) => self.problem(error.to_string()),
+            Ok(()) => {}
         }
     }
 
@@ -272,29 +308,34 @@ impl Scan<'_> {
     fn part(&self, path: &Path, name: String) -> Result<Part> {
         let path = fs::canonicalize(path).map_err(|problem| HostError::Unreadable { name: name.clone(), problem })?;
         if !self.roots.iter().any(|root| path.starts_with(root)) {
-            return Err(HostError::NotAModel { name, problem: "it is a link to outside the folders you chose" });
+            return Err(HostError::NotAModel { name, problem: "a link to outside the folders you chose".to_owned() });
         }
         let file = ModelFile::open(&path, &name, self.config)?;
-        check_magic(&file)?;
+        let purpose = check_start(&file)?;
         let modified = since_1970(&fs::metadata(&path).map_err(|problem| HostError::Unreadable { name: name.clone(), problem })?);
-        Ok(Part { name, path, bytes: file.bytes(), modified: modified.as_millis() as u64 })
+        Ok(Part { name, path, bytes: file.bytes(), modified: modified.as_millis() as u64, purpose })
     }
 }
 
-/// Whether a file begins as its name promises; names without a known suffix are those of GGUF blobs.
+/// Checks that a file begins as its name promises; names without a known suffix are those of GGUF blobs. Where it is GGUF and no model,
+/// what it is.
 ///
 /// # Errors
 /// [`HostError::NotAModel`] when it does not.
-pub(crate) fn check_magic(file: &ModelFile) -> Result<()> {
-    let start = file.read(0, file.bytes().min(9) as usize)?;
-    let (fits, problem) = match Path::new(&file.name).extension().and_then(OsStr::to_str) {
+pub(crate) fn check_start(file: &ModelFile) -> Result<Option<&'static str>> {
+    let start = file.read(0, file.bytes().min(START) as usize)?;
+    let known = |otherwise: &str| instead(&start).unwrap_or(otherwise).to_owned();
+    let problem = match Path::new(&file.name).extension().and_then(OsStr::to_str) {
         Some("safetensors") => {
             let header = start.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
-            (start.get(8) == Some(&b'{') && header <= file.bytes() - 8, "it has no header of safetensors")
+            let fits = start.get(8) == Some(&b'{') && header <= file.bytes() - 8;
+            let cut = || "cut off: its header is longer than the file; download it again".to_owned();
+            (!fits).then(|| if start.get(8) == Some(&b'{') { cut() } else { known("something else: it has no header of safetensors") })
         }
-        Some("json") => (start.trim_ascii_start().starts_with(b"{"), "it is no JSON object"),
-        Some("jinja") => (file.bytes() <= MAX_TEMPLATE, "it is longer than a template"),
-        _ => (start.starts_with(b"GGUF"), "it does not begin with GGUF"),
+        Some("json") => (!start.trim_ascii_start().starts_with(b"{")).then(|| known("no JSON object")),
+        Some("jinja") => (file.bytes() > MAX_TEMPLATE).then(|| "longer than a template".to_owned()),
+        _ if start.starts_with(b"GGUF") => return Ok(Purpose::read(&start).no_model()),
+        _ => Some(instead_of_gguf(&start)),
     };
-    if fits { Ok(()) } else { Err(HostError::NotAModel { name: file.name.clone(), problem }) }
+    problem.map_or(Ok(None), |problem| Err(HostError::NotAModel { name: file.name.clone(), problem }))
 }

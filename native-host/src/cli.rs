@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use doppler_files::printable;
 use doppler_host::catalog::{Catalog, Format};
 use doppler_host::config::Config;
-use doppler_host::doctor::{self, Finding};
+use doppler_host::doctor::{self, Finding, counted};
 use doppler_host::error::{HostError, Result};
 use doppler_host::install::{self, Selection};
 use doppler_host::layouts::known_folders;
-use doppler_host::places::{Places, Scope};
+use doppler_host::places::{self, Places, Scope};
 
 /// Gives the DOPPLER extension the model files of folders that you choose.
 #[derive(Parser)]
@@ -102,7 +103,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Models(models) => models.run(&places)?,
     };
     for line in lines {
-        println!("{line}");
+        println!("{}", printable(&line));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,8 +112,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 fn report(findings: &[Finding]) -> ExitCode {
     for finding in findings {
         match finding {
-            Finding::Good(what) => println!("ok    {what}"),
-            Finding::Bad(what, mend) => println!("BAD   {what}\n      {mend}"),
+            Finding::Good(what) => println!("ok    {}", printable(what)),
+            Finding::Bad(what, mend) => println!("BAD   {}\n      {}", printable(what), printable(mend)),
         }
     }
     let healthy = findings.iter().all(|finding| matches!(finding, Finding::Good(_)));
@@ -140,7 +141,11 @@ impl Models {
                 let before = config.roots.len();
                 config.roots.retain(|root| *root != folder && *root != canonical);
                 if config.roots.len() == before {
-                    return Err(HostError::Command(format!("{} is not in the list: see `doppler-host models list`", folder.display())));
+                    return Err(HostError::Command(format!(
+                        "{} is not in the list: see {} models list",
+                        folder.display(),
+                        places::program()
+                    )));
                 }
                 config.save(&file)?;
                 Ok(vec![format!("{} is no longer read", canonical.display())])
@@ -157,15 +162,16 @@ fn describe(config: &Config, only: Option<&Path>) -> Vec<String> {
     let config = config.with_roots(roots);
     let catalog = Catalog::scan(&config);
     let mut lines: Vec<String> = config.roots.iter().map(|root| format!("folder {}", root.display())).collect();
-    lines.extend(catalog.models.iter().map(|model| {
+    lines.extend(catalog.models.iter().flat_map(|model| {
         let format = match model.format {
             Format::Gguf => "GGUF",
             Format::Safetensors => "safetensors",
         };
-        format!("{:>8.2} GB  {format:<11}  {}", model.bytes() as f64 / 1e9, model.name)
+        let line = format!("{:>8.2} GB  {format:<11}  {}", model.bytes() as f64 / 1e9, model.name);
+        std::iter::once(line).chain(model.notes.iter().map(|note| format!("{:26}note: {note}", "")))
     }));
     lines.extend(catalog.problems.into_iter().map(|problem| format!("note: {problem}")));
-    lines.push(format!("{} models", catalog.models.len()));
+    lines.push(counted(catalog.models.len(), "model"));
     lines
 }
 
@@ -174,8 +180,8 @@ fn find(config: &Config, places: &Places) -> Vec<String> {
     let describe = |(program, folder): (&str, PathBuf)| {
         let added = config.roots.contains(&folder);
         let models = Catalog::scan(&config.with_roots(vec![folder.clone()])).models.len();
-        let hint = if added { "in the list".to_owned() } else { format!("doppler-host models add \"{}\"", folder.display()) };
-        format!("{program}: {models} models: {hint}")
+        let hint = if added { "in the list".to_owned() } else { format!("{} models add \"{}\"", places::program(), folder.display()) };
+        format!("{program}: {}: {hint}", counted(models, "model"))
     };
     let lines: Vec<String> = known_folders(places).into_iter().map(describe).collect();
     if lines.is_empty() { vec!["no other program keeps models in its usual place".to_owned()] } else { lines }

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{HostError, Result};
 use crate::frame::{self, Frame};
 use crate::install::Selection;
-use crate::places::Places;
+use crate::places::{Places, program};
 use crate::registration::{Manifest, Registration};
 use crate::{EXTENSION_ID, HOST_NAME, PROTOCOL, origin};
 
@@ -40,26 +40,35 @@ pub fn examine(places: &Places, selection: &Selection) -> Result<Vec<Finding>> {
         if let Some(path) = registration.registered() {
             findings.push(examine_registration(&registration, &path));
         } else if registration.is_found() {
-            findings.push(bad(format!("{} does not know the host", registration.title), "run `doppler-host install`"));
+            findings.push(bad(format!("{} does not know the host", registration.title), &format!("run {} install", program())));
         }
     }
     if findings.is_empty() {
-        findings.push(bad("no browser knows the host", "run `doppler-host install`"));
+        findings.push(bad("no browser knows the host", &format!("run {} install", program())));
     }
     match Config::load(&places.config_file()) {
         Ok(config) => {
             let catalog = Catalog::scan(&config);
-            let mend = "see `doppler-host models`";
-            findings.extend(catalog.problems.into_iter().map(|problem| bad(problem, mend)));
+            let mend = format!("see {} models list", program());
+            findings.extend(catalog.problems.into_iter().map(|problem| bad(problem, &mend)));
             if config.roots.is_empty() {
-                findings.push(bad("no folder is chosen", "run `doppler-host models find`, then `doppler-host models add DIR`"));
+                findings.push(bad("no folder is chosen", &format!("run {0} models find, then {0} models add DIR", program())));
             } else {
-                findings.push(Finding::Good(format!("{} models in {} folders", catalog.models.len(), config.roots.len())));
+                findings.push(Finding::Good(format!(
+                    "{} in {}",
+                    counted(catalog.models.len(), "model"),
+                    counted(config.roots.len(), "folder")
+                )));
             }
         }
         Err(error) => findings.push(bad(error.to_string(), &format!("correct or delete {}", places.config_file().display()))),
     }
     Ok(findings)
+}
+
+/// `1 model`, `2 models`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn bad(what: impl Into<String>, mend: &str) -> Finding {
@@ -69,7 +78,7 @@ fn bad(what: impl Into<String>, mend: &str) -> Finding {
 /// Starts what the manifest names and asks it everything that the extension would.
 fn examine_registration(registration: &Registration, path: &Path) -> Finding {
     let title = registration.title;
-    let again = "run `doppler-host install` again";
+    let again = &format!("run {} install again", program());
     let manifest = match Manifest::read(path) {
         Ok(manifest) => manifest,
         Err(error) => return bad(format!("{title}: {error}"), again),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::PROTOCOL;
+use crate::places::program_from_home;
 
 /// A refused request or a failed command. Messages that go to the extension hold names of files, never paths.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub enum HostError {
         problem: String,
     },
     /// An answer that browsers would not take.
-    #[error("the answer would be larger than a message may be: choose smaller folders with `doppler-host models`")]
+    #[error("the answer would be larger than a message may be: choose smaller folders with `{} models`", program_from_home())]
     TooLarge,
     /// No model or no file of this id in the chosen folders.
     #[error("there is no such model in the folders of the host: list the models again")]
@@ -53,12 +54,12 @@ pub enum HostError {
         problem: io::Error,
     },
     /// Something else than a model under a model's name.
-    #[error("{name} is not a model file: {problem}")]
+    #[error("{name} is not a model file: it is {problem}")]
     NotAModel {
         /// The file's name.
         name: String,
         /// What it is instead.
-        problem: &'static str,
+        problem: String,
     },
     /// More models open than anything needs.
     #[error("{limit} models are open: close one first")]
@@ -79,7 +80,7 @@ pub enum HostError {
         limit: u64,
     },
     /// The host's own file of folders is unusable.
-    #[error("the list of folders is unusable ({problem}): run `doppler-host doctor`")]
+    #[error("the list of folders is unusable ({problem}): run `{} doctor`", program_from_home())]
     Config {
         /// What is wrong.
         problem: String,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::change_time;
 use crate::config::Config;
 use crate::error::{HostError, Result};
 
@@ -16,15 +17,40 @@ struct Identity {
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: u128,
+    /// When contents or attributes last changed: a time of writing that was put back shows here.
+    changed: [i64; 2],
 }
 
 impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+    fn new(metadata: &Metadata, changed: [i64; 2]) -> Self {
         #[cfg(unix)]
         let file = [std::os::unix::fs::MetadataExt::dev(metadata), std::os::unix::fs::MetadataExt::ino(metadata)];
         #[cfg(windows)]
         let file = [0, std::os::windows::fs::MetadataExt::creation_time(metadata)];
-        Self { file, bytes: metadata.len(), modified: since_1970(metadata).as_nanos() }
+        Self { file, bytes: metadata.len(), modified: since_1970(metadata).as_nanos(), changed }
+    }
+
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self::new(&metadata, change_time::of(file, &metadata)?))
+    }
+
+    /// The identity of the regular file at `path`, which is not followed; `None` for anything else.
+    #[cfg(unix)]
+    fn at(path: &Path) -> io::Result<Option<Self>> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(metadata.is_file().then(|| Self::new(&metadata, change_time::of_metadata(&metadata))))
+    }
+
+    /// The identity of the regular file at `path`, which is not followed; `None` for anything else.
+    #[cfg(windows)]
+    fn at(path: &Path) -> io::Result<Option<Self>> {
+        use std::os::windows::fs::OpenOptionsExt;
+
+        use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, FILE_READ_ATTRIBUTES};
+        let flags = FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS;
+        let file = OpenOptions::new().access_mode(FILE_READ_ATTRIBUTES).custom_flags(flags).open(path)?;
+        if file.metadata()?.is_file() { Self::of(&file).map(Some) } else { Ok(None) }
     }
 }
 
@@ -53,18 +79,16 @@ impl ModelFile {
     /// [`HostError::Unreadable`] otherwise.
     pub fn open(path: &Path, name: &str, config: &Config) -> Result<Self> {
         let unreadable = |problem| HostError::Unreadable { name: name.to_owned(), problem };
-        let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(HostError::NotAModel { name: name.to_owned(), problem: "it is no regular file" });
-        }
+        let Some(identity) = Identity::at(path).map_err(unreadable)? else {
+            return Err(HostError::NotAModel { name: name.to_owned(), problem: "no regular file".to_owned() });
+        };
         let mut options = OpenOptions::new();
         options.read(true);
         // Should a FIFO or a link take its place right now: neither waited for nor followed.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOFOLLOW);
         let file = options.open(path).map_err(unreadable)?;
-        let identity = Identity::of(&metadata);
-        let unchanged = Identity::of(&file.metadata().map_err(unreadable)?) == identity;
+        let unchanged = Identity::of(&file).map_err(unreadable)? == identity;
         if !unchanged || fs::canonicalize(path).map_err(unreadable)? != path {
             return Err(HostError::Changed { name: name.to_owned() });
         }
@@ -87,8 +111,8 @@ impl ModelFile {
     /// # Errors
     /// [`HostError::Changed`] when it is not.
     pub fn check(&self) -> Result<()> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(metadata) if Identity::of(&metadata) == self.identity => Ok(()),
+        match Identity::at(&self.path) {
+            Ok(Some(identity)) if identity == self.identity => Ok(()),
             _ => Err(HostError::Changed { name: self.name.clone() }),
         }
     }

@@ -5,8 +5,10 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use serde_json::Value;
 
+/// The longest message in bytes that is read: the extension's are much shorter.
+pub const MAX_INPUT: u32 = 1 << 20;
 /// The longest frame in bytes that browsers send.
-pub const MAX_INPUT: u32 = 64 << 20;
+pub const MAX_FRAME: u32 = 64 << 20;
 /// The longest in bytes that they take; a longer one ends the connection.
 pub const MAX_OUTPUT: usize = 1 << 20;
 
@@ -15,6 +17,8 @@ pub const MAX_OUTPUT: usize = 1 << 20;
 pub enum Frame {
     /// The bytes of one message.
     Message(Vec<u8>),
+    /// The length of a message longer than [`MAX_INPUT`], which was passed over.
+    Skipped(u32),
     /// A length that no browser sends: what follows cannot be told apart.
     TooLong(u32),
     /// The browser has closed the pipe, also in the middle of a frame.
@@ -32,8 +36,12 @@ pub fn read(input: &mut impl Read) -> io::Result<Frame> {
         other => other?,
     }
     let length = u32::from_ne_bytes(length);
-    if length > MAX_INPUT {
+    if length > MAX_FRAME {
         return Ok(Frame::TooLong(length));
+    }
+    if length > MAX_INPUT {
+        let skipped = io::copy(&mut input.take(length.into()), &mut io::sink())?;
+        return Ok(if skipped == u64::from(length) { Frame::Skipped(length) } else { Frame::Closed });
     }
     let mut message = Vec::new();
     input.take(length.into()).read_to_end(&mut message)?;

@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Format, Model, check_magic};
+use crate::catalog::{Catalog, Format, Model, check_start};
 use crate::config::Config;
 use crate::error::{HostError, Result};
 use crate::file::ModelFile;
+use crate::places::program_from_home;
 
 /// Models open at a time.
 const MAX_OPEN: usize = 16;
@@ -44,6 +45,9 @@ struct Listed<'a> {
     format: Format,
     files: usize,
     modified: u64,
+    /// What of it is not used, a sentence each.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    notes: &'a [String],
 }
 
 #[derive(Deserialize)]
@@ -66,11 +70,11 @@ impl Host {
         Self { config, open: Mutex::default() }
     }
 
-    /// Answers one request; reads the disk.
+    /// Answers one request with parameters in JSON; reads the disk.
     ///
     /// # Errors
     /// As the method has them.
-    pub fn call(&self, method: &str, params: Value) -> Result<Value> {
+    pub fn call(&self, method: &str, params: &str) -> Result<Value> {
         match method {
             "ping" => Ok(json!({})),
             "models.list" => self.list(),
@@ -107,11 +111,12 @@ impl Host {
             format: model.format,
             files: model.parts.len(),
             modified: model.modified(),
+            notes: &model.notes,
         });
         let no_folder = config
             .roots
             .is_empty()
-            .then(|| "The native host may read no folder yet: choose one with `doppler-host models add FOLDER`.".to_owned());
+            .then(|| format!("The native host may read no folder yet: choose one with `{} models add FOLDER`.", program_from_home()));
         let problems: Vec<_> = no_folder.into_iter().chain(catalog.problems).collect();
         Ok(json!({ "models": models.collect::<Vec<_>>(), "problems": problems }))
     }
@@ -122,7 +127,7 @@ impl Host {
         let model = Catalog::scan(&config).take(id)?;
         let open = |part: &crate::catalog::Part| {
             let file = ModelFile::open(&part.path, &part.name, &config)?;
-            check_magic(&file)?;
+            check_start(&file)?;
             Ok(Arc::new(file))
         };
         let files = model.parts.iter().map(open).collect::<Result<_>>()?;
@@ -158,15 +163,15 @@ impl Host {
 
 impl OpenModel {
     fn to_json(&self) -> Value {
-        let Model { id, name, format, .. } = &self.model;
+        let Model { id, name, format, notes, .. } = &self.model;
         let files = self.files.iter().enumerate().map(
             |(index, file)| json!({ "name": file.name, "bytes": file.bytes(), "path": format!("/v1/models/{id}/{index}"), "etag": file.etag }),
         );
-        json!({ "id": id, "name": name, "bytes": self.model.bytes(), "format": format, "files": files.collect::<Vec<_>>() })
+        json!({ "id": id, "name": name, "bytes": self.model.bytes(), "format": format, "notes": notes, "files": files.collect::<Vec<_>>() })
     }
 }
 
 /// The parameters of a method.
-pub(crate) fn arguments<T: DeserializeOwned>(params: Value) -> Result<T> {
-    serde_json::from_value(params).map_err(|error| HostError::Malformed { problem: error.to_string() })
+pub(crate) fn arguments<T: DeserializeOwned>(params: &str) -> Result<T> {
+    serde_json::from_str(params).map_err(|error| HostError::Malformed { problem: error.to_string() })
 }

@@ -1,5 +1,6 @@
 //! Registering the host with browsers, and taking all of it away again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use crate::config::{Config, write_file};
 use crate::error::{HostError, Result};
 use crate::places::{Places, Scope};
 use crate::registration::{Manifest, Registration, remove_file};
-use crate::{EXTENSION_ID, extension_id, origin};
+use crate::{EXTENSION_ID, HOST_NAME, extension_id, origin};
 
 /// Which browsers a command is about.
 #[derive(Debug)]
@@ -49,9 +50,7 @@ fn known(places: &Places, scope: Scope) -> Vec<Registration> {
 /// # Errors
 /// When nothing is found, or something cannot be written; what was done until then stays, and trying again does the rest.
 pub fn install(places: &Places, selection: &Selection, program: &Path, extensions: &[String]) -> Result<Vec<String>> {
-    if let Some(id) = extensions.iter().find(|id| extension_id(&origin(id)).is_none()) {
-        return Err(HostError::Command(format!("`{id}` is no extension's id: it has 32 letters from a to p")));
-    }
+    let extensions = extensions.iter().map(|id| checked_id(id)).collect::<Result<Vec<_>>>()?;
     let mut chosen = selection.registrations(places)?;
     if selection.is_empty() && selection.scope == Scope::User {
         chosen.retain(Registration::is_found);
@@ -70,10 +69,13 @@ pub fn install(places: &Places, selection: &Selection, program: &Path, extension
         Config::ensure(&places.config_file())?;
         without_folders = Config::load(&places.config_file())?.roots.is_empty();
     }
-    let manifest = Manifest::new(&place, std::iter::once(EXTENSION_ID).chain(extensions.iter().map(String::as_str)));
     let mut done = vec![format!("program: {}", place.display())];
     for registration in chosen {
-        registration.add(&manifest)?;
+        let mut ids = vec![EXTENSION_ID.to_owned()];
+        ids.extend(registered_ids(&registration).into_iter().chain(extensions.clone()));
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(id.clone()));
+        registration.add(&Manifest::new(&place, ids.iter().map(String::as_str)))?;
         done.push(format!("{}: registered in {}", registration.title, registration.manifest.display()));
     }
     if without_folders {
@@ -82,6 +84,20 @@ pub fn install(places: &Places, selection: &Selection, program: &Path, extension
         done.push(format!("next, choose what browsers may read: \"{program}\" models find   and   \"{program}\" models add FOLDER"));
     }
     Ok(done)
+}
+
+/// An extension's id, also as it stands in the address of its pages.
+fn checked_id(id: &str) -> Result<String> {
+    let address = if id.starts_with("chrome-extension://") { id.to_owned() } else { origin(id) };
+    let id = extension_id(&address).map(str::to_owned);
+    id.ok_or_else(|| HostError::Command(format!("`{address}` is no extension's address: its id has 32 letters from a to p")))
+}
+
+/// The extensions that may start the host already: installing again takes none away.
+fn registered_ids(registration: &Registration) -> Vec<String> {
+    let manifest = registration.registered().and_then(|path| Manifest::read(&path).ok()).filter(|manifest| manifest.name == HOST_NAME);
+    let origins = manifest.map(|manifest| manifest.allowed_origins).unwrap_or_default();
+    origins.iter().filter_map(|origin| extension_id(origin)).map(str::to_owned).collect()
 }
 
 /// Makes the chosen browsers, without a choice all, forget the host. When none knows it any more the program goes too, and the list of

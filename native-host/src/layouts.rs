@@ -41,9 +41,18 @@ pub(crate) fn hub_repository(folder: &str) -> Option<String> {
     Some(folder.strip_prefix("models--")?.replace("--", "/"))
 }
 
-/// A manifest of Ollama, as far as it matters.
+/// What a manifest of Ollama says.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// The file name of the blob with the weights.
+    pub(crate) weights: String,
+    /// What else it names and what is not used, a sentence.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The manifest's layers: a blob each.
 #[derive(Deserialize)]
-struct Manifest {
+struct Layers {
     layers: Vec<Layer>,
 }
 
@@ -54,12 +63,20 @@ struct Layer {
     digest: String,
 }
 
+impl Layer {
+    /// What it is for, such as `model`; media types of others as they are.
+    fn kind(&self) -> &str {
+        let kind = self.media_type.split(';').next().unwrap_or_default().trim();
+        kind.strip_prefix("application/vnd.ollama.image.").unwrap_or(kind)
+    }
+}
+
 /// The longest manifest in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
 
 /// Models of a folder of Ollama, by the name that its commands use: `manifests/<registry>/<owner>/<model>/<tag>` names the blobs of
 /// a model by their hashes. A name's blob may be anything: it is checked like every other file.
-pub(crate) fn ollama(folder: &Path) -> Vec<(String, io::Result<PathBuf>)> {
+pub(crate) fn ollama(folder: &Path) -> Vec<(String, io::Result<Manifest>)> {
     let mut models = Vec::new();
     for registry in names(&folder.join("manifests")) {
         let path = folder.join("manifests").join(&registry);
@@ -71,8 +88,7 @@ pub(crate) fn ollama(folder: &Path) -> Vec<(String, io::Result<PathBuf>)> {
                         ("registry.ollama.ai", owner) => format!("{owner}/{model}:{tag}"),
                         (registry, owner) => format!("{registry}/{owner}/{model}:{tag}"),
                     };
-                    let blob = weights(&path.join(&owner).join(&model).join(&tag));
-                    models.push((name, blob.map(|blob| folder.join("blobs").join(blob))));
+                    models.push((name, manifest(&path.join(&owner).join(&model).join(&tag))));
                 }
             }
         }
@@ -80,17 +96,52 @@ pub(crate) fn ollama(folder: &Path) -> Vec<(String, io::Result<PathBuf>)> {
     models
 }
 
-/// The file name of the blob with the weights.
-fn weights(manifest: &Path) -> io::Result<String> {
-    let metadata = fs::symlink_metadata(manifest)?;
+/// Reads a manifest. Every layer is used, told of, or a reason to refuse the model: with an adapter it would be another one.
+fn manifest(path: &Path) -> io::Result<Manifest> {
+    let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() || metadata.len() > MAX_MANIFEST {
         return Err(io::Error::other("its manifest is no small file"));
     }
-    let manifest: Manifest = serde_json::from_slice(&fs::read(manifest)?)?;
-    let layer = manifest.layers.iter().find(|layer| layer.media_type == "application/vnd.ollama.image.model");
-    let hash = layer.and_then(|layer| layer.digest.strip_prefix("sha256:"));
+    let Layers { layers } = serde_json::from_slice(&fs::read(path)?)?;
+    if layers.iter().any(|layer| layer.kind() == "adapter") {
+        return Err(io::Error::other("it has a LoRA adapter, which is not applied here; choose the model that it was made from"));
+    }
+    if layers.iter().any(|layer| layer.kind() == "tensor") {
+        return Err(io::Error::other("its weights are no GGUF file; pull another tag of the model"));
+    }
+    let mut weights = layers.iter().filter(|layer| layer.kind() == "model");
+    let hash = weights.next().and_then(|layer| layer.digest.strip_prefix("sha256:"));
     let hash = hash.filter(|hash| hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    hash.map(|hash| format!("sha256-{hash}")).ok_or_else(|| io::Error::other("its manifest names no weights"))
+    let hash = hash.ok_or_else(|| io::Error::other("its manifest names no weights"))?;
+    if weights.next().is_some() {
+        return Err(io::Error::other("its weights are in several files, which is not supported"));
+    }
+    let mut unused: Vec<&str> = layers.iter().filter_map(|layer| not_used(layer.kind())).collect();
+    unused.dedup();
+    let note = format!("of what Ollama keeps for it, {} not used here", list(&unused));
+    Ok(Manifest { weights: format!("sha256-{hash}"), notes: if unused.is_empty() { Vec::new() } else { vec![note] } })
+}
+
+/// What a layer of this kind is called, unless it is used or needs no word.
+fn not_used(kind: &str) -> Option<&str> {
+    match kind {
+        "model" | "license" => None,
+        "system" => Some("its system prompt"),
+        "params" => Some("its parameters"),
+        // In Go's language; GGUF files have their own.
+        "template" => Some("its template (the file's own is used)"),
+        "messages" => Some("its first messages"),
+        "projector" => Some("its projector for pictures"),
+        other => Some(other),
+    }
+}
+
+/// `a is`, `a and b are`, `a, b and c are`.
+fn list(items: &[&str]) -> String {
+    match items {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last} are", first.join(", ")),
+        items => format!("{} is", items.concat()),
+    }
 }
 
 /// Names in a folder, in order; none where it cannot be read. Manifests are few and in four levels.

@@ -7,7 +7,9 @@
 pub mod browsers;
 pub mod bus;
 pub mod catalog;
+mod change_time;
 pub mod config;
+pub mod connections;
 pub mod doctor;
 pub mod error;
 pub mod file;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use doppler_files::printable;
 use doppler_host::error::HostError;
 use doppler_host::host::Host;
 use doppler_host::places::Places;
@@ -12,13 +13,14 @@ use doppler_host::{bus, extension_id, messages, origin};
 mod cli;
 
 fn main() -> ExitCode {
-    let extension = std::env::args().nth(1).and_then(|argument| extension_id(&argument).map(origin));
+    let first = std::env::args_os().nth(1);
+    let extension = first.as_ref().and_then(|argument| extension_id(argument.to_str()?)).map(origin);
     let result = match extension {
         Some(origin) => converse(origin),
         None => cli::run(),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("doppler-host: {error}");
+        eprintln!("doppler-host: {}", printable(&error.to_string()));
         ExitCode::FAILURE
     })
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,16 +18,18 @@ use crate::server::Address;
 /// Requests that are worked on at a time; the browser's next ones wait in the pipe.
 const MAX_PENDING: usize = 16;
 
+/// A request. What its method does not ask for is passed over, and no tree is made of it.
 #[derive(Deserialize)]
 struct Request {
     id: serde_json::Number,
     method: String,
-    #[serde(default = "empty")]
-    params: Value,
+    params: Option<Box<RawValue>>,
 }
 
-fn empty() -> Value {
-    json!({})
+impl Request {
+    fn params(&self) -> &str {
+        self.params.as_deref().map_or("{}", RawValue::get)
+    }
 }
 
 #[derive(Deserialize)]
@@ -43,23 +46,23 @@ pub async fn converse(host: Arc<Host>, address: Address, input: impl Read + Send
         let answer = tokio::select! {
             frame = frames.recv(), if pending.len() < MAX_PENDING => match frame {
                 Some(Ok(Frame::Message(bytes))) => match serde_json::from_slice::<Request>(&bytes) {
-                    Ok(Request { id, method, params }) if method == "hello" => {
-                        let done = hello(&address, params);
+                    Ok(request) if request.method == "hello" => {
+                        let done = hello(&address, request.params());
                         greeted |= done.is_ok();
-                        answer(&json!(id), done)
+                        answer(&json!(request.id), done)
                     }
                     Ok(Request { id, .. }) if !greeted => answer(&json!(id), Err(HostError::HelloFirst)),
-                    Ok(Request { id, method, params }) => {
+                    Ok(request) => {
                         let host = Arc::clone(&host);
-                        pending.spawn_blocking(move || answer(&json!(id), host.call(&method, params)));
+                        pending.spawn_blocking(move || answer(&json!(request.id), host.call(&request.method, request.params())));
                         continue;
                     }
                     Err(error) => answer(&Value::Null, Err(HostError::Malformed { problem: error.to_string() })),
                 },
+                Some(Ok(Frame::Skipped(length))) => answer(&Value::Null, Err(too_long(length))),
                 Some(Ok(Frame::TooLong(length))) => {
-                    let problem = format!("a frame of {length} bytes is longer than {}", frame::MAX_INPUT);
                     // The browser may be gone: there is no one else to tell.
-                    let _ = frame::write(&mut output, &answer(&Value::Null, Err(HostError::Malformed { problem })));
+                    let _ = frame::write(&mut output, &answer(&Value::Null, Err(too_long(length))));
                     return false;
                 }
                 Some(Ok(Frame::Closed) | Err(_)) | None => return true,
@@ -82,7 +85,7 @@ fn read_frames(mut input: impl Read + Send + 'static) -> mpsc::Receiver<io::Resu
     std::thread::spawn(move || {
         loop {
             let frame = frame::read(&mut input);
-            let last = !matches!(frame, Ok(Frame::Message(_)));
+            let last = !matches!(frame, Ok(Frame::Message(_) | Frame::Skipped(_)));
             if sender.blocking_send(frame).is_err() || last {
                 return;
             }
@@ -91,7 +94,11 @@ fn read_frames(mut input: impl Read + Send + 'static) -> mpsc::Receiver<io::Resu
     frames
 }
 
-fn hello(address: &Address, params: Value) -> Result<Value> {
+fn too_long(length: u32) -> HostError {
+    HostError::Malformed { problem: format!("a message of {length} bytes is longer than {}", frame::MAX_INPUT) }
+}
+
+fn hello(address: &Address, params: &str) -> Result<Value> {
     let Hello { protocol: theirs } = arguments(params)?;
     if theirs != PROTOCOL {
         return Err(HostError::Protocol { theirs });

@@ -6,6 +6,20 @@ use etcetera::BaseStrategy;
 
 use crate::error::{HostError, Result};
 
+/// This program as a command for a shell, wherever it is: its folder is seldom where a shell looks for programs.
+pub fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "doppler-host".to_owned(), |program| format!("\"{}\"", program.display()))
+}
+
+/// The same for the extension's eyes: without the name of the user that the path of a home folder has in it.
+pub fn program_from_home() -> String {
+    let program = std::env::current_exe().ok().and_then(|program| {
+        let home = Places::of_user().ok()?.home;
+        Some(format!("\"$HOME/{}\"", program.strip_prefix(home).ok()?.display()))
+    });
+    program.unwrap_or_else(|| "doppler-host".to_owned())
+}
+
 /// Whose browsers are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

@@ -18,10 +18,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::config::random_text;
+use crate::connections::{Busy, Connections, Usage};
 use crate::file::ModelFile;
 use crate::host::Host;
 use crate::{range, transfer};
@@ -32,7 +32,7 @@ const MAX_HEAD: usize = 16 << 10;
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time; browsers open six to one host.
+    /// Connections at a time; browsers open six to one host. Idle ones make room for new ones.
     pub connections: usize,
     /// From the connection, or the answer before, to the end of a request's headers.
     pub head: Duration,
@@ -42,7 +42,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 32, head: Duration::from_secs(30), stall: Duration::from_secs(60) }
+        Self { connections: 32, head: Duration::from_secs(10), stall: Duration::from_secs(60) }
     }
 }
 
@@ -111,36 +111,37 @@ impl Server {
 
     /// Answers for ever.
     pub async fn run(self) {
-        let connections = Arc::new(Semaphore::new(self.service.limits.connections));
+        let mut connections = Connections::new(self.service.limits.connections);
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 // Out of file descriptors: some connection will end.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            if !connections.make_room() {
                 // Best effort: who opens so many may not read it.
                 let _ = stream.try_write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 continue;
-            };
+            }
             // Without it the last bytes of a range wait for an acknowledgement; failing that they do.
             let _ = stream.set_nodelay(true);
-            let service = self.service();
-            tokio::spawn(async move {
+            let usage = Arc::<Usage>::default();
+            let connection = self.service().connection(stream, Arc::clone(&usage));
+            let task = tokio::spawn(async move {
                 // How a connection ends is the client's affair, and nothing of it may be logged.
-                let _ = service.connection(stream).await;
-                drop(permit);
+                let _ = connection.await;
             });
+            connections.add(usage, task.abort_handle());
         }
     }
 }
 
 impl Service {
-    /// Answers the requests of one connection.
+    /// Answers the requests of one connection, and says in `usage` what it is doing.
     ///
     /// # Errors
     /// When the client breaks it off, takes too long or does not speak HTTP.
-    pub async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite) -> hyper::Result<()> {
+    pub async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite, usage: Arc<Usage>) -> hyper::Result<()> {
         let limits = self.limits;
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.stall));
@@ -150,16 +151,24 @@ impl Service {
             .max_buf_size(MAX_HEAD)
             // Bodies are mapped files: they go to the kernel as they are, never through a buffer of ours.
             .writev(true)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service_fn(move |request| Arc::clone(&self).answer(request)))
+            .serve_connection(
+                TokioIo::new(Box::pin(stream)),
+                service_fn(move |request| Arc::clone(&self).answer(request, Arc::clone(&usage))),
+            )
             .await
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let mut response = match self.authorize(&request) {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, usage: Arc<Usage>) -> Result<Response<Body>, Infallible> {
+        let busy = usage.begin();
+        let file = self.authorize(&request).and_then(|()| {
+            usage.trust();
+            self.find(&request)
+        });
+        let mut response = match file {
             Ok(file) => {
                 let checked = tokio::task::spawn_blocking(move || file.check().map(|()| file)).await;
                 match checked {
-                    Ok(Ok(file)) => serve(&request, &file),
+                    Ok(Ok(file)) => serve(&request, &file, busy),
                     _ => refuse(StatusCode::PRECONDITION_FAILED),
                 }
             }
@@ -177,8 +186,8 @@ impl Service {
 }
 
 impl Service {
-    /// The open file that a request names, if it may have it.
-    fn authorize<B>(&self, request: &Request<B>) -> Result<Arc<ModelFile>, StatusCode> {
+    /// Whether a request is the extension's.
+    fn authorize<B>(&self, request: &Request<B>) -> Result<(), StatusCode> {
         let headers = request.headers();
         let address = &self.address;
         let own_host = single(headers, &header::HOST).is_some_and(|host| *host == address.host());
@@ -195,6 +204,11 @@ impl Service {
         if !token.is_some_and(|token| constant_time_eq(token, address.token().as_bytes())) {
             return Err(StatusCode::UNAUTHORIZED);
         }
+        Ok(())
+    }
+
+    /// The open file that a request names.
+    fn find<B>(&self, request: &Request<B>) -> Result<Arc<ModelFile>, StatusCode> {
         let path = request.uri().path_and_query().and_then(|path| path.as_str().strip_prefix("/v1/models/"));
         let (id, index) = path.and_then(|path| path.split_once('/')).ok_or(StatusCode::NOT_FOUND)?;
         let index = index.parse().map_err(|_| StatusCode::NOT_FOUND)?;
@@ -208,8 +222,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderVal
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Answers a request for `file` that may have it.
-fn serve<B>(request: &Request<B>, file: &Arc<ModelFile>) -> Response<Body> {
+/// Answers a request for `file` that may have it; `busy` lasts as long as the answer.
+fn serve<B>(request: &Request<B>, file: &Arc<ModelFile>, busy: Busy) -> Response<Body> {
     let headers = request.headers();
     // `If-Range` would send the whole file where ours is another one; a client that reads ranges wants to hear of that instead.
     let conditions = headers.get_all(header::IF_MATCH).iter().chain(headers.get_all(header::IF_RANGE));
@@ -236,7 +250,7 @@ fn serve<B>(request: &Request<B>, file: &Arc<ModelFile>) -> Response<Body> {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     if request.method() == Method::GET {
-        *response.body_mut() = BodyExt::boxed(StreamBody::new(transfer::stream(file, range)));
+        *response.body_mut() = BodyExt::boxed(StreamBody::new(transfer::stream(file, range, busy)));
     }
     response
 }

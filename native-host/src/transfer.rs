@@ -34,12 +34,16 @@ struct Transfer {
     sent: Option<oneshot::Receiver<()>>,
 }
 
-/// The bytes of `range`. Fails, which breaks the connection, when the file is closed or changed meanwhile.
-pub(crate) fn stream(file: &Arc<ModelFile>, range: Range<u64>) -> impl Stream<Item = io::Result<Frame<Bytes>>> + use<> {
+/// The bytes of `range`; `busy` is kept until they are read. Fails, which breaks the connection, when the file is closed or changed meanwhile.
+pub(crate) fn stream<G: Send + Sync>(
+    file: &Arc<ModelFile>,
+    range: Range<u64>,
+    busy: G,
+) -> impl Stream<Item = io::Result<Frame<Bytes>>> + use<G> {
     let transfer = Transfer { file: Arc::downgrade(file), rest: range, next: None, sent: None };
-    try_unfold(transfer, |mut transfer| async move {
+    try_unfold((transfer, busy), |(mut transfer, busy)| async move {
         let piece = transfer.advance().await?;
-        Ok(piece.map(|bytes| (Frame::data(bytes), transfer)))
+        Ok(piece.map(|bytes| (Frame::data(bytes), (transfer, busy))))
     })
 }
 
@@ -105,7 +109,7 @@ mod tests {
         // One thread: what is begun is done before what is begun later.
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
         runtime.block_on(async {
-            let mut stream = std::pin::pin!(stream(&file, 0..3 * TAIL));
+            let mut stream = std::pin::pin!(stream(&file, 0..3 * TAIL, ()));
             let window = stream.next().await.expect("a window").expect("bytes");
             assert_eq!(window.data_ref().map(Bytes::len), Some(2 * TAIL as usize));
             let mut tail = stream.next();

@@ -82,8 +82,8 @@ impl NativeHost {
         let file = folder.join("host.json");
         Config::load(&file).expect("a new list").with_roots(vec![models]).save(&file).expect("a file");
         let host = Arc::new(Host::new(file));
-        let list = host.call("models.list", json!({})).expect("a list");
-        let model = host.call("models.open", json!({ "id": list["models"][0]["id"] })).expect("a model");
+        let list = host.call("models.list", "{}").expect("a list");
+        let model = host.call("models.open", &json!({ "id": list["models"][0]["id"] }).to_string()).expect("a model");
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let server = runtime.block_on(Server::bind(Arc::clone(&host), origin(EXTENSION_ID), Limits::default())).expect("a server");
         Self { runtime, host, server, path: model["files"][0]["path"].as_str().expect("a path").to_owned() }

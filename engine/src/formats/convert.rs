@@ -55,8 +55,15 @@ impl Recipe {
         }
     }
 
-    /// The format for a tensor of a model of `layers` layers; `tied` when the embedding is the output's matrix too.
+    /// The format for a tensor of a model of `layers` layers; `tied` when the embedding is the output's matrix too. Rows that are no
+    /// whole number of its blocks get `Q8_0`, those of which that is true as well F16.
     pub(crate) fn dtype(self, tensor: &TensorInfo, layers: u64, tied: bool) -> DType {
+        let fits = |dtype: &DType| tensor.shape.first().unwrap_or(&1).is_multiple_of(dtype.block_size());
+        [self.wanted(tensor, layers, tied), DType::Q8_0].into_iter().find(fits).unwrap_or(DType::F16)
+    }
+
+    /// The format for a tensor whatever its row length is.
+    fn wanted(self, tensor: &TensorInfo, layers: u64, tied: bool) -> DType {
         let name = tensor.name.as_str();
         // Positions and token types are small and read by the row, as the norms are small.
         let is_small =
@@ -65,7 +72,7 @@ impl Recipe {
             return DType::F32;
         }
         let is_output = name == "output.weight" || tied && name == "token_embd.weight";
-        let wanted = match self {
+        match self {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Q8_0 => DType::Q8_0,
@@ -80,18 +87,39 @@ impl Recipe {
                     _ => DType::Q4_K,
                 }
             }
-        };
-        let fits = |dtype: DType| tensor.shape[0].is_multiple_of(dtype.block_size());
-        [wanted, DType::Q8_0].into_iter().find(|dtype| fits(*dtype)).unwrap_or(DType::F16)
+        }
+    }
+
+    /// The matrices that do not get their format because of their row length: the format, what they get instead, and how many.
+    ///
+    /// # Errors
+    /// When the metadata does not say the number of layers properly.
+    pub fn fallbacks(self, checkpoint: &Checkpoint) -> Result<Vec<(DType, DType, usize)>> {
+        let (layers, tied) = shape(checkpoint)?;
+        let mut fallbacks: Vec<(DType, DType, usize)> = Vec::new();
+        for tensor in &checkpoint.tensors {
+            let (wanted, got) = (self.wanted(tensor, layers, tied), self.dtype(tensor, layers, tied));
+            match fallbacks.iter_mut().find(|(w, g, _)| (*w, *g) == (wanted, got)) {
+                _ if wanted == got => {}
+                Some((_, _, count)) => *count += 1,
+                None => fallbacks.push((wanted, got, 1)),
+            }
+        }
+        Ok(fallbacks)
     }
 
     /// The format for each tensor of a checkpoint.
     fn dtypes(self, checkpoint: &Checkpoint) -> Result<impl Fn(&TensorInfo) -> DType + use<>> {
-        let arch = checkpoint.metadata.str("general.architecture")?;
-        let layers = checkpoint.metadata.u32_opt(&format!("{arch}.block_count"))?.unwrap_or(0).into();
-        let tied = checkpoint.find("output.weight").is_none();
+        let (layers, tied) = shape(checkpoint)?;
         Ok(move |tensor: &TensorInfo| self.dtype(tensor, layers, tied))
     }
+}
+
+/// The layers of a model, and whether its embedding is the output's matrix too.
+fn shape(checkpoint: &Checkpoint) -> Result<(u64, bool)> {
+    let arch = checkpoint.metadata.str("general.architecture")?;
+    let layers = checkpoint.metadata.u32_opt(&format!("{arch}.block_count"))?.unwrap_or(0).into();
+    Ok((layers, checkpoint.find("output.weight").is_none()))
 }
 
 /// Whether a recipe applies to a tensor's weights: what is quantized cannot be quantized again without losing more than it shows.

@@ -91,6 +91,19 @@ dtypes! {
     Q1_0 = 41, "Q1_0", 128, 18;
 }
 
+/// Types whose layout is not known here: those that ggml no longer has, and `Q2_0`.
+const NAMES_ONLY: [(u32, &str); 9] = [
+    (4, "Q4_2"),
+    (5, "Q4_3"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
+    (42, "Q2_0"),
+];
+
 impl DType {
     /// Values per block; 1 for an unknown id.
     pub fn block_size(self) -> u64 {
@@ -121,7 +134,10 @@ impl DType {
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(id) => write!(f, "with ggml type id {id}"),
+            Self::Unknown(id) => match NAMES_ONLY.iter().find(|(known, _)| known == id) {
+                Some((_, name)) => f.write_str(name),
+                None => write!(f, "with ggml type id {id}"),
+            },
             known => f.write_str(known.name()),
         }
     }

@@ -72,7 +72,7 @@ fn place(tensors: &mut [TensorInfo], data_start: u64, alignment: u64, file_len: 
     if let Some(len) = file_len
         && needed > len
     {
-        return Err(FormatError::Truncated { needed, missing: needed - len });
+        return Err(FormatError::Truncated { needed, missing: needed - len, at_least: false });
     }
     spans.sort_unstable();
     match spans.windows(2).find(|pair| pair[0].1 > pair[1].0) {
@@ -119,6 +119,11 @@ impl Scalar for bool {
 }
 
 impl<'a> Reader<'a> {
+    /// Whether the prefix is the whole file.
+    fn is_whole(&self) -> bool {
+        self.file_len.is_some_and(|len| len <= self.bytes.len() as u64)
+    }
+
     /// Checks that `n` more bytes are there; `n` may be a lower bound of what is needed.
     fn need(&self, n: u64) -> Result<(), FormatError> {
         let have = self.bytes.len() as u64;
@@ -127,7 +132,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         match self.file_len {
-            Some(len) if needed > len => Err(FormatError::Truncated { needed, missing: needed - len }),
+            Some(len) if needed > len => Err(FormatError::Truncated { needed, missing: needed - len, at_least: true }),
             len => {
                 let at_least = needed.max(have.saturating_mul(2)).max(FIRST_READ);
                 Err(FormatError::NeedMore { at_least: len.map_or(at_least, |len| at_least.min(len)) })
@@ -153,19 +158,25 @@ impl<'a> Reader<'a> {
         if count > limit { Err(FormatError::TooLarge { what, count, limit }) } else { Ok(count) }
     }
 
+    /// Text; what is no UTF-8 in it becomes U+FFFD, as with Latin-1 in descriptions and tokens of half a character.
     fn string(&mut self, what: &'static str, limit: u64) -> Result<String, FormatError> {
-        let offset = self.at as u64;
         let len = self.count(what, limit)?;
-        let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| FormatError::Invalid { what, offset })
+        Ok(String::from_utf8_lossy(self.take(len)?).into_owned())
+    }
+
+    /// Text that some writers end with NULs, as C does.
+    fn padded(&mut self, what: &'static str, limit: u64) -> Result<String, FormatError> {
+        let mut text = self.string(what, limit)?;
+        text.truncate(text.trim_end_matches('\0').len());
+        Ok(text)
     }
 
     /// Magic and version; gives (number of tensors, number of metadata entries).
     fn preamble(&mut self) -> Result<(u64, u64), FormatError> {
-        let magic = self.take(4)?;
-        if magic != b"GGUF" {
-            return Err(FormatError::NotGguf { magic: [magic[0], magic[1], magic[2], magic[3]] });
+        if !self.bytes.starts_with(b"GGUF") && (self.bytes.len() >= 4 || self.is_whole()) {
+            return Err(FormatError::NotGguf { found: doppler_files::instead_of_gguf(self.bytes) });
         }
+        self.take(4)?;
         match self.scalar::<u32>()? {
             2 | 3 => {}
             version if matches!(version.swap_bytes(), 1..=3) => return Err(FormatError::BigEndian),
@@ -178,7 +189,7 @@ impl<'a> Reader<'a> {
         self.need(n * 13)?; // the least entry: length of the key, type, one byte
         let mut metadata = Metadata::new();
         for _ in 0..n {
-            let key = self.string("the length of a metadata key", MAX_NAME)?;
+            let key = self.padded("the length of a metadata key", MAX_NAME)?;
             let id = self.scalar()?;
             let value = self.value(&key, id)?;
             if key.is_empty() || metadata.contains(&key) {
@@ -199,7 +210,7 @@ impl<'a> Reader<'a> {
             5 => Value::I32(self.scalar()?),
             6 => Value::F32(self.scalar()?),
             7 => Value::Bool(self.scalar()?),
-            8 => Value::String(self.string("the length of a metadata string", MAX_STRING)?),
+            8 => Value::String(self.padded("the length of a metadata string", MAX_STRING)?),
             9 => Value::Array(self.array(key, 1)?),
             10 => Value::U64(self.scalar()?),
             11 => Value::I64(self.scalar()?),
@@ -263,7 +274,7 @@ impl<'a> Reader<'a> {
 
     /// One tensor description; `offset` still counts from the start of the data section.
     fn tensor(&mut self) -> Result<TensorInfo, FormatError> {
-        let name = self.string("the length of a tensor name", MAX_NAME)?;
+        let name = self.padded("the length of a tensor name", MAX_NAME)?;
         let n_dimensions = u64::from(self.scalar::<u32>()?);
         if n_dimensions > MAX_DIMENSIONS {
             return Err(FormatError::TooLarge { what: "the number of dimensions", count: n_dimensions, limit: MAX_DIMENSIONS });

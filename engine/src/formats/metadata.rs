@@ -232,10 +232,25 @@ impl Metadata {
             Value::F64(x) => Some(*x as f32),
             other => other.integer().map(|x| x as f32),
         };
-        bool, bool_opt, bool, "a boolean", |v| match v { Value::Bool(x) => Some(*x), _ => None };
+        bool, bool_opt, bool, "a boolean", |v| match v { Value::Bool(x) => Some(*x), other => (0..2).contains(&other.integer()?).then(|| other.integer() == Some(1)) };
+        uniform_u32, uniform_u32_opt, u32, "an integer of 32 bits, the same for all layers", |v| match v {
+            Value::Array(a) => {
+                let values: Vec<u32> = a.integers()?;
+                values.first().copied().filter(|first| values.iter().all(|v| v == first))
+            }
+            other => u32::try_from(other.integer()?).ok(),
+        };
         bool_array, bool_array_opt, Vec<bool>, "an array of booleans", |v| match v { Value::Array(Array::Bool(a)) => Some(a.clone()), _ => None };
         u32_array, u32_array_opt, Vec<u32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };
         i32_array, i32_array_opt, Vec<i32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };
+    }
+
+    /// The value of `key` as the id of a token, or `None` when the key is missing; -1, which stands for none, is `u32::MAX`.
+    ///
+    /// # Errors
+    /// [`FormatError::WrongType`].
+    pub fn token_id_opt(&self, key: &str) -> Result<Option<u32>, FormatError> {
+        if self.get(key).and_then(Value::integer) == Some(-1) { Ok(Some(u32::MAX)) } else { self.u32_opt(key) }
     }
 
     /// The value of `key` as a string.

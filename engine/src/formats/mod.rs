@@ -4,6 +4,7 @@
 //! bounded by the size of the input.
 
 pub(crate) mod block;
+mod conventions;
 pub mod convert;
 pub mod dequantize;
 pub mod dtype;
@@ -37,18 +38,29 @@ pub enum FormatError {
         at_least: u64,
     },
     /// The file ends before its contents do.
-    #[error("the file is incomplete: {missing} of {needed} bytes are missing; download it again")]
+    #[error(
+        "the file is incomplete: {}{missing} of {}{needed} bytes are missing; download it again",
+        least(*at_least), least(*at_least)
+    )]
     Truncated {
-        /// Bytes the file should have at the least.
+        /// Bytes the file should have.
         needed: u64,
         /// How many of them are not there.
         missing: u64,
+        /// The header itself is cut: what it says no more would need more bytes.
+        at_least: bool,
     },
-    /// The first four bytes are not `GGUF`.
-    #[error("this is not a GGUF file: it begins with {magic:02x?}; choose a file ending in .gguf")]
+    /// The file does not begin with `GGUF`.
+    #[error("this is not a GGUF file but {found}")]
     NotGguf {
-        /// The first four bytes.
-        magic: [u8; 4],
+        /// What it is instead and what to do, as far as its first bytes tell.
+        found: String,
+    },
+    /// A GGUF file that belongs to models, but is none.
+    #[error("this is no model but {what}")]
+    NoModel {
+        /// What it is, and what it is for.
+        what: &'static str,
     },
     /// A GGUF file written for a big-endian machine.
     #[error("this GGUF file is big-endian; convert it to little-endian")]
@@ -77,7 +89,7 @@ pub enum FormatError {
         /// The type id.
         id: u32,
     },
-    /// Text that is not UTF-8, or a boolean that is neither 0 nor 1.
+    /// A boolean that is neither 0 nor 1.
     #[error("the file is corrupt: {what} near byte {offset} is not valid")]
     Invalid {
         /// What was being read.
@@ -135,6 +147,14 @@ pub enum FormatError {
         /// The format.
         dtype: DType,
     },
+    /// A tensor in a weight format that there is no decoder for.
+    #[error("the weight format {dtype} of {name} is not supported; choose a file of the model in {}", DType::supported_names())]
+    UnsupportedTensor {
+        /// The tensor's name.
+        name: String,
+        /// The format.
+        dtype: DType,
+    },
     /// A file that belongs to the model is not there.
     #[error("{file} is missing; put all files of the model together")]
     MissingFile {
@@ -173,6 +193,11 @@ pub enum FormatError {
         /// How many bytes were given.
         bytes: u64,
     },
+}
+
+/// What makes a number of bytes a lower bound.
+fn least(at_least: bool) -> &'static str {
+    if at_least { "at least " } else { "" }
 }
 
 /// One tensor of a checkpoint: where its bytes lie and how to read them.
@@ -214,6 +239,15 @@ pub enum Transform {
         /// Heads.
         heads: u32,
     },
+    /// Zeros follow each row, and the rows of each group: kernels read eight values at a time. Wanted is the tensor's shape.
+    Pad {
+        /// Values of a stored row.
+        cols: u64,
+        /// Stored rows of a group.
+        rows: u64,
+        /// Groups of rows.
+        groups: u64,
+    },
     /// The values are these and nothing is stored.
     Values(Vec<f32>),
 }
@@ -237,6 +271,8 @@ pub struct Checkpoint {
     pub metadata: Metadata,
     /// The tensors, in file order.
     pub tensors: Vec<TensorInfo>,
+    /// What of the file is not used, or used otherwise than it says: a sentence each, for the person at the screen.
+    pub notes: Vec<String>,
     index: HashMap<String, usize>,
 }
 
@@ -252,7 +288,7 @@ impl Checkpoint {
                 return Err(FormatError::BadName { what: "tensor name", name: tensor.name.clone() });
             }
         }
-        Ok(Self { metadata, tensors, index })
+        Ok(Self { metadata, tensors, notes: Vec::new(), index })
     }
 
     /// The tensor of this name, if there is one.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Checkpoint, FormatError, Gguf, TensorInfo, Transform, dequantize, huggingface, split};
+use super::conventions::adapted;
+use super::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, Transform, dequantize, huggingface, split};
 use crate::error::Result;
 use crate::source::{FileSpan, Source};
 
@@ -26,7 +27,21 @@ pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
         let checkpoint = read_gguf(source, &file).await?;
         parts.push((file, checkpoint));
     }
-    Ok(split::join(parts)?)
+    let checkpoint = split::join(parts)?;
+    match no_model(&checkpoint.metadata)? {
+        Some(what) => Err(FormatError::NoModel { what }.into()),
+        None if checkpoint.tensors.is_empty() => {
+            Err(FormatError::NoModel { what: "a vocabulary without weights: choose the model itself" }.into())
+        }
+        None => Ok(adapted(checkpoint)?),
+    }
+}
+
+/// What a file is that belongs to models but is none.
+fn no_model(metadata: &Metadata) -> Result<Option<&'static str>, FormatError> {
+    // Early adapters do not say `general.type`.
+    let kind = metadata.str_opt("general.type")?.or_else(|| metadata.contains("adapter.type").then_some("adapter"));
+    Ok(doppler_files::no_model(kind, metadata.str_opt("general.architecture")?))
 }
 
 /// Reads and parses the header of one GGUF file, however long it is.
@@ -56,6 +71,11 @@ pub fn span_of_rows(tensor: &TensorInfo, first: u64, count: u64) -> Result<Range
         Some(Transform::AddOne(stored)) => {
             let row_bytes = tensor.shape.first().copied().unwrap_or(1) * stored.block_bytes();
             first * row_bytes..last * row_bytes
+        }
+        Some(Transform::Pad { cols, rows: stored, groups }) => {
+            let row_bytes = cols / tensor.dtype.block_size() * tensor.dtype.block_bytes();
+            let before = |row: u64| row / (rows / groups) * stored + (row % (rows / groups)).min(*stored);
+            before(first) * row_bytes..before(last) * row_bytes
         }
         Some(Transform::Transpose) if tensor.bytes > MAX_TRANSPOSED => return Err(fail("it is too large to be transposed")),
         Some(Transform::Transpose) => 0..tensor.bytes,
@@ -96,6 +116,14 @@ pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, cou
                 .flat_map(|(row, col)| value(row, col))
                 .copied()
                 .collect()
+        }
+        Some(Transform::Pad { cols, rows: stored_rows, groups }) => {
+            let bytes_of = |cols: u64| (cols / tensor.dtype.block_size() * tensor.dtype.block_bytes()) as usize;
+            let (from, to, group) = (bytes_of(*cols), bytes_of(tensor.shape.first().copied().unwrap_or(1)), rows / groups);
+            let mut padded = vec![0; to * count as usize];
+            let wanted = (first..).zip(padded.chunks_exact_mut(to)).filter(|(row, _)| row % group < *stored_rows);
+            wanted.zip(stored.chunks_exact(from)).for_each(|((_, row), stored)| row[..from].copy_from_slice(stored));
+            padded
         }
         // Of a bias the elements are reordered as a matrix's rows.
         Some(transform) if is_column(tensor) => reordered(&stored, 0..cols, tensor.bytes / cols, 0, stored_row(transform, cols)),

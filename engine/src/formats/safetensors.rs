@@ -28,7 +28,7 @@ struct Entry {
 /// # Errors
 /// When that is more than there is or than any sane header has.
 pub fn header_bytes(file: &FileSpan, prefix: &[u8]) -> Result<usize, FormatError> {
-    let truncated = |needed: u64| FormatError::Truncated { needed, missing: needed.saturating_sub(file.bytes) };
+    let truncated = |needed: u64| FormatError::Truncated { needed, missing: needed.saturating_sub(file.bytes), at_least: true };
     let length = u64::from_le_bytes(*prefix.first_chunk().ok_or_else(|| truncated(8))?);
     if length > MAX_HEADER {
         return Err(FormatError::TooLarge { what: "the length of a safetensors header", count: length, limit: MAX_HEADER });
@@ -67,16 +67,16 @@ pub fn parse(file: &FileSpan, bytes: &[u8]) -> Result<Vec<TensorInfo>, FormatErr
         tensors.push(TensorInfo { name, dtype, shape, offset: start, bytes: expected, transform: None });
     }
     tensors.sort_by_key(|t| t.offset);
+    let needed = tensors.last().map_or(0, |last| last.offset.saturating_add(last.bytes)).saturating_add(data as u64);
+    if needed > file.bytes {
+        return Err(FormatError::Truncated { needed, missing: needed - file.bytes, at_least: false });
+    }
     let mut end = 0_u64;
     for tensor in &mut tensors {
         if tensor.offset != end {
             return Err(FormatError::Tensor { name: tensor.name.clone(), problem: "its data does not begin where another's ends" });
         }
         end = end.saturating_add(tensor.bytes);
-        let needed = end.saturating_add(data as u64);
-        if needed > file.bytes {
-            return Err(FormatError::Truncated { needed, missing: needed - file.bytes });
-        }
         tensor.offset += file.start + data as u64;
     }
     Ok(tensors)

@@ -4,9 +4,9 @@
 //! scales of its blocks. Every value of the GGUF block is kept exactly.
 
 use crate::error::{EngineError, Result};
-use crate::formats::DType;
 use crate::formats::block::BlockLayout;
 use crate::formats::dequantize::value;
+use crate::formats::{DType, FormatError};
 
 /// How a matrix of one type lies in a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,13 @@ impl WeightLayout {
             layout.stride = low.checked_add(high)?.checked_add(scales)?.checked_next_multiple_of(4)?;
             Some(layout)
         };
+        if !dtype.is_supported() {
+            return Err(FormatError::UnsupportedTensor { name: name.to_owned(), dtype }.into());
+        }
         layout().ok_or_else(|| EngineError::Unsupported {
-            what: "weight type",
-            value: format!("{dtype} of {name} with rows of {cols}"),
-            supported: format!("{} with whole blocks", DType::supported_names()),
+            what: "row length",
+            value: format!("{cols} of {name} in {dtype}"),
+            supported: format!("multiples of {}", dtype.block_size().max(8)),
         })
     }
 

@@ -49,6 +49,8 @@ pub struct Architecture {
     pub norm: NormKind,
     /// Pairs of the rotary embedding; `None`: learned embeddings of positions.
     pub rope: Option<RopePairing>,
+    /// Base of the rotary embedding where the file has none: transformers' for the family.
+    pub rope_base: f32,
     /// Each n-th layer has no rotary embedding; 0: all have.
     pub unrotated_every: u32,
     /// Of the feed-forward network.
@@ -74,6 +76,7 @@ const LLAMA: Architecture = Architecture {
     block: Block::PreNorm,
     norm: NormKind::Rms,
     rope: Some(RopePairing::Neighbours),
+    rope_base: 10_000.0,
     unrotated_every: 0,
     activation: Activation::Silu,
     gated: true,
@@ -92,6 +95,7 @@ const GEMMA: Architecture = Architecture { name: "gemma", activation: Activation
 const GEMMA_3: Architecture = Architecture {
     name: "gemma3",
     block: Block::Sandwich,
+    rope_base: 1_000_000.0,
     window: WindowPattern::AllButEach(6),
     local_rope: LocalRope::Unscaled(Some(10_000.0)),
     scores_by_width: Some(62),
@@ -113,7 +117,7 @@ const BERT: Architecture = Architecture {
 pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
     Architecture { name: "mistral3", ..LLAMA },
-    Architecture { name: "smollm3", unrotated_every: 4, ..LLAMA },
+    Architecture { name: "smollm3", unrotated_every: 4, rope_base: 2_000_000.0, ..LLAMA },
     Architecture { name: "granite", ..LLAMA },
     QWEN,
     Architecture { name: "qwen3", ..QWEN },

@@ -2,6 +2,7 @@
 
 use super::architecture::Block;
 use super::hyperparameters::Hyperparameters;
+use super::padding::padded_width;
 use super::weights::{Loader, Part, Weight};
 use crate::error::{EngineError, Result};
 use crate::kernels::NormKind;
@@ -100,7 +101,7 @@ impl Layer {
             attention_norm,
             qkv: load_qkv(loader, h, i).await?,
             qk_norm: load_qk_norm(loader, h, i).await?,
-            attention_output: loader.projection(&name("attn_output"), h.dim, q_rows).await?,
+            attention_output: loader.projection(&name("attn_output"), h.dim, padded_width(q_rows)).await?,
             attention_post_norm,
             feed_forward_norm,
             parallel,

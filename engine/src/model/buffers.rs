@@ -2,6 +2,7 @@
 
 use super::architecture::Block;
 use super::hyperparameters::Hyperparameters;
+use super::padding::padded_width;
 use super::transformer::{MATVEC_ROWS, ModelOptions};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -74,6 +75,9 @@ impl Buffers {
         let x_scales = executor.create_buffer("scales of x", x_scales)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = h.pooling.is_some();
+        // A product reads beyond a row that is no multiple of what it reads at once, and multiplies that by zeros.
+        let attended = h.heads * h.head_dim;
+        let attended_rows = rows + u32::from(padded_width(attended) != attended);
         let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
         let gate_up_rows = if h.architecture.gated { rows } else { 0 };
         // Encoders make no logits, and decode nothing.
@@ -88,7 +92,7 @@ impl Buffers {
             normed: buffer("normed", rows, h.dim)?,
             branch: buffer("branch", branch_rows, h.dim)?,
             qkv: buffer("qkv", rows, h.qkv_dim())?,
-            attended: buffer("attended", rows, h.heads * h.head_dim)?,
+            attended: buffer("attended", attended_rows, attended)?,
             gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
             activated: buffer("activated", rows, h.feed_forward)?,
             partial: buffer("partial", parts_read.max(decode_rows * h.heads * splits), h.head_dim + 4)?,

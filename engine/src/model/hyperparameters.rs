@@ -34,7 +34,7 @@ pub enum Pooling {
     Last,
 }
 
-/// What a model is made of.
+/// What a model is made of. A file may state for each layer what is the same for all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// Name for people, or the architecture's.
@@ -83,7 +83,8 @@ pub struct Hyperparameters {
 const MAX_DIM: u32 = 1 << 18;
 const MAX_LAYERS: u32 = 1 << 10;
 const MAX_HEAD_DIM: u32 = 1 << 10;
-const MAX_CONTEXT: u32 = 1 << 20;
+/// Positions of a context at the most.
+pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
 
 impl Hyperparameters {
     /// Reads and checks them.
@@ -112,7 +113,7 @@ impl Hyperparameters {
         let dim = bounded(meta, &key("embedding_length"), MAX_DIM)?;
         let context = bounded(meta, &key("context_length"), MAX_CONTEXT)?;
         let heads = bounded(meta, &key("attention.head_count"), MAX_DIM)?;
-        let kv_heads = meta.u32_opt(&key("attention.head_count_kv"))?.unwrap_or(heads);
+        let kv_heads = meta.uniform_u32_opt(&key("attention.head_count_kv"))?.unwrap_or(heads);
         let head_dim = meta.u32_opt(&key("attention.key_length"))?.unwrap_or(dim / heads);
         let value_length = meta.u32_opt(&key("attention.value_length"))?.unwrap_or(head_dim);
         let checks = [
@@ -182,7 +183,7 @@ impl Hyperparameters {
 }
 
 fn bounded(meta: &Metadata, key: &str, maximum: u32) -> Result<u32> {
-    let value = meta.u32(key)?;
+    let value = meta.uniform_u32(key)?;
     if value == 0 || value > maximum {
         return Err(EngineError::Unsupported {
             what: "model shape",
@@ -204,7 +205,7 @@ fn rope(meta: &Metadata, architecture: &Architecture, pairing: RopePairing, head
         });
     }
     let original_context = meta.u32_opt(&format!("{name}.rope.scaling.original_context_length"))?.unwrap_or(context);
-    let table = RopeTable::from_gguf(meta, name, original_context)?;
+    let table = RopeTable::from_gguf(meta, name, original_context, architecture.rope_base)?;
     let local_base = meta.f32_opt(&format!("{name}.rope.freq_base_swa"))?;
     let growth = meta.f32_opt(&format!("{name}.attention.temperature_scale"))?.unwrap_or(0.0);
     let span = meta.u32_opt(&format!("{name}.attention.temperature_length"))?.unwrap_or(original_context).max(1);

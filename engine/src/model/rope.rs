@@ -37,18 +37,18 @@ pub enum RopeScaling {
 }
 
 impl RopeTable {
-    /// What `<architecture>.rope.*` describe; `original` is the number of positions of pre-training.
+    /// What `<architecture>.rope.*` describe; `original` is the number of positions of pre-training, `base` the family's base.
     ///
     /// # Errors
     /// When a value makes no sense or the type is unknown.
-    pub fn from_gguf(meta: &Metadata, architecture: &str, original: u32) -> Result<Self> {
+    pub fn from_gguf(meta: &Metadata, architecture: &str, original: u32, base: f32) -> Result<Self> {
         let number = |suffix: &str| -> Result<Option<f32>> { Ok(meta.f32_opt(&format!("{architecture}.rope.{suffix}"))?) };
         let unsupported = |value: String| EngineError::Unsupported {
             what: "rope scaling",
             value,
             supported: "none, linear, yarn, longrope, and llama 3's factors".to_owned(),
         };
-        let base = number("freq_base")?.unwrap_or(10_000.0);
+        let base = number("freq_base")?.unwrap_or(base);
         // Before there were types, the factor of linear scaling was `rope.scale_linear`.
         let factor = number("scaling.factor")?.or(number("scale_linear")?);
         let stretches = factor.is_some();

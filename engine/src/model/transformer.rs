@@ -6,6 +6,7 @@ use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::buffers::Buffers;
 use super::hyperparameters::{Hyperparameters, Pooling, Rope};
+use super::padding::padded;
 use super::weights::{LoadTimes, Loader, Part, Weight};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
@@ -174,7 +175,9 @@ impl Model {
         mut options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let h = Hyperparameters::from_gguf(checkpoint)?;
+        let mut h = Hyperparameters::from_gguf(checkpoint)?;
+        let padded = padded(checkpoint, &mut h)?;
+        let checkpoint = padded.as_ref().unwrap_or(checkpoint);
         options.context = options.context.min(h.context).max(1);
         let capabilities = executor.capabilities().clone();
         options.prefill_rows = options.prefill_rows.min(capabilities.tuning.prefill_rows);

@@ -8,7 +8,7 @@ use super::blocks::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
-use crate::formats::{Checkpoint, DType, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
+use crate::formats::{Checkpoint, DType, FormatError, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
 use crate::kernels::{Repack, WeightLayout};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -154,6 +154,9 @@ impl<'a> Loader<'a> {
         let tensor = self.tensor(name)?;
         if tensor.elements() != u64::from(count) {
             return Err(wrong_shape(tensor, &[u64::from(count)]));
+        }
+        if !tensor.dtype.is_supported() {
+            return Err(FormatError::UnsupportedTensor { name: name.to_owned(), dtype: tensor.dtype }.into());
         }
         let Some(source) = self.source else {
             self.executor.note_read(span_of_rows(tensor, 0, tensor.rows())?);

@@ -273,7 +273,7 @@ fn special_tokens(metadata: &Metadata, tokens: usize, kind: Kind) -> Result<Hash
     ];
     let mut special: HashMap<_, _> = defaults.iter().copied().filter(|(_, id)| (*id as usize) < tokens).collect();
     for (name, key) in keys {
-        match metadata.u32_opt(key)? {
+        match metadata.token_id_opt(key)? {
             Some(id) if (id as usize) < tokens => drop(special.insert(name, id)),
             Some(id) => log::warn!("{key} is {id}, beyond the vocabulary; ignored"),
             None => {}

@@ -81,8 +81,8 @@ fn files_are_models_by_their_magic() {
     disk.write("a/empty.gguf", b"");
     let catalog = disk.scan(&["a"]);
     assert_eq!(names(&catalog), ["TWO.GGUF", "one.gguf"]);
-    for name in ["text.gguf", "short.gguf", "empty.gguf"] {
-        assert_problem(&catalog, &[name, "does not begin with GGUF"]);
+    for (name, what) in [("text.gguf", "text, perhaps"), ("short.gguf", "text, perhaps"), ("empty.gguf", "it is empty")] {
+        assert_problem(&catalog, &[name, what]);
     }
     let one = &catalog.models[1];
     assert_eq!((one.format, one.bytes(), one.id.len()), (Format::Gguf, 4 + "a/one.gguf".len() as u64, 32));
@@ -136,7 +136,7 @@ fn folders_of_safetensors_are_models() {
     let files =
         ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"];
     assert_eq!((parts(&catalog.models[0]), catalog.models[0].format), (files.to_vec(), Format::Safetensors));
-    assert_problem(&catalog, &["model.safetensors", "no header"]);
+    assert_problem(&catalog, &["model.safetensors", "cut off"]);
 }
 
 #[cfg(unix)]
@@ -229,18 +229,105 @@ fn ollama_models() {
     disk.link(&format!("ollama/blobs/sha256-{}", hash("d")), disk.path("outside/secret.gguf"));
     manifest("registry.ollama.ai/library/llama3/8b", weights, &format!("sha256:{}", hash("a")));
     manifest("registry.ollama.ai/me/mine/latest", weights, &format!("sha256:{}", hash("b")));
+    manifest("registry.ollama.ai/library/llama3/latest", weights, &format!("sha256:{}", hash("a")));
     manifest("registry.ollama.ai/library/bad/magic", weights, &format!("sha256:{}", hash("c")));
     manifest("registry.ollama.ai/library/bad/link", weights, &format!("sha256:{}", hash("d")));
     manifest("registry.ollama.ai/library/bad/path", weights, "sha256:../../outside/secret.gguf");
     manifest("registry.ollama.ai/library/bad/none", "application/vnd.ollama.image.template", &format!("sha256:{}", hash("a")));
     disk.write("ollama/manifests/registry.ollama.ai/library/bad/json", b"{");
     let catalog = disk.scan(&["ollama"]);
-    assert_eq!(names(&catalog), ["llama3:8b", "me/mine:latest"]);
-    assert_problem(&catalog, &["sha256-cccc", "does not begin with GGUF"]);
+    // Names of the same weights do not hide each other.
+    assert_eq!(names(&catalog), ["llama3:8b", "llama3:latest", "me/mine:latest"]);
+    assert_ne!(catalog.models[0].id, catalog.models[1].id);
+    let again = disk.scan(&["ollama", "ollama"]);
+    assert_eq!(
+        again.models.iter().map(|model| &model.id).collect::<Vec<_>>(),
+        catalog.models.iter().map(|model| &model.id).collect::<Vec<_>>()
+    );
+    assert_problem(&catalog, &["sha256-cccc", "text, perhaps a server's error"]);
     assert_problem(&catalog, &["sha256-dddd", "outside the folders"]);
     for (name, problem) in [("bad:path", "names no weights"), ("bad:none", "names no weights"), ("bad:json", "EOF")] {
         assert_problem(&catalog, &[name, problem]);
     }
+}
+
+/// Every layer of a manifest is used, named, or a reason to refuse the model.
+#[test]
+fn layers_of_ollama() {
+    let disk = Disk::new();
+    let hash = "a".repeat(64);
+    disk.gguf(&format!("ollama/blobs/sha256-{hash}"));
+    let manifest = |name: &str, kinds: &[&str]| {
+        let layer = |kind: &&str| {
+            let kind = if kind.contains('/') { (*kind).to_owned() } else { format!("application/vnd.ollama.image.{kind}") };
+            format!(r#"{{"mediaType":"{kind}","digest":"sha256:{hash}","size":1}}"#)
+        };
+        let layers: Vec<String> = kinds.iter().map(layer).collect();
+        disk.write(
+            &format!("ollama/manifests/registry.ollama.ai/library/{name}/x"),
+            format!(r#"{{"layers":[{}]}}"#, layers.join(",")).as_bytes(),
+        );
+    };
+    manifest("bare", &["model", "license", "license"]);
+    manifest("full", &["model", "template", "license", "system", "params", "messages"]);
+    manifest("new", &["model", "vnd/of.tomorrow"]);
+    manifest("tuned", &["model", "adapter"]);
+    manifest("mlx", &["tensor; name=a", "tensor; name=b"]);
+    manifest("halves", &["model", "model"]);
+    let catalog = disk.scan(&["ollama"]);
+    assert_eq!(names(&catalog), ["bare:x", "full:x", "new:x"]);
+    let notes = |i: usize| catalog.models[i].notes.join(" ");
+    assert_eq!(notes(0), "");
+    assert_eq!(
+        notes(1),
+        "of what Ollama keeps for it, its template (the file's own is used), its system prompt, its parameters and its first messages are \
+         not used here"
+    );
+    assert_eq!(notes(2), "of what Ollama keeps for it, vnd/of.tomorrow is not used here");
+    assert_problem(&catalog, &["tuned:x", "LoRA adapter"]);
+    assert_problem(&catalog, &["mlx:x", "no GGUF file"]);
+    assert_problem(&catalog, &["halves:x", "several files"]);
+}
+
+/// What belongs to models but is none is not listed; what was saved in the place of a model is named.
+#[test]
+fn what_is_no_model_is_left_out() {
+    let disk = Disk::new();
+    disk.gguf("a/model.gguf");
+    let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let entry = |key: &str, value: &str| [string(key), 8_u32.to_le_bytes().to_vec(), string(value)].concat();
+    let file = |name: &str, entries: &[Vec<u8>]| {
+        let counts = [0_u64.to_le_bytes(), (entries.len() as u64).to_le_bytes()].concat();
+        disk.write(name, &[&b"GGUF\x03\0\0\0"[..], &counts, &entries.concat()].concat());
+    };
+    file("a/llama.gguf", &[entry("general.architecture", "llama"), entry("general.type", "model")]);
+    file("a/lora.gguf", &[entry("general.architecture", "llama"), entry("general.type", "adapter")]);
+    file("a/vision.gguf", &[entry("general.architecture", "clip")]);
+    file("a/imatrix.gguf", &[entry("general.type", "imatrix")]);
+    file("a/vector.gguf", &[entry("general.architecture", "controlvector")]);
+    disk.write("a/pointer.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n");
+    disk.write("a/page.gguf", b"<!doctype html>");
+    disk.write("a/zeros.gguf", &[0; 1 << 16]);
+    disk.write("a/empty.gguf", b"");
+    disk.write("a/zip.gguf", b"PK\x03\x04");
+    disk.write("a/hf/config.json", b"{}");
+    disk.write("a/hf/model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n");
+    let catalog = disk.scan(&["a"]);
+    assert_eq!(names(&catalog), ["llama.gguf", "model.gguf"]);
+    for (name, words) in [
+        ("lora.gguf", "LoRA adapter"),
+        ("imatrix.gguf", "importance matrix"),
+        ("vector.gguf", "control vector"),
+        ("pointer.gguf", "Git LFS pointer"),
+        ("page.gguf", "web page"),
+        ("zeros.gguf", "zeros"),
+        ("empty.gguf", "empty"),
+        ("zip.gguf", "zip archive"),
+        ("model.safetensors", "Git LFS pointer"),
+    ] {
+        assert_problem(&catalog, &[name, "is not a model file: it is", words]);
+    }
+    assert!(!catalog.problems.iter().any(|problem| problem.contains("vision")), "{:?}", catalog.problems);
 }
 
 #[test]

@@ -65,11 +65,16 @@ impl Opened {
 
 type Change = (&'static str, fn(&mut Opened));
 
-const CHANGES: [Change; 5] = [
+const CHANGES: [Change; 6] = [
     ("replaced", |open| open.replace()),
     ("cut", |open| open.truncate(1 << 20)),
     ("cut within a page", |open| open.truncate((50 << 20) + 77)),
     ("overwritten", |open| open.overwrite()),
+    ("overwritten, its time put back", |open| {
+        let modified = fs::metadata(open.file()).and_then(|metadata| metadata.modified()).expect("a time");
+        open.overwrite();
+        File::options().write(true).open(open.file()).and_then(|file| file.set_modified(modified)).expect("the old time");
+    }),
     ("removed", |open| fs::remove_file(open.file()).expect("a file")),
 ];
 

@@ -22,7 +22,7 @@ fn installed() -> Home {
 fn a_good_installation_is_healthy() {
     let home = installed();
     let report = home.must(&["doctor"]);
-    assert!(report.contains("Chromium: the host 0.1.0 answers messages and HTTP") && report.contains("1 models in 1 folders"), "{report}");
+    assert!(report.contains("Chromium: the host 0.1.0 answers messages and HTTP") && report.contains("1 model in 1 folder\n"), "{report}");
 }
 
 fn edit(home: &Home, from: &str, to: &str) {

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use doppler_host::frame::{self, Frame, MAX_INPUT, MAX_OUTPUT};
+use doppler_host::frame::{self, Frame, MAX_FRAME, MAX_INPUT, MAX_OUTPUT};
 use doppler_host::range;
 use serde_json::{Value, json};
 
@@ -50,10 +50,20 @@ fn frames_survive_any_pipe() {
 
 #[test]
 fn lengths_are_bounded() {
-    for (length, expected) in [(0, Frame::Message(Vec::new())), (MAX_INPUT, Frame::Closed), (MAX_INPUT + 1, Frame::TooLong(MAX_INPUT + 1))]
-    {
+    for (length, expected) in [
+        (0, Frame::Message(Vec::new())),
+        (MAX_INPUT, Frame::Closed),
+        (MAX_FRAME, Frame::Closed),
+        (MAX_FRAME + 1, Frame::TooLong(MAX_FRAME + 1)),
+    ] {
         assert_eq!(frame::read(&mut &length.to_ne_bytes()[..]).expect("no failure"), expected);
     }
+    // Longer than any message and no longer than a frame: passed over, and the next one is read.
+    let long = vec![b'x'; MAX_INPUT as usize + 1];
+    let mut pipe =
+        (MAX_INPUT + 1).to_ne_bytes().into_iter().chain(long).chain([1, 0, 0, 0, b'3']).collect::<std::collections::VecDeque<u8>>();
+    assert_eq!(frame::read(&mut pipe).expect("no failure"), Frame::Skipped(MAX_INPUT + 1));
+    assert_eq!(frame::read(&mut pipe).expect("no failure"), Frame::Message(b"3".to_vec()));
     // Two quotes around it.
     for (length, fits) in [(MAX_OUTPUT - 2, true), (MAX_OUTPUT - 1, false)] {
         let mut output = Vec::new();

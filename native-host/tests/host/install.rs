@@ -129,6 +129,60 @@ fn what_is_named_is_registered() {
     assert!(!home.config().parent().expect("a folder").exists());
 }
 
+/// Ids are taken as people copy them, and installing again keeps those that are registered.
+#[test]
+fn further_extensions_stay() {
+    let home = with(&[CHROMIUM]);
+    let ids = ["abcdefghijklmnopabcdefghijklmnop", "ponmlkjihgfedcbaponmlkjihgfedcba"];
+    let origins = || Manifest::read(&home.path(&hosts(CHROMIUM))).expect("a manifest").allowed_origins;
+    let expected = |count: usize| {
+        [&[EXTENSION_ID][..], &ids[..count]].concat().iter().map(|id| format!("chrome-extension://{id}/")).collect::<Vec<_>>()
+    };
+    home.must(&["install", "--extension", &format!("{}/", ids[0])]);
+    assert_eq!(origins(), expected(1));
+    home.must(&["install"]);
+    assert_eq!(origins(), expected(1));
+    home.must(&["install", "--extension", &format!("chrome-extension://{}/", ids[1]), "--extension", ids[0], "--extension", EXTENSION_ID]);
+    assert_eq!(origins(), expected(2));
+    // What is no id in a manifest that others wrote is not kept.
+    let path = home.path(&hosts(CHROMIUM));
+    let text = fs::read_to_string(&path).expect("a manifest").replace(&format!("{}/", ids[1]), &format!("{}//", ids[1]));
+    fs::write(&path, text).expect("a manifest");
+    home.must(&["install"]);
+    assert_eq!(origins(), expected(1));
+    for id in ["", "/", "abc", &"q".repeat(32), &format!("{}//", ids[0]), &format!("{}/x", ids[0]), "https://a.example/"] {
+        let (success, text) = home.run(&["install", "--extension", id]);
+        assert!(!success && text.contains("32 letters"), "{id}: {text}");
+    }
+    assert_eq!(origins(), expected(1));
+}
+
+/// Control characters of names and arguments reach no terminal.
+#[cfg(unix)]
+#[test]
+fn names_are_printed_without_escapes() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new();
+    gguf(&home.models().join("\u{1b}]0;title\u{7}\u{9b}2J\n.gguf"), b"");
+    let text = home.must(&["models", "add", home.models().to_str().expect("text")]);
+    assert!(text.contains(r"\u{1b}]0;title\u{7}\u{9b}2J\u{a}.gguf") && text.contains("1 model\n"), "{text:?}");
+    let (success, text) = home.run(&["models", "add", "no\u{1b}[31mthing"]);
+    assert!(!success && text.contains(r"no\u{1b}[31mthing"), "{text:?}");
+    // An argument that is no text is an error with a name, not a panic.
+    for arguments in
+        [vec![std::ffi::OsStr::from_bytes(b"\xff\xfe")], vec!["models".as_ref(), "add".as_ref(), std::ffi::OsStr::from_bytes(b"\xff")]]
+    {
+        let output = home.command(&[]).args(arguments).output().expect("a run");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success()
+                && !error.contains("panicked")
+                && error.to_lowercase().contains("error") | error.contains("doppler-host:"),
+            "{error}"
+        );
+    }
+}
+
 /// Whoever reads while it is written sees the old or the new, and nothing is left over.
 #[test]
 fn files_are_replaced_whole() {
@@ -163,7 +217,10 @@ fn folders_are_listed_and_found() {
     gguf(&home.path(".lmstudio/models/org/name/two.gguf"), b"");
     let models = home.models().to_str().expect("text").to_owned();
     let found = home.must(&["models", "find"]);
-    assert!(found.contains("LM Studio: 1 models") && found.contains("doppler-host models add"), "{found}");
+    assert!(
+        found.contains("LM Studio: 1 model: ") && found.contains(&format!("\"{}\" models add", env!("CARGO_BIN_EXE_doppler-host"))),
+        "{found}"
+    );
     assert!(!home.config().exists(), "looking changes nothing");
     assert!(home.must(&["models", "list"]).contains("0 models"));
     for _ in 0..2 {

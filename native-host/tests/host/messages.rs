@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use doppler_host::frame::{self, MAX_INPUT};
+use doppler_host::frame::{MAX_FRAME, MAX_INPUT};
 use doppler_host::{EXTENSION_ID, origin};
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn what_is_not_understood_is_said() {
 fn a_frame_too_long_ends_the_host_with_a_word() {
     let home = Home::new();
     let mut host = home.start();
-    host.write(&(MAX_INPUT + 1).to_ne_bytes());
+    host.write(&(MAX_FRAME + 1).to_ne_bytes());
     let answer = host.answer();
     assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!("malformed")));
     assert_eq!(host.ended().code(), Some(1));
@@ -208,15 +208,33 @@ fn the_token_stays_secret() {
     assert_eq!(log, "", "nothing is logged");
 }
 
-/// As long as the host lives a browser may send frames up to the limit.
+/// A message of a megabyte is read without a tree of it, however it is nested; a longer one is refused and nothing of it is kept.
 #[test]
-fn a_large_frame_is_read() {
+fn large_messages_take_no_memory() {
     let home = Home::new();
     let mut host = home.start();
-    let request = json!({ "id": 7, "method": "ping", "params": { "padding": "x".repeat(3 << 20) } });
-    let bytes = serde_json::to_vec(&request).expect("JSON");
-    assert!(bytes.len() > frame::MAX_OUTPUT);
-    host.write(&(bytes.len() as u32).to_ne_bytes());
-    host.write(&bytes);
-    assert_eq!(host.answer(), json!({ "id": 7, "done": {} }));
+    let send = |host: &mut Running, bytes: &[u8]| {
+        host.write(&(bytes.len() as u32).to_ne_bytes());
+        host.write(bytes);
+        host.answer()
+    };
+    let message = |params: &str| format!(r#"{{"id":7,"method":"ping","params":{params}}}"#);
+    for params in
+        [format!("[{}0]", "{},".repeat(300_000)), "[".repeat(500_000) + &"]".repeat(500_000), format!("\"{}\"", "x".repeat(1_000_000))]
+    {
+        assert_eq!(send(&mut host, message(&params).as_bytes()), json!({ "id": 7, "done": {} }), "{params:.20}");
+    }
+    let objects = message(&format!("[{}0]", "{},".repeat(20 << 20)));
+    for bytes in [objects.as_bytes(), &vec![b' '; MAX_INPUT as usize + 1], &vec![b'['; MAX_FRAME as usize]] {
+        let answer = send(&mut host, bytes);
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!("malformed")));
+        assert!(answer["error"]["message"].as_str().is_some_and(|message| message.contains("longer than 1048576")), "{answer}");
+    }
+    assert_eq!(host.must("ping", json!({})), json!({}));
+    #[cfg(target_os = "linux")]
+    {
+        let status = fs::read_to_string(format!("/proc/{}/status", host.child.id())).expect("a process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        assert!(peak.is_some_and(|peak| peak < 40 << 10), "{peak:?} kB");
+    }
 }

@@ -173,28 +173,59 @@ fn nonsense_is_no_harm() {
     assert_eq!(host.request(&format!("GET {path}"), &["Range: bytes=0-3"]).body(), b"GGUF");
 }
 
-/// The limit on connections: those above it get nothing, and when others end there is room again.
+/// The limit on connections: while as many have answers on their way, others get nothing; when some end there is room again.
 #[test]
 fn connections_are_bounded() {
     let home = Home::new();
-    let (host, path, _) = open(&home);
+    sparse_gguf(&home.models().join("one.gguf"), 1 << 30);
+    let mut host = home.start();
+    let path = host.open("one.gguf")["files"][0]["path"].as_str().expect("a path").to_owned();
     let served = || {
         let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\n", host.port, host.token);
         let mut stream = connect(host.port);
         // Refused ones may be closed before.
-        let _ = write!(stream, "{head}Range: bytes=0-3\r\n\r\n");
-        Response::try_read(stream).filter(|response| response.status == 206)
+        let _ = write!(stream, "{head}\r\n");
+        Response::try_read(stream).filter(|response| response.status == 200)
     };
-    let mut idle = Vec::new();
-    // Those that are served are kept, so the server gets full at 32; who comes then is refused.
+    let mut busy = Vec::new();
+    // Nobody reads the answers, so the server gets full at 32; who comes then is refused.
     while let Some(response) = served() {
-        idle.push(response);
-        assert!(idle.len() <= 32, "more than the limit");
+        busy.push(response);
+        assert!(busy.len() <= 32, "more than the limit");
     }
-    assert_eq!(idle.len(), 32);
+    assert_eq!(busy.len(), 32);
     assert!(served().is_none());
-    drop(idle);
+    drop(busy);
     wait_for("room", served);
+}
+
+/// Idle connections keep nobody out: strangers' are ended first, then the one that has been idle the longest.
+#[test]
+fn idle_connections_make_room() {
+    let home = Home::new();
+    let (host, path, _) = open(&home);
+    let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\n", host.port, host.token);
+    let ask = |mut stream: TcpStream| {
+        let _ = write!(stream, "{head}Range: bytes=0-3\r\n\r\n");
+        Response::try_read(stream.try_clone().expect("a socket"))
+            .is_some_and(|mut response| response.status == 206 && response.body() == b"GGUF")
+    };
+    let kept = connect(host.port);
+    assert!(ask(kept.try_clone().expect("a socket")));
+    let strangers: Vec<TcpStream> = (0..100)
+        .map(|n| {
+            let mut stream = connect(host.port);
+            // Some say nothing, some begin a request that never ends, some have no token.
+            let _ = stream.write_all([&b""[..], b"GET / HTTP/1.1\r\nHost: ", b"GET / HTTP/1.1\r\n\r\n"][n % 3]);
+            stream
+        })
+        .collect();
+    assert!(ask(connect(host.port)), "no room");
+    assert!(ask(kept.try_clone().expect("a socket")), "a connection that had the token was ended before others");
+    let own: Vec<TcpStream> = (0..40).map(|_| connect(host.port)).inspect(|own| assert!(ask(own.try_clone().expect("a socket")))).collect();
+    assert!(ask(connect(host.port)), "no room among idle connections with the token");
+    drop(own);
+    drop(strangers);
 }
 
 /// A server in this process with limits that a test can wait for.
@@ -231,8 +262,8 @@ fn a_client_that_does_not_read_is_cut_off() {
     sparse_gguf(&home.models().join("one.gguf"), 1 << 30);
     let limits = Limits { connections: 1, stall: Duration::from_millis(500), ..Limits::default() };
     let (host, _runtime, port, token) = impatient(&home, limits);
-    let list = host.call("models.list", json!({})).expect("a list");
-    let model = host.call("models.open", json!({ "id": list["models"][0]["id"] })).expect("a model");
+    let list = host.call("models.list", "{}").expect("a list");
+    let model = host.call("models.open", &json!({ "id": list["models"][0]["id"] }).to_string()).expect("a model");
     let path = model["files"][0]["path"].as_str().expect("a path");
     let request = || {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a listening server");

@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
             let _ = writer.write_all(&request).await;
             let _ = writer.shutdown().await;
         };
-        let (_, _, _) = tokio::join!(NATIVE.server.service().connection(server), send, reader.read_to_end(&mut answer));
+        let (_, _, _) = tokio::join!(NATIVE.server.service().connection(server, std::sync::Arc::default()), send, reader.read_to_end(&mut answer));
     });
     let trusted = request.windows(address.token().len()).any(|window| window == address.token().as_bytes());
     let given = answer.windows(11).any(|window| window == b"HTTP/1.1 20");

@@ -10,6 +10,7 @@ use doppler_engine::kernels::{Capabilities, KvFormat};
 use doppler_engine::model::{Hyperparameters, ModelOptions};
 use doppler_engine::plan::{MemoryPlan, largest_context, plan};
 use doppler_engine::source;
+use doppler_files::printable;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -32,18 +33,21 @@ pub(super) async fn inspect(args: &ModelArgs, tensors: bool, as_json: bool) -> R
             Ok(memory) => report["memory"] = json!(memory),
             Err(error) => report["error"] = error.to_string().into(),
         }
-        println!("{report:#}");
+        format!("{report:#}").lines().for_each(|line| println!("{}", printable(line)));
         memory?;
         return Ok(());
     }
     for (key, value) in checkpoint.metadata.iter() {
-        println!("{key} = {value}");
+        println!("{} = {}", printable(key), printable(&value.to_string()));
     }
     println!("{} tensors, mostly {}", checkpoint.tensors.len(), main_dtype(&checkpoint, None)?);
     if tensors {
         for t in &checkpoint.tensors {
-            println!("{:40} {:6} {:?}", t.name, t.dtype.to_string(), t.shape);
+            println!("{:40} {:6} {:?}", printable(&t.name), t.dtype.to_string(), t.shape);
         }
+    }
+    for note in &checkpoint.notes {
+        println!("note: {}", printable(note));
     }
     match device {
         Some(device) => println!("\ndevice: {}, {}", device.description, json!(device.tier).as_str().unwrap_or_default()),
@@ -70,6 +74,7 @@ fn contents(checkpoint: &Checkpoint, tensors: bool) -> Result<Value, EngineError
         "metadata": metadata,
         "tensor_count": checkpoint.tensors.len(),
         "quantization": main_dtype(checkpoint, None)?.to_string(),
+        "notes": checkpoint.notes,
     });
     if tensors {
         let describe = |t: &TensorInfo| json!({ "name": t.name, "type": t.dtype.to_string(), "shape": t.shape });

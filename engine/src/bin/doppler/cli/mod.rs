@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use doppler_files::printable;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -24,7 +25,7 @@ pub(super) fn main() -> ExitCode {
     match pollster::block_on(run(Cli::parse().command)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("doppler: {error}");
+            eprintln!("doppler: {}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,7 @@ use doppler_engine::executor::Executor;
 use doppler_engine::gpu::Gpu;
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source;
+use doppler_files::printable;
 use futures::future::{Either, select};
 
 use super::Failure;
@@ -25,12 +26,15 @@ pub(super) async fn open(args: &ModelArgs, sequences: u32) -> Result<(Engine, Cl
     let info = client.info();
     eprintln!(
         "{}: {:.1} M parameters, {}, context {}, {} on the device",
-        info.name,
+        printable(&info.name),
         info.parameters as f64 / 1e6,
         info.quantization,
         info.context,
         size(info.memory.total())
     );
+    for note in &info.notes {
+        eprintln!("note: {}", printable(note));
+    }
     Ok((engine, client))
 }
 

@@ -1,0 +1,117 @@
+//! Widths that are no multiple of what kernels read at once, in every type of floats: the same answers as with explicit zeros.
+#![allow(missing_docs)]
+
+#[path = "../engine/tests/raw/mod.rs"]
+mod raw;
+
+use doppler_engine::cpu::Cpu;
+use doppler_engine::executor::Executor;
+use doppler_engine::formats::{DType, convert_rows, dequantize};
+use doppler_engine::gpu::GpuOptions;
+use doppler_engine::kernels::{Capabilities, KvFormat};
+use doppler_engine::model::ModelOptions;
+use doppler_engine::source::MemorySource;
+use doppler_tests::{beside, devices, gpu, load, nmse};
+use raw::{Raw, Tensor};
+
+/// The tensor with `cols` of its columns and `rows` of its rows, or with zeros in the place of the others; in `dtype`.
+fn cut(tensor: &mut Tensor, cols: u64, rows: u64, zeros: bool, dtype: DType) {
+    let mut values = Vec::new();
+    dequantize(DType::from_ggml(tensor.dtype), &tensor.data, &mut values).expect("floats");
+    let width = tensor.shape[0] as usize;
+    let (cols, rows) = (cols as usize, rows as usize);
+    if zeros {
+        values.iter_mut().enumerate().filter(|(i, _)| i % width >= cols || i / width >= rows).for_each(|(_, value)| *value = 0.0);
+    } else {
+        values = values.chunks(width).take(rows).flat_map(|row| row[..cols].to_vec()).collect();
+        tensor.shape = vec![cols as u64, rows as u64];
+    }
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensor.data = convert_rows(DType::F32, dtype, tensor.shape[0], &bytes).expect("floats");
+    tensor.dtype = dtype.ggml_id();
+}
+
+/// Alters the tensors of all layers whose names end so.
+fn each(raw: &mut Raw, end: &str, alter: impl Fn(&mut Tensor)) {
+    let mut tensors = raw.tensors.iter_mut().filter(|tensor| tensor.name.ends_with(end.as_bytes())).peekable();
+    assert!(tensors.peek().is_some(), "{end}");
+    tensors.for_each(alter);
+}
+
+/// A feed-forward network of this width, or as wide as the fixture's with zeros.
+fn narrow_network(name: &str, width: u64, zeros: bool, dtype: DType) -> Raw {
+    let mut raw = Raw::fixture(name);
+    let gated = raw.tensors.iter().any(|tensor| tensor.name.ends_with(b"ffn_gate.weight"));
+    for up in ["ffn_gate.weight", "ffn_up.weight"].into_iter().skip(usize::from(!gated)) {
+        each(&mut raw, up, |tensor| cut(tensor, tensor.shape[0], width, zeros, dtype));
+    }
+    each(&mut raw, "ffn_down.weight", |tensor| cut(tensor, width, tensor.shape[1], zeros, dtype));
+    if raw.tensors.iter().any(|tensor| tensor.name.ends_with(b"ffn_up.bias")) {
+        each(&mut raw, "ffn_up.bias", |tensor| {
+            tensor.data[4 * width as usize..].fill(0);
+            if !zeros {
+                tensor.data.truncate(4 * width as usize);
+                tensor.shape = vec![width];
+            }
+        });
+    }
+    if !zeros {
+        let architecture = if name == "gpt2" { "gpt2" } else { "llama" };
+        raw.number(&format!("{architecture}.feed_forward_length"), width as u32);
+    }
+    raw
+}
+
+/// Three heads of 12 elements, or six of which three do nothing.
+fn odd_heads(zeros: bool, dtype: DType) -> Raw {
+    let mut raw = Raw::fixture("llama-2");
+    let heads = if zeros { 6 } else { 3 };
+    ["attention.head_count", "attention.head_count_kv"].iter().for_each(|key| raw.number(&format!("llama.{key}"), heads));
+    ["attention.key_length", "attention.value_length", "rope.dimension_count"].iter().for_each(|key| raw.number(&format!("llama.{key}"), 12));
+    let width = u64::from(12 * heads);
+    for part in ["attn_q.weight", "attn_k.weight", "attn_v.weight"] {
+        each(&mut raw, part, |tensor| cut(tensor, tensor.shape[0], width, false, dtype));
+    }
+    each(&mut raw, "attn_output.weight", |tensor| {
+        cut(tensor, width, tensor.shape[1], false, dtype);
+        cut(tensor, 36, tensor.shape[1], true, dtype);
+    });
+    raw
+}
+
+/// The logits after a prompt, and those of some tokens more.
+fn logits(executor: Executor, raw: &Raw) -> Vec<f32> {
+    let options = ModelOptions { context: 64, sequences: 1, prefill_rows: 16, kv: KvFormat::F32, kv_bytes: 1 << 20, quantize: None };
+    let source = MemorySource::new("odd.gguf", raw.write());
+    pollster::block_on(async {
+        let (mut engine, client) = load(executor, &source, options).await.expect("a model");
+        beside(&mut engine, client.trace((0..19).map(|i| i * 13 + 5).collect(), 3, 3)).await.expect("a trace").logits.concat()
+    })
+}
+
+/// On the host, and on a device in the way that reads exactly.
+fn check(what: &str, odd: &Raw, even: &Raw) {
+    let (_, plain) = devices().swap_remove(1);
+    let cpu = |raw: &Raw| logits(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), raw);
+    let on = |options: &GpuOptions, raw: &Raw| logits(Executor::Gpu(Box::new(gpu(options))), raw);
+    let want = cpu(even);
+    for (where_, got) in [("host", cpu(odd)), ("device", on(&plain, odd))] {
+        let error = nmse(&got, &want);
+        assert!(error < 1e-9, "{what} on the {where_}: off by {error:.1e}");
+    }
+}
+
+#[test]
+fn feed_forward_networks_of_odd_widths() {
+    for (dtype, width) in [(DType::F32, 61), (DType::F16, 57), (DType::BF16, 62), (DType::F16, 60)] {
+        check(&format!("{dtype} of {width}"), &narrow_network("llama-2", width, false, dtype), &narrow_network("llama-2", width, true, dtype));
+    }
+    check("gpt2", &narrow_network("gpt2", 61, false, DType::F16), &narrow_network("gpt2", 61, true, DType::F16));
+}
+
+#[test]
+fn heads_of_an_odd_width_together() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        check(&format!("{dtype}"), &odd_heads(false, dtype), &odd_heads(true, dtype));
+    }
+}
