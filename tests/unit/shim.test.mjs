@@ -33,7 +33,7 @@ test("what JSON cannot carry is refused by its path, in every field", async () =
     [{ temperature: { toJSON: () => NaN } }, "temperature"],
   ])) {
     await assert.rejects(ask(fields), (/** @type {any} */ error) => {
-      assert.ok(error instanceof TypeError, String(error));
+      assert.equal(error instanceof TypeError, true, String(error));
       assert.deepEqual([error.data.param, error.reason], [param, "invalid_request"]);
       assert.ok(error.message.startsWith(`${param} `), error.message);
       return true;
@@ -88,7 +88,7 @@ test("an error has the platform's number in code and our word in reason", async 
     page.close();
     page = await openPage(({ id }, reply) => reply({ id, error: { name, code: "our_word", message: "No.", data: { param: "x" } } }));
     await assert.rejects(ask({}), (/** @type {any} */ error) => {
-      assert.ok(error instanceof DOMException);
+      assert.equal(error instanceof DOMException, true);
       assert.deepEqual([error.name, error.code, error.reason, error.data], [name, number, "our_word", { param: "x" }]);
       assert.equal(Object.hasOwn(error, "code"), false);
       return true;

@@ -29,7 +29,7 @@ pub(super) fn check(name: &str, value: &Value) -> Result<()> {
         "modalities" => modalities(value),
         "response_format" => {
             let kind = value.get("type").ok_or_else(|| invalid(name, "must be an object with a type"))?;
-            choice("response_format.type", kind, &["text"], &["json_object", "json_schema"], "ask for JSON in a message")
+            choice(name, kind, &["text"], &["json_object", "json_schema"], "ask for JSON in a message")
         }
         "logprobs" => only(name, !boolean(name, value)?, LEAVE),
         "top_logprobs" => only(name, integer(name, value, 0.0, 20.0)? == 0.0, LEAVE),
@@ -246,7 +246,7 @@ mod tests {
             (json!({ "modalities": ["text", "audio"] }), "modalities", "is not supported"),
             (json!({ "modalities": [] }), "modalities", "must name text"),
             (json!({ "modalities": "text" }), "modalities", "must be an array"),
-            (json!({ "response_format": { "type": "json_schema" } }), "response_format.type", "is not supported"),
+            (json!({ "response_format": { "type": "json_schema" } }), "response_format", "is not supported"),
             (json!({ "response_format": "text" }), "response_format", "must be an object with a type"),
             (json!({ "verbosity": "low" }), "verbosity", "is not supported"),
             (json!({ "reasoning_effort": "low" }), "reasoning_effort", "is not supported"),
