@@ -326,7 +326,7 @@ impl Client {
         }
         // One position is for the answer.
         if requested >= context {
-            return Err(EngineError::ContextExceeded { requested, quota: context - 1 });
+            return Err(EngineError::ContextExceeded { requested, quota: context });
         }
         let (events, receiver) = unbounded();
         let job = Job {

@@ -141,11 +141,14 @@ pub enum EngineError {
     )]
     NotFinite,
     /// The prompt does not fit the context.
-    #[error("the prompt has {requested} tokens and the context holds {quota}; shorten it or start a new chat")]
+    #[error(
+        "the prompt has {requested} tokens and the context holds {quota}{}; shorten it or start a new chat",
+        if .requested > .quota { "" } else { " with the answer" }
+    )]
     ContextExceeded {
         /// Tokens of the prompt.
         requested: u32,
-        /// Tokens that fit.
+        /// Tokens of the context.
         quota: u32,
     },
     /// A request field is out of range.

@@ -21,7 +21,7 @@ export class Engine {
   /**
    * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all
    * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
-   * @param {() => void} onDeath  the worker ended, with all that it had
+   * @param {(client?: string) => void} onDeath  the worker ended, with all that it had; `client`: whose request ended it, where that is known
    */
   constructor(onEvent, answer, onDeath) {
     this.#onEvent = onEvent;
@@ -40,8 +40,9 @@ export class Engine {
   send(method, params, receiver, client) {
     const worker = this.#worker ??= this.#start();
     const id = `r${this.#next++}`;
-    this.#running.set(id, receiver);
+    // First: what cannot be sent is not running.
     worker.postMessage({ id, method, params, client });
+    this.#running.set(id, receiver);
     return () => {
       if (this.#running.has(id)) worker.postMessage({ id, method: "cancel" });
     };
@@ -100,19 +101,20 @@ export class Engine {
    * @param {any} detail
    */
   #event(worker, event, detail) {
-    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason");
+    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason", detail?.client);
     this.#onEvent(event, detail);
   }
 
   /**
    * @param {Worker} worker
    * @param {string} why
+   * @param {string} [client]  whose request it was working for
    */
-  #died(worker, why) {
+  #died(worker, why, client) {
     if (worker !== this.#worker) return;
     worker.terminate();
     this.#worker = undefined;
-    this.#onDeath();
+    this.#onDeath(client);
     const error = toWire(engineStopped(why));
     // Pages are not told why, and the extension's own may all be closed.
     console.error(error.message);

@@ -2,6 +2,8 @@
 
 /** Longest frame, in characters of its JSON text. The bridge refuses longer ones with a proper error before. */
 export const MAX_FRAME = 1 << 20;
+/** Arrays and objects in each other, in a frame's `params`: the shim sends no more. What reads them further on may use its stack. */
+export const MAX_DEPTH = 64;
 /** Requests one client may have open, of any kind. */
 export const MAX_OPEN = 64;
 
@@ -20,6 +22,22 @@ export function isFrame(frame, lastId) {
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
   if (method === "cancel") return params === undefined;
   return id > lastId
-    && typeof params === "object" && params !== null && !Array.isArray(params)
+    && isContainer(params) && !Array.isArray(params) && isShallow(params)
     && JSON.stringify(frame).length <= MAX_FRAME;
+}
+
+/** @param {unknown} value */
+const isContainer = (value) => typeof value === "object" && value !== null;
+
+/**
+ * Looks level by level: whatever a page sends, the stack stays as it is.
+ * @param {object} params
+ */
+function isShallow(params) {
+  let level = [params];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth === MAX_DEPTH) return false;
+    level = level.flatMap((value) => Object.values(value)).filter(isContainer);
+  }
+  return true;
 }

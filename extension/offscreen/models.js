@@ -66,6 +66,14 @@ export class Models {
     return id === null || id === EMBEDDED ? undefined : id;
   }
 
+  /**
+   * Whether this model answers pages.
+   * @param {string} id
+   */
+  answers(id) {
+    return id === (this.chosen ?? EMBEDDED);
+  }
+
   /** What to call the chosen model before the user. @returns {Promise<string>} */
   async chosenName() {
     if (this.chosen === undefined) return EMBEDDED_NAME;

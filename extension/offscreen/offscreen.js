@@ -18,7 +18,10 @@ const pages = new Set();
 const uis = new Set();
 
 const quota = new Quota(LIMITS);
-const engine = new Engine(onEngineEvent, answerEngine, () => models.closeAll());
+const engine = new Engine(onEngineEvent, answerEngine, (client) => {
+  models.closeAll();
+  if (client !== undefined) quota.pause(client);
+});
 const models = new Models(engine);
 
 /** Resolves once what a document before this one had open at the native host is closed. */
@@ -43,6 +46,10 @@ let model;
  */
 function onEngineEvent(event, detail) {
   for (const ui of uis) ui.tell(event, detail);
+  // All of it is there when an answer is.
+  if (event === "status" && detail.state === "loading" && detail.progress < 1 && models.answers(detail.id)) {
+    for (const page of pages) page.loading(detail.progress);
+  }
   if (event !== "status" || !detail.model || detail.model.id === model) return;
   model = detail.model.id;
   // Pages learn which model answers, nothing about the machine it runs on.

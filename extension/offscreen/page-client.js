@@ -10,9 +10,12 @@ import { isFrame, MAX_OPEN } from "./frames.js";
  * @typedef {import("../shared/errors.js").WireError} WireError
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string}} Requester
- * @typedef {{engine: boolean, withdraw: () => void}} Open
- *   `engine`: handed to the engine or queued for it; `withdraw`: nobody wants its result any more
+ * @typedef {{engine?: string, withdraw: () => void}} Open
+ *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: nobody wants its result any more
  */
+
+/** Hosts of this computer, with and without the dot of a complete name: secure without TLS. */
+const LOCAL_HOSTS = new Set(["localhost", "localhost.", "127.0.0.1"]);
 
 /** What a page with a grant may ask the engine. */
 const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count"]);
@@ -29,7 +32,7 @@ export function requesterOf(sender) {
   // An opaque origin ("null": sandboxed documents) is nobody a user could have allowed.
   if (!URL.canParse(sender.origin) || new URL(sender.origin).origin !== sender.origin) return undefined;
   const { protocol, hostname } = new URL(sender.origin);
-  const secure = protocol === "https:" || (protocol === "http:" && (hostname === "localhost" || hostname === "127.0.0.1"));
+  const secure = protocol === "https:" || (protocol === "http:" && LOCAL_HOSTS.has(hostname));
   return secure ? { origin: sender.origin, documentId: sender.documentId } : undefined;
 }
 
@@ -101,7 +104,7 @@ export class PageClient {
       const error = new Refusal("QuotaExceededError", "too_many_requests", `This page has ${MAX_OPEN} requests open: wait for one to end.`);
       return this.#post({ id: frame.id, error: toWire(error) });
     }
-    this.#open.set(frame.id, { engine: false, withdraw() {} });
+    this.#open.set(frame.id, { withdraw() {} });
     this.#answer(frame).catch((thrown) => this.#fail(frame.id, thrown));
   }
 
@@ -148,14 +151,23 @@ export class PageClient {
   #run(id, method, params) {
     /** @type {(() => void) | undefined} */
     let cancel;
-    const leave = this.#quota.enter(this.origin, () => {
+    let leave = () => {};
+    this.#open.set(id, { engine: method, withdraw: () => cancel ? cancel() : leave() });
+    leave = this.#quota.enter(this.origin, () => {
       cancel = this.#engine.send(method, this.#models.complete(method, params), {
         chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
       }, this.origin);
-    });
-    this.#open.set(id, { engine: true, withdraw: () => cancel ? cancel() : leave() });
+    }, (thrown) => this.#fail(id, thrown));
+  }
+
+  /**
+   * The model is being loaded: who waits for a count, as every new session does, learns how far it is.
+   * @param {number} loaded  from 0 to 1
+   */
+  loading(loaded) {
+    for (const [id, { engine }] of this.#open) if (engine === "tokens.count") this.#post({ id, chunk: { loaded } });
   }
 
   /**
@@ -232,6 +244,11 @@ export class PageClient {
 
   /** @param {object} frame */
   #post(frame) {
-    this.#port.postMessage(frame);
+    try {
+      this.#port.postMessage(frame);
+    } catch {
+      // The other end has just gone; nobody else may suffer from it.
+      this.#drop();
+    }
   }
 }

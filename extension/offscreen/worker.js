@@ -2,17 +2,20 @@
 
 import init, { Host } from "../pkg/worker/doppler_worker.js";
 
+/** The origin whose request the module is working for at this moment. @type {string | undefined} */
+let client;
+
 /** @param {unknown} reason */
 function fatal(reason) {
   const message = reason instanceof Error ? reason.message : String(reason);
-  postMessage({ event: "fatal", detail: { message } });
+  postMessage({ event: "fatal", detail: { message, client } });
 }
 
 // A panic in the module traps: it cannot go on, and the offscreen document starts another worker.
 addEventListener("unhandledrejection", (event) => fatal(event.reason));
 
 const [models, reader] = [new URL("../models", import.meta.url), new URL("reader.js", import.meta.url)];
-const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href));
+const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href, (/** @type {string | undefined} */ origin) => { client = origin; }));
 host.catch(fatal);
 
 addEventListener("message", async ({ data }) => {

@@ -24,6 +24,7 @@
     const [port] = /** @type {MessageEvent} */ (event).ports;
     if (!port) return;
     event.stopImmediatePropagation();
+    event.preventDefault();
     removeEventListener("doppler:connect", connect, true);
     page = port;
     page.onmessage = ({ data }) => receive(data);
@@ -45,10 +46,24 @@
     if (origin === "null") {
       return fail(id, "NotAllowedError", "opaque_origin", "A sandboxed document has no origin to grant anything to.");
     }
-    if (JSON.stringify(request).length > MAX_FRAME) {
+    const length = lengthOf(request);
+    if (length === undefined) return fail(id, "DataError", "invalid_request", "The request cannot be written as JSON: send less of it.");
+    if (length > MAX_FRAME) {
       return fail(id, "QuotaExceededError", "message_too_long", "The request is longer than 1 MiB of JSON: send less text.");
     }
     void send(request);
+  }
+
+  /**
+   * @param {Frame} request
+   * @returns {number | undefined}  characters of its JSON text; undefined: it has none
+   */
+  function lengthOf(request) {
+    try {
+      return JSON.stringify(request).length;
+    } catch {
+      return undefined;
+    }
   }
 
   /** @param {Frame} request */

@@ -10,19 +10,22 @@
  * meaning and is not supported is rejected with `NotSupportedError`, never ignored.
  */
 
-/** A `DOMException` (or `TypeError`) with a stable code. */
+/** A `DOMException` (or `TypeError`) with a stable reason. */
 export interface DopplerError extends Error {
   /**
    * `NotAllowedError` no grant · `NotSupportedError` field not supported, or no GPU · `QuotaExceededError` prompt longer than the
    * context, or too many requests · `NotFoundError` no such model · `DataError` the model does not take these messages ·
    * `NetworkError` another model was chosen meanwhile: ask again · `OperationError` the engine stopped: ask again; or, with the
-   * code `model_unavailable`, the chosen model cannot answer: the user finds the reason in the extension's popup, pages learn
+   * reason `model_unavailable`, the chosen model cannot answer: the user finds the reason in the extension's popup, pages learn
    * nothing of the user's files · `InvalidStateError` · `AbortError` · `TypeError` · `UnknownError`
    */
   readonly name: string;
-  /** `lower_snake_case`, for programs. (It hides the legacy numeric `DOMException.code`.) */
-  readonly code: string;
-  /** Depends on the code: `{requested, quota}` in tokens, `{param}` the refused field. */
+  /**
+   * `lower_snake_case`, for programs: what went wrong, more exactly than `name` says. `code` is what the platform makes it, the
+   * legacy number of a `DOMException`.
+   */
+  readonly reason: string;
+  /** Depends on the reason: `{requested, quota}` in tokens, `{param}` the refused field. */
   readonly data?: any;
 }
 
@@ -48,27 +51,54 @@ export interface ChatMessage {
   [field: string]: unknown;
 }
 
-/** OpenAI's chat completion request, as far as it is supported. */
+/**
+ * OpenAI's chat completion request, as far as it is supported. Numbers that JSON cannot carry (NaN, Infinity), functions and the
+ * like are refused by the field's path, as is what is nested more than 64 arrays and objects deep.
+ */
 export interface ChatCompletionRequest {
   messages: ChatMessage[];
   /** The id in `models.list()`: no other model answers than the one that the user chose. */
   model?: string;
   stream?: boolean;
-  stream_options?: { include_usage?: boolean };
+  stream_options?: { include_usage?: boolean; include_obfuscation?: false };
+  /** -1: as many as the context holds, as without the field. */
   max_tokens?: number;
+  /** The same; where both are given the smaller counts. */
   max_completion_tokens?: number;
   temperature?: number;
   top_p?: number;
+  /** 0 or -1: all tokens. */
   top_k?: number;
   min_p?: number;
   repetition_penalty?: number;
   presence_penalty?: number;
   frequency_penalty?: number;
+  /** A whole number that JavaScript holds exactly. */
   seed?: number;
   stop?: string | string[];
   /** Given to the model's chat template. */
   tools?: object[];
+  /** `"none"`: the model does not see the tools. */
+  tool_choice?: "none" | "auto";
+  /** `false` only where no tools are shown. */
+  parallel_tool_calls?: boolean;
+  // These ask for what is done anyway, and other values are refused.
   n?: 1;
+  logprobs?: false;
+  top_logprobs?: 0;
+  logit_bias?: Record<string, 0>;
+  modalities?: ["text"];
+  response_format?: { type: "text" };
+  service_tier?: "auto" | "default";
+  verbosity?: "medium";
+  // Bookkeeping of a service, and a hint: they change nothing.
+  store?: boolean;
+  metadata?: object;
+  user?: string;
+  safety_identifier?: string;
+  prompt_cache_key?: string;
+  prompt_cache_retention?: string;
+  prediction?: object;
 }
 
 export interface Usage {
@@ -117,7 +147,7 @@ export interface ChatCompletionStream extends AsyncIterable<ChatCompletionChunk>
   [Symbol.asyncIterator](): AsyncIterator<ChatCompletionChunk, undefined>;
 }
 
-export interface RequestOptions { signal?: AbortSignal }
+export interface RequestOptions { signal?: AbortSignal | null }
 
 export interface ChatCompletions {
   /** Resolves with the first chunk: a refused request rejects here, not in the loop. */
@@ -146,6 +176,7 @@ export interface LanguageModelExpected { type: "text"; languages?: string[] }
 export interface LanguageModelOptions {
   /** 0 (the default): the most likely token always. */
   temperature?: number;
+  /** At least 1; rounded down. */
   topK?: number;
   /** Text only; languages are taken as a hint. */
   expectedInputs?: LanguageModelExpected[];
@@ -157,7 +188,10 @@ export interface LanguageModelCreateOptions extends LanguageModelOptions {
   initialPrompts?: LanguageModelMessage[];
   /** Ends the creation, and afterwards the session. */
   signal?: AbortSignal;
-  /** Called with a target of `downloadprogress` events (`loaded` from 0 to 1). */
+  /**
+   * Called with a target of `downloadprogress` events: `loaded` from 0 to 1 while the model is loaded, 0 and 1 at once where it is
+   * loaded already.
+   */
   monitor?(target: EventTarget): void;
 }
 
@@ -168,11 +202,12 @@ export interface LanguageModelCreateOptions extends LanguageModelOptions {
  */
 export interface LanguageModel extends EventTarget {
   readonly contextUsage: number;
+  /** Tokens of prompt and answer together; the `quota` of a `QuotaExceededError` is the same number. */
   readonly contextWindow: number;
   readonly temperature: number;
   readonly topK: number;
   prompt(input: LanguageModelPrompt, options?: RequestOptions): Promise<string>;
-  /** A stream of text deltas. */
+  /** A stream of text deltas. Throws at once for an aborted signal, a destroyed session or what is not supported. */
   promptStreaming(input: LanguageModelPrompt, options?: RequestOptions): ReadableStream<string>;
   /** Adds messages without asking for an answer. */
   append(input: LanguageModelPrompt, options?: RequestOptions): Promise<undefined>;

@@ -10,6 +10,7 @@
    * @typedef {import("./doppler.js").ChatCompletionChunk} Chunk
    * @typedef {import("./doppler.js").LanguageModelCreateOptions} CreateOptions
    * @typedef {import("./doppler.js").LanguageModelPrompt} Prompt
+   * @typedef {import("./doppler.js").RequestOptions | null} Options
    * @typedef {{role: string, content: string}} Message   as the engine takes it
    * @typedef {{
    *   resolve: (done: any) => void,
@@ -24,12 +25,19 @@
   /** The version in manifest.json; a test holds the two together. */
   const VERSION = "0.1.0";
 
-  const { stringify, parse } = JSON;
+  /** Arrays and objects in each other: tools' schemas need some forty, and the router takes no more. */
+  const MAX_DEPTH = 64;
+
   const { apply } = Reflect;
-  const { freeze, defineProperty, keys } = Object;
+  const { create, freeze, defineProperty, keys, getPrototypeOf } = Object;
   const { isArray } = Array;
+  const { isFinite } = Number;
+  const { floor, min } = Math;
+  const { slice: cut } = String.prototype;
   const { addEventListener: listen, removeEventListener: unlisten, dispatchEvent: dispatch } = EventTarget.prototype;
   const { AbortController, AbortSignal, CustomEvent, DOMException, Event, MessageEvent, ProgressEvent, Promise, ReadableStream, TypeError } = window;
+  /** Its own interface since Chrome 138. */
+  const { QuotaExceededError } = /** @type {any} */ (window);
   const { any: anySignal } = AbortSignal;
 
   // ---- requests ----------------------------------------------------------------------------------------------------
@@ -37,12 +45,16 @@
   const { port1: port, port2 } = new MessageChannel();
   const post = port.postMessage.bind(port);
   /** Requests that have not ended, by id. @type {Record<number, Request>} */
-  const running = Object.create(null);
+  const running = create(null);
   let next = 1;
 
-  // The bridge receives the port in an event, now if it is there already and else when it says that it has come.
-  const connect = () => dispatchEvent(new MessageEvent("doppler:connect", { ports: [port2] }));
-  addEventListener("doppler:bridge", connect, { once: true });
+  // The bridge receives the port in an event, now if it is there already and else when it says that it has come. It takes the
+  // event, and nobody is told of the port again: both happens before any script of the page runs.
+  const connect = () => {
+    const taken = !dispatchEvent(new MessageEvent("doppler:connect", { cancelable: true, ports: [port2] }));
+    if (taken) removeEventListener("doppler:bridge", connect);
+  };
+  addEventListener("doppler:bridge", connect);
   connect();
 
   port.onmessage = ({ data: frame }) => {
@@ -61,17 +73,15 @@
 
   /**
    * @param {string} method
-   * @param {object} params
-   * @param {AbortSignal | undefined} [signal]
+   * @param {unknown} params
+   * @param {AbortSignal | null} [signal]
    * @param {(chunk: any) => void} [chunk]
    * @returns {Promise<any>}
    */
   function request(method, params, signal, chunk) {
     return new Promise((resolve, reject) => {
-      if (signal !== undefined && !(signal instanceof AbortSignal)) throw new TypeError("signal must be an AbortSignal.");
-      if (signal?.aborted) throw signal.reason;
-      // What JSON cannot say does not reach the engine; a request that cannot be JSON at all fails here.
-      const frame = { id: next++, method, params: parse(stringify(params)) };
+      throwIfAborted(signal);
+      const frame = { id: next++, method, params: toJson(params, "", "", 0) };
       const abort = () => {
         if (!running[frame.id]) return;
         delete running[frame.id];
@@ -85,21 +95,83 @@
     });
   }
 
+  /** @param {AbortSignal | null | undefined} signal */
+  function throwIfAborted(signal) {
+    if (signal !== undefined && signal !== null && !(signal instanceof AbortSignal)) throw new TypeError("signal must be an AbortSignal.");
+    if (signal?.aborted) throw signal.reason;
+  }
+
+  /**
+   * What JSON says of a value. Unlike `JSON.stringify` it refuses what would be left out or become null.
+   * @param {any} value
+   * @param {string} name  in the object or array that holds it
+   * @param {string} path  of the value, for errors
+   * @param {number} depth  of the value
+   * @returns {any}
+   */
+  function toJson(value, name, path, depth) {
+    if (typeof value?.toJSON === "function") value = value.toJSON(name);
+    if (value === null || typeof value === "string" || typeof value === "boolean") return value;
+    if (typeof value === "number") {
+      if (isFinite(value)) return value;
+      throw invalid(path, `is ${value}, which JSON cannot say: it must be a finite number`);
+    }
+    if (typeof value !== "object") throw invalid(path, `is of type ${typeof value}, which JSON cannot say: leave it out`);
+    if (depth === MAX_DEPTH) throw invalid(path, `lies more than ${MAX_DEPTH} arrays and objects deep, or contains itself`);
+    if (isArray(value)) {
+      const items = [];
+      for (let i = 0; i < value.length; i++) items[i] = toJson(value[i], `${i}`, `${path}[${i}]`, depth + 1);
+      return items;
+    }
+    const copy = create(null);
+    const names = keys(value);
+    const parent = getPrototypeOf(value);
+    if (names.length === 0 && parent !== null && getPrototypeOf(parent) !== null) {
+      throw invalid(path, "is an object of which JSON says nothing: it must be a plain object");
+    }
+    for (let i = 0; i < names.length; i++) {
+      const key = /** @type {string} */ (names[i]);
+      const member = value[key];
+      if (member !== undefined) copy[key] = toJson(member, key, path ? `${path}.${key}` : key, depth + 1);
+    }
+    return copy;
+  }
+
+  /**
+   * @param {string} path
+   * @param {string} problem
+   */
+  function invalid(path, problem) {
+    const param = path.length > 200 ? `${apply(cut, path, [0, 200])}…` : path || "request";
+    return exception({ name: "TypeError", code: "invalid_request", message: `${param} ${problem}.`, data: { param } });
+  }
+
   /**
    * @param {{name: string, message: string, code: string, data?: any}} error  from the wire
    * @returns {Error}
    */
   function exception({ name, message, code, data }) {
-    const error = name === "TypeError" ? new TypeError(message) : new DOMException(message, name);
-    defineProperty(error, "code", { value: code, enumerable: true });
-    if (data !== undefined) {
-      defineProperty(error, "data", { value: data, enumerable: true });
-      // What the Prompt API's QuotaExceededError carries.
-      if (name === "QuotaExceededError") {
-        defineProperty(error, "requested", { value: data.requested ?? null });
-        defineProperty(error, "quota", { value: data.quota ?? null });
-      }
-    }
+    const error = make(name, message, data);
+    // Not `code`: that is the platform's number.
+    defineProperty(error, "reason", { value: code, enumerable: true });
+    if (data !== undefined) defineProperty(error, "data", { value: data, enumerable: true });
+    return error;
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} message
+   * @param {any} data
+   * @returns {Error}
+   */
+  function make(name, message, data) {
+    if (name === "TypeError") return new TypeError(message);
+    if (name !== "QuotaExceededError") return new DOMException(message, name);
+    const { requested, quota } = data ?? {};
+    if (QuotaExceededError) return new QuotaExceededError(message, { requested, quota });
+    const error = new DOMException(message, name);
+    defineProperty(error, "requested", { value: requested ?? null });
+    defineProperty(error, "quota", { value: quota ?? null });
     return error;
   }
 
@@ -111,15 +183,21 @@
     exception({ name: "NotSupportedError", code: "unsupported_field", message: what, data: { param } });
 
   /**
-   * Rejects what would otherwise be ignored.
-   * @param {Record<string, any>} options
+   * A dictionary, without anything that would otherwise be ignored.
+   * @param {any} options
    * @param {string[]} known
+   * @returns {Record<string, any>}
    */
-  function onlyKnown(options, known) {
+  function dictionary(options, known) {
+    options ??= {};
+    if (typeof options !== "object") throw new TypeError(`An object was expected, not a ${typeof options}.`);
     for (const key of keys(options)) {
       const value = options[key];
-      if (value !== undefined && !(isArray(value) && value.length === 0) && !known.includes(key)) throw unsupported(key);
+      // No, nothing and none ask for nothing.
+      const asks = value !== undefined && value !== null && value !== false && !(isArray(value) && value.length === 0);
+      if (asks && !known.includes(key)) throw unsupported(key);
     }
+    return options;
   }
 
   // ---- chat completions ----------------------------------------------------------------------------------------------
@@ -148,7 +226,7 @@
 
   /**
    * @param {object} body
-   * @param {AbortSignal | undefined} signal
+   * @param {AbortSignal | null | undefined} signal
    * @returns {Promise<ChatCompletionStream>}
    */
   async function openStream(body, signal) {
@@ -195,41 +273,64 @@
 
   /** Without a word from the page the most likely token, which is what small models answer best with. */
   const PARAMS = freeze({ defaultTopK: 40, maxTopK: 128, defaultTemperature: 0, maxTemperature: 2 });
-  const MODEL_OPTIONS = ["temperature", "topK", "expectedInputs", "expectedOutputs"];
+  const CREATE_OPTIONS = ["temperature", "topK", "expectedInputs", "expectedOutputs", "initialPrompts", "signal", "monitor"];
 
   /**
    * @param {any} input
-   * @param {boolean} [first]  at the start of a session, where a system message may stand
    * @returns {Message[]}
    */
-  function toMessages(input, first = false) {
-    if (!isArray(input)) input = [{ role: "user", content: `${input}` }];
-    return input.map((/** @type {any} */ message, /** @type {number} */ index) => {
-      const { role, content, ...rest } = message ?? {};
-      onlyKnown(rest, []);
-      if (role !== "user" && role !== "assistant" && role !== "system") throw new TypeError(`"${role}" is not a role.`);
-      if (role === "system" && !(first && index === 0)) throw new TypeError("A system message may only come first in initialPrompts.");
-      if (typeof content === "string") return { role, content };
-      if (!isArray(content)) throw new TypeError("content must be a string or an array of parts.");
-      return {
-        role,
-        content: content.map(({ type, value, ...rest }) => {
-          onlyKnown(rest, []);
-          if (type !== "text") throw unsupported("content", `Content of type "${type}" is not supported: only text is.`);
-          if (typeof value !== "string") throw new TypeError("The value of a text part must be a string.");
-          return value;
-        }).join(""),
-      };
-    });
+  function toMessages(input) {
+    if (!isArray(input)) return [{ role: "user", content: `${input}` }];
+    // The Prompt API takes an empty list for an empty text.
+    return input.length === 0 ? [{ role: "user", content: "" }] : input.map((message) => toMessage(message, false));
   }
 
-  /** @param {Record<string, any>} options */
-  function checkModelOptions({ temperature, topK, expectedInputs = [], expectedOutputs = [] }) {
-    if (temperature !== undefined && !(temperature >= 0)) throw new RangeError("temperature must be 0 or more.");
-    if (topK !== undefined && !(topK >= 1)) throw new RangeError("topK must be 1 or more.");
+  /**
+   * @param {any} message
+   * @param {boolean} first  at the start of a session, where a system message may stand
+   * @returns {Message}
+   */
+  function toMessage(message, first) {
+    const { role, content } = dictionary(message, ["role", "content"]);
+    if (role !== "user" && role !== "assistant" && role !== "system") throw new TypeError(`"${role}" is not a role.`);
+    if (role === "system" && !first) throw new TypeError("A system message may only come first in initialPrompts.");
+    if (typeof content === "string") return { role, content };
+    if (!isArray(content)) throw new TypeError("content must be a string or an array of parts.");
+    const texts = content.map((part) => {
+      const { type, value } = dictionary(part, ["type", "value"]);
+      if (type !== "text") throw unsupported("content", `Content of type "${type}" is not supported: only text is.`);
+      if (typeof value !== "string") throw new TypeError("The value of a text part must be a string.");
+      return value;
+    });
+    return { role, content: texts.join("") };
+  }
+
+  /**
+   * A number as WebIDL converts it to a `float`.
+   * @param {any} value
+   * @param {string} name
+   * @returns {number | undefined}
+   */
+  function toFloat(value, name) {
+    if (value === undefined || value === null) return undefined;
+    const number = +value;
+    if (!isFinite(number)) throw invalid(name, "must be a finite number");
+    return number;
+  }
+
+  /**
+   * Options of a model, as the Prompt API understands them.
+   * @param {Record<string, any>} options
+   */
+  function modelOptions({ temperature: warmth, topK: most, expectedInputs = [], expectedOutputs = [] }) {
+    const temperature = toFloat(warmth, "temperature") ?? PARAMS.defaultTemperature;
+    const topK = floor(toFloat(most, "topK") ?? PARAMS.defaultTopK);
+    if (temperature < 0) throw new RangeError("temperature must be 0 or more.");
+    if (topK < 1) throw new RangeError("topK must be 1 or more.");
     for (const { type } of [...expectedInputs, ...expectedOutputs]) {
       if (type !== "text") throw unsupported("expectedInputs", `Type "${type}" is not supported: only text is.`);
     }
+    return { temperature: min(temperature, PARAMS.maxTemperature), topK: min(topK, PARAMS.maxTopK) };
   }
 
   /**
@@ -255,14 +356,14 @@
       if (inner.signal) apply(listen, inner.signal, ["abort", () => this.destroy(), { once: true, signal: this.#life.signal }]);
     }
 
-    static async availability(options = {}) {
+    /** @param {CreateOptions} [options] */
+    static async availability(options) {
       // Asked first: without a grant there is no other answer than a refusal.
       const { data } = await request("models.list", {});
       try {
-        onlyKnown(options, MODEL_OPTIONS);
-        checkModelOptions(options);
+        modelOptions(dictionary(options, CREATE_OPTIONS));
       } catch (error) {
-        if (error instanceof DOMException) return "unavailable";
+        if (error instanceof DOMException || error instanceof RangeError) return "unavailable";
         throw error;
       }
       return data.length > 0 ? "available" : "unavailable";
@@ -274,26 +375,18 @@
     }
 
     /** @param {CreateOptions} [options] */
-    static async create(options = {}) {
-      onlyKnown(options, [...MODEL_OPTIONS, "initialPrompts", "signal", "monitor"]);
-      checkModelOptions(options);
-      const { initialPrompts = [], temperature = PARAMS.defaultTemperature, topK = PARAMS.defaultTopK, signal, monitor } = options;
-      const initial = toMessages(initialPrompts, true);
-      const { tokens, context } = await count(initial, signal);
-      if (tokens > context) throw tooLong(tokens, context);
-      if (monitor) {
-        // The model is here already; the Prompt API promises the first and the last event.
-        const target = new EventTarget();
-        monitor(target);
-        for (const loaded of [0, 1]) {
-          apply(dispatch, target, [new ProgressEvent("downloadprogress", { lengthComputable: true, loaded, total: 1 })]);
-        }
-      }
-      const session = {
-        initial, exchanges: [], usage: tokens, window: context,
-        temperature: Math.min(temperature, PARAMS.maxTemperature), topK: Math.min(topK, PARAMS.maxTopK),
-      };
-      return new LanguageModel({ key, session, signal });
+    static async create(options) {
+      const { initialPrompts, signal, monitor, ...model } = dictionary(options, CREATE_OPTIONS);
+      const sampling = modelOptions(model);
+      const initial = (initialPrompts ?? []).map((/** @type {any} */ message, /** @type {number} */ index) => toMessage(message, index === 0));
+      throwIfAborted(signal);
+      const progress = monitor ? watch(monitor, signal) : () => {};
+      // A model that is not loaded yet is loaded for the answer, and says how far it is.
+      const { tokens, context } = await count(initial, signal, ({ loaded }) => progress(loaded));
+      if (tokens >= context) throw tooLong(tokens, context);
+      progress(1);
+      throwIfAborted(signal);
+      return new LanguageModel({ key, session: { initial, exchanges: [], usage: tokens, window: context, ...sampling }, signal });
     }
 
     get contextUsage() { return this.#session.usage; }
@@ -303,25 +396,27 @@
 
     /**
      * @param {Prompt} input
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {Options} [options]
      */
-    async prompt(input, options = {}) {
+    async prompt(input, options) {
+      const { messages, signal } = this.#asked(input, options);
       let text = "";
-      await this.#ask(input, options, (delta) => { text += delta; });
+      await this.#ask(messages, signal, (delta) => { text += delta; });
       return text;
     }
 
     /**
      * @param {Prompt} input
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {Options} [options]
      * @returns {ReadableStream<string>}
      */
-    promptStreaming(input, options = {}) {
+    promptStreaming(input, options) {
+      const { messages, signal } = this.#asked(input, options);
       const left = new AbortController();
+      const either = signal ? apply(anySignal, AbortSignal, [[signal, left.signal]]) : left.signal;
       return new ReadableStream({
         start: (controller) => {
-          const signal = options.signal ? apply(anySignal, AbortSignal, [[options.signal, left.signal]]) : left.signal;
-          this.#ask(input, { ...options, signal }, (delta) => controller.enqueue(delta)).then(
+          this.#ask(messages, either, (delta) => controller.enqueue(delta)).then(
             () => controller.close(),
             (error) => { if (!left.signal.aborted) controller.error(error); },
           );
@@ -332,15 +427,15 @@
 
     /**
      * @param {Prompt} input
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {Options} [options]
      */
-    async append(input, options = {}) {
-      const messages = this.#messages(input, options);
-      await this.#inTurn(options.signal, async (signal) => {
+    async append(input, options) {
+      const { messages, signal: own } = this.#asked(input, options);
+      await this.#inTurn(own, async (signal) => {
         const { initial, exchanges, window } = this.#session;
         for (let kept = [...exchanges, messages]; ; kept = kept.slice(1)) {
           const { tokens } = await count([...initial, ...kept.flat()], signal);
-          if (tokens <= window) return this.#keep(kept, tokens, exchanges.length + 1);
+          if (tokens < window) return this.#keep(kept, tokens, exchanges.length + 1);
           if (kept.length === 1) throw tooLong(tokens, window);
         }
       });
@@ -349,23 +444,23 @@
 
     /**
      * @param {Prompt} input
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {Options} [options]
      */
-    async measureContextUsage(input, options = {}) {
-      const messages = this.#messages(input, options);
-      return this.#inTurn(options.signal, async (signal) => {
+    async measureContextUsage(input, options) {
+      const { messages, signal: own } = this.#asked(input, options);
+      return this.#inTurn(own, async (signal) => {
         const history = this.#history();
         const [before, after] = await Promise.all([count(history, signal), count([...history, ...messages], signal)]);
         return after.tokens - before.tokens;
       });
     }
 
-    /** @param {{signal?: AbortSignal}} [options] */
-    async clone(options = {}) {
-      onlyKnown(options, ["signal"]);
-      return this.#inTurn(options.signal, async () => {
+    /** @param {Options} [options] */
+    async clone(options) {
+      const { signal } = dictionary(options, ["signal"]);
+      return this.#inTurn(signal, async () => {
         const session = { ...this.#session, exchanges: [...this.#session.exchanges] };
-        return new LanguageModel({ key, session, signal: options.signal });
+        return new LanguageModel({ key, session, signal });
       });
     }
 
@@ -379,24 +474,35 @@
     }
 
     /**
+     * What a call asks for, unless it is refused at once.
      * @param {Prompt} input
-     * @param {object} options
+     * @param {Options} [options]
+     * @returns {{messages: Message[], signal: AbortSignal | undefined}}
      */
-    #messages(input, options) {
-      onlyKnown(options, ["signal"]);
-      return toMessages(input);
+    #asked(input, options) {
+      const { signal } = dictionary(options, ["signal"]);
+      const messages = toMessages(input);
+      this.#throwIfDestroyed();
+      throwIfAborted(signal);
+      return { messages, signal: signal ?? undefined };
+    }
+
+    #throwIfDestroyed() {
+      if (this.#life.signal.aborted) {
+        throw exception({ name: "InvalidStateError", code: "destroyed", message: "The session was destroyed: create another." });
+      }
     }
 
     /**
      * Runs `work` after what was asked of this session before, unless it is aborted first.
      * @template T
-     * @param {AbortSignal | undefined} signal
+     * @param {AbortSignal | null | undefined} signal
      * @param {(signal: AbortSignal) => Promise<T>} work
      * @returns {Promise<T>}
      */
     async #inTurn(signal, work) {
+      this.#throwIfDestroyed();
       const life = this.#life.signal;
-      if (life.aborted) throw exception({ name: "InvalidStateError", code: "destroyed", message: "The session was destroyed: create another." });
       const either = signal ? apply(anySignal, AbortSignal, [[signal, life]]) : life;
       const mine = this.#last.then(() => {
         if (either.aborted) throw either.reason;
@@ -407,13 +513,12 @@
     }
 
     /**
-     * @param {Prompt} input
-     * @param {{signal?: AbortSignal}} options
+     * @param {Message[]} messages
+     * @param {AbortSignal | undefined} own  the call's signal
      * @param {(delta: string) => void} onText
      */
-    async #ask(input, options, onText) {
-      const messages = this.#messages(input, options);
-      await this.#inTurn(options.signal, async (signal) => {
+    async #ask(messages, own, onText) {
+      await this.#inTurn(own, async (signal) => {
         const { initial, exchanges, temperature, topK } = this.#session;
         for (let kept = exchanges; ; kept = kept.slice(1)) {
           let content = "";
@@ -453,13 +558,32 @@
   /**
    * Tokens of a conversation. An empty one has none, and is asked about with a blank message since templates may refuse it.
    * @param {Message[]} messages
-   * @param {AbortSignal | undefined} signal
+   * @param {AbortSignal | null | undefined} signal
+   * @param {(progress: {loaded: number}) => void} [onProgress]  while the model is loaded for it
    * @returns {Promise<{tokens: number, context: number}>}
    */
-  async function count(messages, signal) {
-    if (messages.length > 0) return request("tokens.count", { messages }, signal);
-    const { context } = await request("tokens.count", { messages: [{ role: "user", content: "" }] }, signal);
+  async function count(messages, signal, onProgress) {
+    if (messages.length > 0) return request("tokens.count", { messages }, signal, onProgress);
+    const { context } = await request("tokens.count", { messages: [{ role: "user", content: "" }] }, signal, onProgress);
     return { tokens: 0, context };
+  }
+
+  /**
+   * Tells a page's monitor how far the model is: 0 first, then only what is more, and nothing after an abort.
+   * @param {(target: EventTarget) => void} monitor
+   * @param {AbortSignal | null} [signal]
+   * @returns {(loaded: number) => void}
+   */
+  function watch(monitor, signal) {
+    const target = new EventTarget();
+    monitor(target);
+    let last = -1;
+    return function tell(loaded) {
+      if (last < 0 && loaded > 0) tell(0);
+      if (loaded <= last || signal?.aborted) return;
+      last = loaded;
+      apply(dispatch, target, [new ProgressEvent("downloadprogress", { lengthComputable: true, loaded, total: 1 })]);
+    };
   }
 
   /**
@@ -468,7 +592,7 @@
    */
   const tooLong = (requested, quota) => exception({
     name: "QuotaExceededError", code: "context_length_exceeded", data: { requested, quota },
-    message: `The prompt has ${requested} tokens and the model's context holds ${quota}: send less text.`,
+    message: `The prompt has ${requested} tokens and the model's context holds ${quota}, the answer included: send less text.`,
   });
 
   // ---- window.doppler ------------------------------------------------------------------------------------------------
@@ -481,15 +605,17 @@
   const completions = freeze({
     /**
      * @param {any} body
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {Options} [options]
      */
-    create: async (body, { signal } = {}) =>
-      body?.stream ? openStream(body, signal) : request("chat.completions", body ?? {}, signal),
+    async create(body, options) {
+      if (typeof body !== "object" || body === null || isArray(body)) throw invalid("request", "must be an object");
+      return body.stream ? openStream(body, options?.signal) : request("chat.completions", body, options?.signal);
+    },
   });
   const chat = freeze({ completions });
   const models = freeze({
-    /** @param {{signal?: AbortSignal}} [options] */
-    list: ({ signal } = {}) => request("models.list", {}, signal),
+    /** @param {Options} [options] */
+    list: (options) => request("models.list", {}, options?.signal),
   });
 
   class Doppler extends EventTarget {

@@ -7,7 +7,7 @@ import { measureOverhead } from "./overhead.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
-/** @typedef {{tokens?: number, every?: number, hang?: boolean, crash?: boolean, fatal?: string, error?: object}} Script */
+/** @typedef {{tokens?: number, every?: number, hang?: boolean, crash?: boolean, fatal?: string, blamed?: boolean, error?: object}} Script */
 
 /** @type {Browser} */
 let browser;
@@ -41,8 +41,8 @@ const start = (page, script) => page.evaluate((script) => {
       for await (const { choices } of stream) w.heard += choices[0]?.delta.content ?? "";
       w.ended = "done";
     } catch (error) {
-      const { name, code } = /** @type {any} */ (error);
-      w.ended = `${name} ${code}`;
+      const { name, reason } = /** @type {any} */ (error);
+      w.ended = `${name} ${reason}`;
     }
   })();
 }, script);
@@ -144,6 +144,46 @@ test("the engine crashes: what runs ends with a clear error, the next request st
   }
 });
 
+test("a site whose request stops the engine is not heard for a while, and another goes on", T, async () => {
+  const culprit = await browser.open(browser.loopback);
+  if (await culprit.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(culprit, "session");
+  assert.equal((await complete(culprit, { fatal: "unreachable", blamed: true })).reason, "engine_stopped");
+  const { name, reason, message } = await complete(culprit, { tokens: 1 });
+  assert.deepEqual([name, reason], ["OperationError", "site_paused"]);
+  assert.match(message, /heard again in \d+ s/);
+  assert.equal(await complete(page, { tokens: 3 }), text(3));
+  // In a new offscreen document nothing of it is known.
+  await browser.killOffscreen();
+  await culprit.close();
+});
+
+test("deep objects are refused at once, and use up no places", T, async () => {
+  const errors = await page.evaluate(async () => {
+    const refused = [];
+    for (const depth of [70, 2_200, 100_000]) {
+      let content = /** @type {any} */ ([]);
+      for (let i = 0; i < depth; i++) content = [content];
+      for (let i = 0; i < 30; i++) {
+        refused.push(doppler.chat.completions.create({ messages: [{ role: "user", content }] }).then(() => "done", (error) => `${error.name} ${error.reason}`));
+      }
+    }
+    return [...new Set(await Promise.all(refused))];
+  });
+  assert.deepEqual(errors, ["TypeError invalid_request"]);
+  // Past the shim: what a page's process could do if it were taken over.
+  const tab = await browser.open(browser.localhost);
+  const cut = await browser.inBridge(tab, `new Promise((resolve) => {
+    const port = chrome.runtime.connect({ name: "doppler" });
+    port.onDisconnect.addListener(() => resolve("cut off"));
+    let content = [];
+    for (let i = 0; i < 100; i++) content = [content];
+    port.postMessage({ id: 1, method: "chat.completions", params: { messages: [{ role: "user", content }] } });
+  })`);
+  assert.equal(cut, "cut off");
+  await tab.close();
+  assert.deepEqual(await Promise.all(Array.from({ length: 20 }, () => complete(page, { tokens: 2 }))), Array(20).fill(text(2)));
+});
+
 test("the offscreen document is killed: what runs ends with an error, the next request finds a new one", T, async () => {
   await start(page, { tokens: 100_000, every: 10 });
   await streaming(page);
@@ -183,7 +223,7 @@ test("quota: four of an origin run, sixteen wait, over all its tabs; other origi
     w.results = [];
     for (let i = 0; i < times; i++) {
       const messages = [{ role: /** @type {const} */ ("user"), content: `{"hang":true}` }];
-      doppler.chat.completions.create({ messages }, { signal: w.abort.signal }).catch(({ name, code }) => w.results.push(`${name} ${code}`));
+      doppler.chat.completions.create({ messages }, { signal: w.abort.signal }).catch(({ name, reason }) => w.results.push(`${name} ${reason}`));
     }
   }, times);
   for (const tab of tabs) await ask(tab, 10);
@@ -228,24 +268,24 @@ test("a message longer than 1 MiB is refused with an error that says so", T, asy
 });
 
 test("errors about the request reach the page as they are", T, async () => {
-  const error = { name: "QuotaExceededError", message: "Too long.", code: "context_length_exceeded", data: { requested: 900, quota: 512 } };
+  const { code: reason, ...rest } = { name: "QuotaExceededError", message: "Too long.", code: "context_length_exceeded", data: { requested: 900, quota: 512 } };
   const seen = await page.evaluate(async (content) => {
     try {
       await doppler.chat.completions.create({ messages: [{ role: "user", content }], stream: true });
       return "done";
     } catch (thrown) {
       const error = /** @type {any} */ (thrown);
-      const { name, message, code, data, requested, quota } = error;
-      return { dom: error instanceof DOMException, name, message, code, data, requested, quota };
+      const { name, message, code, reason, data, requested, quota } = error;
+      return { dom: error instanceof DOMException, name, message, code, reason, data, requested, quota };
     }
-  }, JSON.stringify({ error }));
-  assert.deepEqual(seen, { dom: true, ...error, requested: 900, quota: 512 });
+  }, JSON.stringify({ error: { ...rest, code: reason } }));
+  assert.deepEqual(seen, { dom: true, ...rest, code: 22, reason, requested: 900, quota: 512 });
 });
 
 test("errors that tell of the user's files do not reach the page", T, async () => {
   const error = { name: "NetworkError", message: "secret.gguf is not where it was.", code: "not_found" };
-  const { name, code, message } = await complete(page, { error });
-  assert.deepEqual([name, code], ["OperationError", "model_unavailable"]);
+  const { name, reason, message } = await complete(page, { error });
+  assert.deepEqual([name, reason], ["OperationError", "model_unavailable"]);
   assert.match(message, /DOPPLER's popup/);
 });
 
@@ -253,5 +293,5 @@ test("the extension is reloaded under an open page: the page is told to reload",
   await complete(page, { tokens: 1 });
   const options = await browser.openOwn("options/options.html");
   await options.evaluate(() => chrome.runtime.reload()).catch(() => {});
-  await until(async () => (await complete(page, { tokens: 1 })).code === "extension_reloaded", "the page to be cut off");
+  await until(async () => (await complete(page, { tokens: 1 })).reason === "extension_reloaded", "the page to be cut off");
 });

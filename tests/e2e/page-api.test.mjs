@@ -148,6 +148,73 @@ test("LanguageModel: availability, params, create, prompt, promptStreaming", T, 
   });
 });
 
+test("LanguageModel: progress is the model's while it is loaded, and an abort in its listener is heeded", T, async () => {
+  assert.deepEqual(await page.evaluate(async () => {
+    const initialPrompts = [{ role: /** @type {const} */ ("user"), content: '{"progress":[0,0.3,0.6,1],"every":20}' }];
+    /** @type {number[]} */
+    const progress = [];
+    const listen = (/** @type {EventTarget} */ target, then = (/** @type {number} */ _loaded) => {}) =>
+      target.addEventListener("downloadprogress", (event) => {
+        progress.push(/** @type {ProgressEvent} */ (event).loaded);
+        then(/** @type {ProgressEvent} */ (event).loaded);
+      });
+    await doppler.LanguageModel.create({ initialPrompts, monitor: (target) => listen(target) });
+    const whole = progress.splice(0);
+    const abort = new AbortController();
+    const aborted = await doppler.LanguageModel.create({
+      initialPrompts, signal: abort.signal, monitor: (target) => listen(target, (loaded) => { if (loaded === 0.3) abort.abort(); }),
+    }).catch(({ name }) => name);
+    return { whole, aborted, part: progress };
+  }), { whole: [0, 0.3, 0.6, 1], aborted: "AbortError", part: [0, 0.3] });
+});
+
+test("LanguageModel: promptStreaming throws at once for an aborted signal", T, async () => {
+  assert.equal(await page.evaluate(async () => {
+    const session = await doppler.LanguageModel.create();
+    try {
+      session.promptStreaming("x", { signal: AbortSignal.abort() });
+      return "a stream";
+    } catch (error) {
+      return /** @type {Error} */ (error).name;
+    }
+  }), "AbortError");
+});
+
+test("an error is the platform's own, with its number, and keeps it where it is cloned", T, async () => {
+  assert.deepEqual(await page.evaluate(async () => {
+    const content = JSON.stringify({ error: { name: "NotSupportedError", message: "No.", code: "unsupported_field", data: { param: "x" } } });
+    const error = await doppler.chat.completions.create({ messages: [{ role: "user", content }] }).catch((error) => error);
+    const session = await doppler.LanguageModel.create();
+    const tooLong = await session.append("x".repeat(100)).catch((error) => error);
+    const { QuotaExceededError = DOMException } = /** @type {any} */ (window);
+    return {
+      number: [error.code, structuredClone(error).code], reason: error.reason, data: error.data,
+      own: [error instanceof DOMException, tooLong instanceof DOMException, tooLong instanceof QuotaExceededError],
+      quota: [tooLong.name, tooLong.quota, tooLong.requested, session.contextWindow],
+    };
+  }), {
+    number: [9, 9], reason: "unsupported_field", data: { param: "x" }, own: [true, true, true], quota: ["QuotaExceededError", 100, 100, 100],
+  });
+});
+
+test("a script of the page does not get the shim's port to the extension", T, async () => {
+  const tab = await browser.open(browser.localhost);
+  assert.equal(await tab.evaluate(() => {
+    let ports = 0;
+    addEventListener("doppler:connect", (event) => { ports += /** @type {MessageEvent} */ (event).ports.length; }, true);
+    dispatchEvent(new Event("doppler:bridge"));
+    return ports;
+  }), 0);
+  assert.equal(await tab.evaluate(() => doppler.models.list().then(({ object }) => object)), "list");
+  await tab.close();
+});
+
+test("a host with the dot of a complete name has the object and the engine", T, async () => {
+  const tab = await browser.open(browser.localhost.replace("localhost", "localhost."));
+  assert.equal(await tab.evaluate(() => doppler.permissions.query().then(({ state }) => state)), "prompt", "it is another origin");
+  await tab.close();
+});
+
 test("LanguageModel: measure, append, clone, overflow", T, async () => {
   assert.deepEqual(await page.evaluate(async () => {
     const session = await doppler.LanguageModel.create({ initialPrompts: [{ role: "system", content: "1234567890" }] });
@@ -160,7 +227,7 @@ test("LanguageModel: measure, append, clone, overflow", T, async () => {
     const full = [session.contextUsage, overflows];
     await session.append("z".repeat(40));
     const forgot = [session.contextUsage, overflows];
-    const tooLong = await session.append("z".repeat(91)).catch(({ name, code, data }) => [name, code, data]);
+    const tooLong = await session.append("z".repeat(91)).catch(({ name, reason, data }) => [name, reason, data]);
     return { measured, full, forgot, tooLong, clone: clone.contextUsage, usage: session.contextUsage };
   }), {
     measured: 5, full: [90, 0], forgot: [90, 1], tooLong: ["QuotaExceededError", "context_length_exceeded", { requested: 101, quota: 100 }], clone: 50, usage: 90,
@@ -171,7 +238,7 @@ test("LanguageModel: what is not supported is refused, not ignored", T, async ()
   assert.deepEqual(await page.evaluate(async () => {
     const model = /** @type {any} */ (doppler.LanguageModel);
     const session = await model.create();
-    const of = (/** @type {() => Promise<unknown>} */ call) => call().then((result) => result, ({ name, code, data }) => data?.param ? `${name} ${code} ${data.param}` : name);
+    const of = (/** @type {() => Promise<unknown>} */ call) => call().then((result) => result, ({ name, reason, data }) => data?.param ? `${name} ${reason} ${data.param}` : name);
     return Promise.all([
       of(() => session.prompt("x", { responseConstraint: { type: "object" } })),
       of(() => session.prompt([{ role: "user", content: [{ type: "image", value: null }] }])),

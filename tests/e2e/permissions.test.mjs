@@ -8,7 +8,7 @@ import { answerOf, answerPrompt, launch, scriptedExtension, until } from "./harn
 /** @typedef {import("playwright-core").Page} Page */
 
 const EAGER = `<!doctype html><title>Asks at load</title><script>
-  doppler.permissions.request().then(({ state }) => { window.granted = state }, ({ name, code }) => { window.granted = name + " " + code })
+  doppler.permissions.request().then(({ state }) => { window.granted = state }, ({ name, reason }) => { window.granted = name + " " + reason })
 </script>`;
 const FRAMES = `<!doctype html><title>Frames</title><iframe id="same" src="/"></iframe><iframe id="cross"></iframe>`;
 
@@ -52,7 +52,7 @@ test("before a grant every call but permissions is refused, and the engine is no
     () => doppler.LanguageModel.availability(),
     () => doppler.LanguageModel.params(),
     () => doppler.LanguageModel.create(),
-  ].map((call) => call().then(() => "done", (/** @type {any} */ error) => `${error.name} ${error.code}`))));
+  ].map((call) => call().then(() => "done", (/** @type {any} */ error) => `${error.name} ${error.reason}`))));
   assert.deepEqual(new Set(names), new Set(["NotAllowedError permission_required"]));
   const workers = (await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/worker.js"));
   assert.deepEqual(workers, []);

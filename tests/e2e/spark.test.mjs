@@ -216,6 +216,32 @@ test("what is not supported, not known or not well-formed is refused by name", T
   assert.equal(await refused({ messages: [{ role: "user", content: [{ type: "image_url", image_url: {} }] }] }), "NotSupportedError messages[0].content");
 });
 
+test("a request as deep as none of a page's is answered with an error, by an engine that goes on", T, async () => {
+  const own = await browser.openOwn("options/options.html");
+  const codes = await own.evaluate(async () => {
+    const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+    const engine = await connectEngine();
+    const refused = [];
+    for (const depth of [130, 2_200]) {
+      let content = /** @type {any} */ ([]);
+      for (let i = 0; i < depth; i++) content = [content];
+      refused.push(await engine.request("tokens.count", { messages: [{ role: "user", content }] }).catch((/** @type {any} */ { code, message }) => `${code} ${message}`));
+    }
+    engine.close();
+    return refused;
+  });
+  for (const code of codes) assert.match(code, /^invalid_request request cannot be read: recursion limit exceeded/);
+  await own.close();
+  await assertAnswers(page, SHORT);
+});
+
+test("an answer's id is random: it tells nothing of how much others ask", T, async () => {
+  const ids = [];
+  for (let i = 0; i < 3; i++) ids.push((await complete(page, { ...greedy(SHORT), max_tokens: 1 })).id);
+  for (const id of ids) assert.match(id, /^chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+  assert.equal(new Set(ids.map((id) => id.slice(0, 17))).size, 3);
+});
+
 test("sampling: a seed repeats itself, stop strings and max_tokens end the answer", T, async () => {
   const ask = async (/** @type {object} */ fields) => {
     const { choices, usage, error } = await complete(page, { ...greedy(golden("fixed-1")), ...fields });
@@ -308,7 +334,7 @@ test("a broken model file is refused with a named error; put right, it answers w
         await writeFile(path, spoil(whole));
         for (const _ of ["first", "again"]) {
           const { error } = await complete(tab, greedy(SHORT));
-          assert.equal(error?.code, "model_unavailable", "the page is told no more");
+          assert.equal(error?.reason, "model_unavailable", "the page is told no more");
           const told = await own.evaluate(() => /** @type {any} */ (window).engine.request("engine.status"));
           assert.equal(told.error?.name, name, JSON.stringify(told));
           assert.ok(told.error.message.length > 20, told.error.message);

@@ -85,10 +85,10 @@ test("quota: the oldest run, the rest wait their turn, the last is refused", () 
   const quota = new Quota({ running: 2, queued: 2 });
   /** @type {string[]} */
   const started = [];
-  const [a, b, c] = ["a", "b", "c", "d"].map((name) => quota.enter("https://x.org", () => started.push(name)));
+  const [a, b, c] = ["a", "b", "c", "d"].map((name) => quota.enter("https://x.org", () => started.push(name), (thrown) => assert.fail(String(thrown))));
   assert.deepEqual(started, ["a", "b"]);
-  assert.throws(() => quota.enter("https://x.org", () => {}), { name: "QuotaExceededError", code: "too_many_requests" });
-  quota.enter("https://y.org", () => started.push("y"));
+  assert.throws(() => quota.enter("https://x.org", () => {}, () => {}), { name: "QuotaExceededError", code: "too_many_requests" });
+  quota.enter("https://y.org", () => started.push("y"), (thrown) => assert.fail(String(thrown)));
   assert.deepEqual(started, ["a", "b", "y"]);
   c?.(); // leaves while it waits: it never starts
   a?.();

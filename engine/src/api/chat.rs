@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{EngineError, Result};
+use super::fields::{self, array, boolean, invalid, number, string, unsupported};
+use crate::error::Result;
 use crate::formats::Metadata;
 use crate::serve::{FinishReason, SamplingOptions, Timings};
 
@@ -13,7 +14,7 @@ pub struct ChatRequest {
     pub model: Option<String>,
     /// The conversation: an array of `{role, content}` with text only.
     pub messages: Value,
-    /// Tools, for the template.
+    /// Tools, for the template, unless none is to be called.
     pub tools: Option<Value>,
     /// Whether the answer comes in chunks.
     pub stream: bool,
@@ -31,6 +32,10 @@ pub struct ChatRequest {
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     seed: Option<u32>,
+    /// The request has tools and wants none called.
+    hides_tools: bool,
+    /// At most one tool is to be called.
+    one_call: bool,
 }
 
 /// `OpenAI` allows four; more cost nothing.
@@ -41,7 +46,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// `InvalidRequest` for a field that makes no sense; `UnsupportedField` for one that means something the engine does not
-    /// do. Nothing is ignored, except what only serves bookkeeping elsewhere (`user`, `metadata`, `store`).
+    /// do. Only what asks for nothing is ignored (see [`fields::check`]).
     pub fn parse(request: &Value) -> Result<Self> {
         let Value::Object(fields) = request else {
             return Err(invalid("request", "must be an object"));
@@ -53,6 +58,12 @@ impl ChatRequest {
         if !parsed.messages.is_array() {
             return Err(invalid("messages", "is required"));
         }
+        if parsed.hides_tools {
+            parsed.tools = None;
+        }
+        if parsed.one_call && parsed.tools.is_some() {
+            return Err(unsupported("parallel_tool_calls", "the model calls as many tools as it likes"));
+        }
         Ok(parsed)
     }
 
@@ -63,24 +74,23 @@ impl ChatRequest {
             "tools" if value.as_array().is_some_and(Vec::is_empty) => {}
             "tools" => self.tools = Some(array(name, value)?.clone().into()),
             "stream" => self.stream = boolean(name, value)?,
-            "stream_options" => self.include_usage = stream_options(value)?,
-            "max_tokens" | "max_completion_tokens" => self.max_tokens = Some(integer(name, value, 1)?),
+            "stream_options" => self.include_usage = fields::stream_options(value)?,
+            "max_tokens" | "max_completion_tokens" => {
+                let limits = [self.max_tokens, fields::token_limit(name, value)?];
+                self.max_tokens = limits.into_iter().flatten().min();
+            }
             "stop" => self.stop = stop(value)?,
             "temperature" => self.temperature = Some(number(name, value, 0.0, 100.0)?),
-            "top_k" => self.top_k = Some(integer(name, value, 0)?),
+            "top_k" => self.top_k = Some(fields::top_k(name, value)?),
             "top_p" => self.top_p = Some(number(name, value, 0.0, 1.0)?),
             "min_p" => self.min_p = Some(number(name, value, 0.0, 1.0)?),
             "repetition_penalty" => self.repetition_penalty = Some(number(name, value, 0.01, 10.0)?),
             "presence_penalty" => self.presence_penalty = Some(number(name, value, -2.0, 2.0)?),
             "frequency_penalty" => self.frequency_penalty = Some(number(name, value, -2.0, 2.0)?),
-            "seed" => self.seed = Some(value.as_i64().ok_or_else(|| invalid(name, "must be a whole number"))? as u32),
-            "n" if *value == json!(1) => {}
-            "n" => return Err(unsupported(name, "ask once for each answer")),
-            "logprobs" if *value == json!(false) => {}
-            "tool_choice" if *value == json!("auto") => {}
-            "response_format" if value.get("type") == Some(&json!("text")) => {}
-            "user" | "metadata" | "store" => {}
-            _ => return Err(unsupported(name, "leave the field out")),
+            "seed" => self.seed = Some(fields::seed(name, value)?),
+            "tool_choice" => self.hides_tools = !fields::shows_tools(value)?,
+            "parallel_tool_calls" => self.one_call = !boolean(name, value)?,
+            _ => fields::check(name, value)?,
         }
         Ok(())
     }
@@ -232,14 +242,6 @@ fn message(index: usize, value: &Value) -> Result<Value> {
     Ok(message.into())
 }
 
-fn stream_options(value: &Value) -> Result<bool> {
-    let options = value.as_object().ok_or_else(|| invalid("stream_options", "must be an object"))?;
-    if let Some(other) = options.keys().find(|k| *k != "include_usage") {
-        return Err(unsupported(&format!("stream_options.{other}"), "leave the field out"));
-    }
-    options.get("include_usage").map_or(Ok(false), |v| boolean("stream_options.include_usage", v))
-}
-
 fn stop(value: &Value) -> Result<Vec<String>> {
     let strings = match value {
         Value::String(one) => vec![one.clone()],
@@ -249,37 +251,6 @@ fn stop(value: &Value) -> Result<Vec<String>> {
         return Err(invalid("stop", &format!("takes up to {MAX_STOP_STRINGS} strings, none empty")));
     }
     Ok(strings)
-}
-
-fn string(field: &str, value: &Value) -> Result<String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| invalid(field, "must be a string"))
-}
-
-fn boolean(field: &str, value: &Value) -> Result<bool> {
-    value.as_bool().ok_or_else(|| invalid(field, "must be true or false"))
-}
-
-fn array<'a>(field: &str, value: &'a Value) -> Result<&'a Vec<Value>> {
-    value.as_array().ok_or_else(|| invalid(field, "must be an array"))
-}
-
-fn integer(field: &str, value: &Value, minimum: u32) -> Result<u32> {
-    // JavaScript has no integers: 3.0 is 3.
-    let whole = value.as_f64().filter(|v| v.fract() == 0.0 && *v >= f64::from(minimum) && *v <= f64::from(u32::MAX));
-    whole.map(|v| v as u32).ok_or_else(|| invalid(field, &format!("must be a whole number from {minimum}")))
-}
-
-fn number(field: &str, value: &Value, minimum: f64, maximum: f64) -> Result<f32> {
-    let inside = value.as_f64().filter(|v| (minimum..=maximum).contains(v));
-    inside.map(|v| v as f32).ok_or_else(|| invalid(field, &format!("must be a number from {minimum} to {maximum}")))
-}
-
-fn invalid(field: &str, problem: &str) -> EngineError {
-    EngineError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
-}
-
-fn unsupported(field: &str, hint: &str) -> EngineError {
-    EngineError::UnsupportedField { field: field.to_owned(), hint: hint.to_owned() }
 }
 
 /// Different each time; not for secrets.
@@ -321,7 +292,6 @@ mod tests {
             (json!({ "n": 2 }), "UnsupportedField"),
             (json!({ "logprobs": true }), "UnsupportedField"),
             (json!({ "response_format": { "type": "json_object" } }), "UnsupportedField"),
-            (json!({ "logit_bias": {} }), "UnsupportedField"),
             (json!({ "max_tokens": 0 }), "InvalidRequest"),
             (json!({ "max_tokens": 1.5 }), "InvalidRequest"),
             (json!({ "temperature": "hot" }), "InvalidRequest"),

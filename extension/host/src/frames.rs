@@ -1,7 +1,7 @@
 //! Frames of the wire protocol, between JavaScript values and Rust.
 
 use doppler_engine::error::EngineError;
-use js_sys::Function;
+use js_sys::{Function, JSON};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use serde_wasm_bindgen::Serializer;
@@ -19,8 +19,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn from_js(frame: JsValue) -> Result<Self, serde_wasm_bindgen::Error> {
-        serde_wasm_bindgen::from_value(frame)
+    /// Reads a frame as JSON text, whose reader takes 128 arrays and objects in each other: one that walks through the values
+    /// themselves needs as much of the stack as they are deep.
+    ///
+    /// # Errors
+    /// What is wrong with it, to follow on "request".
+    pub(crate) fn from_js(frame: &JsValue) -> Result<Self, String> {
+        let text = JSON::stringify(frame).map_err(|_| "cannot be written as JSON: send arrays and objects less deep".to_owned())?;
+        serde_json::from_str(&String::from(text)).map_err(|error| format!("cannot be read: {error}"))
     }
 }
 

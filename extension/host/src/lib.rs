@@ -13,6 +13,7 @@ mod readers;
 mod router;
 mod serving;
 mod tuning;
+mod working;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,9 +24,12 @@ use doppler_engine::engine::{Client, Piece};
 use doppler_engine::error::EngineError;
 use doppler_engine::verify::{Reference, compare};
 use futures::future::{AbortHandle, abortable};
+use js_sys::{Function, Reflect};
 use serde_json::{Value, json};
+use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
+use web_sys::WorkerGlobalScope;
 use web_time::{Instant, SystemTime, UNIX_EPOCH};
 
 use frames::{Outbox, Request};
@@ -33,6 +37,7 @@ use models::{EMBEDDED, Models};
 use router::Router;
 use serving::Serving;
 use tuning::Tunings;
+use working::working_for;
 
 /// An error that several requests can be told.
 type SharedError = Rc<EngineError>;
@@ -48,20 +53,21 @@ struct Inner {
     router: Rc<Router>,
     serving: Rc<Serving>,
     running: RefCell<HashMap<String, AbortHandle>>,
-    answers: RefCell<u64>,
+    working: Function,
 }
 
 #[wasm_bindgen]
 impl Host {
-    /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`.
+    /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`; `working` is told the
+    /// origin whose request is worked for at a moment, and `undefined` for nobody's.
     #[wasm_bindgen(constructor)]
-    pub fn new(post: js_sys::Function, models: String, reader: String) -> Self {
+    pub fn new(post: Function, models: String, reader: String, working: Function) -> Self {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
         let router = Rc::new(Router::new(post));
         let tunings = Tunings::new(Rc::clone(&router));
         let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), tunings, Rc::clone(&outbox)));
-        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), answers: RefCell::default() }) }
+        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), working }) }
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
@@ -70,10 +76,10 @@ impl Host {
             return;
         }
         let received = Instant::now();
-        match Request::from_js(frame) {
+        match Request::from_js(&frame) {
             Ok(request) if request.method == "cancel" => self.inner.cancel(&request.id),
             Ok(request) => Rc::clone(&self.inner).start(request, received),
-            Err(problem) => log::error!("unreadable frame: {problem}"),
+            Err(problem) => self.inner.refuse(&frame, problem),
         }
     }
 }
@@ -82,7 +88,13 @@ impl Inner {
     fn start(self: Rc<Self>, request: Request, received: Instant) {
         let id = request.id.clone();
         let this = Rc::clone(&self);
-        let (work, handle) = abortable(async move { this.answer(&request, received).await });
+        let (work, handle) = abortable(async move {
+            let tell = |client: Option<&str>| {
+                // It only keeps the word.
+                let _ = this.working.call1(&JsValue::NULL, &client.map_or(JsValue::UNDEFINED, JsValue::from_str));
+            };
+            working_for(request.client.as_deref(), tell, this.answer(&request, received)).await
+        });
         self.running.borrow_mut().insert(id.clone(), handle);
         spawn_local(async move {
             let result = work.await;
@@ -94,6 +106,14 @@ impl Inner {
                 Err(_) => self.outbox.error(&id, &EngineError::Aborted),
             }
         });
+    }
+
+    /// Answers a request that cannot be read.
+    fn refuse(&self, frame: &JsValue, problem: String) {
+        match Reflect::get(frame, &"id".into()).ok().and_then(|id| id.as_string()) {
+            Some(id) => self.outbox.error(&id, &EngineError::InvalidRequest { field: "request".to_owned(), problem }),
+            None => log::error!("unreadable frame: {problem}"),
+        }
     }
 
     fn cancel(&self, id: &str) {
@@ -129,7 +149,7 @@ impl Inner {
             None => client.chat(&chat),
         }
         .map_err(Rc::new)?;
-        let shape = self.shape(client.info().id.clone());
+        let shape = shape(client.info().id.clone()).map_err(Rc::new)?;
         let mut text = String::new();
         let mut first_token_ms = None;
         while let Some(piece) = completion.next_burst().await {
@@ -156,13 +176,6 @@ impl Inner {
         Err(Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() }))
     }
 
-    fn shape(&self, model: String) -> CompletionShape {
-        let mut answers = self.answers.borrow_mut();
-        *answers += 1;
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        CompletionShape { id: format!("chatcmpl-{created}-{answers}"), created, model }
-    }
-
     async fn count(self: &Rc<Self>, params: &Value) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
@@ -186,4 +199,12 @@ impl Inner {
     async fn client(&self, model: Option<&str>) -> Result<Rc<Client>, SharedError> {
         self.serving.client(model.unwrap_or(EMBEDDED)).await
     }
+}
+
+/// The constant parts of an answer. Its id is random: a number would tell a page how much the others ask.
+fn shape(model: String) -> Result<CompletionShape, EngineError> {
+    let crypto = js_sys::global().unchecked_into::<WorkerGlobalScope>().crypto();
+    let crypto = crypto.map_err(|error| EngineError::ModelStore { code: "internal".to_owned(), message: format!("{error:?}") })?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Ok(CompletionShape { id: format!("chatcmpl-{}", crypto.random_uuid()), created, model })
 }

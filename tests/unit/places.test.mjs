@@ -1,0 +1,260 @@
+// An origin's places at the engine: free again after every way in which a request can fail, and taken from who stops the engine.
+
+import assert from "node:assert/strict";
+import { beforeEach, mock, test } from "node:test";
+import { Engine } from "../../extension/offscreen/engine.js";
+import { isFrame, MAX_DEPTH } from "../../extension/offscreen/frames.js";
+import { Models } from "../../extension/offscreen/models.js";
+import { PageClient, requesterOf } from "../../extension/offscreen/page-client.js";
+import { Quota } from "../../extension/offscreen/quota.js";
+
+const LIMITS = { running: 2, queued: 3 };
+const ORIGIN = "https://x.org";
+const turn = () => new Promise((resolve) => setTimeout(resolve));
+
+/** @type {Quota} */
+let quota;
+/** @type {Engine} */
+let engine;
+/** @type {Models} */
+let models;
+/** The engine's worker. */
+let worker = { sent: /** @type {any[]} */ ([]), refuses: false, say(/** @type {any} */ _frame) {}, end() {} };
+/** What the user grants. */
+let state = "granted";
+
+beforeEach(() => {
+  mock.method(console, "error", () => {});
+  state = "granted";
+  quota = new Quota(LIMITS);
+  engine = new Engine(() => {}, async () => ({}), (client) => { if (client !== undefined) quota.pause(client); });
+  models = new Models(engine);
+  class FakeWorker {
+    onmessage = (/** @type {{data: any}} */ _) => {};
+    onerror = (/** @type {object} */ _) => {};
+    terminate() {}
+    postMessage(/** @type {any} */ frame) {
+      if (worker.refuses) throw new DOMException("It could not be cloned.", "DataCloneError");
+      worker.sent.push(frame);
+    }
+    constructor() {
+      worker = {
+        sent: [], refuses: worker.refuses,
+        say: (data) => this.onmessage({ data }),
+        end: () => this.onerror({ message: "out of memory", preventDefault() {} }),
+      };
+    }
+  }
+  worker = { sent: [], refuses: false, say() {}, end() {} };
+  Object.assign(globalThis, {
+    Worker: FakeWorker,
+    localStorage: { getItem: () => null },
+    chrome: { runtime: { id: "us", getManifest: () => ({ version: "1" }), sendMessage: async () => ({ done: { state } }) } },
+  });
+});
+
+/** A page with a port to the router. */
+function openPage(origin = ORIGIN) {
+  /** @type {((frame: any) => void)[]} */
+  const listeners = [];
+  /** @type {(() => void)[]} */
+  const closings = [];
+  const page = {
+    told: /** @type {any[]} */ ([]), deaf: false, cut: false, next: 0,
+    say: (/** @type {any} */ frame) => listeners.forEach((listener) => listener(frame)),
+    close: () => closings.forEach((listener) => listener()),
+    /** @param {number} times @param {string} [method] */
+    async ask(times, method = "chat.completions") {
+      for (let i = 0; i < times; i++) page.say({ id: page.next++, method, params: { messages: [] } });
+      await turn();
+    },
+    codes: () => page.told.map(({ error }) => error?.code),
+    client: /** @type {PageClient} */ (/** @type {unknown} */ (undefined)),
+  };
+  const port = {
+    onMessage: { addListener: (/** @type {any} */ listener) => listeners.push(listener) },
+    onDisconnect: { addListener: (/** @type {any} */ listener) => closings.push(listener) },
+    postMessage(/** @type {any} */ frame) {
+      if (page.deaf) throw new Error("Attempting to use a disconnected port object");
+      page.told.push(frame);
+    },
+    disconnect() { page.cut = true; },
+  };
+  page.client = new PageClient(/** @type {any} */ (port), { origin, documentId: "d" }, engine, models, quota, () => {});
+  return page;
+}
+
+/** Requests that the worker has and has not answered. @returns {any[]} */
+const running = () => worker.sent.filter(({ id, method }) => method !== "cancel" && !worker.sent.some((other) => other.method === "ended" && other.id === id));
+/** @param {(id: string) => object} answer */
+function answerAll(answer) {
+  for (const { id } of running()) {
+    worker.sent.push({ id, method: "ended" });
+    worker.say(answer(id));
+  }
+}
+
+/** The worker ends, and where something waited another begins. @param {string} [client]  whose request it was working for, if that is known */
+function die(client) {
+  const { sent, say, end } = worker;
+  if (client === undefined) end();
+  else say({ event: "fatal", detail: { message: "unreachable", client } });
+  sent.length = 0;
+}
+
+/** All places of an origin are free: as many as there are begin at once, and as many wait. */
+async function assertFree(origin = ORIGIN) {
+  const began = running().length;
+  const page = openPage(origin);
+  await page.ask(LIMITS.running + LIMITS.queued);
+  assert.equal(running().length - began, LIMITS.running);
+  assert.deepEqual(page.codes(), [], "none is refused");
+  await page.ask(1);
+  assert.deepEqual(page.codes(), ["too_many_requests"]);
+}
+
+const error = { name: "OperationError", code: "device_lost", message: "The GPU was lost." };
+/** @type {Record<string, (page: ReturnType<typeof openPage>) => unknown>} */
+const failures = {
+  "the engine answers": () => { for (let i = 0; i < 3; i++) answerAll((id) => ({ id, done: {} })); },
+  "the engine refuses": () => { for (let i = 0; i < 3; i++) answerAll((id) => ({ id, error })); },
+  "the engine's worker dies": async (page) => {
+    for (let i = 0; i < LIMITS.running + LIMITS.queued && page.told.length < page.next; i++) {
+      die();
+      await turn();
+    }
+  },
+  "the page cancels": async (page) => {
+    for (let id = 0; id < page.next; id++) page.say({ id, method: "cancel" });
+    answerAll((id) => ({ id, error }));
+  },
+  "the page goes": (page) => {
+    page.close();
+    answerAll((id) => ({ id, error }));
+  },
+  "the page is gone before anybody knows": (page) => {
+    page.deaf = true;
+    answerAll((id) => ({ id, done: {} }));
+    answerAll((id) => ({ id, error }));
+  },
+  "the page breaks the protocol": (page) => {
+    page.say({ id: 0, method: "again", params: {} });
+    assert.ok(page.cut);
+    answerAll((id) => ({ id, error }));
+  },
+  "the user takes the grant back": async (page) => {
+    state = "prompt";
+    await page.client.regrant(false);
+    answerAll((id) => ({ id, error }));
+    state = "granted";
+  },
+};
+for (const [failure, fail] of Object.entries(failures)) {
+  test(`places are free after every kind of failure: ${failure}`, async () => {
+    const page = openPage();
+    await page.ask(LIMITS.running + LIMITS.queued);
+    assert.equal(running().length, LIMITS.running);
+    await fail(page);
+    await turn();
+    await assertFree();
+  });
+}
+
+test("places are free after every kind of failure: a request cannot be sent to the worker", async () => {
+  worker.refuses = true;
+  const page = openPage();
+  await page.ask(LIMITS.running + LIMITS.queued + 4);
+  assert.deepEqual(page.codes(), Array(LIMITS.running + LIMITS.queued + 4).fill("data_clone"), "each is answered");
+  worker.refuses = false;
+  await assertFree();
+});
+
+test("places are free after every kind of failure: one that waited cannot be sent when its turn comes", async () => {
+  const page = openPage();
+  await page.ask(LIMITS.running + LIMITS.queued);
+  worker.refuses = true;
+  answerAll((id) => ({ id, done: {} }));
+  assert.deepEqual(page.codes().sort(), [...Array(LIMITS.queued).fill("data_clone"), undefined, undefined], "each is answered, those before too");
+  worker.refuses = false;
+  await assertFree();
+});
+
+test("frames are as deep as the shim sends them, and no deeper", () => {
+  const frame = (/** @type {number} */ depth, /** @type {(value: object) => object} */ wrap) => {
+    let params = /** @type {object} */ ({});
+    for (let i = 1; i < depth; i++) params = wrap(params);
+    return { id: 1, method: "chat.completions", params: { ...params } };
+  };
+  for (const wrap of [(/** @type {object} */ a) => ({ a }), (/** @type {object} */ a) => ({ a: "x", b: [a] }), (/** @type {object} */ a) => ({ 0: null, a })]) {
+    const per = Object.values(wrap({})).some(Array.isArray) ? 2 : 1;
+    assert.ok(isFrame(frame(Math.floor((MAX_DEPTH - 1) / per) + 1, wrap), -1));
+    assert.equal(isFrame(frame(MAX_DEPTH + 1, wrap), -1), false);
+    assert.equal(isFrame(frame(200_000, wrap), -1), false, "the stack is not what ends it");
+  }
+});
+
+test("a site whose request stopped the engine is not heard for a while, longer each time; others are", async (t) => {
+  t.mock.timers.enable({ apis: ["Date"] });
+  const [culprit, other] = [openPage(), openPage("https://y.org")];
+  for (const [times, seconds] of [[1, 10], [2, 20], [3, 40]]) {
+    culprit.told.length = other.told.length = 0;
+    await culprit.ask(LIMITS.running + 1);
+    await other.ask(1);
+    die(ORIGIN);
+    await turn();
+    assert.deepEqual(culprit.codes(), ["site_paused", "engine_stopped", "engine_stopped"], "what waits is not begun");
+    assert.deepEqual(other.codes(), ["engine_stopped"]);
+    await culprit.ask(1);
+    assert.deepEqual(culprit.told.at(-1).error, {
+      name: "OperationError", code: "site_paused",
+      message: `A request of this site stopped the engine: the site is heard again in ${seconds} s.`,
+    }, `time ${times}`);
+    await assertFree("https://y.org");
+    answerAll((id) => ({ id, done: {} }));
+    answerAll((id) => ({ id, done: {} }));
+    answerAll((id) => ({ id, done: {} }));
+    other.told.length = 0;
+    t.mock.timers.tick((seconds ?? 0) * 1000);
+  }
+  await assertFree();
+  t.mock.timers.tick(2 * 60 * 60_000);
+  quota.pause("https://z.org");
+  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 10 s/ });
+  for (let i = 0; i < 20; i++) quota.pause("https://z.org");
+  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 600 s/ });
+  t.mock.timers.tick(2 * 60 * 60_000);
+  quota.pause("https://z.org");
+  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 10 s/ });
+});
+
+test("a death that is nobody's keeps nobody from asking again", async () => {
+  const page = openPage();
+  await page.ask(1);
+  die();
+  assert.deepEqual(page.codes(), ["engine_stopped"]);
+  await assertFree();
+});
+
+test("who waits for a count is told how far the model is, and nobody else", async () => {
+  const page = openPage();
+  await page.ask(1, "tokens.count");
+  await page.ask(1);
+  page.client.loading(0.5);
+  assert.deepEqual(page.told, [{ id: 0, chunk: { loaded: 0.5 } }]);
+  answerAll((id) => ({ id, done: {} }));
+  page.told.length = 0;
+  page.client.loading(0.75);
+  assert.deepEqual(page.told, []);
+});
+
+test("whom the browser attests is heard: top frames of secure origins, this computer's with a dot at the end too", () => {
+  const sender = (/** @type {string} */ origin) => /** @type {any} */ ({
+    id: "us", tab: {}, frameId: 0, documentLifecycle: "active", documentId: "d", origin, url: `${origin}/`,
+  });
+  for (const origin of ["https://x.org", "https://x.org.", "http://localhost", "http://localhost:8080", "http://localhost.", "http://localhost.:8080", "http://127.0.0.1"]) {
+    assert.deepEqual(requesterOf(sender(origin)), { origin, documentId: "d" });
+  }
+  for (const origin of ["http://x.org", "null", "http://localhost.x.org", "http://localhost..", "file://", "https://x.org/path"]) {
+    assert.equal(requesterOf(sender(origin)), undefined, origin);
+  }
+});
