@@ -91,7 +91,8 @@ fn copy_suffixes(root: &Path) -> Result<()> {
     let read = |path: &str| fs::read_to_string(package.join(path)).with_context(|| format!("the node package tldts has no {path}"));
     let program = read("dist/index.esm.min.js")?;
     let program: Vec<&str> = program.lines().filter(|line| !line.starts_with("//# sourceMappingURL=")).collect();
-    let text = format!("// @ts-nocheck\n/*!\n{}*/\n{}\n", read("LICENSE")?, program.join("\n"));
+    let data = "The Public Suffix List in it, https://publicsuffix.org/list/, is under the Mozilla Public License 2.0.";
+    let text = format!("// @ts-nocheck\n/*!\n{}\n{data}\n*/\n{}\n", read("LICENSE")?, program.join("\n"));
     fs::write(root.join("extension/pkg/tldts.js"), text).context("cannot write extension/pkg/tldts.js")
 }
 
