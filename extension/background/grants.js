@@ -48,6 +48,8 @@ export async function query({ origin, documentId }) {
  */
 export async function remember(origin, scope, documents) {
   const since = Date.now();
+  // A block that is lifted must not leave an older grant.
+  if (scope === "block") await forget(origin);
   switch (scope) {
     case "always":
     case "block":
@@ -60,17 +62,30 @@ export async function remember(origin, scope, documents) {
 }
 
 /**
- * Forgets every decision about an origin, a "block" too: the next request asks again.
+ * Ends every grant of an origin; a block stays.
  * @param {string} origin
  */
 export async function forget(origin) {
-  const fleeting = Object.entries(await session.get(null));
-  const once = fleeting.filter(([key, value]) => key.startsWith("once:") && /** @type {any} */ (value).origin === origin);
+  const key = `grant:${origin}`;
+  const [kept, fleeting] = await Promise.all([local.get(key), session.get(null)]);
+  const once = Object.entries(fleeting).filter(([name, value]) => name.startsWith("once:") && /** @type {any} */ (value).origin === origin);
   await Promise.all([
-    local.remove(`grant:${origin}`),
-    session.remove([`grant:${origin}`, ...once.map(([key]) => key)]),
+    isBlock(kept[key]) ? undefined : local.remove(key),
+    session.remove([key, ...once.map(([name]) => name)]),
   ]);
 }
+
+/**
+ * Lifts a block: the next request asks again.
+ * @param {string} origin
+ */
+export async function unblock(origin) {
+  const key = `grant:${origin}`;
+  if (isBlock((await local.get(key))[key])) await local.remove(key);
+}
+
+/** @param {any} grant  as it is stored */
+const isBlock = (grant) => grant?.scope === "block";
 
 /**
  * Ends what a "once" granted to a document that went away.

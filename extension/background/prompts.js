@@ -1,20 +1,24 @@
 // The permission windows. Everything about an open prompt is in storage.session, nothing in memory: the service worker
 // may die while the user thinks, and whichever instance is alive when the answer comes can act on it.
 //
-//   prompt:<id>          {origin, documents, windowId, opened}     id: random, names the prompt in its window's URL
+//   prompt:<id>          {origin, documents, tab, windowId, opened}     id: random, names the prompt in its window's URL
 //   dismissed:<origin>   {count, until}                            closed without an answer, in a row
 
 import * as grants from "./grants.js";
+import { places } from "./placement.js";
 import { Refusal } from "../shared/errors.js";
 
 /**
- * @typedef {{origin: string, documents: string[], windowId: number, opened: number}} Prompt
+ * @typedef {{origin: string, documents: string[], tab: number, windowId: number, opened: number}} Prompt
+ * @typedef {{tab: number, activated: boolean, pointer?: import("./placement.js").Point}} Press
+ *   `tab` attested by the browser, the others by the page's process: whether the user has just pressed something there, for
+ *   which no prompt was opened yet, and where
  * @typedef {(change: {origin: string, asked?: boolean}) => Promise<void>} Announce
  *   tells the router that an origin's grants may have changed; `asked`: a prompt of this origin is over
  */
 
 const PAGE = "extension/permission/permission.html";
-const SIZE = { width: 460, height: 540 };
+const SIZE = { width: 480, height: 640 };
 /** After this many dismissals in a row ... */
 const DISMISSALS = 2;
 /** ... requests are denied unasked for this long (ms). */
@@ -45,54 +49,68 @@ const open = async () => Object.entries(await session.get(null))
 /**
  * Asks the user about an origin, or joins the prompt that is already open for it.
  * @param {grants.Requester} requester
- * @param {boolean} activated  the browser saw the user act on the page just now
+ * @param {Press} press
  * @returns {Promise<grants.Grant | "asking">}  "asking": the router will be told when the prompt is over
  */
-export const request = (requester, activated) => serially(async () => {
+export const request = (requester, { tab, activated, pointer }) => serially(async () => {
   const { origin, documentId } = requester;
   const grant = await grants.query(requester);
   if (grant.state !== "prompt") return grant;
   if (await isQuiet(origin)) return /** @type {const} */ ({ state: "denied" });
-  if (!activated) {
-    throw new Refusal("NotAllowedError", "user_activation_required",
-      "Call doppler.permissions.request() from a click or a key press.");
-  }
   const prompts = await open();
   const [id, prompt] = prompts.find(([, other]) => other.origin === origin) ?? [];
+  // Asked again without another press: what is open answers that too, and is not pushed to the front.
+  if (!activated && !prompt?.documents.includes(documentId)) {
+    throw new Refusal("NotAllowedError", "user_activation_required",
+      "Call doppler.permissions.request() from a click or a key press, once for each.");
+  }
   if (id && prompt && await isShown(prompt)) {
     const documents = [...new Set([...prompt.documents, documentId])];
     await session.set({ [`prompt:${id}`]: { ...prompt, documents } });
-    await chrome.windows.update(prompt.windowId, { focused: true });
+    if (activated) await chrome.windows.update(prompt.windowId, { focused: true });
     return "asking";
   }
   if (id) await session.remove(`prompt:${id}`);
-  if (prompts.length >= OPEN_AT_ONCE) {
+  const others = prompts.filter(([other]) => other !== id);
+  if (others.length >= OPEN_AT_ONCE || others.some(([, other]) => other.tab === tab)) {
     throw new Refusal("NotAllowedError", "too_many_prompts",
       "Other pages are waiting for the user's permission: answer or close their windows first.");
   }
-  await show({ origin, documents: [documentId], windowId: chrome.windows.WINDOW_ID_NONE, opened: Date.now() });
+  await show({ origin, documents: [documentId], tab, windowId: chrome.windows.WINDOW_ID_NONE, opened: Date.now() }, pointer);
   return "asking";
 });
 
-/** @param {Prompt} prompt */
-async function show(prompt) {
+/**
+ * @param {Prompt} prompt
+ * @param {import("./placement.js").Point} [pointer]
+ */
+async function show(prompt, pointer) {
   const id = crypto.randomUUID();
-  const around = await chrome.windows.getLastFocused().catch(() => undefined);
-  const place = around?.width && around.height
-    ? {
-      left: Math.round((around.left ?? 0) + Math.max(0, around.width - SIZE.width) / 2),
-      top: Math.round((around.top ?? 0) + Math.max(0, Math.min(120, around.height - SIZE.height))),
-    }
-    : {};
   // Stored first: the window asks for its prompt as soon as it loads.
   await session.set({ [`prompt:${id}`]: prompt });
   try {
-    const window = await chrome.windows.create({ type: "popup", focused: true, url: `${PAGE}?${id}`, ...SIZE, ...place });
+    const window = await openWindow(`${PAGE}?${id}`, pointer);
     await session.set({ [`prompt:${id}`]: { ...prompt, windowId: window?.id ?? chrome.windows.WINDOW_ID_NONE } });
   } catch (thrown) {
     await session.remove(`prompt:${id}`);
     throw new Refusal("OperationError", "no_prompt", `The permission window could not be opened (${thrown}): try again.`);
   }
+}
+
+/**
+ * Opens a window at the best place that the screen has.
+ * @param {string} url
+ * @param {import("./placement.js").Point} [pointer]
+ */
+async function openWindow(url, pointer) {
+  const { left, top, width, height } = await chrome.windows.getLastFocused().catch(() => /** @type {Partial<chrome.windows.Window>} */ ({}));
+  const around = width && height ? { left: left ?? 0, top: top ?? 0, width, height } : undefined;
+  for (const place of around ? places(SIZE, around, pointer) : []) {
+    // The browser refuses places that are not on the screen.
+    const window = await chrome.windows.create({ type: "popup", focused: true, url, ...SIZE, ...place }).catch(() => undefined);
+    if (window) return window;
+  }
+  return chrome.windows.create({ type: "popup", focused: true, url, ...SIZE });
 }
 
 /** @param {Prompt} prompt  is its window still there? */

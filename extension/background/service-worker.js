@@ -5,8 +5,10 @@
 // is decided by what the browser attests about the sender, never by the message.
 // It tells the router about changes with runtime.sendMessage({to: "router", change}).
 
+import { showActivity } from "./badge.js";
 import * as grants from "./grants.js";
 import { NativeHost } from "./native-host.js";
+import { checkedPoint } from "./placement.js";
 import * as prompts from "./prompts.js";
 import { Refusal, toWire } from "../shared/errors.js";
 import { whenFree } from "../shared/router-lock.js";
@@ -34,13 +36,14 @@ async function ensureEngine() {
 /** Whether the router's end will be heard. */
 let watching = false;
 
-/** Closes what is open at the native host as soon as the router is gone. */
+/** Closes what is open at the native host, and clears the icon, as soon as the router is gone. */
 function closeAfterRouter() {
   if (watching) return;
   watching = true;
   whenFree(() => {
     watching = false;
     host.closeAll();
+    void showActivity([]);
   });
 }
 
@@ -83,7 +86,8 @@ const methods = {
   "permissions.query": { from: ["router"], handle: grants.query },
   "permissions.request": {
     from: ["router"],
-    handle: ({ origin, documentId, activated }) => prompts.request({ origin, documentId }, activated === true),
+    handle: ({ origin, documentId, tab, activated, pointer }) =>
+      prompts.request({ origin, documentId }, { tab, activated: activated === true, pointer: checkedPoint(pointer) }),
   },
   "document.gone": {
     from: ["router"],
@@ -99,6 +103,8 @@ const methods = {
   "host.close": { from: ["router"], handle: ({ id }) => host.close(id) },
   "host.read": { from: ["router"], handle: (range) => host.read(range) },
 
+  "activity.show": { from: ["router"], handle: ({ sites }) => showActivity(sites).finally(() => { if (sites.length > 0) closeAfterRouter(); }) },
+
   "grants.list": { from: ["extension"], handle: grants.list },
   "permissions.revoke": {
     from: ["router"],
@@ -111,12 +117,23 @@ const methods = {
   },
   "grants.revoke": {
     from: ["extension"],
-    async handle({ origin }) {
-      await Promise.all([grants.forget(origin), prompts.forgetDismissals(origin)]);
-      await announce({ origin });
-    },
+    handle: ({ origin }) => changeGrants(origin, grants.forget),
+  },
+  "grants.unblock": {
+    from: ["extension"],
+    handle: ({ origin }) => changeGrants(origin, grants.unblock),
   },
 };
+
+/**
+ * The user takes a decision back.
+ * @param {string} origin
+ * @param {(origin: string) => Promise<unknown>} change
+ */
+async function changeGrants(origin, change) {
+  await Promise.all([change(origin), prompts.forgetDismissals(origin)]);
+  await announce({ origin });
+}
 
 /**
  * @param {unknown} scope

@@ -6,7 +6,7 @@
  *
  * | method                     | params                 | result                                                       |
  * | -------------------------- | ---------------------- | ------------------------------------------------------------ |
- * | `conversations.list`       | `{}`                   | `{current: string \| null, data: Summary[]}`, newest first   |
+ * | `conversations.list`       | `{}`                   | `{current: string \| null, data: Summary[], problem}`, newest first |
  * | `conversations.get`        | `{id?: string}`        | `{conversation: Snapshot \| null}`; without `id` the current one, if any |
  * | `conversations.new`        | `{}`                   | `{}`: from now on no conversation is the current one          |
  * | `conversations.send`       | `{id?: string, text}`  | `{id, seq}`; without `id` a new conversation begins           |
@@ -17,7 +17,8 @@
  * `send` and `regenerate` return at once; the answer arrives as `conversation` events ({@link ConversationEvent}). Every event of
  * a conversation carries `seq`, one more than the event before it, and a snapshot carries the `seq` of the last event it
  * includes: a client drops events up to its snapshot's, applies the next one, and asks for a snapshot when one is missing.
- * Nothing is lost or doubled whenever a popup opens. Sequence numbers start anew with the offscreen document.
+ * Nothing is lost or doubled whenever a popup opens. `problem` is a sentence where conversations cannot be stored now, else `null`;
+ * `storage` events say when that changes. What is not stored is kept in memory and tried again. Sequence numbers start anew with the offscreen document.
  *
  * @typedef {import("./conversations-store.js").ConversationStore} ConversationStore
  *
@@ -43,6 +44,7 @@
  * @property {string} [model]                the id of the model that answered
  * @property {Stats} [stats]
  * @property {Failure} [error]               of a `failed` answer
+ * @property {boolean} [again]               asked a second time, after the document ended before its first word
  *
  * @typedef {object} Conversation
  * @property {string} id
@@ -64,7 +66,8 @@
  * @typedef {object} Dependencies
  * @property {(method: string, params: object, onChunk: (chunk: any) => void, signal: AbortSignal) => Promise<any>} request
  *   asks the engine; rejects with an object that has `name`, `message` and perhaps `data`
- * @property {(event: "conversation", detail: ConversationEvent) => void} broadcast    tells every open popup
+ * @property {(event: "conversation" | "storage", detail: ConversationEvent | {problem: string | null}) => void} broadcast
+ *   tells every open popup
  * @property {ConversationStore} [store]
  * @property {() => number} [now]
  */
@@ -74,6 +77,10 @@ import { indexedDbStore } from "./conversations-store.js";
 /** While an answer streams it is stored this often, in milliseconds: a crash loses no more. */
 const SAVE_INTERVAL = 800;
 const TITLE_LENGTH = 60;
+/** What could not be stored is tried again this often, in milliseconds. */
+const RETRY_INTERVAL = 20_000;
+/** A question that lost its answer before the first word is asked again if it is younger than this, in milliseconds. */
+const FRESH = 5 * 60_000;
 
 /**
  * @param {string} text
@@ -110,6 +117,17 @@ function failureOf(error) {
 }
 
 /**
+ * What to tell the user when conversations cannot be stored.
+ *
+ * @param {unknown} error
+ */
+function storageProblem(error) {
+  const { name, message } = failureOf(error);
+  const why = name === "QuotaExceededError" ? "there is no room left on the disk" : message;
+  return `New messages are lost when the browser is closed, because they cannot be stored (${why}). Free some disk space, or delete conversations.`;
+}
+
+/**
  * @param {Dependencies} dependencies
  * @returns {{handle: (method: string, params: any) => Promise<any>}}
  *   `handle` rejects with a DOMException: NotFoundError, InvalidStateError, TypeError (as an error of that name)
@@ -123,12 +141,18 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   const sequence = new Map();
   /** Conversations that changed since they were stored, with the timer that will store them. @type {Map<string, ReturnType<typeof setTimeout>>} */
   const dirty = new Map();
+  /** Conversations that could not be stored. @type {Set<Conversation>} */
+  const unsaved = new Set();
+  /** Why, for the user. @type {string | null} */
+  let problem = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let retry;
   /** What the popup shows when it opens. @type {string | null} */
   let current = null;
 
   const loaded = restore();
 
-  /** Reads the store. Answers that were under way when the document ended are marked. */
+  /** Reads the store. Answers that were under way when the document ended are asked for again or, if they had begun, marked. */
   async function restore() {
     /** @type {Conversation[]} */
     let stored = [];
@@ -136,15 +160,27 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       stored = await store.load();
     } catch (error) {
       console.warn("DOPPLER cannot read the stored conversations:", error);
+      tellProblem(`The stored conversations cannot be read (${failureOf(error).message}): restart the browser.`);
     }
     for (const conversation of stored.sort((a, b) => a.updated - b.updated)) {
       conversations.set(conversation.id, conversation);
       current = conversation.id;
       const last = conversation.messages.at(-1);
-      if (last?.state === "streaming") {
-        last.state = "interrupted";
-        void save(conversation);
-      }
+      if (last?.state === "streaming") resume(conversation, last);
+    }
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Message} last  its answer, which was under way
+   */
+  function resume(conversation, last) {
+    if (last.content === "" && !last.again && now() - conversation.updated < FRESH) {
+      conversation.messages.pop();
+      void answer(conversation, {}, { again: true });
+    } else {
+      last.state = "interrupted";
+      void save(conversation);
     }
   }
 
@@ -154,9 +190,29 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     dirty.delete(conversation.id);
     try {
       await store.put(conversation);
+      unsaved.delete(conversation);
+      if (unsaved.size === 0) tellProblem(null);
     } catch (error) {
       console.warn("DOPPLER cannot store a conversation:", error);
+      if (conversations.get(conversation.id) !== conversation) return;
+      unsaved.add(conversation);
+      tellProblem(storageProblem(error));
+      retry ??= setTimeout(saveAgain, RETRY_INTERVAL);
     }
+  }
+
+  /** Tries to store what could not be stored. */
+  function saveAgain() {
+    clearTimeout(retry);
+    retry = undefined;
+    for (const conversation of unsaved) void save(conversation);
+  }
+
+  /** @param {string | null} sentence */
+  function tellProblem(sentence) {
+    if (sentence === problem) return;
+    problem = sentence;
+    broadcast("storage", { problem });
   }
 
   /** @param {Conversation} conversation */
@@ -210,13 +266,14 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    *
    * @param {Conversation} conversation
    * @param {object} sampling
+   * @param {{again?: boolean}} [fields]  of the answer
    */
-  async function answer(conversation, sampling) {
+  async function answer(conversation, sampling, fields = {}) {
     const controller = new AbortController();
     running.set(conversation.id, controller);
     const messages = turns(conversation.messages);
     /** @type {Message} */
-    const message = { id: crypto.randomUUID(), role: "assistant", content: "", state: "streaming" };
+    const message = { id: crypto.randomUUID(), role: "assistant", content: "", state: "streaming", ...fields };
     conversation.messages.push(message);
     conversation.updated = now();
     announce(conversation);
@@ -270,6 +327,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   const methods = {
     "conversations.list": () => ({
       current,
+      problem,
       data: [...conversations.values()].sort((a, b) => b.updated - a.updated).map(summary),
     }),
 
@@ -328,6 +386,10 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       broadcast("conversation", { id: conversation.id, seq: nextSequence(conversation.id), type: "deleted" });
       sequence.delete(conversation.id);
       await store.delete(conversation.id);
+      unsaved.delete(conversation);
+      if (unsaved.size === 0) tellProblem(null);
+      // There may be room now.
+      saveAgain();
       return {};
     },
   };

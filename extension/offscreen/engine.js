@@ -1,32 +1,56 @@
-// The dedicated worker that runs the engine: started on the first request, started afresh after it died.
+// The dedicated worker that runs the engine: started on the first request, started afresh after it died or fell silent. What had
+// not begun to be answered then is asked again.
 
-import { engineStopped, toWire } from "../shared/errors.js";
+import { Heartbeat } from "./heartbeat.js";
+import { HEARTBEAT } from "./limits.js";
+import { engineStopped, Refusal, toWire } from "../shared/errors.js";
 
 /**
  * @typedef {import("../shared/errors.js").WireError} WireError
  * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: WireError) => void}} Receiver
  *   zero or more `chunk`, then exactly one of `done` and `error`
+ * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean}} Request
+ *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more
  */
+
+/** What may be asked again: its answer does not depend on what became of the first time. */
+const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status"]);
+/** Times that a request is handed to a worker: one that takes the worker down must come to an end. */
+const TRIES = 2;
 
 export class Engine {
   /** @type {Worker | undefined} */
   #worker;
-  /** @type {Map<string, Receiver>} */
+  #heart;
+  /** What the worker has. @type {Map<string, Request>} */
   #running = new Map();
+  /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<string, Request>} */
+  #waiting = new Map();
+  /** The last of those that was handed over, until it shows a word. @type {string | undefined} */
+  #suspect;
   #next = 0;
   #onEvent;
   #answer;
   #onDeath;
 
   /**
-   * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all
+   * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all, and `activity`
    * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
    * @param {(client?: string) => void} onDeath  the worker ended, with all that it had; `client`: whose request ended it, where that is known
+   * @param {{every: number, missed: number}} [heartbeat]
    */
-  constructor(onEvent, answer, onDeath) {
+  constructor(onEvent, answer, onDeath, heartbeat = HEARTBEAT) {
     this.#onEvent = onEvent;
     this.#answer = answer;
     this.#onDeath = onDeath;
+    const silence = `it did not answer for ${Math.round(heartbeat.every * heartbeat.missed / 1000)} s`;
+    this.#heart = new Heartbeat(() => this.#worker?.postMessage({ ping: true }), () => this.#died(this.#worker, silence), heartbeat);
+  }
+
+  /** Who asks for answers now, each origin once. @returns {string[]} */
+  get clients() {
+    const chats = [...this.#running.values(), ...this.#waiting.values()].filter(({ method }) => method === "chat.completions");
+    return [...new Set(chats.flatMap(({ client }) => client ?? []))];
   }
 
   /**
@@ -38,13 +62,14 @@ export class Engine {
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
   send(method, params, receiver, client) {
-    const worker = this.#worker ??= this.#start();
     const id = `r${this.#next++}`;
-    // First: what cannot be sent is not running.
-    worker.postMessage({ id, method, params, client });
-    this.#running.set(id, receiver);
+    /** @type {Request} */
+    const request = { method, params, client, receiver, tries: 0, settled: false };
+    this.#post(id, request);
     return () => {
-      if (this.#running.has(id)) worker.postMessage({ id, method: "cancel" });
+      request.settled = true;
+      if (this.#running.has(id)) return this.#worker?.postMessage({ id, method: "cancel" });
+      if (this.#take(this.#waiting, id)) this.#finish(request, toWire(new Refusal("AbortError", "aborted", "The request was aborted.")));
     };
   }
 
@@ -61,6 +86,27 @@ export class Engine {
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });
+  }
+
+  /**
+   * Hands a request to the worker.
+   * @param {string} id
+   * @param {Request} request
+   */
+  #post(id, request) {
+    const worker = this.#worker ??= this.#start();
+    const { method, params, client } = request;
+    // First: what cannot be sent is not running.
+    worker.postMessage({ id, method, params, client });
+    request.tries++;
+    this.#running.set(id, request);
+    this.#heart.start();
+    if (request.tries === 1) this.#changed(request);
+  }
+
+  /** Who asks for answers may be others than before. @param {Request} request */
+  #changed({ method }) {
+    if (method === "chat.completions") this.#onEvent("activity", { clients: this.clients });
   }
 
   #start() {
@@ -80,6 +126,8 @@ export class Engine {
    */
   #receive(worker, frame) {
     if (worker !== this.#worker) return;
+    this.#heart.heard();
+    if (frame.pong) return;
     if (frame.event) return this.#event(worker, frame.event, frame.detail);
     if (frame.ask !== undefined) {
       this.#answer(frame.method, frame.params).then(
@@ -87,12 +135,53 @@ export class Engine {
         (thrown) => worker.postMessage({ answer: frame.ask, error: toWire(thrown) }));
       return;
     }
-    const receiver = this.#running.get(frame.id);
-    if (!receiver) return;
-    if ("chunk" in frame) return receiver.chunk(frame.chunk);
+    const request = this.#running.get(frame.id);
+    if (!request) return;
+    if ("chunk" in frame) {
+      request.settled = true;
+      request.receiver.chunk(frame.chunk);
+      return this.#cleared(frame.id);
+    }
     this.#running.delete(frame.id);
-    if (frame.error) receiver.error(frame.error);
-    else receiver.done(frame.done);
+    if (this.#running.size === 0) this.#heart.stop();
+    // The device is opened again by whoever asks next.
+    if (frame.error?.code === "device_lost" && repeatable(request)) this.#waiting.set(frame.id, request);
+    else this.#finish(request, frame.error, frame.done);
+    this.#cleared(frame.id);
+  }
+
+  /**
+   * @param {Request} request
+   * @param {WireError | undefined} error
+   * @param {any} [done]
+   */
+  #finish(request, error, done) {
+    if (error) request.receiver.error(error);
+    else request.receiver.done(done);
+    this.#changed(request);
+  }
+
+  /**
+   * A request shows that it does not end the worker, or has ended: if it was the suspect, the next one is.
+   * @param {string} id
+   */
+  #cleared(id) {
+    if (this.#suspect === id) this.#suspect = undefined;
+    if (this.#suspect !== undefined) return;
+    const [next] = this.#waiting.keys();
+    if (next === undefined) return;
+    this.#suspect = next;
+    this.#post(next, /** @type {Request} */ (this.#take(this.#waiting, next)));
+  }
+
+  /**
+   * @param {Map<string, Request>} requests
+   * @param {string} id
+   */
+  #take(requests, id) {
+    const request = requests.get(id);
+    requests.delete(id);
+    return request;
   }
 
   /**
@@ -106,21 +195,31 @@ export class Engine {
   }
 
   /**
-   * @param {Worker} worker
+   * @param {Worker | undefined} worker
    * @param {string} why
    * @param {string} [client]  whose request it was working for
    */
   #died(worker, why, client) {
-    if (worker !== this.#worker) return;
+    if (!worker || worker !== this.#worker) return;
     worker.terminate();
     this.#worker = undefined;
+    this.#heart.stop();
     this.#onDeath(client);
     const error = toWire(engineStopped(why));
     // Pages are not told why, and the extension's own may all be closed.
     console.error(error.message);
-    const receivers = [...this.#running.values()];
+    const requests = [...this.#running];
     this.#running.clear();
-    this.#event(worker, "status", { state: "failed", error });
-    for (const receiver of receivers) receiver.error(error);
+    this.#onEvent("status", { state: "failed", error });
+    for (const [id, request] of requests) {
+      const blamed = client !== undefined && request.client === client;
+      if (repeatable(request) && !blamed) this.#waiting.set(id, request);
+      else this.#finish(request, error);
+    }
+    this.#suspect = undefined;
+    this.#cleared("");
   }
 }
+
+/** @param {Request} request  that its worker did not finish */
+const repeatable = ({ method, tries, settled }) => REPEATED.has(method) && !settled && tries < TRIES;

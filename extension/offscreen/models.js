@@ -22,8 +22,6 @@ const PAGE_CODES = new Set([
 const CHOICE = "model";
 /** Where the tokens of its context are kept, if they were chosen too. */
 const CONTEXT = "model context";
-/** Times that the service worker is asked before its death is an error. */
-const ATTEMPTS = 3;
 
 /**
  * @typedef {{id: string, name: string, source: "embedded" | "host" | "picked", bytes?: number, format?: string}} Listed
@@ -143,7 +141,7 @@ export class Models {
       this.#engine.request("models.list", {}),
       picked.all(),
       wanted
-        ? this.#background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
+        ? background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
         : { list: undefined, error: undefined },
     ]);
     /** @type {Listed[]} */
@@ -215,16 +213,16 @@ export class Models {
     switch (method) {
       case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#open(id);
       case "models.context": return this.#context(id);
-      case "models.reopen": return this.#background("host.open", { id });
+      case "models.reopen": return background("host.open", { id });
       case "models.close": return this.#close(id);
-      case "models.read": return this.#background("host.read", params);
+      case "models.read": return background("host.read", params);
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
   /** The engine's worker is gone, and with it whoever would have closed what it had open. */
   closeAll() {
-    for (const id of this.#opens.keys()) this.#background("host.close", { id }).catch(() => {});
+    for (const id of this.#opens.keys()) background("host.close", { id }).catch(() => {});
     this.#opens.clear();
   }
 
@@ -243,7 +241,7 @@ export class Models {
     // Before it is open: another's end must not close it meanwhile.
     this.#opens.set(id, (this.#opens.get(id) ?? 0) + 1);
     try {
-      return await this.#background("host.open", { id });
+      return await background("host.open", { id });
     } catch (error) {
       await this.#close(id);
       throw error;
@@ -254,21 +252,6 @@ export class Models {
   async #close(id) {
     const left = (this.#opens.get(id) ?? 0) - 1;
     if (left > 0) this.#opens.set(id, left);
-    else if (this.#opens.delete(id)) await this.#background("host.close", { id });
-  }
-
-  /**
-   * Asks the service worker, again if it dies before it answers.
-   * @param {string} method
-   * @param {object} params
-   */
-  async #background(method, params) {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await background(method, params);
-      } catch (error) {
-        if (error instanceof Refusal || attempt === ATTEMPTS) throw error;
-      }
-    }
+    else if (this.#opens.delete(id)) await background("host.close", { id });
   }
 }

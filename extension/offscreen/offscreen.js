@@ -1,7 +1,9 @@
 // The router: the end of every port. It decides who is heard, keeps requests apart, and hands them to the engine's worker.
 // Nothing here waits for the service worker while tokens flow.
 
+import { Activity } from "./activity.js";
 import { Engine } from "./engine.js";
+import { QUOTA } from "./limits.js";
 import { Models } from "./models.js";
 import { PageClient, requesterOf } from "./page-client.js";
 import { Quota } from "./quota.js";
@@ -9,15 +11,18 @@ import { isOwnPage, UiClient } from "./ui-client.js";
 import { hold } from "../shared/router-lock.js";
 import * as tunings from "../shared/tunings.js";
 
-/** What one origin may ask at a time. */
-const LIMITS = { running: 4, queued: 16 };
+// There is one router. This document opened in a tab would be another, and pages' requests would reach both.
+if ("tabs" in chrome) throw new Error("DOPPLER's router runs in the offscreen document only.");
 
 /** @type {Set<PageClient>} */
 const pages = new Set();
 /** @type {Set<UiClient>} */
 const uis = new Set();
 
-const quota = new Quota(LIMITS);
+const activity = new Activity((sites) => {
+  for (const ui of uis) ui.tell("activity", { sites });
+});
+const quota = new Quota(QUOTA);
 const engine = new Engine(onEngineEvent, answerEngine, (client) => {
   models.closeAll();
   if (client !== undefined) quota.pause(client);
@@ -45,6 +50,7 @@ let model;
  * @param {any} detail
  */
 function onEngineEvent(event, detail) {
+  if (event === "activity") return activity.update(detail.clients);
   for (const ui of uis) ui.tell(event, detail);
   // All of it is there when an answer is.
   if (event === "status" && detail.state === "loading" && detail.progress < 1 && models.answers(detail.id)) {
@@ -75,7 +81,12 @@ chrome.runtime.onConnect.addListener((port) => {
     const page = new PageClient(port, requester, engine, models, quota, () => pages.delete(page));
     pages.add(page);
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
-    const ui = new UiClient(port, engine, models, openConversations);
+    const ui = new UiClient(port, engine, models, openConversations, {
+      get sites() { return activity.sites; },
+      stop(origin) {
+        for (const page of pages) if (page.origin === origin) page.stop();
+      },
+    });
     uis.add(ui);
     port.onDisconnect.addListener(() => {
       uis.delete(ui);

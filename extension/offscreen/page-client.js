@@ -9,7 +9,7 @@ import { isFrame, MAX_OPEN } from "./frames.js";
  * @typedef {import("../background/grants.js").Grant} Grant
  * @typedef {import("../shared/errors.js").WireError} WireError
  * @typedef {import("./frames.js").Frame} Frame
- * @typedef {{origin: string, documentId: string}} Requester
+ * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {{engine?: string, withdraw: () => void}} Open
  *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: nobody wants its result any more
  */
@@ -27,13 +27,13 @@ const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count
  * @returns {Requester | undefined}
  */
 export function requesterOf(sender) {
-  if (!sender || sender.id !== chrome.runtime.id || !sender.tab || sender.frameId !== 0) return undefined;
+  if (!sender || sender.id !== chrome.runtime.id || sender.tab?.id === undefined || sender.frameId !== 0) return undefined;
   if (sender.documentLifecycle !== "active" || !sender.documentId || !sender.origin || !sender.url) return undefined;
   // An opaque origin ("null": sandboxed documents) is nobody a user could have allowed.
   if (!URL.canParse(sender.origin) || new URL(sender.origin).origin !== sender.origin) return undefined;
   const { protocol, hostname } = new URL(sender.origin);
   const secure = protocol === "https:" || (protocol === "http:" && LOCAL_HOSTS.has(hostname));
-  return secure ? { origin: sender.origin, documentId: sender.documentId } : undefined;
+  return secure ? { origin: sender.origin, documentId: sender.documentId, tab: sender.tab.id } : undefined;
 }
 
 export class PageClient {
@@ -121,7 +121,7 @@ export class PageClient {
       }
       case "permissions.request": {
         this.#asking.add(id);
-        const answer = await background("permissions.request", { ...this.#requester, activated: params.activated === true });
+        const answer = await background("permissions.request", { ...this.#requester, activated: params.activated, pointer: params.pointer });
         if (answer !== "asking") return this.#done(id, { state: answer.state });
         // `regrant` ends it when the prompt is over.
         this.#known ??= "prompt";
@@ -179,12 +179,20 @@ export class PageClient {
     this.#grant = undefined;
     const { state } = await this.#granted();
     for (const id of asked ? [...this.#asking] : []) this.#done(id, { state });
-    if (state !== "granted") {
-      for (const [id, { engine }] of [...this.#open]) if (engine) this.#fail(id, notAllowed());
-    }
+    if (state !== "granted") this.#endAnswers(notAllowed());
     if (state !== this.#known) this.#post({ event: "permissionchange", detail: { state } });
     this.#known = state;
     return state;
+  }
+
+  /** The user wants no more of this page's answers. */
+  stop() {
+    this.#endAnswers(new Refusal("AbortError", "stopped_by_user", "The user stopped the answer in DOPPLER."));
+  }
+
+  /** @param {Refusal} why */
+  #endAnswers(why) {
+    for (const [id, { engine }] of [...this.#open]) if (engine) this.#fail(id, why);
   }
 
   /**

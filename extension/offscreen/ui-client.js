@@ -22,18 +22,21 @@ export class UiClient {
   #engine;
   #models;
   #conversations;
+  #activity;
 
   /**
    * @param {chrome.runtime.Port} port
    * @param {import("./engine.js").Engine} engine
    * @param {import("./models.js").Models} models
    * @param {() => Promise<{handle: (method: string, params: any) => Promise<unknown>}>} conversations
+   * @param {{readonly sites: string[], stop: (origin: string) => void}} activity  the sites that are being answered
    */
-  constructor(port, engine, models, conversations) {
+  constructor(port, engine, models, conversations, activity) {
     this.#port = port;
     this.#engine = engine;
     this.#models = models;
     this.#conversations = conversations;
+    this.#activity = activity;
     port.onMessage.addListener((frame) => this.#receive(frame));
   }
 
@@ -61,9 +64,16 @@ export class UiClient {
   async #answer(id, method, params, signal) {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     switch (method) {
-      case "engine.status": return { ...await this.#engine.request(method, params), local: this.#models.chosen !== undefined };
+      case "engine.status": {
+        const status = await this.#engine.request(method, params);
+        return { ...status, local: this.#models.chosen !== undefined, sites: this.#activity.sites };
+      }
+      case "activity.stop": return this.#activity.stop(params.origin);
       case "models.list": return this.#models.list(params);
-      case "models.chosen": return { name: await this.#models.chosenName() };
+      case "models.chosen": {
+        const { chosen } = this.#models;
+        return { name: await this.#models.chosenName(), page: this.#models.pageId(chosen), local: chosen !== undefined };
+      }
       case "models.choose": return this.#models.choose(params);
       case "models.describe": return this.#models.describe(params);
       case "models.forget": return this.#models.forget(params);

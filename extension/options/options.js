@@ -26,12 +26,12 @@ function row(grant) {
   site.className = "origin";
   showOrigin(site, grant.origin);
 
-  const revoke = document.createElement("button");
-  revoke.textContent = grant.scope === "block" ? "Unblock" : "Revoke";
-  revoke.setAttribute("aria-label", `${revoke.textContent} ${grant.origin}`);
-  revoke.addEventListener("click", () => revokeAll([grant.origin]));
+  const button = document.createElement("button");
+  button.textContent = grant.scope === "block" ? "Unblock" : "Revoke";
+  button.setAttribute("aria-label", `${button.textContent} ${grant.origin}`);
+  button.addEventListener("click", () => (grant.scope === "block" ? unblock(grant.origin) : revoke([grant.origin])));
 
-  tr.append(site, cell(ACCESS[grant.scope]), cell(since.format(grant.since)), cell(revoke));
+  tr.append(site, cell(ACCESS[grant.scope]), cell(since.format(grant.since)), cell(button));
   return tr;
 }
 
@@ -43,10 +43,21 @@ function cell(content) {
 }
 
 /** @param {string[]} origins */
-async function revokeAll(origins) {
+async function revoke(origins) {
   for (const origin of origins) await background("grants.revoke", { origin });
+  await showChange(origins.length === 1 ? `${origins[0]} has no access any more.` : "No site has access any more.");
+}
+
+/** @param {string} origin */
+async function unblock(origin) {
+  await background("grants.unblock", { origin });
+  await showChange(`${origin} may ask again.`);
+}
+
+/** @param {string} text  what has changed */
+async function showChange(text) {
   await show();
-  find("status").textContent = origins.length === 1 ? `${origins[0]} has no access any more.` : "No site has access any more.";
+  find("status").textContent = text;
   // The pressed button is gone: keyboard and screen reader go on from the heading.
   find("sites-title").focus();
 }
@@ -57,8 +68,9 @@ async function show() {
   rows.replaceChildren(...grants.map(row));
   find("grants").hidden = grants.length === 0;
   find("none").hidden = grants.length > 0;
-  find("revoke-all").hidden = grants.length < 2;
-  find("revoke-all").onclick = () => revokeAll([...new Set(grants.map(({ origin }) => origin))]);
+  const granted = [...new Set(grants.filter(({ scope }) => scope !== "block").map(({ origin }) => origin))];
+  find("revoke-all").hidden = granted.length < 2;
+  find("revoke-all").onclick = () => revoke(granted);
 }
 
 find("version").textContent = chrome.runtime.getManifest().version;

@@ -3,19 +3,32 @@
 // does pays for two small scripts and nothing else.
 //
 // It is not a guard: the router trusts only what the browser attests about the port. One thing is attested here, because
-// only a script in the page's process can read it and page script cannot reach this one: the user's activation.
+// only a script in the page's process can read it and page script cannot reach this one: the user's activation, which is good
+// for one question of permission, and where it was.
 
 (() => {
   /** Longest frame the router takes, in characters of its JSON text. */
   const MAX_FRAME = 1 << 20;
 
-  /** @typedef {{id: number, method: string, params?: any}} Frame */
+  /** Times that a request is sent before it is given up, if nothing of its answer has come. */
+  const TRIES = 3;
+  /** Between one connection that failed and the next, in ms, and as much more each time. */
+  const PAUSE = 100;
+
+  /**
+   * @typedef {{id: number, method: string, params?: any}} Frame
+   * @typedef {{frame: Frame, tries: number, begun: boolean}} Request   `begun`: a part of the answer has come
+   */
 
   /** The page's end. @type {MessagePort} */
   let page;
   /** The router's end, while connected or connecting. @type {Promise<chrome.runtime.Port> | undefined} */
   let engine;
-  /** Requests that have not ended. @type {Map<number, Frame>} */
+  /** Connections that ended since a word was heard. */
+  let failures = 0;
+  /** Whether the page knows that the extension is gone. */
+  let toldGone = false;
+  /** Requests that have not ended, by id, oldest first. @type {Map<number, Request>} */
   const running = new Map();
 
   // The shim hands over its port in an event that is dispatched and received before any script of the page runs. Whichever
@@ -31,6 +44,26 @@
   }, true);
   dispatchEvent(new Event("doppler:bridge"));
 
+  /** The user's last press: when, and where on the screen. @type {{time: number, pointer?: {x: number, y: number}}} */
+  let press = { time: 0 };
+  /** When the press was that asked for permission last. */
+  let used = 0;
+  for (const type of ["pointerdown", "mousedown", "keydown"]) {
+    addEventListener(type, (event) => {
+      // What the browser makes of a tap, or of a key that is held, is no other press.
+      const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
+      if (!isTrusted || repeat || (type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
+      press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };
+    }, { capture: true, passive: true });
+  }
+
+  /** What the user did for a question of permission: a press serves one. */
+  function takePress() {
+    const activated = navigator.userActivation.isActive && press.time !== used;
+    if (activated) used = press.time;
+    return { activated, pointer: press.pointer };
+  }
+
   /** @param {any} frame  from the page; the router checks the rest */
   function receive(frame) {
     const { id, method, params } = frame ?? {};
@@ -40,13 +73,14 @@
       return void engine?.then((port) => port.postMessage({ id, method }), () => {});
     }
     /** @type {Frame} */
-    const request = { id, method, params: { ...params } };
-    if (method === "permissions.request") request.params = { activated: navigator.userActivation.isActive };
+    const checked = { id, method, params: { ...params } };
+    if (method === "permissions.request") checked.params = takePress();
+    const request = { frame: checked, tries: 0, begun: false };
     running.set(id, request);
     if (origin === "null") {
       return fail(id, "NotAllowedError", "opaque_origin", "A sandboxed document has no origin to grant anything to.");
     }
-    const length = lengthOf(request);
+    const length = lengthOf(checked);
     if (length === undefined) return fail(id, "DataError", "invalid_request", "The request cannot be written as JSON: send less of it.");
     if (length > MAX_FRAME) {
       return fail(id, "QuotaExceededError", "message_too_long", "The request is longer than 1 MiB of JSON: send less text.");
@@ -55,74 +89,101 @@
   }
 
   /**
-   * @param {Frame} request
+   * @param {Frame} frame
    * @returns {number | undefined}  characters of its JSON text; undefined: it has none
    */
-  function lengthOf(request) {
+  function lengthOf(frame) {
     try {
-      return JSON.stringify(request).length;
+      return JSON.stringify(frame).length;
     } catch {
       return undefined;
     }
   }
 
-  /** @param {Frame} request */
+  /** @param {Request} request */
   async function send(request) {
+    request.tries++;
     try {
       const port = await (engine ??= connect());
-      if (running.has(request.id)) port.postMessage(request);
+      if (running.get(request.frame.id) === request) port.postMessage(request.frame);
     } catch (thrown) {
-      // After an update of the extension this script outlives it, cut off.
-      if (chrome.runtime?.id) fail(request.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
-      else fail(request.id, "InvalidStateError", "extension_reloaded", "DOPPLER was updated, restarted or removed: reload this page.");
+      if (!chrome.runtime?.id) gone();
+      else if (request.tries < TRIES) void send(request);
+      else fail(request.frame.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
     }
   }
 
-  /**
-   * @param {boolean} [again]  if the connection ends before the router said a word, nothing was begun: connect once more
-   * @returns {Promise<chrome.runtime.Port>}
-   */
-  async function connect(again = true) {
+  /** @returns {Promise<chrome.runtime.Port>} */
+  async function connect() {
     try {
       // A prerendered page is not shown to anybody yet: nothing of it is heard.
       const { prerendering } = /** @type {Document & {prerendering?: boolean}} */ (document);
       if (prerendering) await new Promise((shown) => document.addEventListener("prerenderingchange", shown, { once: true }));
+      if (failures > 0) await new Promise((resolve) => setTimeout(resolve, PAUSE * failures));
       const answer = await chrome.runtime.sendMessage({ to: "background", method: "engine.ensure" });
       if (answer?.error) throw new Error(answer.error.message);
       const port = chrome.runtime.connect({ name: "doppler" });
       let heard = false;
       port.onMessage.addListener((frame) => {
         heard = true;
+        failures = 0;
         forward(frame);
       });
-      port.onDisconnect.addListener(() => {
-        if (heard || !again) return lost("The connection to the engine was closed: try again.");
-        engine = connect(false);
-        for (const request of running.values()) void send(request);
-      });
+      port.onDisconnect.addListener(() => disconnected(heard));
       return port;
     } catch (thrown) {
       engine = undefined;
+      failures++;
       throw thrown;
     }
   }
 
   /** @param {any} frame  from the router */
   function forward(frame) {
-    // An answer to something cancelled here: the page has its AbortError already.
-    if ("id" in frame && !running.has(frame.id)) return;
-    if (!("chunk" in frame)) running.delete(frame.id);
+    if ("id" in frame) {
+      const request = running.get(frame.id);
+      // An answer to something cancelled here: the page has its AbortError already.
+      if (!request) return;
+      // The chunks of a count say how far the model is loaded.
+      request.begun ||= request.frame.method !== "tokens.count";
+      if (!("chunk" in frame)) running.delete(frame.id);
+    }
     page.postMessage(frame);
   }
 
   /**
-   * The connection is gone: what was running ends, the next request connects again.
-   * @param {string} message
+   * The connection is gone. What had begun to be answered ends, the rest is sent again, in its order and before what comes next.
+   * @param {boolean} heard  whether it ever said a word
    */
-  function lost(message) {
+  function disconnected(heard) {
     engine = undefined;
-    for (const id of running.keys()) fail(id, "OperationError", "disconnected", message);
-    page.postMessage({ event: "disconnect", detail: {} });
+    failures++;
+    if (!chrome.runtime?.id) return gone();
+    const again = [...running.values()].filter(({ begun, tries }) => !begun && tries < TRIES);
+    lost("The connection to the engine was closed: try again.", new Set(again), heard);
+    for (const request of again) void send(request);
+  }
+
+  /**
+   * What was running ends, the next request connects again.
+   * @param {string} message
+   * @param {Set<Request>} [spared]
+   * @param {boolean} [tell]  whether the page hears of it
+   */
+  function lost(message, spared, tell = true) {
+    engine = undefined;
+    for (const [id, request] of running) {
+      if (!spared?.has(request)) fail(id, "OperationError", "disconnected", message);
+    }
+    if (tell) page.postMessage({ event: "disconnect", detail: {} });
+  }
+
+  /** The extension was updated, reloaded or removed: this script outlives it, cut off for good. The page hears of it once. */
+  function gone() {
+    const message = "DOPPLER was updated, restarted or removed: reload this page.";
+    for (const id of running.keys()) fail(id, "InvalidStateError", "extension_reloaded", message);
+    if (!toldGone) page.postMessage({ event: "disconnect", detail: { message } });
+    toldGone = true;
   }
 
   /**

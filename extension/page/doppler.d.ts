@@ -232,8 +232,12 @@ export interface DopplerEventMap {
   permissionchange: CustomEvent<{ state: PermissionState }>;
   /** `detail.model`: the id of the model that answers from now on; `local` again where one of the user's own follows another. */
   modelchange: CustomEvent<{ model: string }>;
-  /** The engine went away; running requests have been rejected, the next one connects again. */
-  disconnect: CustomEvent<{}>;
+  /**
+   * The engine went away. Requests that had begun to be answered have been rejected, others are sent again by themselves, and the
+   * next one connects again. With a `detail.message` it is for good: the extension was updated, reloaded or removed, and the page
+   * has to be reloaded.
+   */
+  disconnect: CustomEvent<{ message?: string }>;
 }
 
 export interface Doppler extends EventTarget {

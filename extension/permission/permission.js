@@ -3,27 +3,30 @@
 import { background } from "../shared/background.js";
 import { connectEngine } from "../shared/engine-port.js";
 import { showOrigin } from "../shared/origin.js";
-
-/** Answers count this long (ms) after the window was shown or came back to the front: a click meant for a page under it does not. */
-const SETTLE = 500;
+import { Quiet } from "./quiet.js";
 
 const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-const answers = [...document.querySelectorAll("button")];
+const buttons = [...document.querySelectorAll("button")];
 
-let settled = false;
+const quiet = new Quiet();
+/** Nothing counts before the question is shown. */
+let asked = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 
-/** Starts the wait again, or only stops listening while the window is not in front. */
-function settle() {
-  settled = false;
+/** Shows whether answers count, now and when that changes. */
+function showState() {
+  const left = quiet.left(performance.now());
+  for (const button of buttons) button.setAttribute("aria-disabled", String(left > 0));
   clearTimeout(timer);
-  for (const answer of answers) answer.setAttribute("aria-disabled", "true");
-  if (document.visibilityState !== "visible" || !document.hasFocus()) return;
-  timer = setTimeout(() => {
-    settled = true;
-    for (const answer of answers) answer.setAttribute("aria-disabled", "false");
-  }, SETTLE);
+  if (left > 0 && left < Infinity) timer = setTimeout(showState, left);
+}
+
+/** Starts the wait, or ends it while the window is not in front. */
+function settle() {
+  if (asked && document.visibilityState === "visible" && document.hasFocus()) quiet.begin(performance.now());
+  else quiet.end();
+  showState();
 }
 
 /** @param {string} text  shown in place of the question */
@@ -35,21 +38,45 @@ function say(text) {
 
 /** @param {string} scope */
 async function decide(scope) {
-  settled = false;
-  try {
-    await background("prompt.decide", { scope });
-  } catch {
-    // The service worker may have ended under the question; answering twice does no harm.
-    await background("prompt.decide", { scope });
-  }
+  quiet.end();
+  showState();
+  await background("prompt.decide", { scope });
   window.close();
 }
 
-for (const answer of answers) {
-  answer.addEventListener("click", (event) => {
-    if (event.isTrusted && settled) decide(answer.id).catch((thrown) => say(`The answer could not be kept: ${thrown.message}`));
+/**
+ * Shows the answers, or the question whether the one for ever is meant; each waits as the window does.
+ * @param {boolean} confirming
+ */
+function step(confirming) {
+  find("answers").hidden = confirming;
+  find("confirmation").hidden = !confirming;
+  find("question").focus();
+  settle();
+}
+
+/** What the buttons do. @type {Record<string, () => void | Promise<void>>} */
+const actions = {
+  once: () => decide("once"),
+  session: () => decide("session"),
+  always: () => step(true),
+  back: () => step(false),
+  confirm: () => decide("always"),
+  block: () => decide("block"),
+};
+
+for (const button of buttons) {
+  button.addEventListener("click", async (event) => {
+    if (!event.isTrusted || !quiet.accepts(event.timeStamp)) return;
+    try {
+      await actions[button.id]?.();
+    } catch (thrown) {
+      say(`The answer could not be kept: ${/** @type {Error} */ (thrown).message}`);
+    }
   });
 }
+for (const type of ["pointerdown", "keydown"]) addEventListener(type, ({ timeStamp }) => (quiet.press(timeStamp), showState()), true);
+for (const type of ["pointerup", "pointercancel", "keyup"]) addEventListener(type, ({ timeStamp }) => (quiet.release(timeStamp), showState()), true);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") window.close();
 });
@@ -57,10 +84,11 @@ addEventListener("focus", settle);
 addEventListener("blur", settle);
 document.addEventListener("visibilitychange", settle);
 
-/** Fills in the model's name; it is not worth waiting for. */
+/** Says under which name the page sees the model; it is not worth waiting for. */
 async function showModel() {
   const engine = await connectEngine();
-  find("model").textContent = (await engine.request("models.chosen")).name;
+  const { name, page, local } = await engine.request("models.chosen");
+  find("model").textContent = local ? `“${page}”, whichever of yours it is` : `“${page}” (${name})`;
   engine.close();
 }
 
@@ -68,7 +96,11 @@ try {
   const { origin } = await background("prompt.describe");
   showOrigin(find("origin"), origin);
   find("question").focus();
-  settle();
+  // Drawn first: nobody can answer what is not to be seen.
+  requestAnimationFrame(() => {
+    asked = true;
+    settle();
+  });
   await showModel().catch(() => {});
 } catch (thrown) {
   say(/** @type {Error} */ (thrown).message);

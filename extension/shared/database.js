@@ -13,6 +13,18 @@ function settled(request) {
 }
 
 /**
+ * What is written is kept once the transaction is complete: a full disk may show only then.
+ * @param {IDBTransaction} transaction
+ * @returns {Promise<void>}
+ */
+function completed(transaction) {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error ?? new DOMException("The browser gave the transaction up.", "AbortError"));
+  });
+}
+
+/**
  * Opens a store by its first use.
  *
  * @param {string} database  a database of this store alone
@@ -41,7 +53,9 @@ export function openStore(database, store) {
   return async function transact(mode, run) {
     opened ??= open();
     try {
-      return await settled(run((await opened).transaction(store, mode).objectStore(store)));
+      const transaction = (await opened).transaction(store, mode);
+      const [result] = await Promise.all([settled(run(transaction.objectStore(store))), completed(transaction)]);
+      return result;
     } catch (error) {
       opened = undefined;
       throw error;

@@ -23,6 +23,7 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 const PAGES = fileURLToPath(new URL("pages", import.meta.url));
 const SCRIPTED_WORKER = fileURLToPath(new URL("fixtures/scripted-worker.js", import.meta.url));
+const SHORT_LIMITS = fileURLToPath(new URL("fixtures/short-limits.js", import.meta.url));
 
 /** The browser under test. */
 export const CHROME = process.env.DOPPLER_CHROME ?? process.env.CHROME
@@ -99,11 +100,12 @@ export async function copyExtension(wanted = () => true) {
 
 /**
  * A copy of the extension whose engine is tests/e2e/fixtures/scripted-worker.js: for tests of the message path, where what
- * the engine says and when must be known exactly.
+ * the engine says and when must be known exactly. A worker that is silent is ended after 2 seconds.
  */
 export async function scriptedExtension() {
   const folder = await copyExtension((path) => path !== "models" && path !== "pkg/worker");
   await cp(SCRIPTED_WORKER, join(folder, "extension/offscreen/worker.js"));
+  await cp(SHORT_LIMITS, join(folder, "extension/offscreen/limits.js"));
   return folder;
 }
 
@@ -271,6 +273,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
 export async function answerPrompt(prompt, answer) {
   if (answer === "close") return prompt.close();
   await prompt.locator(`#${answer}[aria-disabled=false]`).click();
+  if (answer === "always") await prompt.locator("#confirm[aria-disabled=false]").click();
   await until(() => prompt.isClosed(), "the permission window to close");
 }
 

@@ -7,7 +7,7 @@ import { measureOverhead } from "./overhead.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
-/** @typedef {{tokens?: number, every?: number, hang?: boolean, crash?: boolean, fatal?: string, blamed?: boolean, error?: object}} Script */
+/** @typedef {{tokens?: number, every?: number, hang?: boolean, crash?: boolean, block?: boolean, fatal?: string, blamed?: boolean, error?: object}} Script */
 
 /** @type {Browser} */
 let browser;
@@ -193,6 +193,106 @@ test("the offscreen document is killed: what runs ends with an error, the next r
   assert.equal(await complete(page, { tokens: 3 }), text(3));
 });
 
+test("killed before the first chunk: the request is sent again by itself, and answered once", T, async () => {
+  const kills = {
+    "offscreen document": () => browser.killOffscreen(),
+    "both": () => Promise.all([browser.killServiceWorker(), browser.killOffscreen()]),
+    "document reloaded": () => browser.inOffscreen("setTimeout(() => location.reload())"),
+    "worker": () => complete(page, { crash: true }),
+  };
+  for (const [what, kill] of Object.entries(kills)) {
+    await start(page, { tokens: 5, every: 1500 });
+    const whole = complete(page, { tokens: 4, every: 400 });
+    await until(async () => (await log(page)).filter(({ method }) => method === "chat.completions").length >= 2, "the requests to arrive");
+    await kill();
+    assert.equal(await end(page), "done", what);
+    assert.equal(await heard(page), text(5), what);
+    assert.equal(await whole, text(4), what);
+  }
+});
+
+test("kills at any moment: an answer that had not begun comes, one that had ends with a clear error, none is wrong", { timeout: 120_000 }, async () => {
+  const asking = page.evaluate(async () => {
+    const w = /** @type {any} */ (window);
+    w.stop = false;
+    /** @type {Record<string, number>} */
+    const seen = {};
+    const ask = async (/** @type {number} */ every) => {
+      while (!w.stop) {
+        let heard = "";
+        let how = "done";
+        try {
+          const messages = [{ role: /** @type {const} */ ("user"), content: JSON.stringify({ tokens: 6, every }) }];
+          for await (const { choices } of await doppler.chat.completions.create({ messages, stream: true })) heard += choices[0]?.delta.content ?? "";
+          if (heard !== "t0 t1 t2 t3 t4 t5 ") how = `wrong: ${heard}`;
+        } catch (error) {
+          how = `${/** @type {any} */ (error).code}${heard ? " in the middle" : " before the first"}`;
+          if (!"t0 t1 t2 t3 t4 t5 ".startsWith(heard)) how = `wrong: ${heard}`;
+        }
+        seen[how] = (seen[how] ?? 0) + 1;
+      }
+    };
+    await Promise.all([30, 70, 110].map(ask));
+    return seen;
+  });
+  for (const pause of [150, 420, 90, 310, 240, 510]) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    await browser.killOffscreen();
+    if (pause % 4 === 0) await browser.killServiceWorker();
+  }
+  await page.evaluate(() => { /** @type {any} */ (window).stop = true; });
+  const { done, "disconnected in the middle": _, ...others } = await asking;
+  assert.deepEqual(others, {});
+  assert.ok(/** @type {number} */ (done) > 0);
+});
+
+test("a worker that does not answer any more is ended: what runs ends, what had not begun is answered, and so is the next", T, async () => {
+  const other = await browser.open(browser.localhost);
+  await start(page, { tokens: 100_000, every: 10 });
+  await streaming(page);
+  await start(other, { tokens: 3, every: 800 });
+  const blocking = await complete(page, { block: true });
+  assert.deepEqual([blocking.name, blocking.code], ["OperationError", "engine_stopped"]);
+  assert.equal(await end(page), "OperationError engine_stopped");
+  assert.deepEqual([await end(other), await heard(other)], ["done", text(3)]);
+  assert.equal(await complete(page, { tokens: 3 }), text(3));
+  await other.close();
+});
+
+test("the router opened in a tab is no second one", T, async () => {
+  const tab = await browser.openOwn("offscreen/offscreen.html");
+  await start(page, { tokens: 20, every: 5 });
+  assert.equal(await end(page), "done");
+  assert.equal(await heard(page), text(20));
+  await tab.reload();
+  assert.equal(await complete(page, { tokens: 3 }), text(3));
+  await tab.close();
+});
+
+test("while a site is answered the icon says so, the popup's status names it, and the user can stop it", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  const badge = () => options.evaluate(() => chrome.action.getBadgeText({}));
+  /** @param {string} method @param {object} [params] @returns {Promise<any>} */
+  const ask = (method, params = {}) => options.evaluate(async ({ method, params }) => {
+    const { connectEngine } = await import(chrome.runtime.getURL("extension/shared/engine-port.js"));
+    const engine = await connectEngine();
+    return engine.request(method, params).finally(engine.close);
+  }, { method, params });
+  assert.equal(await badge(), "");
+  assert.deepEqual((await ask("engine.status")).sites, []);
+  await start(page, { tokens: 100_000, every: 20 });
+  await streaming(page);
+  await until(async () => await badge() === "1", "the icon to show a site");
+  assert.equal(await options.evaluate(() => chrome.action.getTitle({})), `DOPPLER answers ${new URL(browser.localhost).host}`);
+  assert.deepEqual((await ask("engine.status")).sites, [browser.localhost]);
+  await ask("activity.stop", { origin: browser.loopback });
+  await ask("activity.stop", { origin: browser.localhost });
+  assert.equal(await end(page), "AbortError stopped_by_user");
+  await until(async () => await badge() === "", "the icon to be as before");
+  assert.deepEqual((await ask("engine.status")).sites, []);
+  await options.close();
+});
+
 test("offscreen document and service worker are killed together", T, async () => {
   await start(page, { tokens: 100_000, every: 10 });
   await streaming(page);
@@ -289,9 +389,14 @@ test("errors that tell of the user's files do not reach the page", T, async () =
   assert.match(message, /DOPPLER's popup/);
 });
 
-test("the extension is reloaded under an open page: the page is told to reload", T, async () => {
+test("the extension is reloaded under an open page: the page is told once to reload, and every call says so", T, async () => {
   await complete(page, { tokens: 1 });
   const options = await browser.openOwn("options/options.html");
   await options.evaluate(() => chrome.runtime.reload()).catch(() => {});
   await until(async () => (await complete(page, { tokens: 1 })).reason === "extension_reloaded", "the page to be cut off");
+  assert.equal((await complete(page, { tokens: 1 })).reason, "extension_reloaded");
+  const events = /** @type {{type: string, detail: {message?: string}}[]} */ (await page.evaluate("events"));
+  const told = events.filter(({ type, detail }) => type === "disconnect" && detail.message);
+  assert.equal(told.length, 1);
+  assert.match(told[0]?.detail.message ?? "", /reload this page/);
 });

@@ -12,14 +12,34 @@ const EAGER = `<!doctype html><title>Asks at load</title><script>
 </script>`;
 const FRAMES = `<!doctype html><title>Frames</title><iframe id="same" src="/"></iframe><iframe id="cross"></iframe>`;
 
+/** The button is where a window in the middle would be; `pressed` says where on the screen. */
+const MIDDLE = `<!doctype html><title>Button in the middle</title><button id="request" style="position: fixed; left: 45vw; top: 40vh; width: 10vw">Ask</button><script>
+  document.getElementById("request").addEventListener("click", async ({ screenX, screenY }) => {
+    window.pressed = [screenX, screenY];
+    window.granted = await doppler.permissions.request().then(({ state }) => state, ({ name }) => name);
+  });
+</script>`;
+/** Asks twice for a click, and again as soon as it has an answer. */
+const GREEDY = `<!doctype html><title>Asks again</title><button id="request">Ask</button><script>
+  const ask = () => doppler.permissions.request().then(({ state }) => state, ({ code }) => code);
+  document.getElementById("request").addEventListener("click", async () => {
+    const both = await Promise.all([ask(), ask()]);
+    window.granted = [...both, await ask(), await ask()];
+  });
+</script>`;
+
 /** @type {Browser} */
 let browser;
 before(async () => {
   browser = await launch({
     extension: await scriptedExtension(),
+    // Room for a window beside the pointer, as on most screens.
+    flags: ["--screen-info={1600x1200}"],
     pages: {
       "/eager": { body: EAGER },
       "/frames": { body: FRAMES },
+      "/middle": { body: MIDDLE },
+      "/greedy": { body: GREEDY },
       "/sandboxed": { headers: { "content-security-policy": "sandbox allow-scripts" }, body: `<!doctype html><title>Sandboxed</title>` },
     },
   });
@@ -78,7 +98,7 @@ test("a page cannot claim the user's activation", T, async () => {
   assert.equal(answer, "silence");
 });
 
-test("the prompt shows the origin, what is shared and the model; early clicks do not count", T, async () => {
+test("the prompt shows the origin, what is shared and the name that the page sees of the model; early clicks do not count", T, async () => {
   const page = await browser.open(browser.localhost);
   const prompt = await browser.ask(page);
   await prompt.waitForFunction(() => document.getElementById("origin")?.textContent);
@@ -87,7 +107,7 @@ test("the prompt shows the origin, what is shared and the model; early clicks do
   await prompt.locator("#always").click({ force: true, noWaitAfter: true });
   assert.equal(await prompt.locator("#origin").textContent(), browser.localhost);
   assert.match(await prompt.locator("#about").innerText(), /Nothing leaves it/);
-  await prompt.locator("#model", { hasText: "Spark 28M" }).waitFor();
+  await prompt.locator("#model", { hasText: "“spark-28m” (Spark 28M)" }).waitFor();
   assert.deepEqual((await browser.targets()).filter(({ url }) => url.endsWith("/offscreen/worker.js")), [], "nothing was started for that");
   assert.equal(await state(page), "prompt");
   // Script cannot press a button either.
@@ -96,6 +116,107 @@ test("the prompt shows the origin, what is shared and the model; early clicks do
   assert.equal(await state(page), "prompt");
   await answerPrompt(prompt, "block");
   assert.equal(await answerOf(page), "denied");
+});
+
+test("the prompt says of a model of the user's own that the page sees only `local`", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  await options.evaluate(() => localStorage.setItem("model", "host-secret"));
+  const prompt = await browser.ask(await browser.open(browser.localhost));
+  await prompt.locator("#model", { hasText: "“local”, whichever of yours it is" }).waitFor();
+  assert.doesNotMatch(await prompt.locator("main").innerText(), /secret/);
+  await options.evaluate(() => localStorage.removeItem("model"));
+  await answerPrompt(prompt, "block");
+});
+
+test("steady clicking where the prompt appears grants nothing, however fast", T, async () => {
+  const page = await browser.open(browser.localhost);
+  const prompt = await browser.ask(page);
+  await prompt.waitForFunction(() => document.getElementById("origin")?.textContent);
+  for (const every of [60, 150, 250, 400]) {
+    for (const id of ["once", "session", "always"]) {
+      const { x, y, width, height } = /** @type {{x: number, y: number, width: number, height: number}} */ (await prompt.locator(`#${id}`).boundingBox());
+      for (const end = Date.now() + 1000; Date.now() < end;) {
+        await prompt.mouse.click(x + width / 2, y + height / 2);
+        await new Promise((resolve) => setTimeout(resolve, every));
+      }
+    }
+  }
+  assert.equal(prompt.isClosed(), false);
+  assert.equal(await state(page), "prompt");
+  await answerPrompt(prompt, "once");
+  assert.equal(await answerOf(page), "granted");
+});
+
+test("Tab, Tab, Enter as the prompt appears grants nothing; nothing that grants has the focus", T, async () => {
+  const page = await browser.open(browser.localhost);
+  const prompt = await browser.ask(page);
+  for (let round = 0; round < 5; round++) {
+    assert.equal(await prompt.evaluate(() => document.activeElement?.closest("#answers, #confirmation")), null);
+    for (const key of ["Tab", "Tab", "Enter", "Space"]) await prompt.keyboard.press(key);
+    await prompt.evaluate(() => document.getElementById("question")?.focus());
+  }
+  await prompt.keyboard.down("Enter");
+  await prompt.keyboard.up("Enter");
+  assert.equal(prompt.isClosed(), false);
+  assert.equal(await state(page), "prompt");
+  await answerPrompt(prompt, "block");
+});
+
+test("Always is chosen and then confirmed, and can be thought better of", T, async () => {
+  const page = await browser.open(browser.localhost);
+  const prompt = await browser.ask(page);
+  await prompt.locator("#always[aria-disabled=false]").click();
+  assert.equal(await state(page), "prompt");
+  // The next click of a row does not count either.
+  await prompt.locator("#confirm").click({ force: true });
+  await prompt.locator("#confirm").click({ force: true });
+  assert.equal(await state(page), "prompt");
+  await prompt.locator("#back[aria-disabled=false]").click();
+  await prompt.locator("#once:visible").waitFor();
+  await answerPrompt(prompt, "always");
+  assert.equal(await answerOf(page), "granted");
+});
+
+test("the prompt does not open under the pointer", T, async () => {
+  const page = await browser.open(`${browser.localhost}/middle`);
+  const prompt = await browser.ask(page);
+  const [x, y] = /** @type {[number, number]} */ (await page.evaluate("pressed"));
+  await prompt.waitForFunction(() => innerWidth > 0);
+  const { left, top, width, height } = await prompt.evaluate(() => ({ left: screenX, top: screenY, width: outerWidth, height: outerHeight }));
+  assert.ok(x < left || x > left + width || y < top || y > top + height, `${x}, ${y} in ${left}, ${top}, ${width}, ${height}`);
+  await answerPrompt(prompt, "block");
+});
+
+test("one click opens one prompt, however often the page asks", T, async () => {
+  const page = await browser.open(`${browser.localhost}/greedy`);
+  const prompt = await browser.ask(page);
+  await answerPrompt(prompt, "close");
+  assert.deepEqual(await answerOf(page), ["prompt", "prompt", "user_activation_required", "user_activation_required"]);
+  assert.equal(browser.context.pages().filter((p) => p.url().includes("permission.html")).length, 0);
+});
+
+test("the part of a host that somebody registered is marked, and the four answers are in view under a host of any length", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  const hosts = ["accounts.google.com.security-check.evil.test", `${`${"a".repeat(50)}.`.repeat(4)}${"b".repeat(20)}.evil.test`, "xn--80ak6aa92e.evil.test", "192.168.0.1"];
+  for (const host of hosts) {
+    const prompt = { origin: `https://${host}`, documents: [], tab: 1, windowId: -1, opened: 0 };
+    const url = await options.evaluate((prompt) => chrome.storage.session.set({ "prompt:long": prompt }).then(() => chrome.runtime.getURL("extension/permission/permission.html?long")), prompt);
+    const [shown] = await Promise.all([
+      browser.context.waitForEvent("page"),
+      options.evaluate((url) => chrome.windows.create({ type: "popup", url, width: 460, height: 540 }), url),
+    ]);
+    await shown.waitForFunction(() => document.getElementById("origin")?.textContent);
+    assert.equal(await shown.locator("#origin").textContent(), `https://${host}`);
+    assert.equal(await shown.locator("#origin strong").textContent(), host.endsWith("evil.test") ? "evil.test" : host);
+    const out = await shown.evaluate(() => [...document.querySelectorAll("#answers button, #origin strong")].filter((element) => {
+      const { top, bottom } = element.getBoundingClientRect();
+      return top < 0 || bottom > innerHeight || document.elementFromPoint(innerWidth / 4, (top + bottom) / 2) === null;
+    }).map(({ id }) => id));
+    assert.deepEqual(out, [], host);
+    const box = await shown.evaluate(() => ["#origin", "#origin strong"].map((name) => document.querySelector(name)?.getBoundingClientRect().bottom ?? 0));
+    assert.ok(/** @type {number} */ (box[1]) <= /** @type {number} */ (box[0]) + 1, "the registered part is in view");
+    await shown.close();
+  }
 });
 
 test("the prompt is answered with the keyboard, and Escape closes it", T, async () => {
@@ -216,6 +337,35 @@ test("revoking in the options ends running streams at once, and the page hears o
   ]);
 });
 
+test("Revoke all ends grants and leaves blocks, which are lifted one by one", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  const blocked = "https://blocked.test";
+  await options.evaluate((origin) => chrome.storage.local.set({
+    [`grant:${origin}`]: { scope: "block", since: 1 }, "grant:https://a.test": { scope: "always", since: 2 }, "grant:https://b.test": { scope: "always", since: 3 },
+  }), blocked);
+  await options.locator("#revoke-all:visible").click();
+  await options.getByRole("button", { name: "Revoke https://a.test" }).waitFor({ state: "detached" });
+  const stored = () => options.evaluate(() => chrome.storage.local.get(null));
+  await until(async () => Object.keys(await stored()).length === 1, "the grants to end");
+  assert.deepEqual(await stored(), { [`grant:${blocked}`]: { scope: "block", since: 1 } });
+  await options.locator("#revoke-all").waitFor({ state: "hidden" });
+  await options.getByRole("button", { name: `Unblock ${blocked}` }).click();
+  await options.locator("#none:visible").waitFor();
+  assert.deepEqual(await stored(), {});
+});
+
+test("a block that is lifted does not bring an older grant back", T, async () => {
+  const page = await browser.open(browser.localhost);
+  const other = await browser.open(browser.localhost);
+  await browser.grant(page, "once");
+  await browser.grant(other, "block");
+  assert.equal(await state(page), "denied");
+  const options = await browser.openOwn("options/options.html");
+  await options.getByRole("button", { name: `Unblock ${browser.localhost}` }).click();
+  await options.locator("#none:visible").waitFor();
+  assert.deepEqual([await state(page), await state(other)], ["prompt", "prompt"]);
+});
+
 test("a page gives its own grant up, but cannot lift a block", T, async () => {
   const revoke = (/** @type {Page} */ page) => page.evaluate(() => doppler.permissions.revoke().then(({ state }) => state));
   const page = await browser.open(browser.localhost);
@@ -244,7 +394,8 @@ test("a page's process that was taken over gets no more than its page", T, async
   await state(page);
   const ask = (/** @type {string} */ method, params = {}) => browser.inBridge(page,
     `chrome.runtime.sendMessage(${JSON.stringify({ to: "background", method, params })}).then((answer) => answer?.error?.code ?? "done")`);
-  for (const method of ["permissions.query", "permissions.request", "permissions.revoke", "document.gone", "prompt.describe", "prompt.decide", "grants.list", "grants.revoke", "constructor"]) {
+  for (const method of ["permissions.query", "permissions.request", "permissions.revoke", "document.gone", "prompt.describe", "prompt.decide", "grants.list", "grants.revoke",
+    "grants.unblock", "activity.show", "host.models", "host.open", "host.close", "host.read", "constructor"]) {
     assert.equal(await ask(method, { origin: browser.localhost, scope: "always" }), "forbidden", method);
   }
   // A port that calls itself a popup's, or speaks out of turn, is closed.
@@ -273,7 +424,7 @@ test("a page's process that was taken over gets no more than its page", T, async
   assert.equal(await list(page), "NotAllowedError");
   // What is for the extension's own pages stays so after a grant.
   await browser.grant(page, "once");
-  for (const method of ["engine.status", "engine.verify", "engine.bench", "engine.tune", "engine.untune", "conversations.list"]) {
+  for (const method of ["engine.status", "engine.verify", "engine.bench", "engine.tune", "engine.untune", "conversations.list", "activity.stop"]) {
     assert.deepEqual(await closed("doppler", JSON.stringify([{ ...message, method }])), { closed: false, heard: ["NotSupportedError"] }, method);
   }
 });

@@ -269,7 +269,78 @@ test("an answer cut off by the end of the document is kept and marked", async ()
   assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Tell me." }]);
 });
 
+test("a question whose answer had not begun when the document ended is asked again, once, if it is fresh", async () => {
+  const lost = (/** @type {object} */ fields) => /** @type {Conversation} */ ({
+    id: "c", title: "Old", created: 1, updated: 2,
+    messages: [
+      { id: "q", role: "user", content: "Tell me.", state: "done" },
+      { id: "a", role: "assistant", content: "", state: "streaming", ...fields },
+    ],
+  });
+  const { engine, store, get } = setUp([lost({})]);
+  await get();
+  assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Tell me." }]);
+  engine.latest().say("Once.");
+  engine.latest().end();
+  await settle();
+  assert.deepEqual((await get()).messages.map((/** @type {any} */ { content, state }) => [content, state]), [["Tell me.", "done"], ["Once.", "done"]]);
+  assert.equal(store.records.get("c")?.messages.length, 2);
+
+  const twice = setUp([lost({ again: true })]);
+  assert.equal((await twice.get()).messages[1].state, "interrupted");
+  assert.equal(twice.engine.calls.length, 0);
+  const old = setUp([{ ...lost({}), updated: -1e9 }]);
+  assert.equal((await old.get()).messages[1].state, "interrupted");
+  assert.equal(old.engine.calls.length, 0);
+});
+
+test("no room to store a conversation: the user is told once, nothing is lost, and it is stored when there is room", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  context.mock.method(console, "warn", () => {});
+  const { store, engine, events, handle, get } = setUp();
+  const put = store.put.bind(store);
+  store.put = async () => { throw new DOMException("full", "QuotaExceededError"); };
+  const { id } = await handle("conversations.send", { text: "A" });
+  engine.latest().say("B");
+  engine.latest().end();
+  await settle();
+  const told = () => events.filter((event) => "problem" in event).map(({ problem }) => problem);
+  assert.equal(told().length, 1);
+  assert.match(told()[0], /no room left on the disk/);
+  assert.equal((await handle("conversations.list", {})).problem, told()[0]);
+  assert.equal((await get(id)).messages[1].content, "B");
+  assert.equal(store.records.size, 0);
+
+  store.put = put;
+  context.mock.timers.tick(60_000);
+  await settle();
+  assert.equal(store.records.get(id)?.messages[1]?.content, "B");
+  assert.equal(told().at(-1), null);
+  assert.equal((await handle("conversations.list", {})).problem, null);
+});
+
+test("deleting a conversation makes room for the others at once", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  context.mock.method(console, "warn", () => {});
+  const { store, engine, handle } = setUp();
+  const first = await handle("conversations.send", { text: "A" });
+  engine.latest().end();
+  await settle();
+  const put = store.put.bind(store);
+  store.put = async (conversation) => {
+    if (store.records.size > 0) throw new DOMException("full", "QuotaExceededError");
+    return put(conversation);
+  };
+  const { id } = await handle("conversations.send", { text: "B" });
+  await settle();
+  assert.ok(!store.records.has(id));
+  await handle("conversations.delete", { id: first.id });
+  await settle();
+  assert.ok(store.records.has(id));
+});
+
 test("a store that cannot be read or written costs no answer", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
   context.mock.method(console, "warn", () => {});
   const engine = scriptedEngine();
   const refuse = async () => {

@@ -15,5 +15,10 @@ export function memoryDatabase() {
     put: (/** @type {{id: string}} */ record) => request(records.set(record.id, record)),
     delete: (/** @type {string} */ id) => request(records.delete(id)),
   };
-  return { open: () => request({ transaction: () => ({ objectStore: () => store }) }) };
+  const transaction = () => {
+    const transaction = { objectStore: () => store, oncomplete() {} };
+    setTimeout(() => transaction.oncomplete());
+    return transaction;
+  };
+  return { open: () => request({ transaction }) };
 }

@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Engine } from "../../extension/offscreen/engine.js";
 import { isFrame, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
 import { PageClient } from "../../extension/offscreen/page-client.js";
 import { Quota } from "../../extension/offscreen/quota.js";
@@ -45,7 +44,7 @@ function silentPage() {
     disconnect() { page.open = false; },
   };
   const none = /** @type {any} */ ({});
-  new PageClient(/** @type {any} */ (port), { origin: "https://x.org", documentId: "d" }, none, none, none, () => { page.gone++; });
+  new PageClient(/** @type {any} */ (port), { origin: "https://x.org", documentId: "d", tab: 1 }, none, none, none, () => { page.gone++; });
   return page;
 }
 
@@ -68,19 +67,6 @@ test("a page that breaks the protocol is cut off and forgotten", () => {
   assert.deepEqual([page.open, page.gone, page.told], [false, 1, []]);
 });
 
-test("the engine's worker dies: who waits is told, and who keeps what it had lets go of it, and the console has the cause", async (t) => {
-  const said = t.mock.method(console, "error", () => {});
-  const worker = { postMessage() {}, terminate() {}, onerror: (/** @type {object} */ _) => {} };
-  Object.assign(globalThis, { Worker: class { constructor() { return worker; } } });
-  let deaths = 0;
-  const engine = new Engine(() => {}, async () => ({}), () => { deaths++; });
-  const asked = engine.request("models.list", {});
-  for (const _ of ["once", "a late word of it"]) worker.onerror({ message: "out of memory", preventDefault() {} });
-  await assert.rejects(asked, { code: "engine_stopped" });
-  assert.equal(deaths, 1);
-  assert.deepEqual(said.mock.calls.map(({ arguments: words }) => words), [["The engine stopped (out of memory): ask again, it starts afresh."]]);
-});
-
 test("quota: the oldest run, the rest wait their turn, the last is refused", () => {
   const quota = new Quota({ running: 2, queued: 2 });
   /** @type {string[]} */
@@ -93,7 +79,7 @@ test("quota: the oldest run, the rest wait their turn, the last is refused", () 
   c?.(); // leaves while it waits: it never starts
   a?.();
   assert.deepEqual(started, ["a", "b", "y", "d"]);
-  quota.enter("https://x.org", () => started.push("e"));
+  quota.enter("https://x.org", () => started.push("e"), (thrown) => assert.fail(String(thrown)));
   a?.(); // twice does nothing: who waits keeps its place
   b?.();
   assert.deepEqual(started, ["a", "b", "y", "d", "e"]);

@@ -1,4 +1,4 @@
-//! From the wasm crates to what the extension loads: cargo, then wasm-bindgen, then wasm-opt.
+//! From the wasm crates to what the extension loads: cargo, then wasm-bindgen, then wasm-opt; and what it loads of others.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -81,7 +81,19 @@ pub(crate) fn build(root: &Path, profile: Profile) -> Result<()> {
     for module in &MODULES {
         module.finish(root, &target, profile)?;
     }
-    Ok(())
+    copy_suffixes(root)
+}
+
+/// Copies the Public Suffix List, in the form of the package `tldts`, to where the extension's pages load it: with its licence, as
+/// that asks for, and without types and the source map.
+fn copy_suffixes(root: &Path) -> Result<()> {
+    let package = npm::file(root, "tldts");
+    let read = |path: &str| fs::read_to_string(package.join(path)).with_context(|| format!("the node package tldts has no {path}"));
+    let program = read("dist/index.esm.min.js")?;
+    let program: Vec<&str> = program.lines().filter(|line| !line.starts_with("//# sourceMappingURL=")).collect();
+    let data = "The Public Suffix List in it, https://publicsuffix.org/list/, is under the Mozilla Public License 2.0.";
+    let text = format!("// @ts-nocheck\n/*!\n{}\n{data}\n*/\n{}\n", read("LICENSE")?, program.join("\n"));
+    fs::write(root.join("extension/pkg/tldts.js"), text).context("cannot write extension/pkg/tldts.js")
 }
 
 impl Module {

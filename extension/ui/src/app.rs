@@ -217,6 +217,7 @@ impl App {
                 self.view.borrow().chats.close();
                 self.dispatch(Msg::NewChat);
             }
+            Some("stop-sites") => self.dispatch(Msg::StopSites),
             Some("stop") => self.dispatch(Msg::Stop),
             Some("regenerate") => self.dispatch(Msg::Regenerate),
             Some("example") => self.dispatch(Msg::Submit(element.text_content().unwrap_or_default().trim().to_owned())),

@@ -1,6 +1,6 @@
 //! The connection to the offscreen document, through `extension/shared/engine-port.js`.
 
-use crate::protocol::{Call, ConversationEvent, EngineStatus, Failure, Opened};
+use crate::protocol::{Activity, Call, ConversationEvent, EngineStatus, Failure, Opened, Storage};
 use crate::state::{ModelMsg, Msg};
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
@@ -88,7 +88,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
         Call::List {} => Some(Msg::Listed(read(answer)?)),
         Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
         Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
-        Call::Warm { .. } | Call::New {} | Call::Stop { .. } | Call::Delete { .. } => None,
+        Call::Warm { .. } | Call::New {} | Call::Stop { .. } | Call::Delete { .. } | Call::StopSite { .. } => None,
     })
 }
 
@@ -96,6 +96,8 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
 fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
     match event {
         "status" => understood(read::<EngineStatus>(detail)).map(Msg::Status),
+        "activity" => understood(read::<Activity>(detail)).map(|activity| Msg::Activity(activity.sites)),
+        "storage" => understood(read::<Storage>(detail)).map(|storage| Msg::Storage(storage.problem)),
         "conversation" => conversation_event(detail).map(Msg::Conversation),
         _ => None,
     }

@@ -229,6 +229,8 @@ pub struct EngineStatus {
     pub progress: Option<f64>,
     /// Whether a model of the user's is the chosen one; told on asking only.
     pub local: Option<bool>,
+    /// The sites that are being answered; told on asking only.
+    pub sites: Option<Vec<String>>,
     /// What it runs on, once known.
     pub adapter: Option<Adapter>,
     /// What it runs, once known.
@@ -316,9 +318,26 @@ pub struct Memory {
     pub scratch: f64,
 }
 
+/// Detail of an `activity` event.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Activity {
+    /// Origins of the sites that are being answered.
+    pub sites: Vec<String>,
+}
+
+/// Detail of a `storage` event.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Storage {
+    /// Why conversations cannot be stored; `None`: they are.
+    pub problem: Option<String>,
+}
+
 /// Answer to `conversations.list`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct List {
+    /// Why conversations cannot be stored; `None`: they are.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Newest first.
     pub data: Vec<Summary>,
 }
@@ -386,6 +405,11 @@ pub enum Call {
         /// Which model.
         id: String,
     },
+    /// End what a site is being answered.
+    StopSite {
+        /// Its origin.
+        origin: String,
+    },
     /// Which conversations are there?
     List {},
     /// A conversation; without `id` the current one.
@@ -431,6 +455,7 @@ impl Call {
             Self::Describe { .. } => "models.describe",
             Self::Choose { .. } => "models.choose",
             Self::Forget { .. } => "models.forget",
+            Self::StopSite { .. } => "activity.stop",
             Self::List {} => "conversations.list",
             Self::Get { .. } => "conversations.get",
             Self::New {} => "conversations.new",

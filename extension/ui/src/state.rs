@@ -22,6 +22,10 @@ pub enum Msg {
     Unreachable(Failure),
     /// The engine's status changed.
     Status(EngineStatus),
+    /// Other sites are being answered than before.
+    Activity(Vec<String>),
+    /// Conversations cannot be stored, for this reason, or can again.
+    Storage(Option<String>),
     /// A conversation changed.
     Conversation(ConversationEvent),
     /// `conversations.list` was answered.
@@ -50,6 +54,8 @@ pub enum Msg {
     Open(String),
     /// The user deletes a conversation.
     Delete(String),
+    /// The user ends what sites are being answered.
+    StopSites,
     /// The user has read the alert.
     Dismiss,
 }
@@ -120,6 +126,8 @@ pub struct State {
     pub connected: bool,
     /// What the engine is doing.
     pub engine: EngineStatus,
+    /// Origins of the sites that are being answered.
+    pub sites: Vec<String>,
     /// All conversations, newest first.
     pub chats: Vec<Summary>,
     /// The open conversation; `None` is a new one.
@@ -170,6 +178,7 @@ impl State {
             Msg::Disconnected => {
                 self.connected = false;
                 self.engine = EngineStatus::default();
+                self.sites.clear();
                 self.opening = None;
                 Vec::new()
             }
@@ -181,7 +190,19 @@ impl State {
                 self.alert = Some(failure.sentence());
                 Vec::new()
             }
-            Msg::Status(status) => {
+            Msg::Activity(sites) => {
+                self.sites = sites;
+                Vec::new()
+            }
+            Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite { origin: origin.clone() })).collect(),
+            Msg::Storage(problem) => {
+                self.alert = problem.or(self.alert.take());
+                Vec::new()
+            }
+            Msg::Status(mut status) => {
+                if let Some(sites) = status.sites.take() {
+                    self.sites = sites;
+                }
                 self.models.local = status.local.unwrap_or(self.models.local);
                 let before = std::mem::replace(&mut self.engine, status);
                 let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
@@ -191,7 +212,7 @@ impl State {
             Msg::Conversation(event) => self.conversation(event),
             Msg::Listed(list) => {
                 self.chats = list.data;
-                Vec::new()
+                self.update(Msg::Storage(list.problem))
             }
             Msg::Opened(snapshot) => self.opened(snapshot),
             Msg::Accepted(Accepted { id }) => {

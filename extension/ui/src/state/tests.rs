@@ -207,7 +207,7 @@ fn deleting_the_open_conversation_leaves_a_new_one() {
 #[test]
 fn the_list_is_newest_first() {
     let mut state = State::default();
-    state.update(Msg::Listed(List { data: vec![summary("b", 2.0), summary("a", 1.0)] }));
+    state.update(Msg::Listed(List { data: vec![summary("b", 2.0), summary("a", 1.0)], problem: None }));
     state.update(put("a", 3, 0, question()));
     let ids: Vec<_> = state.chats.iter().map(|chat| chat.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);
@@ -353,4 +353,33 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     state.update(Msg::Models(ModelMsg::Permitted("file".into(), false)));
     assert_eq!(state.models.choosing, None);
     assert!(state.alert.is_some());
+}
+
+#[test]
+fn sites_that_are_answered_are_known_and_can_be_stopped() {
+    let mut state = State::default();
+    state.update(Msg::Connected);
+    state.update(Msg::Status(EngineStatus { sites: Some(vec!["https://a.test".into()]), ..EngineStatus::default() }));
+    // What is told unasked does not name them.
+    state.update(Msg::Status(EngineStatus::default()));
+    assert_eq!(state.sites, ["https://a.test"]);
+    assert_eq!(state.update(Msg::StopSites), [Effect::Call(Call::StopSite { origin: "https://a.test".into() })]);
+    state.update(Msg::Activity(Vec::new()));
+    assert!(state.sites.is_empty());
+    assert_eq!(state.update(Msg::StopSites), []);
+}
+
+#[test]
+fn conversations_that_cannot_be_stored_are_an_alert() {
+    let mut state = State::default();
+    state.update(Msg::Connected);
+    state.update(Msg::Listed(List { data: Vec::new(), problem: Some("No room.".into()) }));
+    assert_eq!(state.problem(), Some("No room."));
+    state.update(Msg::Dismiss);
+    assert_eq!(state.problem(), None);
+    state.update(Msg::Storage(Some("No room.".into())));
+    assert_eq!(state.problem(), Some("No room."));
+    // That there is room again does not take another alert away.
+    state.update(Msg::Storage(None));
+    assert_eq!(state.problem(), Some("No room."));
 }

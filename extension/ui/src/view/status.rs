@@ -11,6 +11,8 @@ pub(crate) struct Status {
     model: HtmlElement,
     detail: HtmlElement,
     progress: HtmlProgressElement,
+    sites: HtmlElement,
+    sites_text: HtmlElement,
 }
 
 impl Status {
@@ -19,7 +21,13 @@ impl Status {
     /// # Errors
     /// When one is missing.
     pub(crate) fn new() -> Result<Self, JsValue> {
-        Ok(Self { model: dom::by_id("model")?, detail: dom::by_id("detail")?, progress: dom::by_id("progress")? })
+        Ok(Self {
+            model: dom::by_id("model")?,
+            detail: dom::by_id("detail")?,
+            progress: dom::by_id("progress")?,
+            sites: dom::by_id("sites")?,
+            sites_text: dom::by_id("sites-text")?,
+        })
     }
 
     /// Shows the engine's status.
@@ -29,12 +37,20 @@ impl Status {
         let detail = detail_line(state.connected, engine);
         dom::set_text(&self.detail, &detail);
         self.detail.set_title(&detail);
+        dom::show(&self.sites, !state.sites.is_empty());
+        dom::set_text(&self.sites_text, &sites_line(&state.sites));
         dom::show(&self.progress, engine.state == EngineState::Loading);
         match engine.progress {
             Some(progress) => self.progress.set_value(progress),
             None => drop(self.progress.remove_attribute("value")),
         }
     }
+}
+
+/// Who is being answered besides the popup.
+fn sites_line(sites: &[String]) -> String {
+    let hosts: Vec<&str> = sites.iter().map(|origin| origin.split_once("://").map_or(origin.as_str(), |(_, host)| host)).collect();
+    format!("Answers {}", hosts.join(", "))
 }
 
 fn model_line(model: Option<&Model>) -> String {
@@ -84,6 +100,8 @@ mod tests {
         assert_eq!(model_line(None), "DOPPLER");
         let model = Model { id: "spark-28m".into(), quantization: "Q8_0".into(), ..Model::default() };
         assert_eq!(model_line(Some(&model)), "spark-28m · Q8_0");
+
+        assert_eq!(sites_line(&["https://example.org".into(), "http://localhost:8000".into()]), "Answers example.org, localhost:8000");
 
         let mut engine = EngineStatus::default();
         assert_eq!(detail_line(false, &engine), "Connecting to the engine…");

@@ -1,0 +1,41 @@
+// Which sites are being answered. The extension's pages are told at once, the toolbar's icon shows it if it lasts.
+
+import { background } from "../shared/background.js";
+
+/** How long somebody must be answered before the icon shows it, and nobody before it does not, in ms: the service worker is woken for it. */
+const DELAY = { shown: 500, cleared: 2000 };
+
+export class Activity {
+  /** Origins, sorted. @type {string[]} */
+  sites = [];
+  /** What the icon shows. */
+  #shown = "";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #tell;
+
+  /** @param {(sites: string[]) => void} tell  called with every change */
+  constructor(tell) {
+    this.#tell = tell;
+    // A router before this one may have ended in mid-answer.
+    this.#show();
+  }
+
+  /** @param {string[]} clients  the origins that are being answered, the extension's own among them */
+  update(clients) {
+    const sites = clients.filter((client) => client !== location.origin).toSorted();
+    if (String(sites) === String(this.sites)) return;
+    this.sites = sites;
+    this.#tell(sites);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      if (String(this.sites) !== this.#shown) this.#show();
+    }, sites.length > 0 ? DELAY.shown : DELAY.cleared);
+  }
+
+  #show() {
+    this.#shown = String(this.sites);
+    // The icon is a courtesy: what cannot be shown is shown with the next change.
+    background("activity.show", { sites: this.sites }).catch(() => { this.#shown = "?"; });
+  }
+}

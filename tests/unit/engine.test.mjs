@@ -1,0 +1,179 @@
+// The engine's worker from the router's side: what becomes of requests when it dies or falls silent. The workers are made up.
+
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { Engine } from "../../extension/offscreen/engine.js";
+
+/** @typedef {{id: string, method: string, params: any, client?: string, ping?: boolean}} Frame */
+
+/** A worker that does what the test says. */
+class FakeWorker {
+  /** @type {FakeWorker[]} */
+  static all = [];
+  /** @type {Frame[]} */
+  asked = [];
+  pings = 0;
+  ended = false;
+  onmessage = (/** @type {object} */ _) => {};
+  onerror = (/** @type {object} */ _) => {};
+
+  constructor() {
+    FakeWorker.all.push(this);
+  }
+
+  /** @param {Frame} frame */
+  postMessage(frame) {
+    if (frame.ping) this.pings++;
+    else this.asked.push(frame);
+  }
+
+  terminate() {
+    this.ended = true;
+  }
+
+  /** @param {object} data */
+  say(data) {
+    this.onmessage({ data });
+  }
+
+  die() {
+    this.onerror({ message: "out of memory", preventDefault() {} });
+  }
+
+  /** Texts that it was asked to answer, in order. */
+  get chats() {
+    return this.asked.filter(({ method }) => method === "chat.completions").map(({ params }) => params.text);
+  }
+
+  /** @param {string} text */
+  idOf(text) {
+    return /** @type {Frame} */ (this.asked.find(({ params }) => params?.text === text)).id;
+  }
+}
+
+/** @returns {FakeWorker} */
+const worker = () => /** @type {FakeWorker} */ (FakeWorker.all.at(-1));
+
+beforeEach((t) => {
+  FakeWorker.all = [];
+  Object.assign(globalThis, { Worker: FakeWorker });
+  /** @type {import("node:test").TestContext} */ (t).mock.method(console, "error", () => {});
+});
+
+/** @param {{every: number, missed: number}} [heartbeat] */
+function setUp(heartbeat = { every: 1e6, missed: 3 }) {
+  /** @type {any[]} */
+  const events = [];
+  let deaths = 0;
+  const engine = new Engine((event, detail) => events.push([event, detail]), async () => ({}), () => { deaths++; }, heartbeat);
+  /** @param {string} text @param {string} [method] @param {string} [client] */
+  const ask = (text, method = "chat.completions", client = "https://x.org") => {
+    /** @type {{chunks: any[], ends: any[], cancel: () => void}} */
+    const heard = { chunks: [], ends: [], cancel() {} };
+    heard.cancel = engine.send(method, { text }, {
+      chunk: (chunk) => heard.chunks.push(chunk),
+      done: (done) => heard.ends.push(done),
+      error: ({ code }) => heard.ends.push(code),
+    }, client);
+    return heard;
+  };
+  return { engine, ask, events, deaths: () => deaths };
+}
+
+test("the worker dies: what had begun ends with an error, what had not is asked again and answered once", () => {
+  const { ask, deaths } = setUp();
+  const begun = ask("begun");
+  const waiting = ask("waiting");
+  const first = worker();
+  first.say({ id: first.idOf("begun"), chunk: "a" });
+  first.die();
+  first.die();
+  assert.deepEqual([begun.chunks, begun.ends, deaths(), first.ended], [["a"], ["engine_stopped"], 1, true]);
+  assert.deepEqual(worker().chats, ["waiting"]);
+  // A late word of the first one is not heard.
+  first.say({ id: first.idOf("waiting"), done: "stale" });
+  worker().say({ id: worker().idOf("waiting"), chunk: "b" });
+  worker().say({ id: worker().idOf("waiting"), done: "end" });
+  assert.deepEqual([waiting.chunks, waiting.ends], [["b"], ["end"]]);
+});
+
+test("a request that takes the worker down comes to an end, and takes no other with it", () => {
+  const { ask } = setUp();
+  const poison = ask("poison");
+  const others = ["a", "b", "c"].map((text) => ask(text));
+  worker().die();
+  // One after the other, so that it is known which it was.
+  assert.deepEqual(worker().chats, ["poison"]);
+  worker().die();
+  assert.deepEqual(poison.ends, ["engine_stopped"]);
+  for (const text of ["a", "b", "c"]) {
+    assert.equal(worker().chats.at(-1), text);
+    worker().say({ id: worker().idOf(text), chunk: text });
+  }
+  for (const text of ["a", "b", "c"]) worker().say({ id: worker().idOf(text), done: text });
+  assert.deepEqual(others.map(({ ends }) => ends), [["a"], ["b"], ["c"]]);
+  assert.equal(FakeWorker.all.length, 3);
+});
+
+test("the device is lost: what had not begun is asked again", () => {
+  const { ask } = setUp();
+  const [begun, waiting] = [ask("begun"), ask("waiting")];
+  const lost = { name: "OperationError", code: "device_lost", message: "" };
+  worker().say({ id: worker().idOf("begun"), chunk: "a" });
+  for (const text of ["begun", "waiting"]) worker().say({ id: worker().idOf(text), error: lost });
+  assert.deepEqual([begun.ends, waiting.ends, worker().chats], [["device_lost"], [], ["begun", "waiting", "waiting"]]);
+  worker().say({ id: worker().idOf("waiting"), error: lost });
+  assert.deepEqual(waiting.ends, ["device_lost"]);
+  assert.equal(FakeWorker.all.length, 1);
+});
+
+test("what was cancelled, or changes something, is not asked again", () => {
+  const { ask } = setUp();
+  const [first, cancelled, later, tune] = [ask("first"), ask("cancelled"), ask("later"), ask("tune", "engine.tune")];
+  cancelled.cancel();
+  worker().die();
+  assert.deepEqual([cancelled.ends, tune.ends, worker().chats], [["engine_stopped"], ["engine_stopped"], ["first"]]);
+  later.cancel();
+  later.cancel();
+  assert.deepEqual(later.ends, ["aborted"]);
+  worker().say({ id: worker().idOf("first"), done: 1 });
+  assert.deepEqual([first.ends, worker().chats], [[1], ["first"]]);
+});
+
+test("a worker that does not answer is ended; one that is only busy, or has nothing to do, is not", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const seconds = (/** @type {number} */ count) => { for (let i = 0; i < count; i++) t.mock.timers.tick(1000); };
+  const { ask } = setUp({ every: 1000, missed: 3 });
+  const begun = ask("begun");
+  const waiting = ask("waiting");
+  const first = worker();
+  // Every word counts, and so does the answer to the question alone.
+  for (let i = 0; i < 10; i++) {
+    seconds(3);
+    first.say(i % 2 ? { pong: true } : { id: first.idOf("begun"), chunk: i });
+  }
+  assert.ok(first.pings > 20);
+  assert.equal(first.ended, false);
+  seconds(4);
+  assert.equal(first.ended, true);
+  assert.deepEqual(begun.ends, ["engine_stopped"]);
+  worker().say({ id: worker().idOf("waiting"), done: "end" });
+  assert.deepEqual(waiting.ends, ["end"]);
+  const idle = worker();
+  const { pings } = idle;
+  seconds(100);
+  assert.deepEqual([idle.ended, idle.pings], [false, pings]);
+});
+
+test("who is being answered is told, and when that changes", () => {
+  const { engine, ask, events } = setUp();
+  ask("a", "chat.completions", "https://x.org");
+  ask("b", "chat.completions", "https://y.org");
+  ask("c", "tokens.count", "https://z.org");
+  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  worker().die();
+  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  worker().say({ id: worker().idOf("a"), done: 1 });
+  assert.deepEqual(engine.clients, ["https://y.org"]);
+  assert.deepEqual(events.filter(([event]) => event === "activity").at(-1), ["activity", { clients: ["https://y.org"] }]);
+});
