@@ -17,6 +17,7 @@ use doppler_engine::source::{FileSource, MemorySource};
 use doppler_engine::verify::{Comparison, Reference, References, compare};
 use doppler_tests::{beside, devices, exact, gpu, load, serve};
 use futures::future::join_all;
+use half::f16;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -428,16 +429,16 @@ fn a_cache_of_bytes_serves_a_trained_model() {
     }
 }
 
-/// A file with NaN or infinity among the weights of a tensor: in the first, or in all of them.
+/// A file with NaN or infinity as a weight of a tensor, or as the scale of its first weights; or as all of its weights.
 fn damaged(file: &str, tensor: &str, value: f32, all: bool) -> MemorySource {
     let path = root().join("tests/fixtures/architectures").join(file);
     let source = FileSource::open(&path).expect("a file");
     let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");
     let info = checkpoint.tensors.iter().find(|info| info.name == tensor).expect("a tensor");
-    assert_eq!(info.dtype, DType::F32, "{tensor}");
+    let bad = if info.dtype == DType::Q8_0 { f16::from_f32(value).to_le_bytes().to_vec() } else { value.to_le_bytes().to_vec() };
     let mut bytes = std::fs::read(path).expect("a file");
-    let values = &mut bytes[info.offset as usize..][..if all { info.bytes as usize } else { 4 }];
-    values.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&value.to_le_bytes()));
+    let values = &mut bytes[info.offset as usize..][..if all { info.bytes as usize } else { bad.len() }];
+    values.chunks_exact_mut(bad.len()).for_each(|bytes| bytes.copy_from_slice(&bad));
     MemorySource::new(file, bytes)
 }
 
@@ -452,26 +453,33 @@ fn weights_that_are_no_numbers_are_an_error() {
     let filtered = SamplingOptions { top_k: 40, top_p: 0.9, min_p: 0.05, ..warm.clone() };
     let ways = [SamplingOptions::default(), penalties, warm, filtered];
     let cases = [
-        ("output_norm.weight", f32::NAN, true),
-        ("output_norm.weight", f32::INFINITY, true),
-        ("output_norm.weight", f32::NAN, false),
-        ("blk.0.attn_norm.weight", f32::INFINITY, false),
-        ("blk.1.ffn_down.weight", f32::NAN, false),
-        ("output.weight", f32::NAN, false),
+        ("llama-2.gguf", "output_norm.weight", f32::NAN, true),
+        ("llama-2.gguf", "output_norm.weight", f32::INFINITY, true),
+        ("llama-2.gguf", "output_norm.weight", f32::NAN, false),
+        ("llama-2.gguf", "blk.0.attn_norm.weight", f32::INFINITY, false),
+        ("llama-2.gguf", "blk.0.attn_v.weight", f32::NAN, false),
+        ("llama-2.gguf", "blk.1.ffn_down.weight", f32::INFINITY, false),
+        ("llama-2.gguf", "output.weight", f32::NAN, false),
+        ("gemma2.gguf", "output_norm.weight", f32::NAN, false),
+        ("gemma2.gguf", "blk.1.ffn_norm.weight", f32::NAN, false),
     ];
-    for (tensor, value, all) in cases {
-        let source = damaged("llama-2.gguf", tensor, value, all);
-        for device in [exact(), capable()] {
+    for (file, tensor, value, all) in cases {
+        let source = damaged(file, tensor, value, all);
+        for (device, kv) in [(exact(), KvFormat::F16), (capable(), KvFormat::Q8)] {
+            let what = format!(
+                "{value} in {tensor} of {file}, in all: {all}, as bytes: {}",
+                device.tuning.is_some_and(|tuning| tuning.matmul_bytes)
+            );
             pollster::block_on(async {
                 let executor = Executor::Gpu(Box::new(gpu(&device)));
-                let (mut engine, client) = load(executor, &source, ModelOptions::default()).await.expect("a model");
+                let (mut engine, client) = load(executor, &source, ModelOptions { kv, ..ModelOptions::default() }).await.expect("a model");
                 let work = async {
                     let ask =
                         |way: &SamplingOptions| text_of(client.complete((5..25).collect(), Some(20), way.clone(), &[]).expect("accepted"));
                     for answer in join_all(ways.iter().chain(&ways).map(ask)).await {
-                        assert_eq!(answer.map_err(code), Err("not_finite".to_owned()), "{tensor} {value}");
+                        assert_eq!(answer.map_err(code), Err("not_finite".to_owned()), "{what}");
                     }
-                    assert_eq!(client.score((5..25).collect()).await.map_err(code), Err("not_finite".to_owned()), "{tensor} {value}");
+                    assert_eq!(client.score((5..25).collect()).await.map_err(code), Err("not_finite".to_owned()), "{what}");
                 };
                 beside(&mut engine, work).await;
             });

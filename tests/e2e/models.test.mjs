@@ -173,6 +173,22 @@ test("the host's models are listed, described from their headers, and answer lik
   await page.close();
 });
 
+test("a model has the context that was chosen with it, also after the engine ended, until it is chosen without", T, async () => {
+  const page = await connect();
+  const id = await idOf(page, "secret-project.gguf");
+  assert.equal((await ask(page, "models.choose", { id, context: 0.5 })).error.code, "invalid_request");
+  assert.equal((await ask(page, "models.choose", { id, context: 160 })).context, 160);
+  await browser.killOffscreen();
+  const next = await connect();
+  // Counting loads the model first.
+  await ask(next, "tokens.count", { messages: [{ role: "user", content: "hi" }] });
+  assert.equal((await ask(next, "engine.status")).model.context, 160);
+  const usual = (await ask(next, "models.choose", { id })).context;
+  assert.ok(usual > 160, `${usual}`);
+  assert.equal((await ask(next, "models.choose", { id })).context, usual);
+  await ask(next, "models.choose", { id: "spark-28m" });
+});
+
 test("a file and a folder give what their references say; what cannot be opened leaves the old model in place", T, async () => {
   const page = await connect();
   const id = await idOf(page, "secret-project.gguf");
