@@ -119,11 +119,6 @@ impl Scalar for bool {
 }
 
 impl<'a> Reader<'a> {
-    /// Whether the prefix is the whole file.
-    fn is_whole(&self) -> bool {
-        self.file_len.is_some_and(|len| len <= self.bytes.len() as u64)
-    }
-
     /// Checks that `n` more bytes are there; `n` may be a lower bound of what is needed.
     fn need(&self, n: u64) -> Result<(), FormatError> {
         let have = self.bytes.len() as u64;
@@ -173,7 +168,8 @@ impl<'a> Reader<'a> {
 
     /// Magic and version; gives (number of tensors, number of metadata entries).
     fn preamble(&mut self) -> Result<(u64, u64), FormatError> {
-        if !self.bytes.starts_with(b"GGUF") && (self.bytes.len() >= 4 || self.is_whole()) {
+        let begins = self.bytes.iter().zip(b"GGUF").all(|(byte, magic)| byte == magic);
+        if !begins || self.file_len == Some(0) {
             return Err(FormatError::NotGguf { found: doppler_files::instead_of_gguf(self.bytes) });
         }
         self.take(4)?;

@@ -67,17 +67,17 @@ pub fn parse(file: &FileSpan, bytes: &[u8]) -> Result<Vec<TensorInfo>, FormatErr
         tensors.push(TensorInfo { name, dtype, shape, offset: start, bytes: expected, transform: None });
     }
     tensors.sort_by_key(|t| t.offset);
-    let needed = tensors.last().map_or(0, |last| last.offset.saturating_add(last.bytes)).saturating_add(data as u64);
-    if needed > file.bytes {
-        return Err(FormatError::Truncated { needed, missing: needed - file.bytes, at_least: false });
-    }
     let mut end = 0_u64;
     for tensor in &mut tensors {
         if tensor.offset != end {
             return Err(FormatError::Tensor { name: tensor.name.clone(), problem: "its data does not begin where another's ends" });
         }
         end = end.saturating_add(tensor.bytes);
-        tensor.offset += file.start + data as u64;
+        tensor.offset = tensor.offset.saturating_add(file.start + data as u64);
+    }
+    let needed = end.saturating_add(data as u64);
+    if needed > file.bytes {
+        return Err(FormatError::Truncated { needed, missing: needed - file.bytes, at_least: false });
     }
     Ok(tensors)
 }

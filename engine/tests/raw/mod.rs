@@ -108,10 +108,10 @@ impl Raw {
         self.put(key, 9, &array(kind, 2, &value));
     }
 
-    pub(crate) fn align(&mut self, kind: u32, alignment: u8) {
+    pub(crate) fn align(&mut self, kind: u32, alignment: usize) {
         let bytes = if kind == 10 { 8 } else { 4 };
-        self.put("general.alignment", kind, &[&[alignment][..], &vec![0; bytes - 1]].concat());
-        self.alignment = alignment.into();
+        self.put("general.alignment", kind, &(alignment as u64).to_le_bytes()[..bytes]);
+        self.alignment = alignment;
     }
 
     pub(crate) fn split(&mut self, parts: u8) {
