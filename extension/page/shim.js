@@ -167,11 +167,12 @@
   function make(name, message, data) {
     if (name === "TypeError") return new TypeError(message);
     if (name !== "QuotaExceededError") return new DOMException(message, name);
-    const { requested, quota } = data ?? {};
-    if (QuotaExceededError) return new QuotaExceededError(message, { requested, quota });
+    // The interface takes no quota that was kept to.
+    const { requested = null, quota = null } = data?.requested >= data?.quota ? data : {};
+    if (QuotaExceededError) return new QuotaExceededError(message, quota === null ? {} : { requested, quota });
     const error = new DOMException(message, name);
-    defineProperty(error, "requested", { value: requested ?? null });
-    defineProperty(error, "quota", { value: quota ?? null });
+    defineProperty(error, "requested", { value: requested });
+    defineProperty(error, "quota", { value: quota });
     return error;
   }
 

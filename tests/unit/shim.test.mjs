@@ -130,7 +130,9 @@ test("an empty list of messages is an empty text", async () => {
 
 test("an error's quota is the session's context window, and what a session takes can be asked", async () => {
   const session = await page.doppler.LanguageModel.create();
-  for (const call of [() => session.append("x".repeat(100)), () => session.prompt("x".repeat(100))]) {
+  const initialPrompts = [{ role: "user", content: "x".repeat(100) }];
+  const { LanguageModel } = page.doppler;
+  for (const call of [() => session.append("x".repeat(100)), () => session.prompt("x".repeat(100)), () => LanguageModel.create({ initialPrompts })]) {
     await assert.rejects(call(), (/** @type {any} */ error) => {
       assert.deepEqual([error.name, error.quota, error.requested], ["QuotaExceededError", session.contextWindow, 100]);
       return true;

@@ -32,10 +32,6 @@ pub struct ChatRequest {
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     seed: Option<u32>,
-    /// The request has tools and wants none called.
-    hides_tools: bool,
-    /// At most one tool is to be called.
-    one_call: bool,
 }
 
 /// `OpenAI` allows four; more cost nothing.
@@ -52,16 +48,19 @@ impl ChatRequest {
             return Err(invalid("request", "must be an object"));
         };
         let mut parsed = Self::default();
+        let (mut shows_tools, mut one_call) = (true, false);
         for (name, value) in fields.iter().filter(|(_, v)| !v.is_null()) {
-            parsed.set(name, value)?;
+            match name.as_str() {
+                "tool_choice" => shows_tools = fields::shows_tools(value)?,
+                "parallel_tool_calls" => one_call = !boolean(name, value)?,
+                _ => parsed.set(name, value)?,
+            }
         }
         if !parsed.messages.is_array() {
             return Err(invalid("messages", "is required"));
         }
-        if parsed.hides_tools {
-            parsed.tools = None;
-        }
-        if parsed.one_call && parsed.tools.is_some() {
+        parsed.tools = parsed.tools.filter(|_| shows_tools);
+        if one_call && parsed.tools.is_some() {
             return Err(unsupported("parallel_tool_calls", "the model calls as many tools as it likes"));
         }
         Ok(parsed)
@@ -88,8 +87,6 @@ impl ChatRequest {
             "presence_penalty" => self.presence_penalty = Some(number(name, value, -2.0, 2.0)?),
             "frequency_penalty" => self.frequency_penalty = Some(number(name, value, -2.0, 2.0)?),
             "seed" => self.seed = Some(fields::seed(name, value)?),
-            "tool_choice" => self.hides_tools = !fields::shows_tools(value)?,
-            "parallel_tool_calls" => self.one_call = !boolean(name, value)?,
             _ => fields::check(name, value)?,
         }
         Ok(())

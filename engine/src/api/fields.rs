@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{EngineError, Result};
 
 /// The whole numbers that a JavaScript number holds exactly.
-const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
+const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
 
 /// Checks a field that changes nothing.
 ///
@@ -17,10 +17,9 @@ pub(super) fn check(name: &str, value: &Value) -> Result<()> {
     match name {
         // Bookkeeping of a service: nothing here depends on it.
         "user" | "safety_identifier" | "prompt_cache_key" | "prompt_cache_retention" => string(name, value).map(drop),
-        "metadata" | "prompt_cache_options" => object(name, value).map(drop),
+        // A prediction is a guess at the answer, which may only make it faster.
+        "metadata" | "prompt_cache_options" | "prediction" => object(name, value).map(drop),
         "store" => boolean(name, value).map(drop),
-        // A guess at the answer, which may only make it faster.
-        "prediction" => object(name, value).map(drop),
         "service_tier" => choice(name, value, &["auto", "default"], &["flex", "priority", "scale"], "this computer has one tier"),
         "verbosity" => choice(name, value, &["medium"], &["low", "high"], "ask for it in the system message"),
         "function_call" if value.is_object() => Err(unsupported(name, "use tools")),
@@ -31,14 +30,13 @@ pub(super) fn check(name: &str, value: &Value) -> Result<()> {
             let kind = value.get("type").ok_or_else(|| invalid(name, "must be an object with a type"))?;
             choice(name, kind, &["text"], &["json_object", "json_schema"], "ask for JSON in a message")
         }
-        "logprobs" => only(name, !boolean(name, value)?, LEAVE),
-        "top_logprobs" => only(name, integer(name, value, 0.0, 20.0)? == 0.0, LEAVE),
-        "n" | "best_of" => only(name, integer(name, value, 1.0, 128.0)? == 1.0, "ask once for each answer"),
+        "top_logprobs" => only(name, integer(name, value, 0, 20)? == 0, LEAVE),
+        "n" | "best_of" => only(name, integer(name, value, 1, 128)? == 1, "ask once for each answer"),
         "logit_bias" => logit_bias(value),
-        // What other local servers take besides.
-        "min_tokens" => only(name, integer(name, value, 0.0, MAX_SAFE_INTEGER)? == 0.0, LEAVE),
+        // From here on also what other local servers take.
+        "min_tokens" => only(name, integer(name, value, 0, MAX_SAFE_INTEGER)? == 0, LEAVE),
         "chat_template_kwargs" => only(name, object(name, value)?.is_empty(), LEAVE),
-        "continue_final_message" | "echo" | "ignore_eos" | "return_progress" => only(name, !boolean(name, value)?, LEAVE),
+        "logprobs" | "continue_final_message" | "echo" | "ignore_eos" | "return_progress" => only(name, !boolean(name, value)?, LEAVE),
         "add_generation_prompt" | "skip_special_tokens" => only(name, boolean(name, value)?, LEAVE),
         _ => Err(unsupported(name, LEAVE)),
     }
@@ -81,8 +79,8 @@ pub(super) fn stream_options(value: &Value) -> Result<bool> {
 /// `InvalidRequest` for anything else than a whole number from 1, or -1.
 pub(super) fn token_limit(name: &str, value: &Value) -> Result<Option<u32>> {
     match whole(value) {
-        Some(-1.0) => Ok(None),
-        Some(limit) if limit >= 1.0 => Ok(Some(limit as u32)),
+        Some(-1) => Ok(None),
+        Some(limit) if limit >= 1 => Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX))),
         _ => Err(invalid(name, "must be a whole number from 1, or -1 for no limit")),
     }
 }
@@ -92,9 +90,9 @@ pub(super) fn token_limit(name: &str, value: &Value) -> Result<Option<u32>> {
 /// # Errors
 /// `InvalidRequest` for anything else than a whole number from -1.
 pub(super) fn top_k(name: &str, value: &Value) -> Result<u32> {
-    // A negative one becomes 0.
-    let count = whole(value).filter(|count| *count >= -1.0).map(|count| count as u32);
-    count.ok_or_else(|| invalid(name, "must be a whole number from 1, or 0 or -1 for all tokens"))
+    let count = whole(value).filter(|count| *count >= -1);
+    let count = count.ok_or_else(|| invalid(name, "must be a whole number from 1, or 0 or -1 for all tokens"))?;
+    Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }
 
 /// A seed. The sampler's has 32 bits: those above are mixed in.
@@ -102,7 +100,7 @@ pub(super) fn top_k(name: &str, value: &Value) -> Result<u32> {
 /// # Errors
 /// `InvalidRequest` for what is no whole number, or one that JavaScript does not hold exactly.
 pub(super) fn seed(name: &str, value: &Value) -> Result<u32> {
-    let seed = integer(name, value, -MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)? as i64;
+    let seed = integer(name, value, -MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)?;
     Ok(seed as u32 ^ (seed.unsigned_abs() >> 32) as u32)
 }
 
@@ -161,14 +159,14 @@ pub(super) fn number(field: &str, value: &Value, minimum: f64, maximum: f64) -> 
 }
 
 /// A whole number between two, both included.
-fn integer(field: &str, value: &Value, minimum: f64, maximum: f64) -> Result<f64> {
+fn integer(field: &str, value: &Value, minimum: i64, maximum: i64) -> Result<i64> {
     let inside = whole(value).filter(|v| (minimum..=maximum).contains(v));
     inside.ok_or_else(|| invalid(field, &format!("must be a whole number from {minimum} to {maximum}")))
 }
 
-/// A whole number, of any size. JavaScript has no integers: 3.0 is 3.
-fn whole(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|v| v.fract() == 0.0)
+/// A whole number; one beyond what 64 bits hold is the next that they do. JavaScript has no integers: 3.0 is 3.
+fn whole(value: &Value) -> Option<i64> {
+    value.as_f64().filter(|v| v.fract() == 0.0).map(|v| v as i64)
 }
 
 pub(super) fn invalid(field: &str, problem: &str) -> EngineError {
