@@ -144,7 +144,7 @@ export class Engine {
     }
     this.#running.delete(frame.id);
     if (this.#running.size === 0) this.#heart.stop();
-    // The device is opened again by whoever asks next.
+    // The next request opens the device again.
     if (frame.error?.code === "device_lost" && repeatable(request)) this.#waiting.set(frame.id, request);
     else this.#finish(request, frame.error, frame.done);
     this.#cleared(frame.id);

@@ -1,4 +1,4 @@
-// Whether a worker's event loop still turns.
+// Whether a worker's event loop still runs.
 
 export class Heartbeat {
   /** @type {ReturnType<typeof setTimeout> | undefined} */

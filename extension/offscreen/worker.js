@@ -19,7 +19,7 @@ const host = init().then(() => new Host(postMessage.bind(globalThis), models.hre
 host.catch(fatal);
 
 addEventListener("message", async ({ data }) => {
-  // The router wants to know whether this event loop turns, whatever the module is waiting for.
+  // The router wants to know whether this event loop runs, whatever the module is waiting for.
   if (data.ping) return postMessage({ pong: true });
   (await host).handle(data);
 });

@@ -12,6 +12,8 @@
 
   /** Times that a request is sent before it is given up, if nothing of its answer has come. */
   const TRIES = 3;
+  /** Times that a connection is tried. */
+  const ATTEMPTS = 5;
   /** Between one connection that failed and the next, in ms, and as much more each time. */
   const PAUSE = 100;
 
@@ -102,24 +104,24 @@
 
   /** @param {Request} request */
   async function send(request) {
-    request.tries++;
     try {
       const port = await (engine ??= connect());
-      if (running.get(request.frame.id) === request) port.postMessage(request.frame);
+      if (running.get(request.frame.id) !== request) return;
+      request.tries++;
+      port.postMessage(request.frame);
     } catch (thrown) {
-      if (!chrome.runtime?.id) gone();
-      else if (request.tries < TRIES) void send(request);
-      else fail(request.frame.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
+      if (chrome.runtime?.id) fail(request.frame.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
+      else gone();
     }
   }
 
   /** @returns {Promise<chrome.runtime.Port>} */
   async function connect() {
+    // A prerendered page is not shown to anybody yet: nothing of it is heard.
+    const { prerendering } = /** @type {Document & {prerendering?: boolean}} */ (document);
+    if (prerendering) await new Promise((shown) => document.addEventListener("prerenderingchange", shown, { once: true }));
+    if (failures > 0) await new Promise((resolve) => setTimeout(resolve, PAUSE * failures));
     try {
-      // A prerendered page is not shown to anybody yet: nothing of it is heard.
-      const { prerendering } = /** @type {Document & {prerendering?: boolean}} */ (document);
-      if (prerendering) await new Promise((shown) => document.addEventListener("prerenderingchange", shown, { once: true }));
-      if (failures > 0) await new Promise((resolve) => setTimeout(resolve, PAUSE * failures));
       const answer = await chrome.runtime.sendMessage({ to: "background", method: "engine.ensure" });
       if (answer?.error) throw new Error(answer.error.message);
       const port = chrome.runtime.connect({ name: "doppler" });
@@ -132,8 +134,10 @@
       port.onDisconnect.addListener(() => disconnected(heard));
       return port;
     } catch (thrown) {
-      engine = undefined;
       failures++;
+      if (failures < ATTEMPTS && chrome.runtime?.id) return connect();
+      engine = undefined;
+      failures = 0;
       throw thrown;
     }
   }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, scriptedExtension } from "./harness.mjs";
+import { answerPrompt, launch, scriptedExtension, until } from "./harness.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
@@ -17,8 +17,7 @@ const FRAMES = `<!doctype html><title>Frames</title>
   document.body.append(Object.assign(document.createElement("iframe"), { src: blob() }));
 </script>`;
 /** Replaces what scripts lean on, after the extension's are there. */
-const POLLUTED = `<!doctype html><title>Polluted</title><button id="request">Ask</button><script>
-  const { then } = Promise.prototype;
+const POLLUTED = `<!doctype html><title>Polluted</title><button id="request" style="position: fixed; inset: 0; width: 100vw">Ask</button><script>
   const leak = (name) => function () { (window.leaked ??= []).push(name); throw new Error("polluted " + name); };
   for (const [owner, names] of [
     [JSON, ["parse", "stringify"]], [Reflect, ["apply", "get", "ownKeys"]], [Object, ["keys", "freeze", "defineProperty", "entries", "assign", "hasOwn"]],
@@ -31,8 +30,12 @@ const POLLUTED = `<!doctype html><title>Polluted</title><button id="request">Ask
   }
   document.getElementById("request").onclick = async () => {
     const { state } = await doppler.permissions.request();
-    window.granted = state;
+    const stream = await doppler.chat.completions.create({ messages: [{ role: "user", content: "one two" }], stream: true });
+    let text = "";
+    for await (const { choices } of stream) text += choices[0]?.delta.content ?? "";
+    document.title = state + ": " + text;
   };
+  doppler.models.list().catch(({ code }) => { document.title = code; });
 </script>`;
 
 /** @type {Browser} */
@@ -120,20 +123,12 @@ test("a page that replaces the built-ins gets no grant by it, and no other page 
   const page = await browser.open(`${browser.localhost}/polluted`);
   const other = await browser.open(browser.loopback);
   assert.equal(await browser.grant(other, "once"), "granted");
-  const outcome = await page.evaluate(async () => {
-    try {
-      const stream = await doppler.chat.completions.create({ messages: [{ role: "user", content: "x" }], stream: true });
-      for await (const _ of stream) return "answered";
-      return "nothing";
-    } catch (error) {
-      return `${/** @type {any} */ (error).reason}`;
-    }
-  });
-  assert.equal(outcome, "permission_required");
-  const [prompt] = await Promise.all([browser.context.waitForEvent("page"), page.locator("#request").click()]);
-  assert.equal(await prompt.locator("#origin").textContent(), browser.localhost);
-  await prompt.locator("#once[aria-disabled=false]").click();
-  await page.waitForFunction("window.granted === 'granted'");
+  // Nothing can be evaluated in such a page: what came of its calls is in its title.
+  const title = async () => (await browser.targets()).find(({ url }) => url.endsWith("/polluted"))?.title;
+  await until(async () => await title() === "permission_required", "the page to be refused");
+  const [prompt] = await Promise.all([browser.context.waitForEvent("page"), page.mouse.click(50, 50)]);
+  await answerPrompt(prompt, "once");
+  await until(async () => await title() === "granted: one two", "the page to be answered");
   assert.equal(await complete(other, { tokens: 3 }), "t0 t1 t2 ");
   await Promise.all([page.close(), other.close()]);
 });

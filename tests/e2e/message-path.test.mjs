@@ -73,12 +73,15 @@ test("a burst of tokens arrives complete and in order", T, async () => {
 });
 
 test("the service worker dies in mid-stream: no token is lost or doubled", T, async () => {
-  await start(page, { tokens: 150, every: 10 });
-  await streaming(page);
+  const options = await browser.openOwn("options/options.html");
+  await start(page, { tokens: 300, every: 10 });
+  // The icon was shown before, and is cleared some time after the end.
+  await until(() => options.evaluate(() => chrome.action.getBadgeText({})), "the icon to show a site");
   assert.ok(await browser.killServiceWorker());
   assert.equal(await end(page), "done");
-  assert.equal(await heard(page), text(150));
+  assert.equal(await heard(page), text(300));
   assert.equal(await browser.workerTarget(), undefined, "nothing on the token path started it again");
+  await options.close();
 });
 
 test("two tabs at once, of two origins, do not mix", T, async () => {
@@ -201,12 +204,12 @@ test("killed before the first chunk: the request is sent again by itself, and an
     "worker": () => complete(page, { crash: true }),
   };
   for (const [what, kill] of Object.entries(kills)) {
-    await start(page, { tokens: 5, every: 1500 });
+    await start(page, { tokens: 2, every: 1000 });
     const whole = complete(page, { tokens: 4, every: 400 });
     await until(async () => (await log(page)).filter(({ method }) => method === "chat.completions").length >= 2, "the requests to arrive");
     await kill();
     assert.equal(await end(page), "done", what);
-    assert.equal(await heard(page), text(5), what);
+    assert.equal(await heard(page), text(2), what);
     assert.equal(await whole, text(4), what);
   }
 });
@@ -278,7 +281,7 @@ test("while a site is answered the icon says so, the popup's status names it, an
     const engine = await connectEngine();
     return engine.request(method, params).finally(engine.close);
   }, { method, params });
-  assert.equal(await badge(), "");
+  await until(async () => await badge() === "", "the icon to show nothing");
   assert.deepEqual((await ask("engine.status")).sites, []);
   await start(page, { tokens: 100_000, every: 20 });
   await streaming(page);
@@ -286,8 +289,12 @@ test("while a site is answered the icon says so, the popup's status names it, an
   assert.equal(await options.evaluate(() => chrome.action.getTitle({})), `DOPPLER answers ${new URL(browser.localhost).host}`);
   assert.deepEqual((await ask("engine.status")).sites, [browser.localhost]);
   await ask("activity.stop", { origin: browser.loopback });
-  await ask("activity.stop", { origin: browser.localhost });
+  const popup = await browser.openOwn("popup/popup.html");
+  await popup.locator("#sites-text", { hasText: `Answers ${new URL(browser.localhost).host}` }).waitFor();
+  await popup.getByRole("button", { name: "Stop" }).and(popup.locator("#sites button")).click();
   assert.equal(await end(page), "AbortError stopped_by_user");
+  await popup.locator("#sites").waitFor({ state: "hidden" });
+  await popup.close();
   await until(async () => await badge() === "", "the icon to be as before");
   assert.deepEqual((await ask("engine.status")).sites, []);
   await options.close();

@@ -117,6 +117,17 @@ test("an answer cut off by the end of the offscreen document is kept, and can be
   assert.equal(await text(page), expected(500));
 });
 
+test("an answer that had not begun when the offscreen document ended comes by itself, once", T, async () => {
+  const page = await open();
+  await ask(page, { tokens: 3, every: 1500 });
+  await page.locator("#stop").waitFor();
+  await browser.killOffscreen();
+  await page.locator(`${ANSWER} .text`, { hasText: "t2" }).waitFor();
+  await finished(page);
+  assert.equal(await text(page), expected(3));
+  assert.equal(await page.locator(".question").count(), 1);
+});
+
 test("conversations: a new one, back to the old one, delete", T, async () => {
   const page = await open();
   await ask(page, { chunks: ["first answer"] });

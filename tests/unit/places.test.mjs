@@ -80,7 +80,7 @@ function openPage(origin = ORIGIN) {
     },
     disconnect() { page.cut = true; },
   };
-  page.client = new PageClient(/** @type {any} */ (port), { origin, documentId: "d" }, engine, models, quota, () => {});
+  page.client = new PageClient(/** @type {any} */ (port), { origin, documentId: "d", tab: 1 }, engine, models, quota, () => {});
   return page;
 }
 

@@ -199,16 +199,7 @@ impl State {
                 self.alert = problem.or(self.alert.take());
                 Vec::new()
             }
-            Msg::Status(mut status) => {
-                if let Some(sites) = status.sites.take() {
-                    self.sites = sites;
-                }
-                self.models.local = status.local.unwrap_or(self.models.local);
-                let before = std::mem::replace(&mut self.engine, status);
-                let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
-                let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
-                news.into_iter().collect()
-            }
+            Msg::Status(status) => self.status(status),
             Msg::Conversation(event) => self.conversation(event),
             Msg::Listed(list) => {
                 self.chats = list.data;
@@ -228,14 +219,7 @@ impl State {
             }
             Msg::Failed(call, failure) => self.failed(call, &failure),
             Msg::Models(msg) => self.model_list(msg),
-            Msg::Typing => {
-                // The model loads while the question is typed.
-                if self.engine.state != EngineState::Idle || !self.connected {
-                    return Vec::new();
-                }
-                self.engine.state = EngineState::Loading;
-                vec![Effect::Call(Call::Warm { messages: <[_; 1]>::default() })]
-            }
+            Msg::Typing => self.warm(),
             Msg::Submit(text) => {
                 if text.trim().is_empty() || self.busy() {
                     return Vec::new();
@@ -276,6 +260,26 @@ impl State {
                 vec![Effect::Focus]
             }
         }
+    }
+
+    fn status(&mut self, mut status: EngineStatus) -> Vec<Effect> {
+        if let Some(sites) = status.sites.take() {
+            self.sites = sites;
+        }
+        self.models.local = status.local.unwrap_or(self.models.local);
+        let before = std::mem::replace(&mut self.engine, status);
+        let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
+        let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
+        news.into_iter().collect()
+    }
+
+    /// The model loads while the question is typed.
+    fn warm(&mut self) -> Vec<Effect> {
+        if self.engine.state != EngineState::Idle || !self.connected {
+            return Vec::new();
+        }
+        self.engine.state = EngineState::Loading;
+        vec![Effect::Call(Call::Warm { messages: <[_; 1]>::default() })]
     }
 
     fn model_list(&mut self, msg: ModelMsg) -> Vec<Effect> {
