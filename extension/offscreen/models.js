@@ -54,6 +54,11 @@ export class Models {
     return id === null || id === EMBEDDED ? undefined : id;
   }
 
+  /** @returns {string} */
+  get chosenId() {
+    return this.chosen ?? EMBEDDED;
+  }
+
   /** What to call the chosen model before the user. @returns {Promise<string>} */
   async chosenName() {
     if (this.chosen === undefined) return EMBEDDED_NAME;

@@ -61,7 +61,10 @@ export class UiClient {
   async #answer(id, method, params, signal) {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     switch (method) {
-      case "engine.status": return { ...await this.#engine.request(method, params), local: this.#models.chosen !== undefined };
+      case "engine.status": {
+        const chosen = { id: this.#models.chosenId, name: await this.#models.chosenName() };
+        return { ...await this.#engine.request(method, params), local: this.#models.chosen !== undefined, chosen };
+      }
       case "models.list": return this.#models.list(params);
       case "models.chosen": return { name: await this.#models.chosenName() };
       case "models.choose": return this.#models.choose(params);
