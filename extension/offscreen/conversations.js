@@ -38,6 +38,8 @@
  * @property {string} id
  * @property {"user" | "assistant"} role
  * @property {string} content
+ * @property {string} [thinking]             what the model thought before it answered
+ * @property {number} [thinking_ms]          for how long, once it has ended
  * @property {"done" | "streaming" | "stopped" | "interrupted" | "failed"} state
  *   `stopped` by the user, `interrupted` by the end of the offscreen document or the browser
  * @property {"stop" | "length"} [finish]    why a `done` answer ended
@@ -58,8 +60,8 @@
  *
  * @typedef {{id: string, seq: number, type: "message", index: number, message: Message, summary: Summary}} MessageChanged
  *   message number `index` is now `message`, and no message follows it
- * @typedef {{id: string, seq: number, type: "delta", message: string, text: string}} TextAdded
- *   `text` is appended to the last message, whose id is `message`
+ * @typedef {{id: string, seq: number, type: "delta", message: string, text: string, thinking: string}} TextAdded
+ *   `text` is appended to the content of the last message, whose id is `message`, and `thinking` to its thought
  * @typedef {{id: string, seq: number, type: "deleted"}} Deleted
  * @typedef {MessageChanged | TextAdded | Deleted} ConversationEvent
  *
@@ -73,9 +75,12 @@
  */
 
 import { indexedDbStore } from "./conversations-store.js";
+import { separate, Thought } from "./thinking.js";
 
 /** While an answer streams it is stored this often, in milliseconds: a crash loses no more. */
 const SAVE_INTERVAL = 800;
+/** Popups are told of new text this often, in milliseconds: once a frame. */
+const FRAME = 16;
 const TITLE_LENGTH = 60;
 /** What could not be stored is tried again this often, in milliseconds. */
 const RETRY_INTERVAL = 20_000;
@@ -93,7 +98,7 @@ function titleOf(text) {
 
 /**
  * What the engine is asked. A question that got no word of an answer is left out, so that question and answer alternate, as
- * chat templates expect.
+ * chat templates expect. What the model thought is left out as well.
  *
  * @param {Message[]} messages
  */
@@ -147,6 +152,10 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   let problem = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let retry;
+  /** Text that popups were not told of yet, by conversation. @type {Map<string, {message: string, text: string, thinking: string}>} */
+  const untold = new Map();
+  /** Conversations whose popups were told of text within this frame. @type {Set<string>} */
+  const told = new Set();
   /** What the popup shows when it opens. @type {string | null} */
   let current = null;
 
@@ -165,6 +174,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     for (const conversation of stored.sort((a, b) => a.updated - b.updated)) {
       conversations.set(conversation.id, conversation);
       current = conversation.id;
+      for (const message of conversation.messages) separate(message);
       const last = conversation.messages.at(-1);
       if (last?.state === "streaming") resume(conversation, last);
     }
@@ -241,9 +251,31 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    */
   function announce(conversation) {
     const { id, messages } = conversation;
+    untold.delete(id);
     const index = messages.length - 1;
     const message = structuredClone(messages[index]);
     broadcast("conversation", { id, seq: nextSequence(id), type: "message", index, message, summary: summary(conversation) });
+  }
+
+  /** @param {string} id */
+  function flush(id) {
+    const added = untold.get(id);
+    if (untold.delete(id)) broadcast("conversation", { id, seq: nextSequence(id), type: "delta", .../** @type {NonNullable<typeof added>} */ (added) });
+  }
+
+  /**
+   * Tells popups of new text: at once, or with the frame's other text when the frame ends.
+   *
+   * @param {string} id
+   */
+  function tell(id) {
+    if (told.has(id) || !untold.has(id)) return;
+    flush(id);
+    told.add(id);
+    setTimeout(() => {
+      told.delete(id);
+      tell(id);
+    }, FRAME);
   }
 
   /**
@@ -280,8 +312,9 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     void save(conversation);
 
     const parameters = { messages, stream: true, stream_options: { include_usage: true }, ...sampling };
+    const thought = new Thought();
     try {
-      await request("chat.completions", parameters, (chunk) => receive(conversation, message, chunk), controller.signal);
+      await request("chat.completions", parameters, (chunk) => receive(conversation, message, thought, chunk), controller.signal);
       message.state = "done";
     } catch (error) {
       if (controller.signal.aborted) {
@@ -291,6 +324,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
         message.error = failureOf(error);
       }
     }
+    thought.end(message);
     running.delete(conversation.id);
     if (conversations.get(conversation.id) !== conversation) return;
     conversation.updated = now();
@@ -301,9 +335,10 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   /**
    * @param {Conversation} conversation
    * @param {Message} message
+   * @param {Thought} thought
    * @param {any} chunk a `chat.completion.chunk`
    */
-  function receive(conversation, message, chunk) {
+  function receive(conversation, message, thought, chunk) {
     if (running.get(conversation.id)?.signal.aborted !== false) return;
     if (chunk.model) message.model = chunk.model;
     if (chunk.timings) message.stats = chunk.timings;
@@ -311,10 +346,15 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     if (choice?.finish_reason) message.finish = choice.finish_reason;
     const text = choice?.delta?.content;
     if (!text) return;
-    message.content += text;
-    const { id } = conversation;
-    broadcast("conversation", { id, seq: nextSequence(id), type: "delta", message: message.id, text });
+    const added = thought.add(message, text);
     saveSoon(conversation);
+    // A thought that has ended is more than text.
+    if (added === undefined) return announce(conversation);
+    if (!added.content && !added.thinking) return;
+    const { id } = conversation;
+    const waiting = untold.get(id) ?? { message: message.id, text: "", thinking: "" };
+    untold.set(id, { ...waiting, text: waiting.text + added.content, thinking: waiting.thinking + added.thinking });
+    tell(id);
   }
 
   /** @param {Conversation} conversation @returns {{id: string, seq: number}} */
@@ -335,6 +375,8 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       if (id === null) return { conversation: null };
       const conversation = find(id);
       current = conversation.id;
+      // The snapshot has it already.
+      flush(conversation.id);
       const { messages } = structuredClone(conversation);
       return { conversation: { ...summary(conversation), seq: sequence.get(conversation.id) ?? 0, messages } };
     },
@@ -383,6 +425,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       if (current === conversation.id) current = null;
       clearTimeout(dirty.get(conversation.id));
       dirty.delete(conversation.id);
+      untold.delete(conversation.id);
       broadcast("conversation", { id: conversation.id, seq: nextSequence(conversation.id), type: "deleted" });
       sequence.delete(conversation.id);
       await store.delete(conversation.id);

@@ -64,12 +64,17 @@ export class Models {
     return id === null || id === EMBEDDED ? undefined : id;
   }
 
+  /** @returns {string} */
+  get chosenId() {
+    return this.chosen ?? EMBEDDED;
+  }
+
   /**
    * Whether this model answers pages.
    * @param {string} id
    */
   answers(id) {
-    return id === (this.chosen ?? EMBEDDED);
+    return id === this.chosenId;
   }
 
   /** What to call the chosen model before the user. @returns {Promise<string>} */

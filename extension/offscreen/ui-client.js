@@ -66,7 +66,8 @@ export class UiClient {
     switch (method) {
       case "engine.status": {
         const status = await this.#engine.request(method, params);
-        return { ...status, local: this.#models.chosen !== undefined, sites: this.#activity.sites };
+        const chosen = { id: this.#models.chosenId, name: await this.#models.chosenName() };
+        return { ...status, local: this.#models.chosen !== undefined, chosen, sites: this.#activity.sites };
       }
       case "activity.stop": return this.#activity.stop(params.origin);
       case "models.list": return this.#models.list(params);

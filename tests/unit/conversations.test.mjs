@@ -91,6 +91,7 @@ function replay(snapshot, events) {
       const last = view.messages.at(-1);
       assert.equal(last.id, event.message);
       last.content += event.text;
+      if (event.thinking) last.thinking = (last.thinking ?? "") + event.thinking;
     } else if (event.type === "message") {
       view.messages.splice(event.index, Infinity, event.message);
     }
@@ -146,10 +147,74 @@ test("a popup that opens in mid-answer neither loses nor doubles text", async ()
       queueMicrotask(() => call.say("two and three quarters "));
       await settle();
       call.say("and then ");
+      // Popups are told once a frame.
+      await new Promise((resolve) => setTimeout(resolve, 50));
       const messages = replay(snapshot, events);
       assert.equal(messages[1].content, "one two two and a half two and three quarters and then ");
     }
   }
+});
+
+test("popups are told of new text once a frame, however many tokens there are", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { engine, events, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "Count." });
+  const call = engine.latest();
+  const deltas = () => events.filter(({ type }) => type === "delta");
+  call.say("0 ");
+  assert.equal(deltas().length, 1, "the first text is not held back");
+  for (let frame = 1; frame <= 10; frame += 1) {
+    for (let token = 0; token < 50; token += 1) call.say(`${frame} `);
+    context.mock.timers.tick(16);
+  }
+  assert.equal(deltas().length, 11);
+  for (let token = 0; token < 3; token += 1) call.say("end ");
+  call.end();
+  await settle();
+  const { conversation } = await handle("conversations.get", { id });
+  assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), conversation.messages);
+  assert.ok(conversation.messages[1].content.endsWith("10 end end end "));
+});
+
+test("what the model thinks is kept apart from its answer, in whatever pieces it comes, and not sent back to it", async () => {
+  for (const text of ["<think>\nHm, 1 < 2.\n</think>\n\nYes.", "[THINK]Hm, 1 < 2.[/THINK]Yes.", "Hm, 1 < 2.\n</think>\n\nYes."]) {
+    for (const size of [1, 3, 100]) {
+      const { engine, events, handle, get } = setUp();
+      const { id } = await handle("conversations.send", { text: "Is it?" });
+      for (let at = 0; at < text.length; at += size) engine.latest().say(text.slice(at, at + size));
+      engine.latest().end();
+      await settle();
+      const { messages } = await get(id);
+      assert.deepEqual([messages[1].thinking, messages[1].content], ["Hm, 1 < 2.", "Yes."], `${text} by ${size}`);
+      assert.equal(typeof messages[1].thinking_ms, "number");
+      assert.deepEqual(replay({ id, seq: 0, messages: [] }, events), messages);
+      await handle("conversations.send", { id, text: "Sure?" });
+      assert.deepEqual(engine.latest().params.messages.map((/** @type {any} */ { content }) => content), ["Is it?", "Yes.", "Sure?"]);
+    }
+  }
+});
+
+test("a thought that is cut off is no answer, and what only mentions the marks is no thought", async () => {
+  const { engine, handle, get } = setUp();
+  const { id } = await handle("conversations.send", { text: "A" });
+  engine.latest().say("<think>Hm");
+  await handle("conversations.stop", { id });
+  await settle();
+  const { messages } = await get(id);
+  assert.deepEqual([messages[1].thinking, messages[1].content], ["Hm", ""]);
+  await handle("conversations.regenerate", { id });
+  for (const piece of ["The mark `<th", "ink>` begins a thought, `</think>` ends it."]) engine.latest().say(piece);
+  engine.latest().end();
+  await settle();
+  const answer = (await get(id)).messages[1];
+  assert.deepEqual([answer.thinking, answer.content], [undefined, "The mark `<think>` begins a thought, `</think>` ends it."]);
+});
+
+test("stored answers with their thoughts in them are taken apart", async () => {
+  const messages = [{ id: "q", role: "user", content: "A", state: "done" }, { id: "a", role: "assistant", content: "<think>B</think>C", state: "done" }];
+  const { get } = setUp([/** @type {any} */ ({ id: "c", title: "A", created: 1, updated: 2, messages })]);
+  const [, answer] = (await get()).messages;
+  assert.deepEqual([answer.thinking, answer.content], ["B", "C"]);
 });
 
 test("stop keeps the answer so far and ignores what still arrives", async () => {

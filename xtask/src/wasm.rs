@@ -45,7 +45,7 @@ struct Module {
 
 const MODULES: [Module; 2] = [
     Module { package: "doppler-worker", stem: "doppler_worker", folder: "worker", limit: Some(6_000_000) },
-    Module { package: "doppler-ui", stem: "doppler_ui", folder: "ui", limit: Some(400_000) },
+    Module { package: "doppler-ui", stem: "doppler_ui", folder: "ui", limit: Some(720_000) },
 ];
 
 /// What rustc lets LLVM use for this target and every browser with WebGPU has; SIMD for crates that ask for it.

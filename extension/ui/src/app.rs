@@ -183,6 +183,7 @@ impl App {
             app.dispatch(Msg::Models(ModelMsg::Close));
             Ok(())
         })?;
+        self.on(&*dom::by_id::<Element>("chat-list")?, "scroll", |app, _| app.view.borrow_mut().chats.scrolled())?;
         self.on(&self.view.borrow().input, "input", |app, _| {
             app.keep_draft();
             app.dispatch(Msg::Typing);
@@ -232,6 +233,15 @@ impl App {
             Some("models") => self.perform(Effect::ShowModels)?,
             Some("close-models") => self.perform(Effect::CloseModels)?,
             Some("choose") => self.dispatch(Msg::Models(ModelMsg::Choose(id()))),
+            Some("load-with") => {
+                let context = element.get_attribute("data-context").and_then(|context| context.parse().ok());
+                context.into_iter().for_each(|context| self.dispatch(Msg::Models(ModelMsg::ChooseWith(id(), context))));
+            }
+            Some("unfold") => {
+                let folded = element.closest(".question")?.is_some_and(|question| !question.class_list().toggle("folded").unwrap_or(true));
+                element.set_attribute("aria-expanded", if folded { "true" } else { "false" })?;
+                dom::set_text(element, if folded { "Show less" } else { "Show all" });
+            }
             Some("forget") => self.dispatch(Msg::Models(ModelMsg::Forget(id()))),
             Some("pick-files") => self.picked(self.files.pick("files")),
             Some("pick-folder") => self.picked(self.files.pick("folder")),

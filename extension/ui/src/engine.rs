@@ -34,6 +34,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn code(this: &Rejection) -> JsValue;
+
+    #[wasm_bindgen(method, getter)]
+    fn data(this: &Rejection) -> JsValue;
 }
 
 /// An open connection.
@@ -83,7 +86,7 @@ fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> 
         Call::Status {} => Some(Msg::Status(read(answer)?)),
         Call::Models { number, .. } => Some(Msg::Models(ModelMsg::Listed(*number, read(answer)?))),
         Call::Describe { id, .. } => Some(Msg::Models(ModelMsg::Described(id.clone(), Ok(read(answer)?)))),
-        Call::Choose { id } => Some(Msg::Models(ModelMsg::Chosen(id.clone(), Ok(())))),
+        Call::Choose { id, .. } => Some(Msg::Models(ModelMsg::Chosen(id.clone(), Ok(())))),
         Call::Forget { .. } => Some(Msg::Models(ModelMsg::Forgotten)),
         Call::List {} => Some(Msg::Listed(read(answer)?)),
         Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
@@ -139,5 +142,7 @@ pub(crate) fn failure(rejection: JsValue) -> Failure {
         message: rejection.message().unwrap_or_default(),
         // A DOMException's code is a number.
         code: rejection.code().as_string().unwrap_or_default(),
+        // Most failures have none, or another.
+        data: serde_wasm_bindgen::from_value(rejection.data()).unwrap_or_default(),
     }
 }

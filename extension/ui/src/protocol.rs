@@ -15,20 +15,52 @@ pub struct Failure {
     pub message: String,
     /// A word for programs, such as [`CONTEXT_EXCEEDED`].
     pub code: String,
+    /// Numbers that belong to the code.
+    pub data: FailureData,
+}
+
+/// The data of a [`Failure`] that the popup makes something of.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FailureData {
+    /// The most tokens of context with which the model would fit the device.
+    pub largest_context: Option<u32>,
 }
 
 /// The [`Failure::code`] of a conversation that is longer than the model's context.
 pub const CONTEXT_EXCEEDED: &str = "context_length_exceeded";
+/// The [`Failure::code`] of a browser without a GPU for pages.
+pub const NO_GPU: &str = "no_gpu";
+/// What is said of [`NO_GPU`], whatever the graphics library said.
+pub const NO_GPU_SENTENCE: &str = "This browser gives pages no GPU.";
+/// The codes of failures that are the file's: it is no model, or none that can be loaded.
+const FILE_FAULTS: [&str; 5] = ["not_a_model", "model_file_invalid", "unsupported_model", "tensor_invalid", "text_processing_failed"];
 
 impl Failure {
-    /// The message as a sentence of its own: the engine's begin without a capital and end without a full stop.
+    /// The message as a sentence of its own: the engine's begin without a capital and end without a full stop. The name of a file
+    /// or a field stays as it is.
     pub fn sentence(&self) -> String {
+        if self.is_no_gpu() {
+            return NO_GPU_SENTENCE.to_owned();
+        }
         let words = [&self.message, &self.name].into_iter().find(|words| !words.is_empty());
         let message = words.map_or("something failed", String::as_str);
         let mut characters = message.trim_end_matches('.').chars();
-        let first = characters.next().map(|first| first.to_ascii_uppercase());
+        let word = message.split_whitespace().next().unwrap_or_default().trim_end_matches(['.', ',', ':', ';', '!', '?', '…']);
+        let is_word = word.chars().all(|letter| letter.is_alphabetic() || "'’-".contains(letter));
+        let first = characters.next().map(|first| if is_word { first.to_ascii_uppercase() } else { first });
         let ended = message.ends_with(['!', '?', '…']);
         first.into_iter().chain(characters).chain((!ended).then_some('.')).collect()
+    }
+
+    /// Whether there is no GPU.
+    pub fn is_no_gpu(&self) -> bool {
+        self.code == NO_GPU
+    }
+
+    /// Whether the file is at fault, and will be tomorrow.
+    pub fn is_of_the_file(&self) -> bool {
+        FILE_FAULTS.contains(&self.code.as_str())
     }
 }
 
@@ -79,6 +111,12 @@ pub struct Message {
     pub role: Role,
     /// Plain text from the user, Markdown from the model.
     pub content: String,
+    /// What the model thought before it answered, as Markdown.
+    #[serde(default)]
+    pub thinking: String,
+    /// Milliseconds for which it thought, once it has ended.
+    #[serde(default)]
+    pub thinking_ms: Option<f64>,
     /// How far it got.
     pub state: Progress,
     /// `stop` or `length`.
@@ -131,7 +169,7 @@ pub struct MessageChanged {
     pub summary: Summary,
 }
 
-/// `text` was appended to the last message.
+/// `text` was appended to the content of the last message, and `thinking` to its thought.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TextAdded {
     /// Which conversation.
@@ -140,6 +178,9 @@ pub struct TextAdded {
     pub seq: u32,
     /// What to append.
     pub text: String,
+    /// What to append to the thought.
+    #[serde(default)]
+    pub thinking: String,
 }
 
 /// The conversation is gone.
@@ -231,12 +272,23 @@ pub struct EngineStatus {
     pub local: Option<bool>,
     /// The sites that are being answered; told on asking only.
     pub sites: Option<Vec<String>>,
+    /// The chosen model; told on asking only.
+    pub chosen: Option<Chosen>,
     /// What it runs on, once known.
     pub adapter: Option<Adapter>,
     /// What it runs, once known.
     pub model: Option<Model>,
     /// Why it failed.
     pub error: Option<Failure>,
+}
+
+/// The model that answers, or would.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Chosen {
+    /// Its id.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
 }
 
 /// The [`EngineStatus::way`] of bytes that come in messages, because the browser blocks the loopback interface.
@@ -399,6 +451,9 @@ pub enum Call {
     Choose {
         /// Which model.
         id: String,
+        /// Tokens of its context, if not as many as it has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        context: Option<u32>,
     },
     /// Take a picked model off the list.
     Forget {
@@ -469,7 +524,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use super::{Failure, NO_GPU};
 
     #[test]
     fn sentences() {
@@ -480,6 +535,12 @@ mod tests {
         assert_eq!(sentence("E", "the prompt is too long; shorten it"), "The prompt is too long; shorten it.");
         assert_eq!(sentence("E", "It broke."), "It broke.");
         assert_eq!(sentence("E", "really?"), "Really?");
+        for name in ["notes.txt is no model.", "max_tokens is too large.", "a1 is no name.", "q4/x.gguf is gone."] {
+            assert_eq!(sentence("E", name), name, "a name stays as it is");
+        }
+        assert_eq!(sentence("E", "tensor blk.0.x is missing"), "Tensor blk.0.x is missing.");
+        let no_gpu = Failure { message: "noop support not compiled in".into(), code: NO_GPU.into(), ..Failure::default() };
+        assert_eq!(no_gpu.sentence(), "This browser gives pages no GPU.");
         assert_eq!(sentence("AbortError", ""), "AbortError.");
         assert_eq!(sentence("", ""), "Something failed.");
     }

@@ -2,7 +2,7 @@
 
 use crate::markdown;
 use crate::protocol::{
-    Accepted, Call, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
+    Accepted, Call, Chosen, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
     Summary, TextAdded,
 };
 use crate::speech;
@@ -135,9 +135,11 @@ pub struct State {
     /// A question that is on its way.
     pub outgoing: Option<String>,
     /// What went wrong outside any answer.
-    pub alert: Option<String>,
+    alert: Option<Failure>,
     /// Why the offscreen document cannot be reached.
-    unreachable: Option<String>,
+    unreachable: Option<Failure>,
+    /// The model that answers, or would.
+    pub chosen: Option<Chosen>,
     /// The list of models.
     pub models: Switcher,
     /// Whether it is known what was open last.
@@ -152,8 +154,33 @@ pub struct State {
 
 impl State {
     /// What to tell the user now: what went wrong, or else that there is no connection.
-    pub fn problem(&self) -> Option<&str> {
-        self.alert.as_deref().or(self.unreachable.as_deref())
+    pub fn problem(&self) -> Option<&Failure> {
+        self.alert.as_ref().or(self.unreachable.as_ref())
+    }
+
+    /// Why the last answer failed, if it did.
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.chat.as_ref()?.entries.last()?.message.error.as_ref()
+    }
+
+    /// Why the engine does not answer, if that is about the chosen model: another that could not be loaded is not missed.
+    pub fn engine_failure(&self) -> Option<&Failure> {
+        let failed = self.engine.error.as_ref().filter(|_| self.engine.state == EngineState::Failed)?;
+        let other = self.engine.id.as_ref().zip(self.chosen.as_ref()).is_some_and(|(id, chosen)| *id != chosen.id);
+        (!other || failed.is_no_gpu()).then_some(failed)
+    }
+
+    /// Whether an alert or the last answer says already what `failure` says.
+    pub fn is_told(&self, failure: &Failure) -> bool {
+        [self.problem(), self.last_failure()].into_iter().flatten().any(|told| told.sentence() == failure.sentence())
+    }
+
+    /// The model and the context with which it would fit, if that is why it could not be loaded.
+    pub fn fitting(&self, failure: &Failure) -> Option<(String, u32)> {
+        let context = failure.data.largest_context?;
+        let refused = self.models.refused.as_ref().filter(|_| self.alert.as_ref() == Some(failure));
+        let id = refused.or(self.engine.id.as_ref()).or(self.chosen.as_ref().map(|chosen| &chosen.id))?;
+        Some((id.clone(), context))
     }
 
     /// Whether an answer is being written or about to be.
@@ -183,11 +210,11 @@ impl State {
                 Vec::new()
             }
             Msg::Unreachable(failure) => {
-                self.unreachable = Some(failure.sentence());
+                self.unreachable = Some(failure);
                 Vec::new()
             }
             Msg::Refused(failure) => {
-                self.alert = Some(failure.sentence());
+                self.alert = Some(failure);
                 Vec::new()
             }
             Msg::Activity(sites) => {
@@ -196,7 +223,7 @@ impl State {
             }
             Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite { origin: origin.clone() })).collect(),
             Msg::Storage(problem) => {
-                self.alert = problem.or(self.alert.take());
+                self.alert = problem.map(|message| Failure { message, ..Failure::default() }).or(self.alert.take());
                 Vec::new()
             }
             Msg::Status(status) => self.status(status),
@@ -217,7 +244,7 @@ impl State {
                     Vec::new()
                 }
             }
-            Msg::Failed(call, failure) => self.failed(call, &failure),
+            Msg::Failed(call, failure) => self.failed(call, failure),
             Msg::Models(msg) => self.model_list(msg),
             Msg::Typing => self.warm(),
             Msg::Submit(text) => {
@@ -267,6 +294,7 @@ impl State {
             self.sites = sites;
         }
         self.models.local = status.local.unwrap_or(self.models.local);
+        self.chosen = status.chosen.clone().or(self.chosen.take());
         let before = std::mem::replace(&mut self.engine, status);
         let ready = before.state == EngineState::Loading && self.engine.state == EngineState::Ready;
         let news = ready.then(|| Effect::Announce("The model is ready.".to_owned()));
@@ -283,11 +311,16 @@ impl State {
     }
 
     fn model_list(&mut self, msg: ModelMsg) -> Vec<Effect> {
-        if let ModelMsg::Open | ModelMsg::Choose(_) = msg {
+        if let ModelMsg::Open | ModelMsg::Choose(_) | ModelMsg::ChooseWith(..) = msg {
             self.alert = None;
         }
+        let listed = matches!(msg, ModelMsg::Listed(..));
         let (effects, problem) = self.models.update(msg);
-        self.alert = problem.map(|problem| problem.sentence()).or(self.alert.take());
+        self.alert = problem.or(self.alert.take());
+        if let Some(list) = self.models.list.as_ref().filter(|_| listed) {
+            let name = self.models.name(&list.chosen).unwrap_or_default().to_owned();
+            self.chosen = Some(Chosen { id: list.chosen.clone(), name });
+        }
         effects
     }
 
@@ -351,10 +384,10 @@ impl State {
         effects
     }
 
-    fn failed(&mut self, call: Call, failure: &Failure) -> Vec<Effect> {
+    fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
         match call {
-            Call::Choose { id } => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure.clone())))),
-            Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure.clone())))),
+            Call::Choose { id, .. } => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure)))),
+            Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
             _ => {}
         }
         // What is asked on connecting is asked again on the next connection.
@@ -368,7 +401,7 @@ impl State {
         if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
             self.close();
         }
-        self.alert = Some(failure.sentence());
+        self.alert = Some(failure);
         match call {
             Call::Regenerate { .. } => {
                 self.asked_again = false;
@@ -451,9 +484,10 @@ impl State {
                 chat.entries.truncate(index);
                 chat.entries.push(Entry { message, revision: self.revisions });
             }
-            ConversationEvent::Delta(TextAdded { text, .. }) => {
+            ConversationEvent::Delta(TextAdded { text, thinking, .. }) => {
                 if let Some(entry) = chat.entries.last_mut() {
                     entry.message.content.push_str(&text);
+                    entry.message.thinking.push_str(&thinking);
                     entry.revision = self.revisions;
                 }
             }
@@ -487,7 +521,8 @@ impl Chat {
         }
         let rest = content.get(self.spoken..).unwrap_or_default();
         let streaming = *state == Progress::Streaming;
-        let end = if streaming { speech::finished(rest) } else { rest.len() };
+        // A call of a tool is told when it is whole.
+        let end = if streaming { speech::finished(markdown::before_calls(rest)) } else { rest.len() };
         let mut text = markdown::plain_text(&rest[..end]);
         self.spoken += end;
         if let Some(failure) = error {

@@ -21,6 +21,10 @@ pub struct Switcher {
     pub described: Vec<(String, Result<Described, Failure>)>,
     /// The model that was chosen and is not loaded yet.
     pub choosing: Option<String>,
+    /// The model that was chosen last and could not be loaded.
+    pub refused: Option<String>,
+    /// Models that were picked just now, and were not in the list before.
+    new: Vec<String>,
 }
 
 /// What the user does with models.
@@ -36,6 +40,8 @@ pub enum ModelMsg {
     Described(String, Result<Described, Failure>),
     /// The user chooses a model.
     Choose(String),
+    /// The user chooses a model with fewer tokens of context than it has.
+    ChooseWith(String, u32),
     /// The browser was asked whether a picked model may be read.
     Permitted(String, bool),
     /// The chosen model is loaded, or could not be.
@@ -70,7 +76,8 @@ impl Switcher {
             }
             // What has changed since is in the answer that is still to come.
             ModelMsg::Listed(number, _) if number != self.asked => Vec::new(),
-            ModelMsg::Listed(_, list) => {
+            ModelMsg::Listed(_, mut list) => {
+                list.data.sort_by_cached_key(|model| (model.source != Source::Embedded, model.name.to_lowercase()));
                 let chosen = list.data.iter().find(|model| model.id == list.chosen);
                 self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
                 // What is known at once comes first, then also what the native host has to look for.
@@ -85,11 +92,15 @@ impl Switcher {
             ModelMsg::Choose(id) if self.choosing.as_ref() == Some(&id) => Vec::new(),
             ModelMsg::Choose(id) => {
                 self.choosing = Some(id.clone());
-                vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id }) }]
+                vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id, context: None }) }]
+            }
+            ModelMsg::ChooseWith(id, context) => {
+                self.choosing = Some(id.clone());
+                vec![Effect::Call(Call::Choose { id, context: Some(context) })]
             }
             // Another was chosen meanwhile.
             ModelMsg::Permitted(id, _) | ModelMsg::Chosen(id, _) if self.choosing.as_ref() != Some(&id) => Vec::new(),
-            ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::Choose { id })],
+            ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::Choose { id, context: None })],
             ModelMsg::Permitted(_, false) => {
                 self.choosing = None;
                 let message = "the browser may not read that file: choose it again and allow it".to_owned();
@@ -100,18 +111,28 @@ impl Switcher {
                 // What could not be described may be now.
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
+                let new = self.new.iter().any(|new| *new == id);
+                self.new.clear();
                 match result {
-                    Ok(()) => vec![Effect::CloseModels, self.ask()],
+                    Ok(()) => {
+                        self.refused = None;
+                        vec![Effect::CloseModels, self.ask()]
+                    }
                     Err(failure) => {
+                        // What was dropped and is no model is not kept in the list.
+                        let next = if new && failure.is_of_the_file() { Effect::Call(Call::Forget { id: id.clone() }) } else { self.ask() };
+                        self.refused = Some(id);
                         problem = Some(failure);
-                        vec![self.ask()]
+                        vec![next]
                     }
                 }
             }
-            ModelMsg::Picked(ids) => ids.into_iter().next().map_or_else(Vec::new, |id| {
+            ModelMsg::Picked(ids) => {
+                let Some(id) = ids.first().cloned() else { return (Vec::new(), None) };
+                self.new = ids.into_iter().filter(|id| self.source(id).is_none()).collect();
                 self.choosing = Some(id.clone());
-                vec![Effect::ShowModels, Effect::Call(Call::Choose { id })]
-            }),
+                vec![Effect::ShowModels, Effect::Call(Call::Choose { id, context: None })]
+            }
             ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget { id })],
             ModelMsg::Forgotten => vec![self.ask()],
         };
@@ -124,7 +145,16 @@ impl Switcher {
     }
 
     fn source(&self, id: &str) -> Option<Source> {
-        self.list.as_ref()?.data.iter().find(|model| model.id == id).map(|model| model.source)
+        self.find(id).map(|model| model.source)
+    }
+
+    fn find(&self, id: &str) -> Option<&Listed> {
+        self.list.as_ref()?.data.iter().find(|model| model.id == id)
+    }
+
+    /// What people call a model, if it is in the list.
+    pub fn name(&self, id: &str) -> Option<&str> {
+        self.find(id).map(|model| model.name.as_str())
     }
 
     /// Asks about the first model of which nothing is known, one at a time and only while somebody looks.

@@ -4,7 +4,8 @@ use super::*;
 use crate::protocol::{Deleted, Described, HostState, Listed, ModelList, Source};
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
-    Message { id: id.into(), role, content: content.into(), state, finish: None, stats: None, error: None }
+    let (thinking, thinking_ms) = (String::new(), None);
+    Message { id: id.into(), role, content: content.into(), thinking, thinking_ms, state, finish: None, stats: None, error: None }
 }
 
 fn question() -> Message {
@@ -26,7 +27,7 @@ fn put(id: &str, seq: u32, index: usize, message: Message) -> Msg {
 }
 
 fn delta(id: &str, seq: u32, text: &str) -> Msg {
-    Msg::Conversation(ConversationEvent::Delta(TextAdded { id: id.into(), seq, text: text.into() }))
+    Msg::Conversation(ConversationEvent::Delta(TextAdded { id: id.into(), seq, text: text.into(), thinking: String::new() }))
 }
 
 fn snapshot(id: &str, seq: u32, messages: &[Message]) -> Msg {
@@ -40,6 +41,10 @@ fn get(id: &str) -> Effect {
 fn contents(state: &State) -> Vec<&str> {
     let entries = state.chat.as_ref().map_or(&[][..], |chat| &chat.entries);
     entries.iter().map(|entry| entry.message.content.as_str()).collect()
+}
+
+fn told(state: &State) -> Option<String> {
+    state.problem().map(Failure::sentence)
 }
 
 /// Connected, with the conversation `c` open in mid-answer.
@@ -118,13 +123,13 @@ fn the_connection_ends_the_alert_that_there_is_none_and_no_other() {
     let failure = || Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
     let mut state = State::default();
     state.update(Msg::Unreachable(failure()));
-    assert_eq!(state.problem(), Some("It broke."));
+    assert_eq!(told(&state).as_deref(), Some("It broke."));
     state.update(Msg::Connected);
-    assert_eq!(state.problem(), None);
+    assert_eq!(told(&state), None);
     state.update(Msg::Disconnected);
     state.update(Msg::Refused(failure()));
     state.update(Msg::Connected);
-    assert_eq!(state.problem(), Some("It broke."));
+    assert_eq!(told(&state).as_deref(), Some("It broke."));
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn a_question_that_cannot_be_sent_comes_back() {
     let failure = Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
     let effects = state.update(Msg::Failed(Call::Send { id: None, text: "Hi".into() }, failure));
     assert_eq!(effects, [Effect::Restore("Hi".into())]);
-    assert_eq!(state.alert.as_deref(), Some("It broke."));
+    assert_eq!(told(&state).as_deref(), Some("It broke."));
     assert!(!state.busy());
 }
 
@@ -218,7 +223,7 @@ fn losing_the_engine_is_no_alert_when_it_comes_back() {
     let mut state = streaming();
     state.update(Msg::Disconnected);
     state.update(Msg::Failed(Call::Get { id: None }, Failure::default()));
-    assert_eq!(state.alert, None);
+    assert_eq!(told(&state), None);
     let effects = state.update(Msg::Connected);
     assert!(effects.contains(&get("c")));
     state.update(snapshot("c", 0, &[question(), answer("One two", Progress::Interrupted)]));
@@ -297,14 +302,14 @@ fn models_are_described_one_after_the_other_while_the_list_is_open() {
     state.update(Msg::Models(ModelMsg::Close));
     assert_eq!(listed(&mut state, 2, "spark"), []);
     assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(3, true));
-    assert_eq!(listed(&mut state, 3, "spark"), describe("host"));
+    assert_eq!(listed(&mut state, 3, "spark"), describe("file"));
     let failure = Failure { message: "damaged".into(), ..Failure::default() };
-    assert_eq!(state.update(Msg::Failed(Call::Describe { id: "host".into(), bytes: None }, failure)), describe("file"));
+    assert_eq!(state.update(Msg::Failed(Call::Describe { id: "file".into(), bytes: None }, failure)), describe("host"));
     state.update(Msg::Models(ModelMsg::Close));
-    assert_eq!(state.update(Msg::Models(ModelMsg::Described("file".into(), Ok(Described::default())))), []);
-    assert_eq!(state.alert, None, "what cannot be described says so in its line");
+    assert_eq!(state.update(Msg::Models(ModelMsg::Described("host".into(), Ok(Described::default())))), []);
+    assert_eq!(told(&state), None, "what cannot be described says so in its line");
     assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(4, true));
-    assert_eq!(listed(&mut state, 4, "spark"), describe("host"), "a failure is tried again");
+    assert_eq!(listed(&mut state, 4, "spark"), describe("file"), "a failure is tried again");
 }
 
 #[test]
@@ -323,27 +328,27 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     listed(&mut state, 1, "spark");
-    let choose = |id: &str| Effect::Call(Call::Choose { id: id.into() });
+    let choose = |id: &str| Effect::Call(Call::Choose { id: id.into(), context: None });
     let chose = |state: &mut State, id: &str| state.update(Msg::Models(ModelMsg::Choose(id.into())));
     assert_eq!(chose(&mut state, "host"), [choose("host")]);
     assert_eq!(chose(&mut state, "host"), [], "it is being loaded");
     // Another choice takes its place: what becomes of the first is of no interest.
     assert_eq!(chose(&mut state, "file"), [Effect::Permit("file".into())]);
     let failure = Failure { message: "switched".into(), ..Failure::default() };
-    state.update(Msg::Failed(Call::Choose { id: "host".into() }, failure.clone()));
-    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (None, Some("file")));
+    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (None, Some("file")));
     chose(&mut state, "host");
     for permitted in [true, false] {
         assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), permitted))), [], "that is settled");
     }
-    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (None, Some("host")));
+    assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (None, Some("host")));
     chose(&mut state, "file");
     assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), true))), [choose("file")]);
-    state.update(Msg::Failed(Call::Choose { id: "file".into() }, failure));
-    assert_eq!((state.alert.as_deref(), state.models.choosing.as_deref()), (Some("Switched."), None));
+    state.update(Msg::Failed(Call::Choose { id: "file".into(), context: None }, failure));
+    assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (Some("Switched."), None));
 
     chose(&mut state, "host");
-    assert_eq!(state.alert, None);
+    assert_eq!(told(&state), None);
     let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
     assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models { number: 4, host: true })]);
     listed(&mut state, 4, "host");
@@ -352,7 +357,81 @@ fn a_choice_is_loaded_and_a_failure_told_once() {
     chose(&mut state, "file");
     state.update(Msg::Models(ModelMsg::Permitted("file".into(), false)));
     assert_eq!(state.models.choosing, None);
-    assert!(state.alert.is_some());
+    assert!(told(&state).is_some());
+}
+
+fn fault(code: &str) -> Failure {
+    Failure { message: "it is no model".into(), code: code.into(), ..Failure::default() }
+}
+
+#[test]
+fn models_are_listed_by_name() {
+    let mut state = State::default();
+    let model = |id: &str, name: &str, source| Listed { id: id.into(), name: name.into(), source, bytes: None, format: None };
+    let data = vec![
+        model("spark", "Spark", Source::Embedded),
+        model("picked-9", "zeta.gguf", Source::Picked),
+        model("picked-1", "Beta.gguf", Source::Picked),
+        model("host", "alpha.gguf", Source::Host),
+    ];
+    state.update(Msg::Models(ModelMsg::Open));
+    let list = ModelList { data, chosen: "spark".into(), problems: Vec::new(), host: HostState::default() };
+    state.update(Msg::Models(ModelMsg::Listed(1, list)));
+    let names: Vec<_> = state.models.list.iter().flat_map(|list| &list.data).map(|model| &*model.name).collect();
+    assert_eq!(names, ["Spark", "alpha.gguf", "Beta.gguf", "zeta.gguf"]);
+}
+
+#[test]
+fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
+    let forget = Effect::Call(Call::Forget { id: "new".into() });
+    let drop_and_fail = |state: &mut State, id: &str, code: &str| {
+        state.update(Msg::Models(ModelMsg::Picked(vec![id.into()])));
+        state.update(Msg::Failed(Call::Choose { id: id.into(), context: None }, fault(code)))
+    };
+    let mut state = State::default();
+    state.update(Msg::Models(ModelMsg::Open));
+    listed(&mut state, 1, "spark");
+    assert_eq!(drop_and_fail(&mut state, "new", "model_file_invalid"), [forget.clone()]);
+    assert_eq!(told(&state).as_deref(), Some("It is no model."));
+    assert!(!drop_and_fail(&mut state, "new", "out_of_memory").contains(&forget), "it may fit tomorrow");
+    let known = drop_and_fail(&mut state, "file", "model_file_invalid");
+    assert!(matches!(known[..], [Effect::Call(Call::Models { .. })]), "one that was in the list stays: {known:?}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_offered_with_the_context_that_does() {
+    let mut state = State::default();
+    state.update(Msg::Models(ModelMsg::Open));
+    listed(&mut state, 1, "spark");
+    state.update(Msg::Models(ModelMsg::Choose("host".into())));
+    let mut failure = fault("out_of_memory");
+    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), None, "it does not fit at all");
+    state.update(Msg::Models(ModelMsg::Choose("host".into())));
+    failure.data.largest_context = Some(4096);
+    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), Some(("host".into(), 4096)));
+    let effects = state.update(Msg::Models(ModelMsg::ChooseWith("host".into(), 4096)));
+    assert_eq!(effects, [Effect::Call(Call::Choose { id: "host".into(), context: Some(4096) })]);
+    assert_eq!((told(&state), state.models.choosing.as_deref()), (None, Some("host")));
+
+    // The chosen model may have been loaded for a question.
+    let mut state = streaming();
+    state.update(Msg::Status(EngineStatus { state: EngineState::Failed, id: Some("big".into()), ..EngineStatus::default() }));
+    assert_eq!(state.fitting(&failure), Some(("big".into(), 4096)));
+}
+
+#[test]
+fn a_screen_reader_hears_no_thoughts_and_of_calls_their_names() {
+    let mut state = streaming();
+    let thought = TextAdded { id: "c".into(), seq: 3, text: String::new(), thinking: "Let me think. Well.".into() };
+    assert_eq!(state.update(Msg::Conversation(ConversationEvent::Delta(thought))), []);
+    let call = "\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo. It\"}}\n</tool_call>";
+    assert_eq!(state.update(delta("c", 4, ". Two.")), [Effect::Announce(".".into())]);
+    assert_eq!(state.update(delta("c", 5, call)), [Effect::Announce("Two.".into())]);
+    let mut done = answer(&format!("One. Two.{call}"), Progress::Done);
+    done.thinking = "Let me think. Well.".into();
+    assert_eq!(state.update(put("c", 6, 1, done)), [Effect::Announce("Calls weather.".into())]);
 }
 
 #[test]
@@ -374,12 +453,12 @@ fn conversations_that_cannot_be_stored_are_an_alert() {
     let mut state = State::default();
     state.update(Msg::Connected);
     state.update(Msg::Listed(List { data: Vec::new(), problem: Some("No room.".into()) }));
-    assert_eq!(state.problem(), Some("No room."));
+    assert_eq!(told(&state).as_deref(), Some("No room."));
     state.update(Msg::Dismiss);
-    assert_eq!(state.problem(), None);
+    assert_eq!(told(&state), None);
     state.update(Msg::Storage(Some("No room.".into())));
-    assert_eq!(state.problem(), Some("No room."));
+    assert_eq!(told(&state).as_deref(), Some("No room."));
     // That there is room again does not take another alert away.
     state.update(Msg::Storage(None));
-    assert_eq!(state.problem(), Some("No room."));
+    assert_eq!(told(&state).as_deref(), Some("No room."));
 }

@@ -3,9 +3,14 @@
 use crate::protocol::Summary;
 use crate::state::State;
 use crate::view::dom;
-use js_sys::{Date, Object, Reflect};
+use js_sys::{Array, Date, Function, Intl, Object, Reflect};
 use wasm_bindgen::JsValue;
 use web_sys::{Element, HtmlDialogElement, HtmlElement};
+
+/// Items built at once: more than fit the window. The next follow when the reader comes near their end.
+const ITEMS: usize = 60;
+/// Pixels from the end of the list at which the next are built.
+const NEAR_END: i32 = 600;
 
 /// The dialog and its list.
 pub(crate) struct Chats {
@@ -14,6 +19,9 @@ pub(crate) struct Chats {
     empty: HtmlElement,
     shown: Vec<Summary>,
     current: Option<String>,
+    /// How many items there may be.
+    built: usize,
+    times: Times,
 }
 
 impl Chats {
@@ -28,6 +36,8 @@ impl Chats {
             empty: dom::by_id("no-chats")?,
             shown: Vec::new(),
             current: None,
+            built: ITEMS,
+            times: Times::new(),
         })
     }
 
@@ -43,6 +53,8 @@ impl Chats {
     pub(crate) fn open(&mut self, state: &State) -> Result<(), JsValue> {
         if !self.dialog.open() {
             self.dialog.show_modal()?;
+            self.built = ITEMS;
+            self.shown.clear();
         }
         self.render(state)?;
         for first in [".open[aria-current]", ".open"] {
@@ -69,10 +81,9 @@ impl Chats {
         }
         let focused = self.focused()?;
         self.list.replace_children_with_node_0();
-        for chat in &state.chats {
-            let item = item(chat, current.as_ref() == Some(&chat.id))?;
-            self.list.append_child(&item)?;
-        }
+        self.current = current;
+        self.shown.clone_from(&state.chats);
+        self.append(0)?;
         // The focus stays at its place in the list, or goes to the first button when the list is empty.
         if let Some(index) = focused {
             let place = index.min(state.chats.len().saturating_sub(1)) + 1;
@@ -80,8 +91,31 @@ impl Chats {
             dom::find(&self.dialog, &item).or_else(|_| dom::find(&self.dialog, "button"))?.focus()?;
         }
         dom::show(&self.empty, state.chats.is_empty());
-        self.shown.clone_from(&state.chats);
-        self.current = current;
+        Ok(())
+    }
+
+    /// Builds the next items if the reader comes near the end of those that there are.
+    ///
+    /// # Errors
+    /// Those of the DOM; none is expected.
+    pub(crate) fn scrolled(&mut self) -> Result<(), JsValue> {
+        let list = &self.list;
+        let near = list.scroll_top() + list.client_height() + NEAR_END >= list.scroll_height();
+        if !near || self.built >= self.shown.len() {
+            return Ok(());
+        }
+        let first = self.built;
+        self.built += ITEMS;
+        self.append(first)
+    }
+
+    /// Builds the items from number `first` on.
+    fn append(&self, first: usize) -> Result<(), JsValue> {
+        let today = Date::new_0().to_date_string();
+        for chat in self.shown.iter().take(self.built).skip(first) {
+            let time = if chat.busy { "answering…".to_owned() } else { self.times.write(chat.updated, &today) };
+            self.list.append_child(&*item(chat, self.current.as_ref() == Some(&chat.id), &time)?)?;
+        }
         Ok(())
     }
 
@@ -128,7 +162,7 @@ fn label(button: &Element) -> Result<(), JsValue> {
     button.set_attribute("aria-label", &format!("Delete {title}"))
 }
 
-fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
+fn item(chat: &Summary, current: bool, time: &str) -> Result<HtmlElement, JsValue> {
     let item = dom::instantiate("chat-item")?;
     let open = dom::find(&item, ".open")?;
     open.set_attribute("data-id", &chat.id)?;
@@ -136,7 +170,7 @@ fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
         open.set_attribute("aria-current", "true")?;
     }
     dom::set_text(&*dom::find(&item, ".title")?, &chat.title);
-    dom::set_text(&*dom::find(&item, ".time")?, &if chat.busy { "answering…".to_owned() } else { time(chat.updated) });
+    dom::set_text(&*dom::find(&item, ".time")?, time);
     let delete = dom::find(&item, ".delete")?;
     delete.set_attribute("data-id", &chat.id)?;
     delete.set_attribute("data-title", &chat.title)?;
@@ -144,15 +178,27 @@ fn item(chat: &Summary, current: bool) -> Result<HtmlElement, JsValue> {
     Ok(item)
 }
 
-/// The time of a moment today, else its date, as the user's language writes them.
-fn time(milliseconds: f64) -> String {
-    let moment = Date::new(&JsValue::from_f64(milliseconds));
-    let options = Object::new();
-    let set = |key: &str, value: &str| drop(Reflect::set(&options, &key.into(), &value.into()));
-    if moment.to_date_string() == Date::new_0().to_date_string() {
-        set("timeStyle", "short");
-        return moment.to_locale_time_string_with_options("default", &options).into();
+/// Writes moments as the user's language does. The browser takes long to make one of these.
+struct Times {
+    time: Function,
+    date: Function,
+}
+
+impl Times {
+    fn new() -> Self {
+        let format = |style: &str, length: &str| {
+            let options = Object::new();
+            // Setting a property of a new object cannot fail.
+            let _ = Reflect::set(&options, &style.into(), &length.into());
+            Intl::DateTimeFormat::new(&Array::new(), &options).format()
+        };
+        Self { time: format("timeStyle", "short"), date: format("dateStyle", "medium") }
     }
-    set("dateStyle", "medium");
-    moment.to_locale_date_string("default", &options).into()
+
+    /// The time of a moment today, else its date.
+    fn write(&self, milliseconds: f64, today: &js_sys::JsString) -> String {
+        let moment = Date::new(&JsValue::from_f64(milliseconds));
+        let format = if moment.to_date_string() == *today { &self.time } else { &self.date };
+        format.call1(&JsValue::NULL, &moment).ok().and_then(|text| text.as_string()).unwrap_or_default()
+    }
 }

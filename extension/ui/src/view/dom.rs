@@ -68,3 +68,15 @@ pub(crate) fn show(element: &HtmlElement, visible: bool) {
         element.set_hidden(!visible);
     }
 }
+
+/// Lets `button` offer to load a model with so many tokens of context, or hides it.
+///
+/// # Errors
+/// Those of the DOM; none is expected.
+pub(crate) fn offer_context(button: &HtmlElement, fitting: Option<(String, u32)>) -> Result<(), JsValue> {
+    show(button, fitting.is_some());
+    let Some((id, context)) = fitting else { return Ok(()) };
+    set_text(button, &format!("Load with {context} tokens"));
+    button.set_attribute("data-id", &id)?;
+    button.set_attribute("data-context", &context.to_string())
+}

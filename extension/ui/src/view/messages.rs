@@ -1,7 +1,6 @@
 //! The messages of the open conversation.
 
-use crate::markdown;
-use crate::protocol::{CONTEXT_EXCEEDED, Message, Progress, Role, Stats};
+use crate::protocol::{CONTEXT_EXCEEDED, Failure, Message, Progress, Role, Stats};
 use crate::state::{Entry, State};
 use crate::view::{dom, rich_text::RichText};
 use wasm_bindgen::JsValue;
@@ -41,14 +40,14 @@ impl Messages {
         }
         for (index, entry) in entries.iter().enumerate() {
             match self.shown.get_mut(index) {
-                Some(view) if view.id == entry.message.id => view.update(entry)?,
+                Some(view) if view.id == entry.message.id => view.update(entry, state)?,
                 Some(view) => {
-                    let new = MessageView::new(entry)?;
+                    let new = MessageView::new(entry, state)?;
                     view.root.replace_with_with_node_1(&new.root)?;
                     *view = new;
                 }
                 None => {
-                    let new = MessageView::new(entry)?;
+                    let new = MessageView::new(entry, state)?;
                     self.root.append_child(&new.root)?;
                     self.shown.push(new);
                 }
@@ -84,6 +83,11 @@ struct MessageView {
 /// The parts of an answer.
 struct Answer {
     text: RichText,
+    thought: HtmlElement,
+    thought_title: HtmlElement,
+    thinking: RichText,
+    /// Bytes of the thought that are shown.
+    thought_length: usize,
     waiting: HtmlElement,
     actions: HtmlElement,
     stats: HtmlElement,
@@ -91,15 +95,20 @@ struct Answer {
     sentence: HtmlElement,
     retry: HtmlElement,
     new_chat: HtmlElement,
+    load_with: HtmlElement,
+    help: HtmlElement,
 }
 
 impl MessageView {
-    fn new(entry: &Entry) -> Result<Self, JsValue> {
+    fn new(entry: &Entry, state: &State) -> Result<Self, JsValue> {
         let message = &entry.message;
         let (root, answer) = match message.role {
             Role::User => {
                 let root = dom::instantiate("question")?;
                 dom::find(&root, ".text")?.set_text_content(Some(&message.content));
+                let long = is_long(&message.content);
+                dom::show(&dom::find(&root, ".unfold")?, long);
+                root.class_list().toggle_with_force("folded", long)?;
                 (root, None)
             }
             Role::Assistant => {
@@ -111,27 +120,47 @@ impl MessageView {
         // Any other revision than the entry's, so that the update below takes place.
         let revision = entry.revision.wrapping_sub(1);
         let mut view = Self { id: message.id.clone(), revision, source: String::new(), root, answer };
-        view.update(entry)?;
+        view.update(entry, state)?;
         Ok(view)
     }
 
-    fn update(&mut self, entry: &Entry) -> Result<(), JsValue> {
-        if self.revision == entry.revision {
+    fn update(&mut self, entry: &Entry, state: &State) -> Result<(), JsValue> {
+        // What is offered against a failure depends on more than the message.
+        if self.revision == entry.revision && entry.message.error.is_none() {
             return Ok(());
         }
         self.revision = entry.revision;
-        self.source.clone_from(&entry.message.content);
+        let content = &entry.message.content;
+        let other = match content.strip_prefix(self.source.as_str()) {
+            Some(added) => {
+                self.source.push_str(added);
+                false
+            }
+            None => {
+                self.source.clone_from(content);
+                true
+            }
+        };
         match &mut self.answer {
-            Some(answer) => answer.update(&entry.message),
+            Some(answer) => answer.update(&entry.message, other, state),
             None => Ok(()),
         }
     }
+}
+
+/// Whether a question is shown folded: it would push its answer out of sight.
+fn is_long(question: &str) -> bool {
+    question.len() > 1500 || question.lines().nth(14).is_some()
 }
 
 impl Answer {
     fn new(root: &HtmlElement) -> Result<Self, JsValue> {
         Ok(Self {
             text: RichText::new(dom::find(root, ".text")?.into()),
+            thought: dom::find(root, ".thought")?,
+            thought_title: dom::find(root, ".thought summary")?,
+            thinking: RichText::new(dom::find(root, ".thinking")?.into()),
+            thought_length: 0,
             waiting: dom::find(root, ".waiting")?,
             actions: dom::find(root, ".actions")?,
             stats: dom::find(root, ".stats")?,
@@ -139,13 +168,16 @@ impl Answer {
             sentence: dom::find(root, ".sentence")?,
             retry: dom::find(root, ".retry")?,
             new_chat: dom::find(root, ".new-chat")?,
+            load_with: dom::find(root, ".load-with")?,
+            help: dom::find(root, ".help")?,
         })
     }
 
-    fn update(&mut self, message: &Message) -> Result<(), JsValue> {
-        self.text.update(markdown::parse(&message.content))?;
+    fn update(&mut self, message: &Message, other: bool, state: &State) -> Result<(), JsValue> {
         let streaming = message.state == Progress::Streaming;
-        dom::show(&self.waiting, streaming && message.content.is_empty());
+        self.text.update(&message.content, other, !streaming)?;
+        self.think(message, streaming)?;
+        dom::show(&self.waiting, streaming && message.content.is_empty() && message.thinking.is_empty());
         dom::show(&self.actions, !streaming && !message.content.is_empty());
         dom::set_text(&self.stats, &message.stats.as_ref().map(speed).unwrap_or_default());
 
@@ -153,9 +185,42 @@ impl Answer {
         dom::show(&self.problem, problem.is_some());
         let problem = problem.unwrap_or_default();
         dom::set_text(&self.sentence, &problem.sentence);
+        self.problem.class_list().toggle_with_force("failed", matches!(message.state, Progress::Failed | Progress::Interrupted))?;
         dom::show(&self.retry, problem.remedy == Some(Remedy::Retry));
         dom::show(&self.new_chat, problem.remedy == Some(Remedy::NewChat));
+        dom::offer_context(&self.load_with, message.error.as_ref().and_then(|failure| state.fitting(failure)))?;
+        dom::show(&self.help, message.error.as_ref().is_some_and(Failure::is_no_gpu));
         Ok(())
+    }
+
+    /// Shows what the model thinks: open while it thinks, then folded.
+    fn think(&mut self, message: &Message, streaming: bool) -> Result<(), JsValue> {
+        let thinking = streaming && message.thinking_ms.is_none() && message.content.is_empty();
+        let began = self.thought.hidden() && !message.thinking.is_empty();
+        let ended = !thinking && self.thought_title.has_attribute("data-thinking");
+        dom::show(&self.thought, !message.thinking.is_empty());
+        dom::set_text(&self.thought_title, &thought_title(thinking, message.thinking_ms));
+        self.thought_title.toggle_attribute_with_force("data-thinking", thinking)?;
+        if (began && thinking) || ended {
+            self.thought.toggle_attribute_with_force("open", thinking)?;
+        }
+        let other = message.thinking.len() < self.thought_length;
+        if began || other || message.thinking.len() > self.thought_length || ended {
+            self.thought_length = message.thinking.len();
+            self.thinking.update(&message.thinking, other, !thinking)?;
+        }
+        Ok(())
+    }
+}
+
+/// For example `Thought for 12 s`.
+fn thought_title(thinking: bool, milliseconds: Option<f64>) -> String {
+    match milliseconds.map(|milliseconds| (milliseconds / 1000.0).round() as u64) {
+        _ if thinking => "Thinking…".to_owned(),
+        None => "Thought".to_owned(),
+        Some(0) => "Thought for less than a second".to_owned(),
+        Some(seconds) if seconds < 60 => format!("Thought for {seconds} s"),
+        Some(seconds) => format!("Thought for {} min {} s", seconds / 60, seconds % 60),
     }
 }
 
@@ -200,9 +265,10 @@ fn speed(stats: &Stats) -> String {
     });
     let rate = stats.decode_tokens_per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
     let rate = rate.map(|rate| format!("{} tokens/s", three_digits(rate)));
-    let first = stats.first_token_ms.map(|ms| {
-        let (value, unit) = if ms < 1000.0 { (ms, "ms") } else { (ms / 1000.0, "s") };
-        format!("first after {} {unit}", three_digits(value))
+    let first = stats.first_token_ms.map(|ms| match ms {
+        ..1.0 => "first in less than 1 ms".to_owned(),
+        ..1000.0 => format!("first after {} ms", three_digits(ms)),
+        _ => format!("first after {} s", three_digits(ms / 1000.0)),
     });
     [tokens, rate, first].into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
@@ -216,10 +282,11 @@ fn three_digits(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Failure;
 
     fn answer(state: Progress) -> Message {
-        Message { id: "a".into(), role: Role::Assistant, content: "text".into(), state, finish: None, stats: None, error: None }
+        let (id, content) = ("a".into(), "text".into());
+        let (thinking, thinking_ms) = (String::new(), None);
+        Message { id, role: Role::Assistant, content, thinking, thinking_ms, state, finish: None, stats: None, error: None }
     }
 
     #[test]
@@ -228,6 +295,23 @@ mod tests {
         assert_eq!(speed(&stats(Some(120.4), Some(84.3), Some(42))), "42 tokens · 84 tokens/s · first after 120 ms");
         assert_eq!(speed(&stats(Some(1234.0), Some(3.21), Some(1))), "1 token · 3.2 tokens/s · first after 1.2 s");
         assert_eq!(speed(&stats(None, Some(f64::INFINITY), None)), "");
+        assert_eq!(speed(&stats(Some(0.0), None, None)), "first in less than 1 ms");
+    }
+
+    #[test]
+    fn thoughts_have_titles() {
+        assert_eq!(thought_title(true, None), "Thinking…");
+        assert_eq!(thought_title(false, Some(12_400.0)), "Thought for 12 s");
+        assert_eq!(thought_title(false, Some(90_000.0)), "Thought for 1 min 30 s");
+        assert_eq!(thought_title(false, Some(20.0)), "Thought for less than a second");
+        assert_eq!(thought_title(false, None), "Thought");
+    }
+
+    #[test]
+    fn long_questions_are_folded() {
+        assert!(!is_long("a\nb"));
+        assert!(is_long(&"line\n".repeat(200)));
+        assert!(is_long(&"word ".repeat(400)));
     }
 
     #[test]
@@ -244,6 +328,7 @@ mod tests {
             name: "QuotaExceededError".into(),
             message: "the prompt has 9 tokens; start a new chat".into(),
             code: CONTEXT_EXCEEDED.into(),
+            ..Failure::default()
         });
         let sentence = problem(&failed).map(|problem| problem.sentence);
         assert_eq!(sentence.as_deref(), Some("The prompt has 9 tokens; start a new chat."));

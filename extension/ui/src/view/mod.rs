@@ -7,6 +7,7 @@ pub(crate) mod models;
 mod rich_text;
 mod status;
 
+use crate::protocol::Failure;
 use crate::state::State;
 use chats::Chats;
 use messages::Messages;
@@ -31,9 +32,12 @@ pub(crate) struct View {
     welcome: HtmlElement,
     welcome_title: HtmlElement,
     about_spark: HtmlElement,
+    spark_examples: HtmlElement,
+    examples: HtmlElement,
     to_end: HtmlElement,
     alert: HtmlElement,
     alert_text: HtmlElement,
+    alert_help: HtmlElement,
     announcer: HtmlElement,
     send: HtmlElement,
     stop: HtmlElement,
@@ -57,9 +61,12 @@ impl View {
             welcome: dom::by_id("welcome")?,
             welcome_title: dom::by_id("welcome-title")?,
             about_spark: dom::by_id("about-spark")?,
+            spark_examples: dom::by_id("spark-examples")?,
+            examples: dom::by_id("examples")?,
             to_end: dom::by_id("to-end")?,
             alert: dom::by_id("alert")?,
             alert_text: dom::by_id("alert-text")?,
+            alert_help: dom::by_id("alert-help")?,
             announcer: dom::by_id("announcer")?,
             send: dom::by_id("send")?,
             stop: dom::by_id("stop")?,
@@ -80,8 +87,14 @@ impl View {
         dom::show(&self.welcome, empty && state.restored);
         dom::set_text(&self.welcome_title, if state.models.local { "Ask your model" } else { "Ask Spark" });
         dom::show(&self.about_spark, !state.models.local);
-        dom::show(&self.alert, state.problem().is_some());
-        dom::set_text(&self.alert_text, state.problem().unwrap_or_default());
+        dom::show(&self.spark_examples, !state.models.local);
+        dom::show(&self.examples, state.models.local);
+        // The list of models, which is over it, and the answer say the same where they say it.
+        let told = |failure: &Failure| state.last_failure().is_some_and(|last| last.sentence() == failure.sentence());
+        let problem = state.problem().filter(|failure| !self.models.is_open() && !told(failure));
+        dom::show(&self.alert, problem.is_some());
+        dom::set_text(&self.alert_text, &problem.map(Failure::sentence).unwrap_or_default());
+        dom::show(&self.alert_help, problem.is_some_and(Failure::is_no_gpu));
         let busy = state.busy();
         // The button that had the focus must not take it away with it.
         if busy == self.stop.hidden() {

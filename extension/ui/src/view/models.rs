@@ -2,7 +2,7 @@
 
 use crate::protocol::{Described, EngineState, EngineStatus, Failure, Listed, Source};
 use crate::state::State;
-use crate::view::dom;
+use crate::view::{dom, status::LOADED};
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Element, HtmlDialogElement, HtmlElement, HtmlProgressElement};
 
@@ -11,6 +11,9 @@ pub(crate) struct Models {
     dialog: HtmlDialogElement,
     list: HtmlElement,
     alert: HtmlElement,
+    alert_text: HtmlElement,
+    load_with: HtmlElement,
+    help: HtmlElement,
     hint: HtmlElement,
     /// The models whose items are in the list.
     shown: Vec<Listed>,
@@ -26,6 +29,9 @@ impl Models {
             dialog: dom::by_id("models")?,
             list: dom::by_id("model-list")?,
             alert: dom::by_id("models-alert")?,
+            alert_text: dom::by_id("models-alert-text")?,
+            load_with: dom::by_id("models-load-with")?,
+            help: dom::by_id("models-help")?,
             hint: dom::by_id("models-hint")?,
             shown: Vec::new(),
         })
@@ -57,8 +63,11 @@ impl Models {
         if !self.dialog.open() {
             return Ok(());
         }
-        dom::show(&self.alert, state.problem().is_some());
-        dom::set_text(&self.alert, state.problem().unwrap_or_default());
+        let problem = state.problem();
+        dom::show(&self.alert, problem.is_some());
+        dom::set_text(&self.alert_text, &problem.map(Failure::sentence).unwrap_or_default());
+        dom::offer_context(&self.load_with, problem.and_then(|failure| state.fitting(failure)))?;
+        dom::show(&self.help, problem.is_some_and(Failure::is_no_gpu));
         let Some(list) = &state.models.list else {
             dom::show(&self.hint, true);
             dom::set_text(&self.hint, "Looking for models…");
@@ -114,8 +123,8 @@ fn update(item: &Element, model: &Listed, state: &State) -> Result<(), JsValue> 
     let progress: HtmlProgressElement = dom::find(item, "progress")?.dyn_into()?;
     dom::show(&progress, choosing);
     match loaded_part(&state.engine, &model.id) {
-        Some(part) => progress.set_value(part),
-        None => progress.remove_attribute("value")?,
+        Some(part) if part < LOADED => progress.set_value(part),
+        _ => progress.remove_attribute("value")?,
     }
     dom::set_text(&*dom::find(item, ".about")?, &about(model, choosing, state));
     Ok(())
@@ -128,12 +137,17 @@ fn loaded_part(engine: &EngineStatus, id: &str) -> Option<f64> {
 
 fn about(model: &Listed, choosing: bool, state: &State) -> String {
     if choosing {
-        return loaded_part(&state.engine, &model.id)
-            .map_or_else(|| "Waiting for the engine…".to_owned(), |part| format!("Loading… {} %", (part * 100.0).round() as u8));
+        return match loaded_part(&state.engine, &model.id) {
+            None => "Waiting for the engine…".to_owned(),
+            Some(LOADED..) => "Preparing the GPU…".to_owned(),
+            Some(part) => format!("Loading… {} %", (part * 100.0).round() as u8),
+        };
     }
     match state.models.description(&model.id) {
         _ if model.source == Source::Embedded => "Part of the extension: small, and there at once".to_owned(),
         None => "Reading its header…".to_owned(),
+        // The alert says why.
+        Some(Err(failure)) if state.is_told(failure) => "Cannot be loaded".to_owned(),
         Some(Err(failure)) => failure.sentence(),
         Some(Ok(described)) => facts(described),
     }
@@ -151,7 +165,11 @@ fn facts(Described { architecture, quantization, parameters, memory }: &Describe
 
 /// Bytes for people.
 fn size(bytes: f64) -> String {
-    if bytes < 1e9 { format!("{:.0} MB", (bytes / 1e6).max(1.0)) } else { format!("{:.1} GB", bytes / 1e9) }
+    match bytes {
+        ..1e6 => format!("{:.0} kB", (bytes / 1e3).ceil()),
+        ..1e9 => format!("{:.0} MB", bytes / 1e6),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
 }
 
 #[cfg(test)]
@@ -165,11 +183,13 @@ mod tests {
         let described = Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory };
         assert_eq!(facts(&described), "llama, 8.0 B parameters, Q4_K, needs 5.5 GB of graphics memory");
         let model = Listed { id: "a".into(), name: "a.gguf".into(), source: Source::Host, bytes: Some(30.4e6), format: None };
-        assert_eq!(size(30.4e6), "30 MB");
+        assert_eq!([30.4e6, 17_000.0, 120.0].map(size), ["30 MB", "17 kB", "1 kB"]);
         let mut state = State::default();
         assert_eq!(about(&model, false, &state), "Reading its header…");
         state.engine = EngineStatus { state: EngineState::Loading, id: Some("a".into()), progress: Some(0.426), ..EngineStatus::default() };
         assert_eq!(about(&model, true, &state), "Loading… 43 %");
+        state.engine.progress = Some(1.0);
+        assert_eq!(about(&model, true, &state), "Preparing the GPU…");
         state.engine.id = Some("b".into());
         assert_eq!(about(&model, true, &state), "Waiting for the engine…");
     }

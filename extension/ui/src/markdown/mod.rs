@@ -4,7 +4,19 @@
 //! to it, and a link whose scheme is not in [`SCHEMES`] becomes its text. The view builds DOM nodes from the tree with
 //! `createElement` and text nodes only.
 
+mod calls;
+mod document;
+mod links;
+mod math;
+
+use std::ops::Range;
+
 use pulldown_cmark::{Alignment, CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag};
+
+pub use calls::{Call, before as before_calls};
+pub use document::{Changed, Document, Update};
+use math::{Formulas, Piece};
+pub use math::{Formula, Markup, Tag as MathTag};
 
 /// What a link may start with, compared without regard to case.
 pub const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
@@ -24,6 +36,10 @@ pub enum Node {
         /// The code, without the fence.
         text: String,
     },
+    /// A formula.
+    Math(Formula),
+    /// A call of a tool.
+    Call(Call),
     /// Anything that has children.
     Element(Kind, Vec<Node>),
 }
@@ -92,16 +108,58 @@ impl From<Alignment> for Align {
     }
 }
 
-/// Reads Markdown (`CommonMark` with tables, strikethrough and task lists).
+/// Reads an answer: Markdown (`CommonMark` with tables, strikethrough and task lists) with formulas, bare addresses and calls of
+/// tools.
 ///
 /// A line break in the source is one in the tree: chat models write verses and lists so.
 pub fn parse(source: &str) -> Vec<Node> {
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
-    let mut builder = Builder::default();
-    for event in Parser::new_ext(source, options) {
-        builder.event(event);
+    read(source).into_iter().map(|(_, node)| node).collect()
+}
+
+/// The blocks of an answer, each with the place in `source` where it begins.
+fn read(source: &str) -> Vec<(usize, Node)> {
+    let code = if math::possible(source) || calls::possible(source) { code_ranges(source) } else { Vec::new() };
+    let mut blocks = Vec::new();
+    let mut at = 0;
+    while let Some((call, found)) = calls::find(&source[at..], &shifted(&code, at)) {
+        read_markdown(source, at..at + call.start, &code, &mut blocks);
+        blocks.extend(found.into_iter().map(|found| (at + call.start, Node::Call(found))));
+        at += call.end;
     }
-    builder.finish()
+    read_markdown(source, at..source.len(), &code, &mut blocks);
+    blocks
+}
+
+fn read_markdown(source: &str, range: Range<usize>, code: &[Range<usize>], blocks: &mut Vec<(usize, Node)>) {
+    let part = &source[range.clone()];
+    let formulas = if math::possible(part) { Formulas::find(part, &shifted(code, range.start)) } else { Formulas::default() };
+    let marked = formulas.mark(part);
+    let mut builder = Builder::new(part, &formulas);
+    for (event, range) in Parser::new_ext(&marked, options()).into_offset_iter() {
+        builder.event(event, range);
+    }
+    let starts = std::mem::take(&mut builder.starts);
+    let nodes = builder.finish();
+    for (start, node) in starts.into_iter().zip(nodes) {
+        // The parser leaves out white space before a block, which means something.
+        let start = part[..start].trim_end_matches([' ', '\t']).len();
+        blocks.extend(links::mark(vec![node]).into_iter().map(|node| (range.start + start, node)));
+    }
+}
+
+fn options() -> Options {
+    Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS
+}
+
+/// Where `source` is code, in which nothing means anything.
+fn code_ranges(source: &str) -> Vec<Range<usize>> {
+    let is_code = |event: &Event<'_>| matches!(event, Event::Code(_) | Event::Start(Tag::CodeBlock(_)));
+    Parser::new_ext(source, options()).into_offset_iter().filter(|(event, _)| is_code(event)).map(|(_, range)| range).collect()
+}
+
+/// The parts of `ranges` behind `by`, counted from there.
+fn shifted(ranges: &[Range<usize>], by: usize) -> Vec<Range<usize>> {
+    ranges.iter().filter(|range| range.end > by).map(|range| range.start.saturating_sub(by)..range.end - by).collect()
 }
 
 /// The text of `source` without its marks, for a screen reader.
@@ -109,7 +167,17 @@ pub fn plain_text(source: &str) -> String {
     fn collect(nodes: &[Node], text: &mut String) {
         for node in nodes {
             match node {
-                Node::Text(part) | Node::Code { text: part, .. } => text.push_str(part),
+                Node::Text(part) => text.push_str(part),
+                Node::Math(formula) => text.push_str(&formula.latex),
+                Node::Code { text: part, .. } => {
+                    text.push_str(part);
+                    text.push(' ');
+                }
+                Node::Call(call) => {
+                    text.push_str("Calls ");
+                    text.push_str(&call.name);
+                    text.push_str(". ");
+                }
                 Node::Element(Kind::Break, _) => text.push(' '),
                 Node::Element(kind, children) => {
                     collect(children, text);
@@ -141,12 +209,19 @@ enum Open {
 }
 
 /// Builds the tree from the parser's events.
-#[derive(Default)]
-struct Builder {
+struct Builder<'a> {
+    /// The source with its formulas, of which the parser saw marks only.
+    source: &'a str,
+    formulas: &'a Formulas,
+
     /// Open elements, outermost first, with the children they have so far.
     open: Vec<(Open, Vec<Node>)>,
     /// Finished nodes of the outermost level.
     done: Vec<Node>,
+    /// Where each of them begins.
+    starts: Vec<usize>,
+    /// Where the one being read begins.
+    start: usize,
     /// Alignments of the table being read.
     columns: Vec<Align>,
     /// Index of the next cell in its row.
@@ -154,8 +229,21 @@ struct Builder {
     in_head: bool,
 }
 
-impl Builder {
-    fn event(&mut self, event: Event<'_>) {
+impl<'a> Builder<'a> {
+    fn new(source: &'a str, formulas: &'a Formulas) -> Self {
+        let (open, done, starts, columns) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        Self { source, formulas, open, done, starts, start: 0, columns, column: 0, in_head: false }
+    }
+
+    fn event(&mut self, event: Event<'_>, range: Range<usize>) {
+        if self.open.is_empty() {
+            self.start = range.start;
+        }
+        self.read(event, range);
+        self.starts.resize(self.done.len(), self.start);
+    }
+
+    fn read(&mut self, event: Event<'_>, range: Range<usize>) {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(_) => self.end(),
@@ -172,7 +260,17 @@ impl Builder {
             Event::TaskListMarker(checked) => {
                 self.push(Node::Element(Kind::Checkbox(checked), Vec::new()));
             }
-            // Mathematics and footnotes are not enabled; their source would be all there is to show.
+            // What is as long as its source is its source, with formulas.
+            Event::Text(text) if text.len() == range.len() => {
+                for piece in self.formulas.pieces(self.source, range) {
+                    match piece {
+                        Piece::Text(text) => self.text(text),
+                        Piece::Formula(formula) => self.push(Node::Math(formula)),
+                    }
+                }
+            }
+            Event::Html(html) | Event::InlineHtml(html) if html.len() == range.len() => self.text(&self.source[range]),
+            // Mathematics and footnotes of the parser are not enabled; their source would be all there is to show.
             Event::Text(text)
             | Event::Html(text)
             | Event::InlineHtml(text)
@@ -386,6 +484,22 @@ mod tests {
     }
 
     #[test]
+    fn bare_addresses_are_links() {
+        for (source, address) in [
+            ("See https://example.com/c_d_e?f=g.", "https://example.com/c_d_e?f=g"),
+            ("(http://example.com/x_(y))", "http://example.com/x_(y)"),
+            ("- **https://example.com**", "https://example.com"),
+            ("| https://example.com |\n| - |", "https://example.com"),
+            ("[https://example.org](https://example.com)", "https://example.com"),
+        ] {
+            assert_eq!(links(&parse(source)), [address], "{source}");
+        }
+        for source in ["`https://example.com`", "```\nhttps://example.com\n```", "ftp://example.com", "javascript://example.com", "main.rs", "a@example.com"] {
+            assert_eq!(links(&parse(source)), [""; 0], "{source}");
+        }
+    }
+
+    #[test]
     fn images_become_links() {
         let link = element(Kind::Link("https://a.b/c.png".into()), [text("alt")]);
         assert_eq!(parse("![alt](https://a.b/c.png)"), [paragraph([link])]);
@@ -410,5 +524,8 @@ mod tests {
     #[test]
     fn text_for_a_screen_reader() {
         assert_eq!(plain_text("# Title\n\n**a** `b`\n- c\n- d"), "Title a b c d");
+        assert_eq!(plain_text("```\nlet a = 1;\n```\nName"), "let a = 1; Name");
+        assert_eq!(plain_text("so \\(a_1\\) holds"), "so a_1 holds");
+        assert_eq!(plain_text("<tool_call>{\"name\": \"weather\"}</tool_call>"), "Calls weather.");
     }
 }

@@ -1,0 +1,161 @@
+/**
+ * Tells what a model thinks from what it answers, while both arrive in pieces.
+ *
+ * A thought is at the beginning of an answer, between the marks of the model's family. Some templates write the opening mark
+ * themselves: then all before a closing mark on a line of its own is a thought.
+ *
+ * @typedef {import("./conversations.js").Message} Message
+ * @typedef {{thinking: string, content: string}} Added  what a piece adds to the thought and to the answer
+ */
+
+/** What thoughts begin and end with. @type {[open: string, close: string][]} */
+const MARKS = [
+  ["<think>", "</think>"],
+  ["<thinking>", "</thinking>"],
+  ["<seed:think>", "</seed:think>"],
+  ["[THINK]", "[/THINK]"],
+  ["◁think▷", "◁/think▷"],
+  ["<|START_THINKING|>", "<|END_THINKING|>"],
+];
+
+/** The mark of an end that may come without one of the beginning. */
+const LONE_MARK = "</think>";
+const LONE = /^\s*<\/think>[^\S\n]*(?:\n|$)/m;
+
+/** How much of the end of `text` may be the beginning of `mark`. @param {string} text @param {string} mark */
+function begun(text, mark) {
+  for (let length = Math.min(text.length, mark.length - 1); length > 0; length -= 1) {
+    if (mark.startsWith(text.slice(-length))) return length;
+  }
+  return 0;
+}
+
+/** One text. */
+class Thinking {
+  /** What is not told apart yet. */
+  #held = "";
+  /** The closing mark that is waited for; null: the answer has begun; undefined: neither is known. @type {string | null | undefined} */
+  #close;
+
+  /** Whether a thought is being thought. */
+  get open() {
+    return typeof this.#close === "string";
+  }
+
+  /**
+   * @param {string} text
+   * @returns {Added}
+   */
+  push(text) {
+    this.#held += text;
+    /** @type {Added} */
+    const added = { thinking: "", content: "" };
+    if (this.#close === undefined) this.#begin();
+    if (typeof this.#close === "string") this.#think(added, this.#close);
+    if (this.#close === null) {
+      added.content = this.#held;
+      this.#held = "";
+    }
+    return added;
+  }
+
+  /** What is still held back when no more comes. @returns {Added} */
+  end() {
+    const held = this.#held;
+    this.#held = "";
+    return this.open ? { thinking: held, content: "" } : { thinking: "", content: held };
+  }
+
+  #begin() {
+    const start = this.#held.trimStart();
+    const [open, close] = MARKS.find(([open]) => start.startsWith(open)) ?? [];
+    if (open !== undefined && close !== undefined) {
+      this.#held = start.slice(open.length);
+      this.#close = close;
+    } else if (!MARKS.some(([open]) => open.startsWith(start))) {
+      this.#close = null;
+    }
+  }
+
+  /** @param {Added} added @param {string} close */
+  #think(added, close) {
+    const end = this.#held.indexOf(close);
+    // White space before the closing mark belongs to neither.
+    const known = end < 0 ? this.#held.slice(0, this.#held.length - begun(this.#held, close)).trimEnd() : this.#held.slice(0, end).trimEnd();
+    added.thinking += known;
+    if (end < 0) {
+      this.#held = this.#held.slice(known.length);
+    } else {
+      this.#held = this.#held.slice(end + close.length);
+      this.#close = null;
+    }
+  }
+}
+
+/**
+ * The thought and the answer in a whole text.
+ * @param {string} text
+ * @returns {Added}
+ */
+function split(text) {
+  const lone = LONE.exec(text);
+  if (lone && !MARKS.some(([open]) => text.trimStart().startsWith(open))) {
+    return { thinking: text.slice(0, lone.index).trim(), content: text.slice(lone.index + lone[0].length).trimStart() };
+  }
+  const thinking = new Thinking();
+  const pushed = thinking.push(text);
+  const ended = thinking.end();
+  const thought = (pushed.thinking + ended.thinking).trim();
+  const content = pushed.content + ended.content;
+  return { thinking: thought, content: thought ? content.trimStart() : content };
+}
+
+/**
+ * Takes the thought out of an answer that has it in its content.
+ * @param {Message} message
+ */
+export function separate(message) {
+  if (message.role !== "assistant" || message.thinking) return;
+  const { thinking, content } = split(message.content);
+  if (thinking) Object.assign(message, { thinking, content });
+}
+
+/** What a model thinks before it answers, and for how long. */
+export class Thought {
+  #thinking = new Thinking();
+  /** @type {number | undefined} */
+  #begun;
+
+  /**
+   * Adds text to a message.
+   * @param {Message} message
+   * @param {string} text
+   * @returns {{thinking: string, content: string} | undefined}  what was added to which part; undefined: the thought has ended
+   */
+  add(message, text) {
+    this.#begun ??= performance.now();
+    const was = this.#thinking.open;
+    const added = this.#thinking.push(text);
+    // White space around a thought belongs to neither.
+    if (!message.thinking) added.thinking = added.thinking.trimStart();
+    if (added.thinking) message.thinking = (message.thinking ?? "") + added.thinking;
+    if (message.thinking && message.content === "") added.content = added.content.trimStart();
+    message.content += added.content;
+    // The mark of a thought's end that none began.
+    if (!message.thinking && message.content.slice(-text.length - LONE_MARK.length).includes(LONE_MARK)) separate(message);
+    const ended = message.thinking !== undefined && message.thinking_ms === undefined && !this.#thinking.open;
+    if (ended) message.thinking_ms = Math.round(performance.now() - this.#begun);
+    return ended || (was && !this.#thinking.open) ? undefined : added;
+  }
+
+  /**
+   * No more text comes.
+   * @param {Message} message
+   */
+  end(message) {
+    const { thinking, content } = this.#thinking.end();
+    if (thinking) message.thinking = (message.thinking ?? "") + thinking;
+    message.content += content;
+    if (message.thinking !== undefined) message.thinking_ms ??= Math.round(performance.now() - (this.#begun ?? performance.now()));
+  }
+}
