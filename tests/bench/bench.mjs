@@ -16,7 +16,7 @@ const [params = '{"shape":"llama-3.2-1b"}', form] = process.argv.slice(2);
 /** @returns {Promise<Report>} */
 async function measure() {
   const asked = { runs: 5, tokens: 128, ...JSON.parse(params) };
-  const browser = await launch();
+  const browser = await launch({ limited: false });
   try {
     // Any page of the extension will do: this one shows little, which also a browser without fonts survives.
     const page = await browser.openOwn("options/options.html");

@@ -254,7 +254,7 @@ let device;
  */
 async function measure(way, done) {
   const { id: find, blocked = false } = WAYS[way] ?? (() => { throw new Error(`There is no way ${way}, but ${Object.keys(WAYS).join(", ")}.`); })();
-  const browser = await launch({ host: dirname(file), extension: await extensionFor(blocked) });
+  const browser = await launch({ host: dirname(file), extension: await extensionFor(blocked), limited: false });
   try {
     const page = await browser.openOwn("options/options.html");
     await page.evaluate(async () => {

@@ -39,7 +39,7 @@ async function follow(read, done) {
 
 await mkdir(out, { recursive: true });
 say("Starting the browser with the extension ...\n");
-const browser = await launch({ headless });
+const browser = await launch({ headless, limited: false });
 try {
   const page = await browser.open(`${browser.localhost}/demo.html`);
   await page.setViewportSize({ width: 900, height: 720 });

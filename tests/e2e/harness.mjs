@@ -115,11 +115,12 @@ export async function scriptedExtension() {
 
 /**
  * Starts a browser with the extension, and a server of test pages.
- * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean, host?: string}} [options]
+ * @param {{extension?: string, pages?: Parameters<typeof servePages>[0], flags?: string[], headless?: boolean, host?: string, limited?: boolean}} [options]
  *   `extension`: folder of the unpacked extension, by default this repository; a copy is removed on close;
- *   `host`: a folder of models for the native host, which is installed into the browser's profile
+ *   `host`: a folder of models for the native host, which is installed into the browser's profile;
+ *   `limited`: calls of pages end after two minutes, which is too short for what measures
  */
-export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1", host } = {}) {
+export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT, pages = {}, flags = [], headless = process.env.DOPPLER_HEADED !== "1", host, limited = true } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "doppler-profile-"));
   /** The native host's settings are in the profile as well. */
   const env = { ...process.env, XDG_CONFIG_HOME: join(profile, "config"), XDG_DATA_HOME: join(profile, "data") };
@@ -144,7 +145,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
   const [blank] = context.pages();
   if (!browser || !blank) throw new Error("The browser cannot be controlled as a whole.");
   const cdp = await browser.newBrowserCDPSession();
-  watchCalls(blank, cdp);
+  if (limited) watchCalls(blank, cdp);
   const id = await extensionId(context);
   const own = `chrome-extension://${id}`;
 

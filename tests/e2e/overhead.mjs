@@ -59,7 +59,7 @@ export async function measureOverhead(page, { content, samples }) {
  * @param {{content: string, samples: number}} options
  */
 async function measureIn(extension, options) {
-  const browser = await launch({ extension });
+  const browser = await launch({ extension, limited: false });
   try {
     const page = await browser.open(browser.localhost);
     await browser.grant(page, "once");

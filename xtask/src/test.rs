@@ -28,9 +28,9 @@ pub(crate) enum Group {
 /// A check compiles at most.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Native tests run kernels on a CPU.
-const RUST_LIMIT: Duration = Duration::from_secs(25 * 60);
+const RUST_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Browser tests run a model on a CPU.
-const BROWSER_LIMIT: Duration = Duration::from_secs(24 * 60);
+const BROWSER_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
 const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
