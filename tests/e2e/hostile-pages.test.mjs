@@ -35,7 +35,7 @@ const POLLUTED = `<!doctype html><title>Polluted</title><button id="request" sty
     for await (const { choices } of stream) text += choices[0]?.delta.content ?? "";
     document.title = state + ": " + text;
   };
-  doppler.models.list().catch(({ code }) => { document.title = code; });
+  doppler.models.list().catch(({ reason }) => { document.title = reason; });
 </script>`;
 
 /** @type {Browser} */
@@ -53,7 +53,7 @@ const state = (page) => page.evaluate(() => doppler.permissions.query().then(({ 
 /** @param {Page} page @param {object} script @returns {Promise<string>} the answer, or its error's code */
 const complete = (page, script) => page.evaluate(
   (content) => doppler.chat.completions.create({ messages: [{ role: "user", content }] })
-    .then(({ choices }) => choices[0]?.message.content ?? "", (/** @type {any} */ { code }) => code),
+    .then(({ choices }) => choices[0]?.message.content ?? "", (/** @type {any} */ { reason }) => reason),
   JSON.stringify(script));
 
 const T = { timeout: 60_000 };
