@@ -129,6 +129,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: CHROME,
     headless,
+    timeout: 2 * PATIENCE,
     chromiumSandbox: process.getuid?.() !== 0,
     ignoreDefaultArgs: ["--disable-extensions"],
     viewport: null,
@@ -259,7 +260,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       return prompt;
     },
     async close() {
-      await context.close();
+      await within(context.close(), "the browser to close");
       await site.close();
       await rm(profile, { recursive: true, force: true, maxRetries: 5 });
       if (copies.has(extension)) await rm(extension, { recursive: true, force: true });

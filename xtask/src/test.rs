@@ -133,7 +133,7 @@ impl Suite<'_> {
         };
         let mut build = self.cargo(kind);
         build.args(OTHERS).arg("--no-run");
-        self.step("rust tests' build", Runner::Check, &mut build, CHECK_LIMIT)?;
+        self.step("rust test build", Runner::Check, &mut build, CHECK_LIMIT)?;
         let mut tests = self.cargo(kind);
         tests.args(options).args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
         if nextest && self.filter.is_none() {
