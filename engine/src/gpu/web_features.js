@@ -96,7 +96,7 @@ if (createComputePipeline) {
 }
 
 // As many are made at a time as there are processors: what is begun cannot be called off, and a device waits for it before it ends.
-class PipelineQueue {
+export class PipelineQueue {
   #waiting;
 
   constructor(waiting) {

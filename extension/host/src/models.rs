@@ -97,7 +97,7 @@ impl Models {
     pub(crate) async fn context(&self, id: &str) -> Option<u32> {
         let answer = self.router.ask("models.context", &json!({ "id": id })).await;
         let answer = answer.inspect_err(|error| log::warn!("the chosen context is not known: {error}")).ok()?;
-        answer.as_f64().map(|tokens| tokens as u32)
+        answer.as_f64().filter(|tokens| *tokens >= 1.0).map(|tokens| tokens as u32)
     }
 
     async fn open_embedded(&self) -> Result<Opened, EngineError> {
