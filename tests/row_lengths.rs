@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 #[path = "../engine/tests/raw/mod.rs"]
+#[allow(dead_code, reason = "shared with tests that alter more")]
 mod raw;
 
 use doppler_engine::cpu::Cpu;
@@ -97,9 +98,9 @@ fn check(what: &str, odd: &Raw, even: &Raw) {
     let cpu = |raw: &Raw| logits(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), raw);
     let on = |options: &GpuOptions, raw: &Raw| logits(Executor::Gpu(Box::new(gpu(options))), raw);
     let want = cpu(even);
-    for (where_, got) in [("host", cpu(odd)), ("device", on(&plain, odd))] {
+    for (place, got, bound) in [("host", cpu(odd), 1e-12), ("device", on(&plain, odd), 1e-6)] {
         let error = nmse(&got, &want);
-        assert!(error < 1e-9, "{what} on the {where_}: off by {error:.1e}");
+        assert!(error < bound, "{what} on the {place}: off by {error:.1e}");
     }
 }
 
