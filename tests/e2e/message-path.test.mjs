@@ -61,7 +61,7 @@ const log = (page) => page.evaluate(() => doppler.models.list().then((list) => /
 /** @param {Page} page @param {Script} script @returns {Promise<any>} the answer, or its error */
 const complete = (page, script) => page.evaluate(
   (content) => doppler.chat.completions.create({ messages: [{ role: "user", content }] })
-    .then(({ choices }) => choices[0]?.message.content, (/** @type {any} */ { name, code, message }) => ({ name, code, message })),
+    .then(({ choices }) => choices[0]?.message.content, (/** @type {any} */ { name, reason, message }) => ({ name, reason, message })),
   JSON.stringify(script));
 
 const T = { timeout: 60_000 };
@@ -370,7 +370,7 @@ test("the way to the engine and back costs less than 5 ms", T, async () => {
 
 test("a message longer than 1 MiB is refused with an error that says so", T, async () => {
   const error = await page.evaluate(() => doppler.chat.completions.create({ messages: [{ role: "user", content: "x".repeat(1 << 20) }] })
-    .then(() => "done", (/** @type {any} */ { name, code }) => `${name} ${code}`));
+    .then(() => "done", (/** @type {any} */ { name, reason }) => `${name} ${reason}`));
   assert.equal(error, "QuotaExceededError message_too_long");
 });
 

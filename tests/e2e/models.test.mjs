@@ -318,7 +318,7 @@ test("a page sees one model under a name that says nothing, and reaches nothing 
   await site.waitForFunction('events.some(({ type, detail }) => type === "modelchange" && detail.model === "local")');
   const events = await site.evaluate("events");
   const seen = await site.evaluate(async (id) => {
-    const refused = (/** @type {Promise<unknown>} */ asked) => asked.then((done) => JSON.stringify(done), (/** @type {any} */ { code }) => code);
+    const refused = (/** @type {Promise<unknown>} */ asked) => asked.then((done) => JSON.stringify(done), (/** @type {any} */ { reason }) => reason);
     const messages = [{ role: /** @type {const} */ ("user"), content: "Hi" }];
     return {
       list: await doppler.models.list(),

@@ -54,7 +54,7 @@ after(() => browser.close());
  * @returns {Promise<any>}  the completion or the error
  */
 const complete = (page, request) => page.evaluate((request) => doppler.chat.completions.create(request)
-  .catch((/** @type {any} */ { name, code, message, data }) => ({ error: { name, code, message, data } })), request);
+  .catch((/** @type {any} */ { name, reason, message, data }) => ({ error: { name, reason, message, data } })), request);
 
 /** @param {Golden} golden @returns {ChatCompletionRequest} */
 const greedy = ({ messages, tools }) => ({ messages, ...(tools ? { tools } : {}), temperature: 0, max_tokens: 64 });
