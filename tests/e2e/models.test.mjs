@@ -368,7 +368,7 @@ test("the popup: models with what they need, a choice by keyboard, a refusal as 
   assert.equal(await page.locator("[aria-current]").innerText().then((text) => text.split("\n")[0]), "Spark 28M");
 
   await item("broken.gguf").click();
-  await page.locator("#models-alert:not([hidden])", { hasText: /^The file is incomplete.*\.$/ }).waitFor();
+  await page.locator("#models-alert:not([hidden]) #models-alert-text", { hasText: /^The file is incomplete.*\.$/ }).waitFor();
   assert.equal(await page.locator("[aria-current] .name").innerText(), "Spark 28M", "the choice is as it was");
   await rm(broken);
 

@@ -215,7 +215,7 @@ test("Markdown is shown, and nothing in it is active", T, async () => {
   }));
   assert.equal(found.pwned, undefined);
   assert.deepEqual(found.handlers, []);
-  const known = ["a", "blockquote", "br", "button", "code", "figcaption", "figure", "p", "pre", "span", "strong", "table", "td", "th", "tr"];
+  const known = ["a", "blockquote", "br", "button", "code", "div", "figcaption", "figure", "p", "pre", "span", "strong", "table", "td", "th", "tr"];
   assert.deepEqual(found.tags.filter((tag) => !known.includes(tag)), []);
   assert.deepEqual(found.links.map(({ href }) => href), ["https://example.com/track.png", "https://example.com/%22onmouseover=window.pwned=9"]);
   for (const { rel, target } of found.links) {
@@ -224,6 +224,177 @@ test("Markdown is shown, and nothing in it is active", T, async () => {
   }
   assert.ok((await answer.innerText()).includes("<script>window.pwned = 1</script>"), "raw HTML is shown as text");
   assert.deepEqual(requests.filter((url) => !url.startsWith("chrome-extension:")), []);
+});
+
+test("a table scrolls in a box of its own, and no word in it is broken", T, async () => {
+  const page = await open();
+  const table = "| Language | Typing | Memory management | First released | Compiles to |\n| - | - | - | - | - |\n| Python | dynamic | collected | 1991 | bytecode |\n| Rust | static | ownership | 2015 | machine code |\n";
+  await ask(page, { chunks: [table] });
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  const found = await page.locator(`${ANSWER} .table`).evaluate((box) => ({
+    scrolls: box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto",
+    broken: [...box.querySelectorAll("th, td")].flatMap(({ firstChild }) => [...firstChild?.textContent?.matchAll(/\S+/g) ?? []].filter(({ 0: word, index }) => {
+      const range = document.createRange();
+      if (firstChild) range.setStart(firstChild, index);
+      if (firstChild) range.setEnd(firstChild, index + word.length);
+      return range.getClientRects().length !== 1;
+    }).map(([word]) => word)),
+  }));
+  assert.deepEqual(found, { scrolls: true, broken: [] });
+  const sideways = await page.locator("#scroller").evaluate((element) => element.scrollWidth - element.clientWidth);
+  assert.equal(sideways, 0, "the conversation itself does not scroll sideways");
+});
+
+test("formulas are shown as formulas, copied as they were written, and nothing in them is active", T, async () => {
+  const page = await open();
+  await browser.context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const source = "So \\(a_1 * b_2\\) and\n\n\\[\n\\frac{a}{b} \\, \\text{<img src=x onerror=\"window.pwned=1\">}\n\\]\n\ncost $5 and $10, \\(\\unknown{x}\\).";
+  await ask(page, { chunks: source.match(/[^]{1,5}/g), every: 1 });
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  const found = await page.locator(`${ANSWER} .text`).evaluate((root) => ({
+    formulas: root.querySelectorAll("math").length,
+    fractions: [...root.querySelectorAll("mfrac")].filter(({ namespaceURI }) => namespaceURI === "http://www.w3.org/1998/Math/MathML").length,
+    foreign: [...root.querySelectorAll("math *")].filter(({ localName }) => !/^m[a-z]+$/.test(localName)).length,
+    images: root.querySelectorAll("img").length,
+    pwned: /** @type {any} */ (window).pwned,
+    text: root.lastElementChild?.textContent,
+  }));
+  assert.deepEqual(found, { formulas: 2, fractions: 1, foreign: 0, images: 0, pwned: undefined, text: "cost $5 and $10, \\unknown{x}." });
+  await page.locator(".actions .copy").click();
+  await page.locator(".actions .copied").waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), source);
+});
+
+test("a thought is open while it is thought, then folded, and not part of what is copied", T, async () => {
+  const page = await open();
+  await browser.context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const thought = Array.from({ length: 60 }, (_, index) => `idea${index} `);
+  await ask(page, { chunks: ["<thi", "nk>\n", ...thought, "\n</thi", "nk>\n\n", "The *answer*.", "\n\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>"], every: 20 });
+  const details = page.locator(`${ANSWER} details.thought`);
+  await page.locator(`${ANSWER} .thinking`, { hasText: "idea3" }).waitFor();
+  assert.equal(await details.evaluate((element) => /** @type {HTMLDetailsElement} */ (element).open), true);
+  assert.equal(await details.locator("summary").innerText(), "Thinking…");
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  assert.equal(await details.evaluate((element) => /** @type {HTMLDetailsElement} */ (element).open), false);
+  assert.match(await details.locator("summary").innerText(), /^Thought for /);
+  assert.equal(await page.locator(`${ANSWER} .text em`).innerText(), "answer");
+  assert.ok(!(await page.locator(`${ANSWER}`).innerText()).includes("think>"), "no marks are seen");
+  const card = page.locator(`${ANSWER} figure`);
+  assert.match(await card.innerText(), /Calls weather/);
+  assert.match(await card.innerText(), /"city": "Oslo"/);
+  await details.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  assert.match(await details.innerText(), /idea0 idea1 .*idea59/);
+  await page.locator(".actions .copy").click();
+  await page.locator(".actions .copied").waitFor();
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^The \*answer\*\.\n/);
+});
+
+test("without a GPU it says so in plain words, with one link to what helps", T, async () => {
+  const page = await open();
+  const error = { name: "NotSupportedError", code: "no_gpu", message: "no usable WebGPU adapter: noop support not compiled in, vulkan support not compiled in" };
+  await ask(page, { status: { state: "failed", error }, error });
+  await page.locator(`${ANSWER} .problem`).waitFor();
+  assert.match(await page.locator(`${ANSWER} .problem`).innerText(), /^This browser gives pages no GPU\./);
+  assert.equal(await page.locator("#detail").innerText(), "This browser gives pages no GPU");
+  assert.ok(!(await page.locator("body").innerText()).includes("support not compiled in"));
+  const links = page.locator("a[href$='help/no-gpu.html']:visible");
+  assert.equal(await links.count(), 1);
+  const [help] = await Promise.all([browser.context.waitForEvent("page"), links.click()]);
+  await help.waitForLoadState();
+  for (const system of ["Windows", "macOS", "Linux"]) await help.getByRole("heading", { name: system }).waitFor();
+});
+
+test("a model that does not fit is offered with the context that does, and an error looks like one", T, async () => {
+  const page = await open();
+  const error = { name: "QuotaExceededError", code: "out_of_memory", message: "the model needs 9 GB", data: { largest_context: 4096 } };
+  await ask(page, { status: { state: "failed", id: "spark-28m", error }, error });
+  const problem = page.locator(`${ANSWER} .problem`);
+  await problem.getByRole("button", { name: "Load with 4096 tokens" }).waitFor();
+  assert.equal(await page.locator("#detail").innerText(), "The model could not be loaded", "the sentence stands once");
+  assert.ok(await problem.locator(".icon").isVisible());
+  const [problemColor, caption] = await page.evaluate(() => [".answer:last-child .problem", "#keys"].map((selector) => getComputedStyle(/** @type {Element} */ (document.querySelector(selector))).color));
+  assert.notEqual(problemColor, caption);
+});
+
+test("text from right to left: bullets are inside, columns are mirrored", T, async () => {
+  const page = await open();
+  await ask(page, { chunks: ["- مرحبا بالعالم\n- سطر ثان\n\n| الاسم | الفاكهة |\n| - | - |\n| آنا | مانجو |\n\nEnglish"] });
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  const found = await page.locator(`${ANSWER} .text`).evaluate((root) => {
+    const box = (/** @type {string} */ selector) => /** @type {Element} */ (root.querySelector(selector)).getBoundingClientRect();
+    const list = /** @type {Element} */ (root.querySelector("ul"));
+    return {
+      list: getComputedStyle(list).direction,
+      room: box("ul").right - box("li").right,
+      mirrored: box("th:first-child").left > box("th:last-child").left,
+      after: getComputedStyle(/** @type {Element} */ (root.lastElementChild)).direction,
+    };
+  });
+  assert.deepEqual(found, { list: "rtl", room: 24, mirrored: true, after: "ltr" });
+});
+
+test("a thousand conversations: as many rows as are seen, and one formatter", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  await options.evaluate(() => new Promise((resolve) => {
+    const opening = indexedDB.open("doppler");
+    opening.onupgradeneeded = () => opening.result.createObjectStore("conversations", { keyPath: "id" });
+    opening.onsuccess = () => {
+      const transaction = opening.result.transaction("conversations", "readwrite");
+      for (let index = 0; index < 1000; index += 1) {
+        const messages = [{ id: `q${index}`, role: "user", content: `Question ${index}`, state: "done" }];
+        transaction.objectStore("conversations").put({ id: `c${index}`, title: `Question ${index}`, created: index, updated: index * 1e6, messages });
+      }
+      transaction.oncomplete = () => {
+        opening.result.close();
+        resolve(undefined);
+      };
+    };
+  }));
+  const page = await browser.context.newPage();
+  await page.addInitScript(() => {
+    const { DateTimeFormat } = Intl;
+    Object.assign(window, { made: 0 });
+    Intl.DateTimeFormat = /** @type {any} */ (new Proxy(DateTimeFormat, { construct: (target, parameters) => {
+      /** @type {any} */ (window).made += 1;
+      return Reflect.construct(target, parameters);
+    } }));
+  });
+  await page.goto(`chrome-extension://${browser.id}/extension/popup/popup.html`);
+  await page.setViewportSize({ width: 400, height: 600 });
+  await page.locator("#welcome:not([hidden]), .question").first().waitFor();
+  await page.click("header [data-action=list]");
+  const rows = page.locator("#chat-list li");
+  await rows.nth(20).waitFor();
+  const first = await rows.count();
+  assert.ok(first <= 100, `${first} rows are built`);
+  await page.locator("#chat-list").evaluate((list) => list.scrollTo(0, list.scrollHeight));
+  await until(async () => await rows.count() > first, "more rows");
+  assert.ok(await page.evaluate(() => /** @type {any} */ (window).made) <= 2, "one formatter for times and one for dates");
+  assert.match(await rows.first().innerText(), /Question 999/);
+});
+
+test("a long question is folded until it is wanted", T, async () => {
+  const page = await open();
+  await ask(page, { chunks: ["short"], padding: Array(400).fill("word").join(" ") });
+  await page.locator(`${ANSWER} .text`, { hasText: "short" }).waitFor();
+  const height = () => page.locator(".question .text").evaluate((element) => element.getBoundingClientRect().height);
+  assert.ok(await height() < 300);
+  const button = page.getByRole("button", { name: "Show all" });
+  await button.click();
+  assert.ok(await height() > 300);
+  await page.getByRole("button", { name: "Show less" }).click();
+  assert.ok(await height() < 300);
+});
+
+test("a long paragraph keeps its nodes while it grows", T, async () => {
+  const page = await open();
+  await ask(page, { tokens: 3000, every: 1 });
+  await page.locator(`${ANSWER} .text`, { hasText: "t1200 " }).waitFor();
+  await page.locator(`${ANSWER} .text p`).evaluate((paragraph) => Object.assign(window, { first: paragraph.firstChild }));
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  assert.equal(await text(page), expected(3000));
+  assert.equal(await page.evaluate(() => /** @type {any} */ (window).first.isConnected), true);
 });
 
 test("a growing answer keeps its nodes: a selection in it survives", T, async () => {
@@ -351,6 +522,11 @@ test("colours have the contrast of WCAG AA in light and dark", T, async () => {
   const page = await open();
   await ask(page, { chunks: ["Text, `code`, [link](https://example.com) and\n\n> a quote\n\n```js\nlet a\n```\n"] });
   await page.locator(`${ANSWER} .actions`).waitFor();
+  await ask(page, { error: { name: "OperationError", code: "no_gpu", message: "x" } });
+  await page.locator(`${ANSWER} .problem`).waitFor();
+  await ask(page, { chunks: ["<think>Hm</think>\n\nSee https://example.com, $x$.\n\n| a |\n| - |\n| b |\n\n<tool_call>{\"name\": \"a\"}</tool_call>"] });
+  await page.locator(`${ANSWER} .actions`).waitFor();
+  await page.locator(`${ANSWER} summary`).click();
   for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     await page.emulateMedia({ colorScheme });
     const poor = await page.evaluate(() => {

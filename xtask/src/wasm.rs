@@ -43,6 +43,7 @@ struct Module {
     limit: Option<usize>,
 }
 
+/// A third of the popup's is the parser of formulas (pulldown-latex) with its tables of symbols.
 const MODULES: [Module; 2] = [
     Module { package: "doppler-worker", stem: "doppler_worker", folder: "worker", limit: Some(6_000_000) },
     Module { package: "doppler-ui", stem: "doppler_ui", folder: "ui", limit: Some(720_000) },

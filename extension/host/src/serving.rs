@@ -281,8 +281,8 @@ impl Serving {
         let begin = Instant::now();
         let mut shown = 0.0;
         let mut progress = |done: f32| {
-            // A step of 2 % is as fine as anybody sees.
-            if done - shown >= 0.02 {
+            // A step of 2 % is as fine as anybody sees. The end is told: what follows is the compiling of kernels.
+            if done - shown >= 0.02 || (done >= 1.0 && shown < 1.0) {
                 shown = done;
                 loading(done);
             }

@@ -97,7 +97,13 @@ impl Document {
             self.seen -= next;
         }
         let rest = &mut nodes[finished..];
-        let children = if let [last] = rest && !end { self.cut(source, last) } else { 0 };
+        let children = if let [last] = rest
+            && !end
+        {
+            self.cut(source, last)
+        } else {
+            0
+        };
         Some(Update { changed, nodes, blocks: finished, children })
     }
 
@@ -219,7 +225,9 @@ mod tests {
             self.blocks.truncate(self.finished);
             self.blocks.extend(nodes);
             if !kept.is_empty() {
-                let Some(Node::Element(Kind::Paragraph, rest)) = self.blocks.get_mut(self.finished) else { panic!("what is finished is in a paragraph") };
+                let Some(Node::Element(Kind::Paragraph, rest)) = self.blocks.get_mut(self.finished) else {
+                    panic!("what is finished is in a paragraph")
+                };
                 rest.splice(..0, kept);
             }
             self.finished += blocks;

@@ -15,8 +15,8 @@ use pulldown_cmark::{Alignment, CodeBlockKind, Event, HeadingLevel, Options, Par
 
 pub use calls::{Call, before as before_calls};
 pub use document::{Changed, Document, Update};
-use math::{Formulas, Piece};
 pub use math::{Formula, Markup, Tag as MathTag};
+use math::{Formulas, Piece};
 
 /// What a link may start with, compared without regard to case.
 pub const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
@@ -494,7 +494,14 @@ mod tests {
         ] {
             assert_eq!(links(&parse(source)), [address], "{source}");
         }
-        for source in ["`https://example.com`", "```\nhttps://example.com\n```", "ftp://example.com", "javascript://example.com", "main.rs", "a@example.com"] {
+        for source in [
+            "`https://example.com`",
+            "```\nhttps://example.com\n```",
+            "ftp://example.com",
+            "javascript://example.com",
+            "main.rs",
+            "a@example.com",
+        ] {
             assert_eq!(links(&parse(source)), [""; 0], "{source}");
         }
     }

@@ -92,7 +92,11 @@ impl Switcher {
             ModelMsg::Choose(id) if self.choosing.as_ref() == Some(&id) => Vec::new(),
             ModelMsg::Choose(id) => {
                 self.choosing = Some(id.clone());
-                vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::Choose { id, context: None }) }]
+                vec![if self.source(&id) == Some(Source::Picked) {
+                    Effect::Permit(id)
+                } else {
+                    Effect::Call(Call::Choose { id, context: None })
+                }]
             }
             ModelMsg::ChooseWith(id, context) => {
                 self.choosing = Some(id.clone());

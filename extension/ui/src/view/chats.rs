@@ -4,6 +4,7 @@ use crate::protocol::Summary;
 use crate::state::State;
 use crate::view::dom;
 use js_sys::{Array, Date, Function, Intl, Object, Reflect};
+use std::cell::OnceCell;
 use wasm_bindgen::JsValue;
 use web_sys::{Element, HtmlDialogElement, HtmlElement};
 
@@ -21,7 +22,8 @@ pub(crate) struct Chats {
     current: Option<String>,
     /// How many items there may be.
     built: usize,
-    times: Times,
+    /// Made when they are needed.
+    times: OnceCell<Times>,
 }
 
 impl Chats {
@@ -37,7 +39,7 @@ impl Chats {
             shown: Vec::new(),
             current: None,
             built: ITEMS,
-            times: Times::new(),
+            times: OnceCell::new(),
         })
     }
 
@@ -111,9 +113,10 @@ impl Chats {
 
     /// Builds the items from number `first` on.
     fn append(&self, first: usize) -> Result<(), JsValue> {
+        let times = self.times.get_or_init(Times::new);
         let today = Date::new_0().to_date_string();
         for chat in self.shown.iter().take(self.built).skip(first) {
-            let time = if chat.busy { "answering…".to_owned() } else { self.times.write(chat.updated, &today) };
+            let time = if chat.busy { "answering…".to_owned() } else { times.write(chat.updated, &today) };
             self.list.append_child(&*item(chat, self.current.as_ref() == Some(&chat.id), &time)?)?;
         }
         Ok(())

@@ -125,24 +125,26 @@ impl MessageView {
     }
 
     fn update(&mut self, entry: &Entry, state: &State) -> Result<(), JsValue> {
-        // What is offered against a failure depends on more than the message.
-        if self.revision == entry.revision && entry.message.error.is_none() {
-            return Ok(());
+        if self.revision != entry.revision {
+            self.revision = entry.revision;
+            self.show(&entry.message)?;
         }
-        self.revision = entry.revision;
-        let content = &entry.message.content;
-        let other = match content.strip_prefix(self.source.as_str()) {
-            Some(added) => {
-                self.source.push_str(added);
-                false
-            }
-            None => {
-                self.source.clone_from(content);
-                true
-            }
-        };
+        // What is offered against a failure depends on more than the message.
+        match (&self.answer, &entry.message.error) {
+            (Some(answer), Some(failure)) => dom::offer_context(&answer.load_with, state.fitting(failure)),
+            _ => Ok(()),
+        }
+    }
+
+    fn show(&mut self, message: &Message) -> Result<(), JsValue> {
+        let added = message.content.strip_prefix(self.source.as_str());
+        let other = added.is_none();
+        match added {
+            Some(added) => self.source.push_str(added),
+            None => self.source.clone_from(&message.content),
+        }
         match &mut self.answer {
-            Some(answer) => answer.update(&entry.message, other, state),
+            Some(answer) => answer.update(message, other),
             None => Ok(()),
         }
     }
@@ -173,7 +175,7 @@ impl Answer {
         })
     }
 
-    fn update(&mut self, message: &Message, other: bool, state: &State) -> Result<(), JsValue> {
+    fn update(&mut self, message: &Message, other: bool) -> Result<(), JsValue> {
         let streaming = message.state == Progress::Streaming;
         self.text.update(&message.content, other, !streaming)?;
         self.think(message, streaming)?;
@@ -188,7 +190,7 @@ impl Answer {
         self.problem.class_list().toggle_with_force("failed", matches!(message.state, Progress::Failed | Progress::Interrupted))?;
         dom::show(&self.retry, problem.remedy == Some(Remedy::Retry));
         dom::show(&self.new_chat, problem.remedy == Some(Remedy::NewChat));
-        dom::offer_context(&self.load_with, message.error.as_ref().and_then(|failure| state.fitting(failure)))?;
+        dom::show(&self.load_with, false);
         dom::show(&self.help, message.error.as_ref().is_some_and(Failure::is_no_gpu));
         Ok(())
     }

@@ -168,7 +168,12 @@ mod tests {
     #[test]
     fn the_header_tells_of_the_chosen_model_and_nothing_twice() {
         let error = |message: &str, code: &str| Failure { message: message.into(), code: code.into(), ..Failure::default() };
-        let failed = |id: &str, error| EngineStatus { state: EngineState::Failed, id: Some(id.into()), error: Some(error), ..EngineStatus::default() };
+        let failed = |id: &str, error| EngineStatus {
+            state: EngineState::Failed,
+            id: Some(id.into()),
+            error: Some(error),
+            ..EngineStatus::default()
+        };
         let mut state = state(failed("big", error("it needs 9 GB", "out_of_memory")));
         state.chosen = Some(Chosen { id: "spark".into(), name: "Spark 28M".into() });
         assert_eq!((model_line(&state), detail_line(&state)), ("Spark 28M".into(), "Starts with your first question".into()));
