@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use doppler_engine::formats::{Array, Metadata, Value};
+use doppler_engine::text::template::Options;
 use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
 use serde_json::{Map, Value as Json, json};
 
@@ -49,8 +50,8 @@ fn templates_render_as_in_transformers() {
     for case in fixture["cases"].as_array().unwrap() {
         let source = case["template"].as_str().unwrap();
         let tokens = Map::from_iter([("bos_token".to_owned(), context["bos_token"].clone())]);
-        let result =
-            ChatTemplate::new(source, tokens).and_then(|t| t.render(&context["messages"], Some(&context["tools"]), true, &Map::new()));
+        let options = Options { tools: Some(&context["tools"]), add_generation_prompt: true, extra: &Map::new() };
+        let result = ChatTemplate::new(source, tokens).and_then(|t| t.render_as_is(&context["messages"], options));
         match (&case["text"], result) {
             (Json::String(text), result) => assert_eq!(result.as_ref(), Ok(text), "{source}"),
             (_, Err(TextError::Render { message })) => assert!(message.contains(case["error"].as_str().unwrap()), "{message}"),
@@ -78,7 +79,8 @@ fn real_templates_render_as_in_transformers() {
             let messages = arguments.remove("messages").unwrap();
             let tools = arguments.remove("tools");
             let prompt = arguments.remove("add_generation_prompt").is_some_and(|p| p == true);
-            let got = template.render(&messages, tools.as_ref(), prompt, &arguments);
+            let options = Options { tools: tools.as_ref(), add_generation_prompt: prompt, extra: &arguments };
+            let got = template.render_as_is(&messages, options);
             let same = match (&want["text"], &got) {
                 (Json::String(text), Ok(got)) => text == got,
                 // A wrong type is an error in Python, and text or an error here.

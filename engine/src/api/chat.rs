@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::messages;
 use crate::error::{EngineError, Result};
 use crate::formats::Metadata;
 use crate::serve::{FinishReason, SamplingOptions, Timings};
@@ -11,7 +12,7 @@ use crate::serve::{FinishReason, SamplingOptions, Timings};
 pub struct ChatRequest {
     /// Model id; `None`: whichever is loaded.
     pub model: Option<String>,
-    /// The conversation: an array of `{role, content}` with text only.
+    /// The conversation: an array of `{role, content}`, content a string, null or parts of text.
     pub messages: Value,
     /// Tools, for the template.
     pub tools: Option<Value>,
@@ -59,9 +60,9 @@ impl ChatRequest {
     fn set(&mut self, name: &str, value: &Value) -> Result<()> {
         match name {
             "model" => self.model = Some(string(name, value)?),
-            "messages" => self.messages = messages(value)?,
+            "messages" => self.messages = messages::messages(value)?,
             "tools" if value.as_array().is_some_and(Vec::is_empty) => {}
-            "tools" => self.tools = Some(array(name, value)?.clone().into()),
+            "tools" => self.tools = Some(messages::tools(value)?),
             "stream" => self.stream = boolean(name, value)?,
             "stream_options" => self.include_usage = stream_options(value)?,
             "max_tokens" | "max_completion_tokens" => self.max_tokens = Some(integer(name, value, 1)?),
@@ -201,37 +202,6 @@ fn timings_value(timings: &Timings, first_token_ms: f64) -> Value {
     })
 }
 
-fn messages(value: &Value) -> Result<Value> {
-    let list = array("messages", value)?;
-    if list.is_empty() {
-        return Err(invalid("messages", "is empty"));
-    }
-    list.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>>>().map(Value::from)
-}
-
-/// A message with its content as one string, which is what templates take.
-fn message(index: usize, value: &Value) -> Result<Value> {
-    let field = |name: &str| format!("messages[{index}].{name}");
-    let mut message = value.as_object().cloned().ok_or_else(|| invalid(&format!("messages[{index}]"), "must be an object"))?;
-    if !message.get("role").is_some_and(Value::is_string) {
-        return Err(invalid(&field("role"), "must be a string"));
-    }
-    let text = match message.get("content") {
-        Some(Value::String(_)) => return Ok(message.into()),
-        None | Some(Value::Null) => String::new(),
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .map(|part| match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
-                (Some("text"), Some(text)) => Ok(text),
-                _ => Err(unsupported(&field("content"), "only parts of type text are understood")),
-            })
-            .collect::<Result<String>>()?,
-        Some(_) => return Err(invalid(&field("content"), "must be a string or an array of text parts")),
-    };
-    message.insert("content".to_owned(), text.into());
-    Ok(message.into())
-}
-
 fn stream_options(value: &Value) -> Result<bool> {
     let options = value.as_object().ok_or_else(|| invalid("stream_options", "must be an object"))?;
     if let Some(other) = options.keys().find(|k| *k != "include_usage") {
@@ -259,7 +229,7 @@ fn boolean(field: &str, value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| invalid(field, "must be true or false"))
 }
 
-fn array<'a>(field: &str, value: &'a Value) -> Result<&'a Vec<Value>> {
+pub(super) fn array<'a>(field: &str, value: &'a Value) -> Result<&'a Vec<Value>> {
     value.as_array().ok_or_else(|| invalid(field, "must be an array"))
 }
 
@@ -274,11 +244,11 @@ fn number(field: &str, value: &Value, minimum: f64, maximum: f64) -> Result<f32>
     inside.map(|v| v as f32).ok_or_else(|| invalid(field, &format!("must be a number from {minimum} to {maximum}")))
 }
 
-fn invalid(field: &str, problem: &str) -> EngineError {
+pub(super) fn invalid(field: &str, problem: &str) -> EngineError {
     EngineError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
 }
 
-fn unsupported(field: &str, hint: &str) -> EngineError {
+pub(super) fn unsupported(field: &str, hint: &str) -> EngineError {
     EngineError::UnsupportedField { field: field.to_owned(), hint: hint.to_owned() }
 }
 
@@ -306,13 +276,6 @@ mod tests {
         assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
         let sampling = request.sampling(&SamplingOptions::default());
         assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.5, 1.0, u32::MAX));
-    }
-
-    #[test]
-    fn joins_text_parts() {
-        let parts =
-            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }] });
-        assert_eq!(ChatRequest::parse(&parts).expect("valid").messages[0]["content"], "ab");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Requests and responses in the shapes that web developers know: `OpenAI`'s chat completions.
 
 mod chat;
+mod messages;
 
 pub use chat::{ChatRequest, CompletionShape, default_sampling};
