@@ -108,18 +108,31 @@ fn requests() -> Vec<(&'static str, Json, Vec<&'static str>)> {
     let call = |arguments: &str| json!([{ "id": "call12345", "type": "function", "function": { "name": "zeta", "arguments": arguments } }]);
     let result = json!({ "role": "tool", "tool_call_id": "call12345", "name": "zeta", "content": "{\"eta\": \"th\u{e9}ta\"}" });
     let user = |text: &str| json!({ "role": "user", "content": text });
-    let parts = json!({ "role": "user", "content": [{ "type": "text", "text": "alpha <b> & \"x\"" }, { "type": "text", "text": " omega" }] });
+    let parts =
+        json!({ "role": "user", "content": [{ "type": "text", "text": "alpha <b> & \"x\"" }, { "type": "text", "text": " omega" }] });
     let full = call("{\"kappa\": \"lamb'da\", \"mu\": [1e-05, {\"nu\": \"x\u{ed}\"}], \"n\": 12345678901234567}");
     let with_call = |content: Json, calls: &Json| json!([user("alpha"), { "role": "assistant", "content": content, "tool_calls": calls }, result, user("omega")]);
     vec![
         ("a question", json!([user(" alpha\n\n  beta\\ \"gamma\" ")]), vec!["alpha", "beta\\", "\"gamma\""]),
         ("parts", json!([parts]), vec!["alpha", "omega"]),
         ("system", json!([{ "role": "system", "content": "sigma" }, user("alpha")]), vec!["sigma", "alpha"]),
-        ("system in parts", json!([{ "role": "system", "content": [{ "type": "text", "text": "sigma" }] }, parts]), vec!["sigma", "alpha", "omega"]),
+        (
+            "system in parts",
+            json!([{ "role": "system", "content": [{ "type": "text", "text": "sigma" }] }, parts]),
+            vec!["sigma", "alpha", "omega"],
+        ),
         ("two users", json!([user("alpha"), user("beta")]), vec!["alpha", "beta"]),
-        ("two systems", json!([{ "role": "system", "content": "sigma" }, { "role": "system", "content": "tau" }, user("alpha")]), vec!["sigma", "tau", "alpha"]),
+        (
+            "two systems",
+            json!([{ "role": "system", "content": "sigma" }, { "role": "system", "content": "tau" }, user("alpha")]),
+            vec!["sigma", "tau", "alpha"],
+        ),
         ("turns", json!([user("alpha"), { "role": "assistant", "content": "beta" }, user("gamma")]), vec!["alpha", "beta", "gamma"]),
-        ("thoughts", json!([user("alpha"), { "role": "assistant", "content": "<think>\nhm\n</think>\n\nbeta", "reasoning_content": "hm" }, user("gamma")]), vec!["alpha", "beta", "gamma"]),
+        (
+            "thoughts",
+            json!([user("alpha"), { "role": "assistant", "content": "<think>\nhm\n</think>\n\nbeta", "reasoning_content": "hm" }, user("gamma")]),
+            vec!["alpha", "beta", "gamma"],
+        ),
         ("a call", with_call(json!(null), &full), vec!["alpha", "zeta", "kappa", "lamb'da", "nu", "eta", "omega", "12345678901234567"]),
         ("a call, empty content", with_call(json!(""), &full), vec!["alpha", "zeta", "kappa", "lamb'da", "nu", "eta", "omega"]),
         ("a call, content", with_call(json!("pi"), &full), vec!["alpha", "pi", "zeta", "kappa", "nu", "eta", "omega"]),
@@ -153,7 +166,8 @@ fn every_text_of_a_request_is_in_the_prompt_or_an_error_says_which_is_not() {
             let lost: Vec<&&str> = words.iter().filter(|word| !plain.contains(**word) && !text.contains(**word)).collect();
             assert!(lost.is_empty() || shaped.missing.is_some(), "{file}, {name}: {lost:?} not in {text}");
             // Nothing is shown in Python's words for lists, nor are arguments encoded twice.
-            assert!(!text.contains("'type': 'text'") && !text.contains("\\\"kappa\\\""), "{file}, {name}: {text}");
+            let twice = text.contains("\\\"kappa\\\"") && name != "a call with a list";
+            assert!(!text.contains("'type': 'text'") && !twice, "{file}, {name}: {text}");
             if let Err(error) = shaped.clone().whole() {
                 assert!(error.to_string().contains("messages["), "{file}, {name}: {error}");
             } else {
@@ -319,12 +333,13 @@ fn hostile() -> Vec<String> {
         ("", "{% filter upper %}", ""),
         ("", "{% set x %}", ""),
         ("", "{% with %}", ""),
-        ("{{ 'a", "a", "' }}"),
         ("", "{% set a = [a] %}", "{{ a }}"),
         ("", "{# #}", ""),
     ] {
         all.push(format!("{before}{}{after}", middle.repeat(n)));
     }
+    all.push("{% set a = [a] %}".repeat(10_000) + "{{ a }}");
+    all.push("{% set a = (messages, a)[0:] %}".repeat(5_000) + "{{ a }}");
     all
 }
 
@@ -342,7 +357,11 @@ fn hostile_templates_are_refused_at_once() {
             let took = begun.elapsed();
             let shown: String = source.chars().take(150).collect();
             println!("{took:?} {shown} {:.120}", format!("{result:?}"));
-            assert!(matches!(result, Err(TextError::Template { .. } | TextError::Render { .. })), "{shown}: {:.100}", format!("{result:?}"));
+            assert!(
+                matches!(result, Err(TextError::Template { .. } | TextError::Render { .. })),
+                "{shown}: {:.100}",
+                format!("{result:?}")
+            );
             took
         });
         // 50 ms in a release build on an idle machine.
@@ -374,7 +393,9 @@ fn templates_at_the_bounds_fit_the_stack() {
                 let closing = if after.starts_with(['{', ']']) && !before.starts_with("{{ 1") { after } else { "" };
                 let source = match closing {
                     "] }}" => format!("{before}{}{} }}}}", middle.repeat(n), "]".repeat(n)),
-                    "{% endif %}" | "{% endfor %}" | "{% endset %}" if before.is_empty() => format!("{}{}", middle.repeat(n), closing.repeat(n)),
+                    "{% endif %}" | "{% endfor %}" | "{% endset %}" if before.is_empty() => {
+                        format!("{}{}", middle.repeat(n), closing.repeat(n))
+                    }
                     _ => format!("{before}{}{after}", middle.repeat(n)),
                 };
                 accepted += usize::from(render(&source, &json!([{ "role": "user", "content": "hi" }])).is_ok());

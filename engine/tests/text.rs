@@ -112,9 +112,9 @@ fn templates_that_cannot_be_used() {
     assert!(matches!(render("{%}{% generation %}"), Err(TextError::Template { .. })));
     assert!(matches!(render("{{ nope() }}"), Err(TextError::Render { .. })));
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(matches!(render(endless), Err(TextError::Render { message }) if message.contains("come to an end")));
+    assert!(matches!(render(endless), Err(TextError::Template { message }) if message.contains("come to an end")));
     let huge = "{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}";
-    assert!(matches!(render(huge), Err(TextError::Render { .. })));
+    assert!(matches!(render(huge), Err(TextError::Template { .. })));
     let recursive = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
     assert!(matches!(render(recursive), Err(TextError::Render { .. })));
     assert_eq!(render("{{ strftime_now('%Y') | int > 2024 }}"), Ok("True".to_owned()));

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn integers_are_shown_as_json_stringify_shows_them() {
-        let sent = json!([{ "n": [3.0, -0.0, 1e3, 9_223_372_036_854_775_807_u64 as f64, 1e19, 0.5, 1e300, 1e-7], "i": i64::MIN, "u": u64::MAX }]);
+        let sent =
+            json!([{ "n": [3.0, -0.0, 1e3, 9_223_372_036_854_775_807_u64 as f64, 1e19, 0.5, 1e300, 1e-7], "i": i64::MIN, "u": u64::MAX }]);
         let want = r#"[{"n":[3,0,1000,9223372036854775807,10000000000000000000,0.5,1e+300,1e-7],"i":-9223372036854775808,"u":18446744073709551615}]"#;
         assert_eq!(tools(&sent).expect("valid").to_string(), want.replace("9223372036854775807", "9223372036854775807"));
     }

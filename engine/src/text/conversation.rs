@@ -127,7 +127,8 @@ fn arguments(call: &mut Value) -> Option<&mut Value> {
 fn merge(messages: Vec<Value>, joins: impl Fn(&Value, &Value) -> bool) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::with_capacity(messages.len());
     for mut message in messages {
-        if let Some(content) = out.last().filter(|last| joins(last, &message)).and_then(|last| both(&last["content"], &message["content"])) {
+        if let Some(content) = out.last().filter(|last| joins(last, &message)).and_then(|last| both(&last["content"], &message["content"]))
+        {
             message["content"] = content;
             out.pop();
         }
@@ -154,20 +155,28 @@ pub(super) fn size(value: &Value) -> u64 {
     }
 }
 
+/// How a template that takes no lists shows a part of text.
+const SHOWN_PARTS: [&str; 2] = ["{'type':'text','text':", "{\"type\":\"text\",\"text\":"];
+
 /// Texts of a conversation, each with where it stands.
-pub(super) struct Texts<'a>(Vec<(String, &'a str)>);
+pub(super) struct Texts<'a> {
+    texts: Vec<(String, &'a str)>,
+    /// Where the first content in parts stands.
+    in_parts: Option<String>,
+}
 
 /// The texts that a prompt must have: contents, and names and arguments of tool calls.
 ///
 /// What templates leave out on purpose is none of them: reasoning, ids, types, and names of roles; contents `with_content` only.
 pub(super) fn texts(messages: &Value, with_content: bool) -> Texts<'_> {
-    let mut found = Texts(Vec::new());
+    let mut found = Texts { texts: Vec::new(), in_parts: None };
     for (i, message) in messages.as_array().into_iter().flatten().enumerate() {
         let at = format!("messages[{i}]");
-        let from = found.0.len();
+        let from = found.texts.len();
         match &message["content"] {
             _ if !with_content => {}
             Value::Array(parts) => {
+                found.in_parts.get_or_insert_with(|| format!("{at}.content"));
                 for part in parts {
                     found.all(&part["text"], &format!("{at}.content"));
                 }
@@ -175,7 +184,7 @@ pub(super) fn texts(messages: &Value, with_content: bool) -> Texts<'_> {
             content => found.all(content, &format!("{at}.content")),
         }
         if role(message) == "assistant" {
-            for (_, text) in &mut found.0[from..] {
+            for (_, text) in &mut found.texts[from..] {
                 let behind = REASONING_ENDS.iter().filter_map(|end| text.rsplit_once(end)).map(|(_, behind)| behind);
                 *text = behind.min_by_key(|behind| behind.len()).unwrap_or(text);
             }
@@ -193,11 +202,11 @@ impl<'a> Texts<'a> {
     /// Every string and key in `value`.
     fn all(&mut self, value: &'a Value, at: &str) {
         match value {
-            Value::String(text) => self.0.push((at.to_owned(), text)),
+            Value::String(text) => self.texts.push((at.to_owned(), text)),
             Value::Array(items) => items.iter().for_each(|item| self.all(item, at)),
             Value::Object(map) => {
                 for (key, item) in map {
-                    self.0.push((at.to_owned(), key));
+                    self.texts.push((at.to_owned(), key));
                     self.all(item, at);
                 }
             }
@@ -208,6 +217,9 @@ impl<'a> Texts<'a> {
     /// Where a text stands that `prompt` lacks. White space does not count, and texts may be written as JSON, Python or HTML has them.
     pub(super) fn missing(&self, prompt: &str) -> Option<String> {
         let prompt = dense(prompt);
+        if self.in_parts.is_some() && SHOWN_PARTS.iter().any(|shown| prompt.contains(shown)) {
+            return self.in_parts.clone();
+        }
         let mut from = 0;
         let lacks = |(_, text): &&(String, &str)| {
             let mut found = |text: &str| {
@@ -219,7 +231,7 @@ impl<'a> Texts<'a> {
             };
             !found(text) && !written(text).iter().any(|text| found(text))
         };
-        self.0.iter().find(lacks).map(|(at, _)| at.clone())
+        self.texts.iter().find(lacks).map(|(at, _)| at.clone())
     }
 }
 

@@ -75,7 +75,9 @@ impl Args {
     pub(super) fn int_opt(&self, i: usize) -> Result<Option<i64>> {
         let read = |value: &Value| match value.kind() {
             ValueKind::Bool => Ok(i64::from(value.is_true())),
-            ValueKind::Number if value.is_integer() => Ok(python::integer(value).unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64),
+            ValueKind::Number if value.is_integer() => {
+                Ok(python::integer(value).unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+            }
             _ => Err(failed(format!("{} takes a whole number", self.name))),
         };
         self.some(i).map(read).transpose()

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
-use minijinja::value::{Kwargs, Tuple, ValueKind};
+use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::failed;
 use super::objects::{Printed, Range};
 use super::python::{Dict, Result};
+use super::sequences::Group;
 
 /// How deep data may nest; what a conversation brings along included.
 const MAX_DEPTH: usize = 128;
@@ -33,9 +34,13 @@ struct Sizes {
 impl Sizes {
     fn of(&mut self, value: &Value, level: usize) -> Result<Size> {
         let mut size = Size { values: 1, depth: 0 };
-        let Some(address) = address(value).filter(|_| level <= MAX_DEPTH) else {
-            return if level > MAX_DEPTH { Err(failed("data nests too deep")) } else { Ok(size) };
-        };
+        if level > MAX_DEPTH {
+            return Err(failed("data nests too deep"));
+        }
+        if level > 0 && is_open(value) {
+            return Err(failed("a namespace cannot be part of other data"));
+        }
+        let Some(address) = address(value) else { return Ok(size) };
         if let Some((size, _)) = self.known.get(&address) {
             return Ok(*size);
         }
@@ -55,7 +60,13 @@ fn address(value: &Value) -> Option<usize> {
     fn of<T: 'static>(value: &Value) -> Option<usize> {
         value.downcast_object_ref::<T>().map(|part| std::ptr::from_ref(part) as usize)
     }
-    of::<Vec<Value>>(value).or_else(|| of::<Dict>(value)).or_else(|| of::<Tuple>(value)).or_else(|| of::<Printed>(value))
+    let plain = of::<Vec<Value>>(value).or_else(|| of::<Dict>(value)).or_else(|| of::<Tuple>(value));
+    plain.or_else(|| of::<Printed>(value)).or_else(|| of::<Group>(value))
+}
+
+/// Whether a value is a namespace or the like, which could come to hold itself.
+fn is_open(value: &Value) -> bool {
+    value.kind() == ValueKind::Map && address(value).is_none() && !value.is_kwargs()
 }
 
 /// `value`, if it is not too large. What would be computed only when it is read (slices, sums of lists) is computed now.
@@ -95,11 +106,10 @@ pub(super) fn kept(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     Ok(value)
 }
 
-/// [`kept`] for what goes into a namespace: not a namespace itself, which could come to hold itself.
+/// [`kept`] for what goes into a namespace: not a namespace itself.
 ///
 /// # Errors
 /// As [`kept`].
 pub(super) fn member(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
-    let is_open = value.kind() == ValueKind::Map && address(&value).is_none() && Kwargs::try_from(value.clone()).is_err();
-    if is_open { Err(failed("a namespace cannot hold another one")) } else { kept(state, value) }
+    if is_open(&value) { Err(failed("a namespace cannot hold another one")) } else { kept(state, value) }
 }

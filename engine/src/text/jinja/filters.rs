@@ -27,7 +27,9 @@ const FILTERS: &[(&str, &str, Filter)] = &[
     ("lower", "", |v, _| Ok(text(v)?.to_lowercase().into())),
     ("pprint", "", |v, _| pretty::print(v).map(Value::from)),
     ("random", "", random),
-    ("replace", "old new count", |v, a| strings::replace(&text(v)?, &text(a.required(0)?)?, &text(a.required(1)?)?, a.int_opt(2)?).map(Value::from)),
+    ("replace", "old new count", |v, a| {
+        strings::replace(&text(v)?, &text(a.required(0)?)?, &text(a.required(1)?)?, a.int_opt(2)?).map(Value::from)
+    }),
     ("round", "precision method", round),
     ("string", "", |v, _| if v.as_str().is_some() { Ok(v.clone()) } else { text(v).map(Value::from) }),
     ("striptags", "", |v, _| Ok(strip_tags(&text(v)?).into())),
@@ -42,7 +44,9 @@ const FILTERS: &[(&str, &str, Filter)] = &[
     ("upper", "", |v, _| Ok(text(v)?.to_uppercase().into())),
     ("urlencode", "", url_encode),
     ("urlize", "trim_url_limit nofollow target rel extra_schemes", wrap::urlize),
-    ("wordcount", "", |v, _| Ok(text(v)?.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count().into())),
+    ("wordcount", "", |v, _| {
+        Ok(text(v)?.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count().into())
+    }),
     ("wordwrap", "width break_long_words wrapstring break_on_hyphens", wrap::filter),
     ("xmlattr", "autospace", xml_attributes),
 ];
@@ -50,7 +54,8 @@ const FILTERS: &[(&str, &str, Filter)] = &[
 /// Adds the filters, and takes out those that Jinja2 has not.
 pub(super) fn add(environment: &mut Environment<'static>) {
     for (name, parameters, filter) in FILTERS.iter().chain(sequences::FILTERS) {
-        environment.add_filter(*name, move |value: Value, Rest(args): Rest<Value>, kwargs: Kwargs| {
+        environment.add_filter(*name, move |state: &State<'_, '_>, value: Value, Rest(args): Rest<Value>, kwargs: Kwargs| {
+            charge(state, &value)?;
             filter(&value, &Args::bind(name, parameters, &with_keywords(args, kwargs))?)
         });
     }
@@ -67,7 +72,7 @@ pub(super) fn add(environment: &mut Environment<'static>) {
 
 /// Arguments with the keywords last, as methods get them.
 pub(super) fn with_keywords(mut args: Vec<Value>, kwargs: Kwargs) -> Vec<Value> {
-    args.push(kwargs.into());
+    args.extend(Some(Value::from(kwargs)).filter(Value::is_true));
     args
 }
 
@@ -80,8 +85,15 @@ fn defined(value: &Value) -> Result<Value> {
     if value.is_undefined() { Err(Error::from(ErrorKind::UndefinedError)) } else { Ok(value.clone()) }
 }
 
+/// Pays for going once through a list, dictionary or text.
+pub(super) fn charge(state: &State<'_, '_>, value: &Value) -> Result<()> {
+    let work = value.as_str().map_or_else(|| value.len().unwrap_or(0) / 2, |text| text.len() / 64);
+    state.consume_fuel(work as u64)
+}
+
 /// `map('filter', …)` or `map(attribute='path', default=…)`.
 fn map(state: &mut State<'_, '_>, value: Value, Rest(args): Rest<Value>, kwargs: Kwargs) -> Result<Value> {
+    charge(state, &value)?;
     let items = sequences::items(&value)?;
     if args.is_empty() && kwargs.has("attribute") {
         let (path, default) = (kwargs.get::<Value>("attribute")?, kwargs.get::<Option<Value>>("default")?);
@@ -289,8 +301,11 @@ fn url_encode(value: &Value, _: &Args) -> Result<Value> {
     }
     let mut parts = Vec::new();
     for item in value.try_iter()? {
-        let (key, value) =
-            if value.kind() == ValueKind::Map { (item.clone(), value.get_item(&item)?) } else { (item.get_item_by_index(0)?, item.get_item_by_index(1)?) };
+        let (key, value) = if value.kind() == ValueKind::Map {
+            (item.clone(), value.get_item(&item)?)
+        } else {
+            (item.get_item_by_index(0)?, item.get_item_by_index(1)?)
+        };
         parts.push(format!("{}={}", quote_url(&text(&key)?, "", "+"), quote_url(&text(&value)?, "", "+")));
     }
     Ok(parts.join("&").into())

@@ -298,7 +298,13 @@ pub(super) fn percent(format: &str, value: &Value) -> Result<String> {
                 let (key, after) = inner.split_once(')').ok_or_else(|| failed("incomplete format key"))?;
                 rest = after;
                 named = true;
-                Some(value.get_item(&Value::from(key)).ok().filter(|v| is_mapping && !v.is_undefined()).ok_or_else(|| failed(format!("the format has no argument for {key:?}")))?)
+                Some(
+                    value
+                        .get_item(&Value::from(key))
+                        .ok()
+                        .filter(|v| is_mapping && !v.is_undefined())
+                        .ok_or_else(|| failed(format!("the format has no argument for {key:?}")))?,
+                )
             }
             None => None,
         };

@@ -47,7 +47,8 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
         Some(text) => out.write_str(text).map_err(Error::from),
         None => out.write_str(&python::text(value)?).map_err(Error::from),
     });
-    environment.set_unknown_method_callback(|_, value, method, args| {
+    environment.set_unknown_method_callback(|state, value, method, args| {
+        filters::charge(state, value)?;
         let result = match value.kind() {
             ValueKind::String => strings::call(value.as_str().unwrap_or_default(), method, args),
             ValueKind::Undefined => return Err(Error::from(ErrorKind::UndefinedError)),
@@ -74,7 +75,8 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.add_global("self", Value::from_object(python::Dict::new()));
     environment.add_function(source::KEPT, |state: &mut State<'_, '_>, value: Value| data::kept(state, value));
     environment.add_function(source::MEMBER, |state: &mut State<'_, '_>, value: Value| data::member(state, value));
-    environment.add_function(source::EACH, |value: Value| if value.is_none() { Err(args::failed("None is not iterable")) } else { Ok(value) });
+    environment
+        .add_function(source::EACH, |value: Value| if value.is_none() { Err(args::failed("None is not iterable")) } else { Ok(value) });
     environment.add_function(source::REMAINDER, |left: Value, right: Value| python::remainder(&left, &right));
     Ok(environment)
 }

@@ -177,9 +177,7 @@ pub(super) fn call(value: &Value, name: &str, args: &[Value]) -> Option<Result<V
     Some(match (value.kind(), name) {
         (ValueKind::Map, "items") => view("dict_items", pairs(value)),
         (ValueKind::Map, "keys") => view("dict_keys", value.try_iter().map(Iterator::collect)),
-        (ValueKind::Map, "values") => {
-            view("dict_values", value.try_iter().and_then(|keys| keys.map(|key| value.get_item(&key)).collect()))
-        }
+        (ValueKind::Map, "values") => view("dict_values", value.try_iter().and_then(|keys| keys.map(|key| value.get_item(&key)).collect())),
         (ValueKind::Map, "get") => Args::bind("get", "key default", args).and_then(|args| {
             let found = value.get_item(args.required(0)?)?;
             Ok(if found.is_undefined() { args.get(1).cloned().unwrap_or_else(|| Value::from(())) } else { found })

@@ -55,7 +55,9 @@ fn write_repr(value: &Value, out: &mut String) -> Result<()> {
 fn write_container(value: &Value, out: &mut String) -> Result<()> {
     let (open, close) = match value.kind() {
         ValueKind::Map if value.downcast_object_ref::<Dict>().is_some() || value.is_kwargs() => ("{".to_owned(), "}".to_owned()),
-        ValueKind::Map if value.downcast_object_ref::<Printed>().is_none() && value.len().is_some() => ("<Namespace {".to_owned(), "}>".to_owned()),
+        ValueKind::Map if value.downcast_object_ref::<Printed>().is_none() && value.len().is_some() => {
+            ("<Namespace {".to_owned(), "}>".to_owned())
+        }
         _ if value.downcast_object_ref::<Range>().is_some() => ("range(".to_owned(), ")".to_owned()),
         ValueKind::Seq | ValueKind::Iterable => match value.downcast_object_ref::<Printed>() {
             Some(view) => (format!("{}([", view.name), "])".to_owned()),
@@ -243,7 +245,8 @@ pub(super) fn is_decimal(c: char) -> bool {
 
 /// `str.isdigit` of one character: superscripts and circled digits too.
 pub(super) fn is_digit(c: char) -> bool {
-    is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨' | '⑴'..='⑼' | '⒈'..='⒐' | '⓪' | '❶'..='❾' | '➀'..='➈' | '➊'..='➒')
+    is_decimal(c)
+        || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨' | '⑴'..='⑼' | '⒈'..='⒐' | '⓪' | '❶'..='❾' | '➀'..='➈' | '➊'..='➒')
 }
 
 /// `str.isnumeric` of one character: fractions, Roman and Chinese numerals too.

@@ -65,7 +65,9 @@ pub(super) fn call(text: &str, name: &str, args: &[Value]) -> Option<Result<Valu
 
 fn format(text: &str, args: &[Value]) -> Result<Value> {
     let (named, positional) = match args.split_last() {
-        Some((last, rest)) if last.is_kwargs() || last.kind() == minijinja::value::ValueKind::Map => (Some(last), if last.is_kwargs() { rest } else { args }),
+        Some((last, rest)) if last.is_kwargs() || last.kind() == minijinja::value::ValueKind::Map => {
+            (Some(last), if last.is_kwargs() { rest } else { args })
+        }
         _ => (None, args),
     };
     let lookup = |name: &str| named.and_then(|named| named.get_item(&Value::from(name)).ok()).filter(|v| !v.is_undefined());
@@ -138,7 +140,11 @@ fn title(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     let mut in_word = false;
     for c in s.chars() {
-        if in_word { out.extend(c.to_lowercase()) } else { push_title(c, &mut out) }
+        if in_word {
+            out.extend(c.to_lowercase())
+        } else {
+            push_title(c, &mut out)
+        }
         in_word = is_cased(c);
     }
     out
@@ -251,7 +257,9 @@ fn found(position: Option<i64>) -> Result<Value> {
 fn affix(s: &str, args: &Args, test: fn(&str, &str) -> bool) -> Result<Value> {
     let window = Window::new(s, args, 1)?;
     let wanted = args.required(0)?;
-    let of = |value: &Value| value.as_str().map(|text| test(window.text, text)).ok_or_else(|| failed("the argument must be a string or a tuple of strings"));
+    let of = |value: &Value| {
+        value.as_str().map(|text| test(window.text, text)).ok_or_else(|| failed("the argument must be a string or a tuple of strings"))
+    };
     let any = if wanted.is_tuple() {
         wanted.try_iter()?.map(|value| of(&value)).collect::<Result<Vec<bool>>>()?.contains(&true)
     } else {

@@ -14,8 +14,15 @@ pub(super) fn filter(value: &Value, args: &Args) -> Result<Value> {
     }
     let end = args.str_opt(2)?.unwrap_or("\n");
     let text = text(value)?;
-    let lines: Vec<String> = strings::lines(&text, false).into_iter().map(|line| wrap.line(line).join(end)).collect();
-    super::args::bounded(Some(lines.iter().map(|line| line.len() + end.len()).sum()))?;
+    let mut lines = Vec::new();
+    let mut bytes = 0_usize;
+    for line in strings::lines(&text, false) {
+        let broken = wrap.line(line);
+        let own: usize = broken.iter().map(String::len).sum();
+        bytes = bytes.saturating_add(own).saturating_add(broken.len().max(1).saturating_mul(end.len()));
+        super::args::bounded(Some(bytes))?;
+        lines.push(broken.join(end));
+    }
     Ok(lines.join(end).into())
 }
 
@@ -54,7 +61,11 @@ impl Wrap {
     /// A word that is longer than a line: its beginning goes into the line that has `length` characters, if words are broken.
     fn split_long(&self, long: Vec<char>, length: usize, taken: &mut Vec<Vec<char>>, chunks: &mut Vec<Vec<char>>) {
         if !self.breaks_words {
-            if taken.is_empty() { taken.push(long) } else { chunks.push(long) }
+            if taken.is_empty() {
+                taken.push(long)
+            } else {
+                chunks.push(long)
+            }
             return;
         }
         let room = self.width - length;
