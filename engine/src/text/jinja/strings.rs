@@ -192,7 +192,7 @@ fn expand_tabs(s: &str, size: usize) -> Result<Value> {
             '\t' => {
                 let spaces = if size == 0 { 0 } else { size - column % size };
                 bounded(spaces.checked_add(out.len()))?;
-                out.extend(std::iter::repeat_n(' ', spaces));
+                out.push_str(&" ".repeat(spaces));
                 column += spaces;
             }
             '\n' | '\r' => {
