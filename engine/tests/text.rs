@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use doppler_engine::formats::{Array, Metadata, Value};
+use doppler_engine::text::template::Options;
 use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
 use serde_json::{Map, Value as Json, json};
 
@@ -49,8 +50,8 @@ fn templates_render_as_in_transformers() {
     for case in fixture["cases"].as_array().unwrap() {
         let source = case["template"].as_str().unwrap();
         let tokens = Map::from_iter([("bos_token".to_owned(), context["bos_token"].clone())]);
-        let result =
-            ChatTemplate::new(source, tokens).and_then(|t| t.render(&context["messages"], Some(&context["tools"]), true, &Map::new()));
+        let options = Options { tools: Some(&context["tools"]), add_generation_prompt: true, extra: &Map::new() };
+        let result = ChatTemplate::new(source, tokens).and_then(|t| t.render_as_is(&context["messages"], options));
         match (&case["text"], result) {
             (Json::String(text), result) => assert_eq!(result.as_ref(), Ok(text), "{source}"),
             (_, Err(TextError::Render { message })) => assert!(message.contains(case["error"].as_str().unwrap()), "{message}"),
@@ -78,7 +79,8 @@ fn real_templates_render_as_in_transformers() {
             let messages = arguments.remove("messages").unwrap();
             let tools = arguments.remove("tools");
             let prompt = arguments.remove("add_generation_prompt").is_some_and(|p| p == true);
-            let got = template.render(&messages, tools.as_ref(), prompt, &arguments);
+            let options = Options { tools: tools.as_ref(), add_generation_prompt: prompt, extra: &arguments };
+            let got = template.render_as_is(&messages, options);
             let same = match (&want["text"], &got) {
                 (Json::String(text), Ok(got)) => text == got,
                 // A wrong type is an error in Python, and text or an error here.
@@ -110,9 +112,9 @@ fn templates_that_cannot_be_used() {
     assert!(matches!(render("{%}{% generation %}"), Err(TextError::Template { .. })));
     assert!(matches!(render("{{ nope() }}"), Err(TextError::Render { .. })));
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(matches!(render(endless), Err(TextError::Render { message }) if message.contains("come to an end")));
+    assert!(matches!(render(endless), Err(TextError::Template { message }) if message.contains("come to an end")));
     let huge = "{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}";
-    assert!(matches!(render(huge), Err(TextError::Render { .. })));
+    assert!(matches!(render(huge), Err(TextError::Template { .. })));
     let recursive = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
     assert!(matches!(render(recursive), Err(TextError::Render { .. })));
     assert_eq!(render("{{ strftime_now('%Y') | int > 2024 }}"), Ok("True".to_owned()));

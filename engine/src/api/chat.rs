@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, array, boolean, invalid, number, string, unsupported};
+use super::messages;
 use crate::error::Result;
 use crate::formats::Metadata;
 use crate::serve::{FinishReason, SamplingOptions, Timings};
@@ -12,7 +13,7 @@ use crate::serve::{FinishReason, SamplingOptions, Timings};
 pub struct ChatRequest {
     /// Model id; `None`: whichever is loaded.
     pub model: Option<String>,
-    /// The conversation: an array of `{role, content}` with text only.
+    /// The conversation: an array of `{role, content}`, content a string, null or parts of text.
     pub messages: Value,
     /// Tools, for the template, unless none is to be called.
     pub tools: Option<Value>,
@@ -69,9 +70,9 @@ impl ChatRequest {
     fn set(&mut self, name: &str, value: &Value) -> Result<()> {
         match name {
             "model" => self.model = Some(string(name, value)?),
-            "messages" => self.messages = messages(value)?,
+            "messages" => self.messages = messages::messages(value)?,
             "tools" if value.as_array().is_some_and(Vec::is_empty) => {}
-            "tools" => self.tools = Some(array(name, value)?.clone().into()),
+            "tools" => self.tools = Some(messages::tools(value)?),
             "stream" => self.stream = boolean(name, value)?,
             "stream_options" => self.include_usage = fields::stream_options(value)?,
             "max_tokens" | "max_completion_tokens" => {
@@ -208,37 +209,6 @@ fn timings_value(timings: &Timings, first_token_ms: f64) -> Value {
     })
 }
 
-fn messages(value: &Value) -> Result<Value> {
-    let list = array("messages", value)?;
-    if list.is_empty() {
-        return Err(invalid("messages", "is empty"));
-    }
-    list.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>>>().map(Value::from)
-}
-
-/// A message with its content as one string, which is what templates take.
-fn message(index: usize, value: &Value) -> Result<Value> {
-    let field = |name: &str| format!("messages[{index}].{name}");
-    let mut message = value.as_object().cloned().ok_or_else(|| invalid(&format!("messages[{index}]"), "must be an object"))?;
-    if !message.get("role").is_some_and(Value::is_string) {
-        return Err(invalid(&field("role"), "must be a string"));
-    }
-    let text = match message.get("content") {
-        Some(Value::String(_)) => return Ok(message.into()),
-        None | Some(Value::Null) => String::new(),
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .map(|part| match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
-                (Some("text"), Some(text)) => Ok(text),
-                _ => Err(unsupported(&field("content"), "only parts of type text are understood")),
-            })
-            .collect::<Result<String>>()?,
-        Some(_) => return Err(invalid(&field("content"), "must be a string or an array of text parts")),
-    };
-    message.insert("content".to_owned(), text.into());
-    Ok(message.into())
-}
-
 fn stop(value: &Value) -> Result<Vec<String>> {
     let strings = match value {
         Value::String(one) => vec![one.clone()],
@@ -274,13 +244,6 @@ mod tests {
         assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
         let sampling = request.sampling(&SamplingOptions::default());
         assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.5, 1.0, u32::MAX));
-    }
-
-    #[test]
-    fn joins_text_parts() {
-        let parts =
-            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }] });
-        assert_eq!(ChatRequest::parse(&parts).expect("valid").messages[0]["content"], "ab");
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 mod chat;
 mod fields;
+mod messages;
 
 pub use chat::{ChatRequest, CompletionShape, default_sampling};

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::template::Options;
 use super::{ChatTemplate, TextError, Tokenizer};
 
 /// Token ids of a conversation: `messages` (a JSON array of `{role, content, …}`) and `tools` rendered by the model's chat template, BOS
@@ -33,6 +34,7 @@ pub fn encode_chat(
     add_generation_prompt: bool,
     extra: &Map<String, Value>,
 ) -> Result<Vec<u32>, TextError> {
+    let messages = &template.shape(messages, Options { tools, add_generation_prompt, extra })?.whole()?;
     let parts = [messages, tools.unwrap_or(&Value::Null), &Value::Object(extra.clone())];
     let guard = ('\u{fdd0}'..='\u{fdef}')
         .find(|c| !parts.iter().any(|part| any_string(part, &|s| s.contains(*c))))
@@ -43,7 +45,7 @@ pub fn encode_chat(
     let render = |is_marked: &dyn Fn(&str) -> bool| {
         let [messages, tools_, extra] = parts.map(|part| map_strings(part, &|s| mark(s, guard, is_marked)));
         let Value::Object(extra) = extra else { unreachable!("an object is mapped to an object") };
-        template.render(&messages, tools.map(|_| &tools_), add_generation_prompt, &extra)
+        template.render_as_is(&messages, Options { tools: tools.map(|_| &tools_), add_generation_prompt, extra: &extra })
     };
     let mut text = render(&|rest| begins(rest) && texts.iter().any(|t| rest.starts_with(t.as_str())))?;
     if parts.iter().any(|part| any_string(part, &|s| s.char_indices().any(|(i, _)| begins(&s[i..])))) {

@@ -2,9 +2,10 @@
 
 mod byte_level;
 pub mod chat;
+mod conversation;
 pub mod detokenizer;
+mod jinja;
 pub(crate) mod pretokenizer;
-mod python;
 mod sentencepiece;
 pub mod stop;
 pub mod template;

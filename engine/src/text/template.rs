@@ -1,16 +1,21 @@
-//! Chat templates: Jinja as `transformers` renders it, on `minijinja`.
+//! Chat templates: Jinja as `transformers` renders it.
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
-use serde_json::{Map, Value as Json};
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, ErrorKind};
+use serde_json::{Map, Value as Json, json};
 
-use super::{TextError, python};
+use super::conversation::{Shape, size, texts};
+use super::tokenizer::special_tokens;
+use super::vocabulary::Kind;
+use super::{TextError, jinja};
 use crate::formats::Metadata;
 
-/// Fuel of one rendering (minijinja's unit: an instruction or 64 bytes of data). A hostile template ends here; a real one on a chat of
-/// a million characters takes less than a tenth.
-const FUEL: u64 = 4_000_000;
+/// Fuel of one rendering (minijinja's unit: an instruction or 64 bytes of data): so much, and so much for every unit of [`size`]. Real
+/// templates take a twentieth; a hostile one is stopped within a few milliseconds.
+const FUEL: u64 = 100_000;
+const FUEL_PER_SIZE: u64 = 4;
+/// How deep the data of a conversation may nest.
+const MAX_DEPTH: usize = 100;
 /// Name of the template for chats without tools, and of the one for chats with tools where the file has one.
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
@@ -21,29 +26,59 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and the other token texts templates refer to.
     tokens: Map<String, Json>,
+    /// Whether it shows contents of messages at all; one that does not is no template of chats, and can leave nothing out.
+    shows_content: bool,
+    /// Whether there is a template for chats with tools, or why it cannot be used.
+    tool_use: Result<bool, TextError>,
+}
+
+/// A conversation as its template takes it.
+#[derive(Clone, Debug)]
+pub struct Shaped {
+    /// The messages.
+    pub messages: Json,
+    /// Where a text stands that the template leaves out of the prompt, if it does: a content, or the name or arguments of a tool call.
+    pub missing: Option<String>,
+}
+
+impl Shaped {
+    /// The messages, if the prompt has all of their texts.
+    ///
+    /// # Errors
+    /// [`TextError::Render`], which names a text that it has not.
+    pub fn whole(self) -> Result<Json, TextError> {
+        match self.missing {
+            None => Ok(self.messages),
+            Some(missing) => Err(TextError::Render { message: format!("it leaves out {missing}") }),
+        }
+    }
+}
+
+/// What a conversation is rendered with, besides its messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Tools, an array.
+    pub tools: Option<&'a Json>,
+    /// Whether the beginning of an answer follows the messages.
+    pub add_generation_prompt: bool,
+    /// Further template variables, such as `enable_thinking`.
+    pub extra: &'a Map<String, Json>,
 }
 
 /// Fields that hold a message's reasoning; the first is the one that most templates read.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl ChatTemplate {
-    /// The template in `tokenizer.chat_template` (and `tokenizer.chat_template.tool_use`, used when there are tools).
+    /// The template in `tokenizer.chat_template` (and `tokenizer.chat_template.tool_use`, used when there are tools). One that is empty
+    /// is none.
     ///
     /// # Errors
-    /// [`TextError::NoChatTemplate`], [`TextError::Template`] when it does not parse.
+    /// [`TextError::NoChatTemplate`], [`TextError::Template`] when it does not parse or does not come to an end.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
-        let source = metadata.str_opt("tokenizer.chat_template")?.ok_or(TextError::NoChatTemplate)?;
-        let vocabulary = metadata.string_array_opt("tokenizer.ggml.tokens")?.unwrap_or_default();
-        let mut tokens = Map::new();
-        for (name, key) in [("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding")] {
-            let id = metadata.u32_opt(&format!("tokenizer.ggml.{key}_token_id"))?;
-            if let Some(text) = id.and_then(|id| vocabulary.get(id as usize)) {
-                tokens.insert(name.to_owned(), text.as_str().into());
-            }
-        }
-        let mut template = Self::new(source, tokens)?;
-        if let Some(source) = metadata.str_opt("tokenizer.chat_template.tool_use")? {
-            template.add(TOOL_USE, source)?;
+        let source = |key: &str| Ok::<_, TextError>(metadata.str_opt(key)?.filter(|source| !source.trim().is_empty()));
+        let mut template = Self::new(source("tokenizer.chat_template")?.ok_or(TextError::NoChatTemplate)?, token_texts(metadata)?)?;
+        if let Some(source) = source("tokenizer.chat_template.tool_use")? {
+            template.tool_use = template.add(TOOL_USE, source).map(|()| true);
         }
         Ok(template)
     }
@@ -51,33 +86,10 @@ impl ChatTemplate {
     /// A template from its source and the token texts it may name (`bos_token`, `eos_token`, ...).
     ///
     /// # Errors
-    /// [`TextError::Template`] when it does not parse.
+    /// [`TextError::Template`] when it does not parse or does not come to an end.
     pub fn new(source: &str, tokens: Map<String, Json>) -> Result<Self, TextError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| TextError::Template { message: describe(&e) })?);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(100);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_formatter(|out, _, value| {
-            let text = match value.kind() {
-                ValueKind::Undefined => return Ok(()),
-                ValueKind::Bool | ValueKind::None | ValueKind::Number | ValueKind::Seq | ValueKind::Map => python::repr(&to_json(value)?),
-                _ => value.to_string(),
-            };
-            out.write_str(&text).map_err(Error::from)
-        });
-        environment.add_filter("tojson", to_json_filter);
-        // As in Python: a string can be iterated, `None` cannot.
-        environment.add_test("iterable", |value: &Value| match value.kind() {
-            ValueKind::None | ValueKind::Bool | ValueKind::Number => false,
-            ValueKind::String | ValueKind::Undefined => true,
-            _ => value.try_iter().is_ok(),
-        });
-        environment.add_function("raise_exception", |message: String| Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message)));
-        let mut template = Self { environment, tokens };
+        let environment = jinja::environment().map_err(|e| TextError::Template { message: describe(&e) })?;
+        let mut template = Self { environment, tokens, shows_content: source.contains("content"), tool_use: Ok(false) };
         template.set_clock(utc);
         template.add(DEFAULT, source)?;
         Ok(template)
@@ -85,16 +97,25 @@ impl ChatTemplate {
 
     /// Sets the clock of `strftime_now`: seconds since 1970-01-01 00:00 in the user's time zone. The default is UTC.
     pub fn set_clock(&mut self, clock: fn() -> u64) {
-        self.environment.add_function("strftime_now", move |format: &str| python::strftime(format, clock()));
+        jinja::set_clock(&mut self.environment, clock);
     }
 
+    /// Adds a template that, tried on a question, comes to an end. What else it says to that question does not matter.
     fn add(&mut self, name: &'static str, source: &str) -> Result<(), TextError> {
-        let source = without_generation_tags(source);
-        self.environment.add_template_owned(name, source).map_err(|e| TextError::Template { message: describe(&e) })
+        let source = jinja::translate(source).map_err(|message| TextError::Template { message })?;
+        self.environment.add_template_owned(name, source).map_err(|e| TextError::Template { message: describe(&e) })?;
+        let question = json!([{ "role": "user", "content": "Hi" }]);
+        let tools = json!([{ "type": "function", "function": { "name": "f", "description": "", "parameters": { "type": "object", "properties": {} } } }]);
+        let tools = (name == TOOL_USE).then_some(&tools);
+        match self.run(name, &question, Options { tools, add_generation_prompt: true, extra: &Map::new() }) {
+            Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(TextError::Template { message: describe(&error) }),
+            _ => Ok(()),
+        }
     }
 
-    /// The prompt text of `messages` (a JSON array of `{role, content, …}`) and `tools`. `extra` are further variables, such as
-    /// `enable_thinking`. Control tokens in messages are not neutralised here: see [`encode_chat`](super::encode_chat).
+    /// The prompt text of `messages` (a JSON array of `{role, content, …}`) and `tools`, in the [`shape`](Self::shape) that the template
+    /// takes. `extra` are further variables, such as `enable_thinking`. Control tokens in messages are not neutralised here: see
+    /// [`encode_chat`](super::encode_chat).
     ///
     /// # Errors
     /// [`TextError::Render`], with the template's own message where it raised the error.
@@ -105,19 +126,96 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, Json>,
     ) -> Result<String, TextError> {
-        let tools = tools.filter(|t| t.as_array().is_none_or(|t| !t.is_empty()));
+        let options = Options { tools, add_generation_prompt, extra };
+        self.render_as_is(&self.shape(messages, options)?.messages, options)
+    }
+
+    /// The prompt text of `messages` as they are: what `transformers` renders.
+    ///
+    /// # Errors
+    /// [`TextError::Render`], with the template's own message where it raised the error.
+    pub fn render_as_is(&self, messages: &Json, options: Options<'_>) -> Result<String, TextError> {
+        self.try_render(messages, options).map_err(|(error, _)| error)
+    }
+
+    /// `messages` in the first shape that the template renders with every text of theirs: as they are, but for tool calls' arguments,
+    /// which are objects where they are objects in JSON; with content as one string, as `null` or as parts; with arguments as strings;
+    /// with the system message as part of the next one; with messages of one role in a row as one, as llama.cpp merges them. If there
+    /// is no such shape, the first that it renders at all.
+    ///
+    /// # Errors
+    /// [`TextError::Render`] in the template's words if it refuses every shape.
+    pub fn shape(&self, messages: &Json, options: Options<'_>) -> Result<Shaped, TextError> {
+        let extra = Json::Object(options.extra.clone());
+        if [messages, &extra, options.tools.unwrap_or(&Json::Null)].iter().any(|part| nests_deeper(part, MAX_DEPTH)) {
+            return Err(TextError::Render { message: format!("they nest more than {MAX_DEPTH} deep") });
+        }
+        let mut tried: Vec<Json> = Vec::new();
+        let mut rendered: Option<Shaped> = None;
+        let mut refusal = None;
+        for shape in Shape::ALL {
+            let messages = shape.of(messages);
+            if tried.contains(&messages) {
+                continue;
+            }
+            tried.push(messages.clone());
+            match self.try_render(&messages, options) {
+                Ok(text) => match texts(&messages, self.shows_content).missing(&text) {
+                    None => return Ok(Shaped { messages, missing: None }),
+                    missing => drop(rendered.get_or_insert(Shaped { messages, missing })),
+                },
+                Err((error, true)) => return Err(error),
+                Err((error, false)) => drop(refusal.get_or_insert(error)),
+            }
+        }
+        rendered.ok_or_else(|| refusal.unwrap_or(TextError::Render { message: "they are none".to_owned() }))
+    }
+
+    /// The prompt, or the error and whether it is one of too much work, which no other shape of the messages mends.
+    fn try_render(&self, messages: &Json, options: Options<'_>) -> Result<String, (TextError, bool)> {
+        let tools = options.tools.filter(|t| t.as_array().is_none_or(|t| !t.is_empty()));
+        let name = match (&self.tool_use, tools) {
+            (Ok(true), Some(_)) => TOOL_USE,
+            (Err(error), Some(_)) => return Err((error.clone(), true)),
+            _ => DEFAULT,
+        };
+        self.run(name, messages, Options { tools, ..options })
+            .map_err(|e| (TextError::Render { message: describe(&e) }, e.kind() == ErrorKind::OutOfFuel))
+    }
+
+    fn run(&self, name: &str, messages: &Json, options: Options<'_>) -> Result<String, Error> {
         let mut context = self.tokens.clone();
         context.insert("documents".to_owned(), Json::Null);
-        context.extend(extra.clone());
+        context.extend(options.extra.clone());
         context.insert("messages".to_owned(), with_reasoning(messages));
-        context.insert("tools".to_owned(), tools.cloned().unwrap_or_default());
-        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
-        let template = match tools {
-            Some(_) => self.environment.get_template(TOOL_USE).or_else(|_| self.environment.get_template(DEFAULT)),
-            None => self.environment.get_template(DEFAULT),
-        };
-        template.and_then(|t| t.render(Serde(&context))).map_err(|e| TextError::Render { message: describe(&e) })
+        context.insert("tools".to_owned(), options.tools.cloned().unwrap_or_default());
+        context.insert("add_generation_prompt".to_owned(), options.add_generation_prompt.into());
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(FUEL + FUEL_PER_SIZE * context.values().map(size).sum::<u64>()));
+        environment.get_template(name)?.render(Serde(&context))
     }
+}
+
+/// The texts of special tokens by the names that templates use.
+fn token_texts(metadata: &Metadata) -> Result<Map<String, Json>, TextError> {
+    let vocabulary = metadata.string_array_opt("tokenizer.ggml.tokens")?.unwrap_or_default();
+    let kind = match metadata.str_opt("tokenizer.ggml.model")? {
+        Some("llama") => Kind::SentencePiece,
+        Some("t5") => Kind::Unigram,
+        Some("bert") => Kind::WordPiece,
+        _ => Kind::ByteLevel,
+    };
+    let special = special_tokens(metadata, vocabulary.len(), kind)?;
+    let unknown = metadata.u32_opt("tokenizer.ggml.unknown_token_id")?.or((kind == Kind::SentencePiece).then_some(0));
+    let padding = metadata.u32_opt("tokenizer.ggml.padding_token_id")?;
+    let ids = [
+        ("bos_token", special.get("bos").copied()),
+        ("eos_token", special.get("eos").copied()),
+        ("unk_token", unknown),
+        ("pad_token", padding),
+    ];
+    let text = |id: u32| vocabulary.get(id as usize).map(|text| Json::from(text.as_str()));
+    Ok(ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id.and_then(text)?))).collect())
 }
 
 /// Seconds since 1970.
@@ -128,12 +226,21 @@ fn utc() -> u64 {
 /// The error's own words and its line.
 fn describe(error: &Error) -> String {
     if error.kind() == ErrorKind::OutOfFuel {
-        return "it does not come to an end".to_owned();
+        return "it does not come to an end, or builds too much text".to_owned();
     }
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     match error.line() {
         Some(line) => format!("{what} (line {line} of the template)"),
         None => what,
+    }
+}
+
+/// Whether `value` nests deeper than `limit`; goes no deeper itself.
+fn nests_deeper(value: &Json, limit: usize) -> bool {
+    match value {
+        Json::Array(items) => limit == 0 || items.iter().any(|item| nests_deeper(item, limit - 1)),
+        Json::Object(map) => limit == 0 || map.values().any(|item| nests_deeper(item, limit - 1)),
+        _ => false,
     }
 }
 
@@ -150,50 +257,4 @@ fn with_reasoning(messages: &Json) -> Json {
         }
     }
     messages
-}
-
-/// `transformers` marks assistant text with `{% generation %}` for training; for rendering the tags mean nothing.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start + 2..].find("%}").map(|n| start + 2 + n) else {
-            break;
-        };
-        let tag = &rest[start + 2..end];
-        let replaced = match tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
-            "generation" => tag.replacen("generation", " if true ", 1),
-            "endgeneration" => tag.replacen("endgeneration", " endif ", 1),
-            _ => tag.to_owned(),
-        };
-        out.push_str(&rest[..start + 2]);
-        out.push_str(&replaced);
-        rest = &rest[end..];
-    }
-    out + rest
-}
-
-fn to_json(value: &Value) -> Result<Json, Error> {
-    serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
-}
-
-/// `tojson` as in `transformers`: Python's `json.dumps(value, ensure_ascii=False)`, nothing escaped for HTML, key order kept.
-#[allow(clippy::needless_pass_by_value, reason = "the signature minijinja calls filters by")]
-fn to_json_filter(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
-    if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
-    }
-    let indent: Option<usize> = kwargs.get("indent")?;
-    let sort_keys: Option<bool> = kwargs.get("sort_keys")?;
-    let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
-    let separators: Option<Vec<String>> = kwargs.get("separators")?;
-    kwargs.assert_all_used()?;
-    let mut style = python::JsonStyle::new(indent);
-    style.sort_keys = sort_keys.unwrap_or(false);
-    style.ensure_ascii = ensure_ascii.unwrap_or(false);
-    if let Some([item, key]) = separators.as_deref() {
-        style.item_separator.clone_from(item);
-        style.key_separator.clone_from(key);
-    }
-    Ok(python::dumps(&to_json(value)?, &style))
 }

@@ -256,7 +256,7 @@ impl Tokenizer {
 }
 
 /// The ids of bos, eos, eot, eom and sep; ids beyond the vocabulary are ignored, as llama.cpp does.
-fn special_tokens(metadata: &Metadata, tokens: usize, kind: Kind) -> Result<HashMap<&'static str, u32>, TextError> {
+pub(super) fn special_tokens(metadata: &Metadata, tokens: usize, kind: Kind) -> Result<HashMap<&'static str, u32>, TextError> {
     let defaults: &[(&str, u32)] = match kind {
         Kind::ByteLevel => &[],
         Kind::SentencePiece => &[("bos", 1), ("eos", 2)],
