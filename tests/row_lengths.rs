@@ -67,10 +67,12 @@ fn narrow_network(name: &str, width: u64, zeros: bool, dtype: DType) -> Raw {
 fn odd_heads(zeros: bool, dtype: DType) -> Raw {
     let mut raw = Raw::fixture("llama-2");
     let heads = if zeros { 6 } else { 3 };
-    ["attention.head_count", "attention.head_count_kv"].iter().for_each(|key| raw.number(&format!("llama.{key}"), heads));
-    ["attention.key_length", "attention.value_length", "rope.dimension_count"]
-        .iter()
-        .for_each(|key| raw.number(&format!("llama.{key}"), 12));
+    for key in ["attention.head_count", "attention.head_count_kv"] {
+        raw.number(&format!("llama.{key}"), heads);
+    }
+    for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+        raw.number(&format!("llama.{key}"), 12);
+    }
     let width = u64::from(12 * heads);
     for part in ["attn_q.weight", "attn_k.weight", "attn_v.weight"] {
         each(&mut raw, part, |tensor| cut(tensor, tensor.shape[0], width, false, dtype));
@@ -106,7 +108,7 @@ fn check(what: &str, odd: &Raw, even: &Raw) {
 
 #[test]
 fn feed_forward_networks_of_odd_widths() {
-    for (dtype, width) in [(DType::F32, 61), (DType::F16, 57), (DType::BF16, 62), (DType::F16, 60)] {
+    for (dtype, width) in [(DType::F32, 61), (DType::F16, 57), (DType::BF16, 62)] {
         check(
             &format!("{dtype} of {width}"),
             &narrow_network("llama-2", width, false, dtype),

@@ -158,6 +158,7 @@ impl Engine {
         progress: &mut dyn FnMut(f32),
     ) -> Result<(Model, Scheduler, Shared)> {
         let checkpoint = read_checkpoint(source).await?;
+        checkpoint.notes.iter().for_each(|note| log::warn!("{id}: {note}"));
         let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
         let template = ChatTemplate::from_gguf(&checkpoint.metadata);
         let rows = Hyperparameters::from_gguf(&checkpoint)?.vocab;

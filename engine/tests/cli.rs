@@ -1,5 +1,8 @@
 //! The command line, as far as it needs no GPU.
 
+#[allow(dead_code, reason = "shared with tests that alter more")]
+mod raw;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -65,5 +68,35 @@ fn generate_writes_a_model() {
     assert!(std::fs::read(&file).expect("a file") == bytes, "the file is what the shape is");
     let names: Vec<_> = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").file_name()).collect();
     assert_eq!(names, ["tiny.gguf"]);
+    std::fs::remove_dir_all(&folder).expect("no folder");
+}
+
+/// What a terminal would act on in names, keys and texts of a file is shown instead, and so is what of the file is not used.
+#[test]
+fn inspect_prints_no_escapes() {
+    let folder = std::env::temp_dir().join(format!("doppler-inspect-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut model = raw::Raw::fixture("llama-2");
+    model.text("general.name", b"a\x1b]0;b\x07\xc2\x9b2J");
+    model.text("x.\u{1b}[31m", b"\x1b[31m");
+    model.number("llama.context_length", 4_194_304);
+    let (good, bad) = (folder.join("good.gguf"), folder.join("bad\u{1b}[2J.gguf"));
+    std::fs::write(&good, model.write()).expect("a file");
+    model.floats(b"blk.0.\x1b[2J", 8, 0.0);
+    std::fs::write(&bad, model.write()).expect("a file");
+    let run = |file: &Path, json: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doppler"));
+        command.args(["inspect", "--tensors"]).args(json.then_some("--json")).arg(file).env("VK_DRIVER_FILES", "/dev/null");
+        let output = command.output().expect("a run");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        (output.status.success(), text)
+    };
+    for json in [false, true] {
+        let (success, text) = run(&good, json);
+        assert!(success && text.contains("the file states a context of 4194304 tokens"), "{text}");
+        assert!(!run(&bad, json).0);
+        assert!(!run(&folder.join("no\u{1b}[2Jthing"), json).0);
+    }
     std::fs::remove_dir_all(&folder).expect("no folder");
 }

@@ -138,7 +138,9 @@ fn metadata() {
         }),
         ("an integer as base", Same, |raw| raw.number("llama.rope.freq_base", 10_000)),
         ("what has a default is left out", Same, |raw| {
-            ["llama.rope.dimension_count", "llama.vocab_size", "llama.rope.freq_base"].iter().for_each(|key| raw.drop(key));
+            for key in ["llama.rope.dimension_count", "llama.vocab_size", "llama.rope.freq_base"] {
+                raw.drop(key);
+            }
         }),
         ("rope scaling of no kind", Same, |raw| raw.text("llama.rope.scaling.type", b"none")),
         ("rope scaling that is not known", Refused("dynamic"), |raw| raw.text("llama.rope.scaling.type", b"dynamic")),
@@ -185,7 +187,9 @@ fn what_is_no_model_is_named() {
     fn only(raw: &mut Raw, entries: &[(&str, &[u8])], name: &[u8]) {
         raw.entries.clear();
         raw.tensors.clear();
-        entries.iter().for_each(|(key, value)| raw.text(key, value));
+        for (key, value) in entries {
+            raw.text(key, value);
+        }
         raw.floats(name, 96, 0.0);
     }
     check(&[
@@ -196,7 +200,7 @@ fn what_is_no_model_is_named() {
             only(raw, &[("general.architecture", b"llama"), ("adapter.type", b"lora")], b"blk.0.attn_q.weight.lora_a");
         }),
         ("projector", Refused("multimodal projector (mmproj)"), |raw| {
-            only(raw, &[("general.architecture", b"clip")], b"v.patch_embd.weight")
+            only(raw, &[("general.architecture", b"clip")], b"v.patch_embd.weight");
         }),
         ("projector of a new kind", Refused("multimodal projector"), |raw| {
             only(raw, &[("general.architecture", b"new"), ("general.type", b"mmproj")], b"a.weight");
@@ -210,7 +214,7 @@ fn what_is_no_model_is_named() {
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"[..], "Git LFS pointer"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
         (b"Entry not found", "server's error message"),
-        (&[0; 100_000], "zeros"),
+        (&[0; 10_000], "zeros"),
         (b"", "empty"),
         (b"\x01\x02", "begins with [01, 02]"),
         (b"PK\x03\x04....", "zip archive"),
@@ -266,20 +270,25 @@ fn types_are_known_by_name() {
 fn gemma_3_of_ollama() {
     let fixture = || {
         let mut raw = Raw::fixture("gemma3");
-        ["type", "factor"].iter().for_each(|key| raw.drop(&format!("gemma3.rope.scaling.{key}")));
+        for key in ["type", "factor"] {
+            raw.drop(&format!("gemma3.rope.scaling.{key}"));
+        }
         raw
     };
     let read = |raw: &Raw| block_on(read_checkpoint(&MemorySource::new("gemma3.gguf", raw.write()))).expect("a checkpoint");
     let plain = read(&fixture());
     assert!(plain.notes.is_empty());
     let mut raw = fixture();
-    ["attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.freq_base_swa"].iter().for_each(|key| raw.drop(&format!("gemma3.{key}")));
+    for key in ["attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.freq_base_swa"] {
+        raw.drop(&format!("gemma3.{key}"));
+    }
     raw.put("gemma3.rope.local.freq_base", 6, &12_345_f32.to_le_bytes());
     raw.number("gemma3.vision.block_count", 27);
     raw.tensor(b"v.patch_embd.weight", &[4, 4, 3, 8], 1, vec![0; 768]);
     let checkpoint = read(&raw);
     let value = |key: &str| checkpoint.metadata.f32(&format!("gemma3.{key}")).expect("a number");
-    assert_eq!([value("attention.layer_norm_rms_epsilon"), value("rope.freq_base"), value("rope.freq_base_swa")], [1e-6, 1e6, 12_345.0]);
+    let values = ["attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.freq_base_swa"].map(value);
+    assert_eq!(values.map(f32::to_bits), [1e-6, 1e6, 12_345.0].map(f32::to_bits));
     assert_eq!((checkpoint.notes.len(), checkpoint.tensors.len()), (2, plain.tensors.len()), "{:?}", checkpoint.notes);
     plan(&checkpoint, &Capabilities::BASELINE, OPTIONS).expect("a model");
     // The sizes whose values Ollama corrects by their number of layers.
@@ -298,7 +307,7 @@ fn gemma_3_of_ollama() {
     let mut raw = fixture();
     raw.drop("gemma3.rope.freq_base");
     let h = doppler_engine::model::Hyperparameters::from_gguf(&read(&raw)).expect("hyperparameters");
-    assert!(h.rope.is_some_and(|rope| rope.table.base == 1e6));
+    assert!(h.rope.is_some_and(|rope| rope.table.base.to_bits() == 1e6_f32.to_bits()));
 }
 
 /// What the alterations rest on.

@@ -16,9 +16,9 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     text.chars()
         .fold(String::with_capacity(text.len() + 16), |mut out, c| {
             if is_hidden(c) {
-                out.extend(c.escape_unicode())
+                out.extend(c.escape_unicode());
             } else {
-                out.push(c)
+                out.push(c);
             }
             out
         })

@@ -27,12 +27,11 @@ pub(super) fn padded(checkpoint: &Checkpoint, h: &mut Hyperparameters) -> Result
     for tensor in padded.tensors.iter_mut().filter(|tensor| tensor.name.starts_with("blk.")) {
         let part = tensor.name.splitn(3, '.').nth(2).unwrap_or_default();
         match part {
-            "ffn_down.weight" => pad(tensor, 0, width, 1)?,
+            "ffn_down.weight" | "ffn_gate.bias" | "ffn_up.bias" => pad(tensor, 0, width, 1)?,
             "ffn_gate.weight" | "ffn_up.weight" => {
                 let groups = tensor.shape.get(1).copied().unwrap_or(0) / u64::from(width);
                 pad(tensor, 1, width, groups.clamp(1, 2))?;
             }
-            "ffn_gate.bias" | "ffn_up.bias" => pad(tensor, 0, width, 1)?,
             "attn_output.weight" => pad(tensor, 0, attended, 1)?,
             _ => {}
         }

@@ -145,7 +145,9 @@ impl Raw {
         for (key, value) in [("embedding_length", 256), ("feed_forward_length", 256), ("rope.dimension_count", 64), ("block_count", 1)] {
             self.number(&format!("llama.{key}"), value);
         }
-        ["llama.attention.head_count", "llama.attention.head_count_kv"].iter().for_each(|key| self.number(key, 4));
+        for key in ["llama.attention.head_count", "llama.attention.head_count_kv"] {
+            self.number(key, 4);
+        }
         self.tensors.retain(|tensor| !tensor.name.starts_with(b"blk.1."));
         for tensor in &mut self.tensors {
             let rows = if tensor.shape.get(1) == Some(&270) { 270 } else { 256 };

@@ -307,7 +307,7 @@ fn what_is_no_model_is_left_out() {
     file("a/vector.gguf", &[entry("general.architecture", "controlvector")]);
     disk.write("a/pointer.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n");
     disk.write("a/page.gguf", b"<!doctype html>");
-    disk.write("a/zeros.gguf", &[0; 1 << 16]);
+    disk.write("a/zeros.gguf", &[0; 1 << 12]);
     disk.write("a/empty.gguf", b"");
     disk.write("a/zip.gguf", b"PK\x03\x04");
     disk.write("a/hf/config.json", b"{}");
