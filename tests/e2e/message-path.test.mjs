@@ -272,7 +272,7 @@ test("the router opened in a tab is no second one", T, async () => {
   await tab.close();
 });
 
-test("while a site is answered the icon says so, the popup's status names it, and the user can stop it", T, async () => {
+test("while a site is answered the icon says so, the status names it, and the user can stop it", T, async () => {
   const options = await browser.openOwn("options/options.html");
   const badge = () => options.evaluate(() => chrome.action.getBadgeText({}));
   /** @param {string} method @param {object} [params] @returns {Promise<any>} */
@@ -289,15 +289,22 @@ test("while a site is answered the icon says so, the popup's status names it, an
   assert.equal(await options.evaluate(() => chrome.action.getTitle({})), `DOPPLER answers ${new URL(browser.localhost).host}`);
   assert.deepEqual((await ask("engine.status")).sites, [browser.localhost]);
   await ask("activity.stop", { origin: browser.loopback });
-  const popup = await browser.openOwn("popup/popup.html");
-  await popup.locator("#sites-text", { hasText: `Answers ${new URL(browser.localhost).host}` }).waitFor();
-  await popup.getByRole("button", { name: "Stop" }).and(popup.locator("#sites button")).click();
+  await ask("activity.stop", { origin: browser.localhost });
   assert.equal(await end(page), "AbortError stopped_by_user");
-  await popup.locator("#sites").waitFor({ state: "hidden" });
-  await popup.close();
   await until(async () => await badge() === "", "the icon to be as before");
   assert.deepEqual((await ask("engine.status")).sites, []);
   await options.close();
+});
+
+test("the popup names the sites that are answered, and stops them", T, async () => {
+  await start(page, { tokens: 100_000, every: 20 });
+  await streaming(page);
+  const popup = await browser.openOwn("popup/popup.html");
+  await popup.locator("#sites-text", { hasText: `Answers ${new URL(browser.localhost).host}` }).waitFor();
+  await popup.locator("#sites button").click();
+  assert.equal(await end(page), "AbortError stopped_by_user");
+  await popup.locator("#sites").waitFor({ state: "hidden" });
+  await popup.close();
 });
 
 test("offscreen document and service worker are killed together", T, async () => {

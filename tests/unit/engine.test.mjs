@@ -1,7 +1,7 @@
 // The engine's worker from the router's side: what becomes of requests when it dies or falls silent. The workers are made up.
 
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
 /** @typedef {{id: string, method: string, params: any, client?: string, ping?: boolean}} Frame */
@@ -54,10 +54,13 @@ class FakeWorker {
 /** @returns {FakeWorker} */
 const worker = () => /** @type {FakeWorker} */ (FakeWorker.all.at(-1));
 
-beforeEach((t) => {
+beforeEach(() => {
   FakeWorker.all = [];
   Object.assign(globalThis, { Worker: FakeWorker });
-  /** @type {import("node:test").TestContext} */ (t).mock.method(console, "error", () => {});
+  mock.reset();
+  mock.method(console, "error", () => {});
+  // A worker with something to do is asked for ever whether it still answers.
+  mock.timers.enable({ apis: ["setTimeout"] });
 });
 
 /** @param {{every: number, missed: number}} [heartbeat] */
@@ -140,9 +143,8 @@ test("what was cancelled, or changes something, is not asked again", () => {
   assert.deepEqual([first.ends, worker().chats], [[1], ["first"]]);
 });
 
-test("a worker that does not answer is ended; one that is only busy, or has nothing to do, is not", (t) => {
-  t.mock.timers.enable({ apis: ["setTimeout"] });
-  const seconds = (/** @type {number} */ count) => { for (let i = 0; i < count; i++) t.mock.timers.tick(1000); };
+test("a worker that does not answer is ended; one that is only busy, or has nothing to do, is not", () => {
+  const seconds = (/** @type {number} */ count) => { for (let i = 0; i < count; i++) mock.timers.tick(1000); };
   const { ask } = setUp({ every: 1000, missed: 3 });
   const begun = ask("begun");
   const waiting = ask("waiting");
