@@ -241,12 +241,9 @@ fn an_empty_template_is_none_and_a_broken_one_for_tools_fails_only_with_tools() 
     }
 }
 
-/// Templates that would end or stop the engine. `{}` in them is not special.
-fn hostile() -> Vec<String> {
-    let n = 100_000;
-    let repeat = "{% set ns = namespace(x='ab', l=[1]) %}{% for i in range(100000) %}";
-    let end = "{% endfor %}{{ ns.x }}";
-    let mut all: Vec<String> = [
+/// Single steps that would take memory or time without end.
+fn hostile_steps() -> Vec<String> {
+    [
         "{{ [[1]] | tojson(indent=1000000000) }}",
         "{{ [1] | tojson(indent='x' * 1000000000) }}",
         "{% set a = 'a' * 1000000000 %}",
@@ -264,6 +261,10 @@ fn hostile() -> Vec<String> {
         "{{ '{:1000000000}'.format('a') }}",
         "{{ '{:.1000000000f}'.format(1.5) }}",
         "{{ '{:{}}'.format('a', 1000000000) }}",
+        "{{ '{:.70000f}'.format(1.5) }}",
+        "{{ '%.70000d' % 1 }}",
+        "{{ '%.70000g' % 1 }}",
+        "{{ '{0[a]é}'.format({'a': 1}) }}",
         "{{ ('\\t' * 100000).expandtabs(100000) }}",
         "{{ range(100000) | list | join('a' * 100000) }}",
         "{{ ('a' * 100000).join(range(100000) | map('string')) }}",
@@ -282,7 +283,15 @@ fn hostile() -> Vec<String> {
         "{% include 'default' %}{{ self }}{% extends 'default' %}",
     ]
     .map(str::to_owned)
-    .to_vec();
+    .to_vec()
+}
+
+/// Templates that would end or stop the engine.
+fn hostile() -> Vec<String> {
+    let n = 100_000;
+    let repeat = "{% set ns = namespace(x='ab', l=[1]) %}{% for i in range(100000) %}";
+    let end = "{% endfor %}{{ ns.x }}";
+    let mut all = hostile_steps();
     for step in [
         "{% set ns.x = ns.x ~ ns.x %}",
         "{% set ns.x = ns.x + ns.x %}",

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 /// What ends an assistant's reasoning within its content. Templates take out what stands before it.
 const REASONING_ENDS: [&str; 2] = ["</think>", "[/THINK]"];
 
+/// What users write to switch reasoning on and off. Templates take it out, too.
+const SWITCHES: [&str; 3] = ["/no_think", "/nothink", "/think"];
+
 /// How the content of messages is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
@@ -167,7 +170,7 @@ pub(super) struct Texts<'a> {
 
 /// The texts that a prompt must have: contents, and names and arguments of tool calls.
 ///
-/// What templates leave out on purpose is none of them: reasoning, ids, types, and names of roles; contents `with_content` only.
+/// What templates leave out on purpose is none of them: reasoning, ids, types, and names of roles. Contents count `with_content` only.
 pub(super) fn texts(messages: &Value, with_content: bool) -> Texts<'_> {
     let mut found = Texts { texts: Vec::new(), in_parts: None };
     for (i, message) in messages.as_array().into_iter().flatten().enumerate() {
@@ -235,8 +238,10 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// `text` without white space, and without the switches that templates take out of it.
 fn dense(text: &str) -> String {
-    text.chars().filter(|c| !c.is_whitespace()).collect()
+    let dense: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    SWITCHES.iter().fold(dense, |text, switch| if text.contains(switch) { text.replace(switch, "") } else { text })
 }
 
 /// `text` as it stands in JSON, in JSON of ASCII, in JSON within JSON, in Python and in HTML, without quotes around it.

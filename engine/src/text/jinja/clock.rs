@@ -157,13 +157,13 @@ impl Moment {
 
 impl Flags {
     fn text(self, text: &str) -> String {
-        let text = match self.swap && text.chars().all(char::is_uppercase) {
-            true => text.to_lowercase(),
-            false if self.upper || self.swap => text.to_uppercase(),
-            false => text.to_owned(),
+        let text = match text {
+            text if self.swap && text.chars().all(char::is_uppercase) => text.to_lowercase(),
+            text if self.upper || self.swap => text.to_uppercase(),
+            text => text.to_owned(),
         };
         let width = self.width.unwrap_or(0);
-        if self.pad == Some('0') { format!("{:0>width$}", text) } else { format!("{text:>width$}") }
+        if self.pad == Some('0') { format!("{text:0>width$}") } else { format!("{text:>width$}") }
     }
 
     fn number(self, n: i64, width: usize, pad: char) -> String {

@@ -83,15 +83,14 @@ pub(super) fn kept(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     }
     let conversation = [state.lookup("messages"), state.lookup("tools")];
     let sizes = state.get_or_insert_extension_with(Sizes::default);
-    let limit = match sizes.limit {
-        Some(limit) => limit,
-        None => {
-            let mut values = 0;
-            for part in conversation.into_iter().flatten() {
-                values += sizes.of(&part, 0)?.values;
-            }
-            *sizes.limit.insert(MAX_VALUES + MAX_TIMES * values)
+    let limit = if let Some(limit) = sizes.limit {
+        limit
+    } else {
+        let mut values = 0;
+        for part in conversation.into_iter().flatten() {
+            values += sizes.of(&part, 0)?.values;
         }
+        *sizes.limit.insert(MAX_VALUES + MAX_TIMES * values)
     };
     let before = sizes.known.len();
     let size = sizes.of(&value, 0)?;

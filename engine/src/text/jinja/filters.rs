@@ -92,6 +92,7 @@ pub(super) fn charge(state: &State<'_, '_>, value: &Value) -> Result<()> {
 }
 
 /// `map('filter', …)` or `map(attribute='path', default=…)`.
+#[allow(clippy::needless_pass_by_value, reason = "the signature minijinja calls filters by")]
 fn map(state: &mut State<'_, '_>, value: Value, Rest(args): Rest<Value>, kwargs: Kwargs) -> Result<Value> {
     charge(state, &value)?;
     let items = sequences::items(&value)?;
@@ -154,11 +155,9 @@ fn file_size(value: &Value, args: &Args) -> Result<Value> {
     let bytes = to_float(value).ok_or_else(|| failed("filesizeformat takes a number"))?;
     let binary = args.flag(0, false);
     let base = if binary { 1024.0 } else { 1000.0 };
-    if bytes == 1.0 {
-        return Ok("1 Byte".into());
-    }
     if bytes < base {
-        return Ok(format!("{} Bytes", bytes.trunc()).into());
+        let unit = if bytes.total_cmp(&1.0).is_eq() { "Byte" } else { "Bytes" };
+        return Ok(format!("{} {unit}", bytes.trunc()).into());
     }
     let mut unit = base;
     let mut prefix = 'Y';
@@ -175,13 +174,12 @@ fn file_size(value: &Value, args: &Args) -> Result<Value> {
 }
 
 fn indent(value: &Value, args: &Args) -> Result<Value> {
-    let width = match args.get(0).and_then(Value::as_str) {
-        Some(text) => text.to_owned(),
-        None => {
-            let width = args.size(0, 4)?;
-            bounded(Some(width))?;
-            " ".repeat(width)
-        }
+    let width = if let Some(text) = args.get(0).and_then(Value::as_str) {
+        text.to_owned()
+    } else {
+        let width = args.size(0, 4)?;
+        bounded(Some(width))?;
+        " ".repeat(width)
     };
     let blank = args.flag(2, false);
     let text = text(value)? + "\n";

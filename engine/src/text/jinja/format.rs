@@ -6,6 +6,9 @@ use minijinja::value::ValueKind;
 use super::args::{bounded, failed};
 use super::python::{self, Result};
 
+/// Digits of a number; Rust formats no more than 65,535.
+const MAX_PRECISION: usize = 10_000;
+
 /// `[[fill]align][sign][#][0][width][grouping][.precision][type]`.
 #[derive(Clone, Debug, Default)]
 struct Spec {
@@ -79,16 +82,14 @@ impl Spec {
             }
             _ => ("", magnitude.to_string()),
         };
-        let least = self.precision.unwrap_or(0);
-        bounded(Some(least))?;
+        let least = self.precision(0)?;
         let group = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
         let prefix = format!("{}{}", self.sign_of(n < 0), if self.alternate { prefix } else { "" });
         self.pad(&prefix, &self.grouped(&format!("{digits:0>least$}"), group), '>')
     }
 
     fn float(&self, x: f64) -> Result<String> {
-        let precision = self.precision.unwrap_or(6);
-        bounded(Some(precision))?;
+        let precision = self.precision(6)?;
         let magnitude = x.abs();
         let mut body = match self.kind {
             _ if x.is_nan() => "nan".to_owned(),
@@ -105,6 +106,11 @@ impl Spec {
         let whole = body.find(|c: char| !c.is_ascii_digit()).unwrap_or(body.len());
         let body = self.grouped(&body[..whole], 3) + &body[whole..];
         self.pad(self.sign_of(x.is_sign_negative() && !x.is_nan()), &body, '>')
+    }
+
+    fn precision(&self, default: usize) -> Result<usize> {
+        let precision = self.precision.unwrap_or(default);
+        if precision > MAX_PRECISION { Err(failed("the precision is too large")) } else { Ok(precision) }
     }
 
     fn sign_of(&self, negative: bool) -> &'static str {
@@ -134,7 +140,7 @@ impl Spec {
         bounded(space.checked_mul(4))?;
         let fill = self.fill.unwrap_or(if self.zero { '0' } else { ' ' });
         let align = self.align.unwrap_or(if self.zero && align == '>' { '=' } else { align });
-        let repeat = |count: usize| String::from_iter(std::iter::repeat_n(fill, count));
+        let repeat = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
         Ok(match align {
             '<' => format!("{prefix}{body}{}", repeat(space)),
             '^' => format!("{}{prefix}{body}{}", repeat(space / 2), repeat(space - space / 2)),
@@ -166,9 +172,9 @@ fn exponent(scientific: &str) -> String {
 fn general(x: f64, precision: usize, alternate: bool) -> String {
     let scientific = format!("{x:.*e}", precision - 1);
     let e: i32 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
-    let trim = |s: &str| match s.contains('.') && !alternate {
-        true => s.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => s.to_owned(),
+    let trim = |s: &str| {
+        let trimmed = if s.contains('.') && !alternate { s.trim_end_matches('0').trim_end_matches('.') } else { s };
+        trimmed.to_owned()
     };
     if (-4..precision as i32).contains(&e) {
         return trim(&format!("{x:.*}", (precision as i32 - 1 - e) as usize));
@@ -243,12 +249,11 @@ impl Fields<'_> {
         .ok_or_else(missing)?;
         let mut path = &name[end..];
         while !path.is_empty() {
-            let (key, rest) = match path.strip_prefix('[') {
-                Some(path) => path.split_once(']').ok_or_else(missing)?,
-                None => {
-                    let end = path[1..].find(['.', '[']).map_or(path.len(), |n| n + 1);
-                    (&path[1..end], &path[end..])
-                }
+            let (key, rest) = if let Some(path) = path.strip_prefix('[') {
+                path.split_once(']').ok_or_else(missing)?
+            } else {
+                let path = path.strip_prefix('.').ok_or_else(missing)?;
+                path.split_at(path.find(['.', '[']).unwrap_or(path.len()))
             };
             let key = key.parse::<i64>().map_or_else(|_| Value::from(key), Value::from);
             value = value.get_item(&key)?;

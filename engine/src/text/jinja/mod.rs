@@ -60,10 +60,10 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     checks::add(&mut environment);
     environment.remove_global("debug");
     for (name, function) in [
-        ("range", objects::Range::new as fn(&[Value]) -> python::Result<Value>),
+        ("range", objects::Range::value as fn(&[Value]) -> python::Result<Value>),
         ("dict", objects::dict),
-        ("cycler", objects::Cycler::new),
-        ("joiner", objects::Joiner::new),
+        ("cycler", objects::Cycler::value),
+        ("joiner", objects::Joiner::value),
     ] {
         environment.add_function(name, move |Rest(args): Rest<Value>, kwargs: Kwargs| function(&filters::with_keywords(args, kwargs)));
     }

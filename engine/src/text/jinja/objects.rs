@@ -39,7 +39,7 @@ pub(super) struct Range {
 
 impl Range {
     /// `range(stop)` or `range(start, stop, step)`.
-    pub(super) fn new(args: &[Value]) -> Result<Value> {
+    pub(super) fn value(args: &[Value]) -> Result<Value> {
         let args = Args::bind("range", "start stop step", args)?;
         args.required(0)?;
         let first = args.int_opt(0)?.ok_or_else(|| failed("range takes whole numbers"))?;
@@ -87,7 +87,7 @@ pub(super) struct Cycler {
 }
 
 impl Cycler {
-    pub(super) fn new(args: &[Value]) -> Result<Value> {
+    pub(super) fn value(args: &[Value]) -> Result<Value> {
         let items: Vec<Value> = args.iter().filter(|value| !value.is_kwargs()).cloned().collect();
         if items.is_empty() {
             return Err(failed("at least one item has to be provided"));
@@ -133,7 +133,7 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
-    pub(super) fn new(args: &[Value]) -> Result<Value> {
+    pub(super) fn value(args: &[Value]) -> Result<Value> {
         let args = Args::bind("joiner", "sep", args)?;
         Ok(Value::from_object(Self { separator: args.get(0).cloned().unwrap_or_else(|| ", ".into()), used: AtomicBool::new(false) }))
     }

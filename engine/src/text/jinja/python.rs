@@ -138,7 +138,7 @@ pub(super) fn parse_integer(text: &str, radix: u32) -> Option<i128> {
     let prefixed = prefixes.iter().find(|(prefix, base)| (radix == *base || radix == 0) && lower.starts_with(prefix));
     let (digits, radix) = match prefixed {
         Some((_, base)) => (lower[2..].strip_prefix('_').unwrap_or(&lower[2..]), *base),
-        None if radix == 0 && lower.starts_with('0') && lower.trim_matches(['0', '_']) != "" => return None,
+        None if radix == 0 && lower.starts_with('0') && !lower.trim_matches(['0', '_']).is_empty() => return None,
         None => (lower.as_str(), if radix == 0 { 10 } else { radix }),
     };
     if !(2..=36).contains(&radix) || digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") {

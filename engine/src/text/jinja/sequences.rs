@@ -41,6 +41,7 @@ fn abs(value: &Value, _: &Args) -> Result<Value> {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what the table of filters holds")]
 fn default(value: &Value, args: &Args) -> Result<Value> {
     let missing = value.is_undefined() || (args.flag(1, false) && !value.is_true());
     Ok(if missing { args.get(0).cloned().unwrap_or_else(|| "".into()) } else { value.clone() })

@@ -315,7 +315,7 @@ impl Tag {
         self.close_remainder(&mut level, i - 1);
         let tuple = level.has_comma || level.open + 1 == i;
         if level.literal && (self.tokens[i].text != ")" || tuple) {
-            self.tokens[level.open].before.push_str(&format!("{KEPT}("));
+            self.tokens[level.open].before += &[KEPT, "("].concat();
             self.tokens[i].after.push(')');
         }
     }

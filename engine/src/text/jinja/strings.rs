@@ -74,6 +74,7 @@ fn format(text: &str, args: &[Value]) -> Result<Value> {
     super::format::fields(text, positional, &lookup).map(Value::from)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what the table of methods holds")]
 fn all(s: &str, test: impl Fn(char) -> bool) -> Result<Value> {
     Ok((!s.is_empty() && s.chars().all(test)).into())
 }
@@ -116,13 +117,12 @@ fn title_case(c: char) -> Option<char> {
 
 /// `c` as the first letter of a title.
 fn push_title(c: char, out: &mut String) {
-    match title_case(c) {
-        Some(c) => out.push(c),
-        None => {
-            let mut upper = c.to_uppercase();
-            out.extend(upper.next());
-            out.extend(upper.flat_map(char::to_lowercase));
-        }
+    if let Some(title) = title_case(c) {
+        out.push(title);
+    } else {
+        let mut upper = c.to_uppercase();
+        out.extend(upper.next());
+        out.extend(upper.flat_map(char::to_lowercase));
     }
 }
 
@@ -141,9 +141,9 @@ fn title(s: &str) -> String {
     let mut in_word = false;
     for c in s.chars() {
         if in_word {
-            out.extend(c.to_lowercase())
+            out.extend(c.to_lowercase());
         } else {
-            push_title(c, &mut out)
+            push_title(c, &mut out);
         }
         in_word = is_cased(c);
     }

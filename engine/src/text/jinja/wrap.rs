@@ -62,9 +62,9 @@ impl Wrap {
     fn split_long(&self, long: Vec<char>, length: usize, taken: &mut Vec<Vec<char>>, chunks: &mut Vec<Vec<char>>) {
         if !self.breaks_words {
             if taken.is_empty() {
-                taken.push(long)
+                taken.push(long);
             } else {
-                chunks.push(long)
+                chunks.push(long);
             }
             return;
         }
