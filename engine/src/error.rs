@@ -123,10 +123,15 @@ pub enum EngineError {
         problem: String,
     },
     /// The prompt does not fit the context.
-    #[error("the prompt has {requested} tokens and the context holds {quota}; shorten it or start a new chat")]
+    #[error(
+        "the prompt has {}{requested} tokens and the context holds {quota}; shorten it or start a new chat",
+        if *.at_least { "at least " } else { "" }
+    )]
     ContextExceeded {
         /// Tokens of the prompt.
         requested: u32,
+        /// Whether there are more: nothing is encoded beyond what fits.
+        at_least: bool,
         /// Tokens that fit.
         quota: u32,
     },
@@ -176,7 +181,9 @@ impl EngineError {
     pub fn code(&self) -> &str {
         match self {
             Self::Format(_) => "model_file_invalid",
-            Self::Text(TextError::Encode { .. } | TextError::Render { .. } | TextError::Noncharacters) => "messages_refused",
+            Self::Text(TextError::Encode { .. } | TextError::TooLong { .. } | TextError::Render { .. } | TextError::Noncharacters) => {
+                "messages_refused"
+            }
             Self::Text(_) => "text_processing_failed",
             Self::Source { .. } => "model_read_failed",
             Self::ModelChanged { .. } => "model_changed",

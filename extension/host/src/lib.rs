@@ -109,7 +109,7 @@ impl Inner {
             "models.load" => Ok(json!(self.serving.choose(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?.info())),
             "models.describe" => Ok(json!(self.serving.describe(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?)),
             "chat.completions" => self.chat(request, received).await,
-            "tokens.count" => self.count(&request.params).await,
+            "tokens.count" => self.count(request).await,
             "engine.verify" => self.verify(&request.params).await,
             "engine.bench" => bench::bench(&self.serving, &request.params).await,
             "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(&request.id, chunk)).await,
@@ -122,8 +122,8 @@ impl Inner {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
         let mut completion = match &request.client {
-            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat),
-            None => client.chat(&chat),
+            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat).await,
+            None => client.chat(&chat).await,
         }
         .map_err(Rc::new)?;
         let shape = self.shape(client.info().id.clone());
@@ -160,10 +160,14 @@ impl Inner {
         CompletionShape { id: format!("chatcmpl-{created}-{answers}"), created, model }
     }
 
-    async fn count(self: &Rc<Self>, params: &Value) -> Result<Value, SharedError> {
-        let chat = ChatRequest::parse(params).map_err(Rc::new)?;
+    async fn count(self: &Rc<Self>, request: &Request) -> Result<Value, SharedError> {
+        let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = client.encode_chat(&chat.messages, chat.tools.as_ref()).map_err(Rc::new)?.len();
+        let tokens = match &request.client {
+            Some(origin) => Client::clone(&client).sharing(origin).count(&chat).await,
+            None => client.count(&chat).await,
+        }
+        .map_err(Rc::new)?;
         Ok(json!({ "tokens": tokens, "context": client.info().context }))
     }
 
