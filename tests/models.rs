@@ -211,7 +211,7 @@ fn requests_end_as_asked() {
         let trace = client.trace(vec![300; 63], 1, 0).await.expect("a trace");
         assert!(trace.tokens.len() <= 1);
         let error = client.complete(vec![300; 64], None, SamplingOptions::default(), &[]).expect_err("too long");
-        assert!(matches!(error, EngineError::ContextExceeded { requested: 64, quota: 64 }), "{error}");
+        assert!(matches!(error, EngineError::ContextExceeded { requested: 64, at_least: false, quota: 64 }), "{error}");
         assert_eq!(error.dom_name(), "QuotaExceededError");
     });
 }

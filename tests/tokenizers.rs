@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use doppler_engine::formats::{Array, Metadata, Value};
-use doppler_engine::text::Tokenizer;
+use doppler_engine::text::{Pace, TextError, Tokenizer};
 use doppler_tests::skip;
+use futures::FutureExt;
 use serde_json::Value as Json;
 
 fn folder() -> PathBuf {
@@ -176,6 +177,54 @@ fn very_long_texts() {
     for name in ["spm_t5", "wordpiece"] {
         let tokenizer = Tokenizer::from_gguf(&metadata_of(name)).unwrap();
         assert!(texts.iter().all(|text| tokenizer.encode(text, false).is_ok()));
+    }
+}
+
+/// Wherever encoding pauses, the tokens are those of the whole.
+#[test]
+fn slices_give_the_same_tokens() {
+    let mut texts = strings();
+    texts.truncate(600);
+    texts.extend(["a", " ", "中", "\u{301}", "aB", "<|im_end|>", "\u{1100}\u{1161}"].map(|part| part.repeat(20_000 / part.len())));
+    let mut tokenizers = lossless();
+    for name in ["spm_t5", "wordpiece"] {
+        tokenizers.push((name.to_owned(), Tokenizer::from_gguf(&metadata_of(name)).unwrap()));
+    }
+    for (name, tokenizer) in tokenizers {
+        for (i, text) in texts.iter().enumerate() {
+            let pauses = std::cell::Cell::new(0);
+            let pause = || {
+                pauses.set(pauses.get() + 1);
+                futures::future::ready(()).boxed_local()
+            };
+            let slice = [1, 7, 1000][i % 3];
+            let mut pace = Pace::slices(slice, usize::MAX, &pause);
+            let sliced = pollster::block_on(tokenizer.encode_paced(text, true, &mut pace)).unwrap();
+            assert!(sliced == tokenizer.encode(text, true).unwrap(), "{name}: {:?}", &text[..text.floor_char_boundary(40)]);
+            assert!(pauses.get() >= text.split_whitespace().count() / slice, "{name}: {} pauses", pauses.get());
+        }
+    }
+}
+
+/// A text that cannot fit is refused by its length, others once their tokens are too many; the number told is a lower bound.
+#[test]
+fn too_long_texts_are_refused_early() {
+    let text = "ab".repeat(500_000);
+    for (name, tokenizer) in lossless() {
+        let all = tokenizer.encode(&text, false).unwrap().len();
+        for limit in [10, all - 1] {
+            let pauses = std::cell::Cell::new(0);
+            let pause = || {
+                pauses.set(pauses.get() + 1);
+                futures::future::ready(()).boxed_local()
+            };
+            let mut pace = Pace::slices(Pace::SLICE, limit, &pause);
+            let result = pollster::block_on(tokenizer.encode_paced(&text, false, &mut pace));
+            assert!(matches!(result, Err(TextError::TooLong { tokens }) if tokens > limit && tokens <= all), "{name}: {result:?}");
+            assert!(limit > 10 || pauses.get() == 0, "{name}: {} pauses", pauses.get());
+        }
+        let pause = || futures::future::ready(()).boxed_local();
+        assert!(pollster::block_on(tokenizer.encode_paced(&text, false, &mut Pace::slices(1000, all, &pause))).is_ok(), "{name}");
     }
 }
 

@@ -19,7 +19,8 @@ use crate::model::{Hyperparameters, LoadTimes, MemoryUse, Model, ModelOptions};
 use crate::plan::{self, Foresight};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
-use crate::text::{ChatTemplate, Detokenizer, StopStrings, TextError, Tokenizer, encode_chat};
+use crate::text::{ChatTemplate, Detokenizer, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
+use crate::turns::{Turns, pause, yield_now};
 
 /// What a person wants to know about a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -110,6 +111,7 @@ struct Shared {
     template: Result<ChatTemplate, TextError>,
     stop_tokens: Rc<[u32]>,
     sampling: SamplingOptions,
+    turns: Turns,
 }
 
 /// The type that holds most of the weights once they are loaded.
@@ -204,6 +206,7 @@ impl Engine {
             tokenizer,
             template,
             sampling: crate::api::default_sampling(&checkpoint.metadata)?,
+            turns: Turns::default(),
         };
         Ok((model, scheduler, shared))
     }
@@ -284,7 +287,7 @@ impl Client {
         &self.shared.sampling
     }
 
-    /// Token ids of a conversation, ready for the answer.
+    /// Token ids of a conversation, ready for the answer, encoded in one go.
     ///
     /// # Errors
     /// When there is no template or it refuses the messages.
@@ -299,13 +302,40 @@ impl Client {
         Self { namespace: Some(namespace.into()), ..self }
     }
 
-    /// Asks for the next turn of a conversation.
+    /// Number of tokens of a conversation, whether it fits or not.
+    ///
+    /// # Errors
+    /// When there is no template or it refuses the messages.
+    pub async fn count(&self, request: &ChatRequest) -> Result<usize> {
+        Ok(self.encode(request, usize::MAX).await?.len())
+    }
+
+    /// Asks for the next turn of a conversation. A long one is encoded in slices, between which others are served; each origin encodes
+    /// one conversation at a time. Dropping the future gives it up.
     ///
     /// # Errors
     /// When there is no template, it refuses the messages, or the prompt does not fit.
-    pub fn chat(&self, request: &ChatRequest) -> Result<Completion> {
-        let prompt = self.encode_chat(&request.messages, request.tools.as_ref())?;
+    pub async fn chat(&self, request: &ChatRequest) -> Result<Completion> {
+        let quota = self.shared.info.context;
+        // One position is for the answer.
+        let prompt = self.encode(request, quota.saturating_sub(1) as usize).await.map_err(|error| match error {
+            EngineError::Text(TextError::TooLong { tokens }) => {
+                EngineError::ContextExceeded { requested: tokens.try_into().unwrap_or(u32::MAX), at_least: true, quota }
+            }
+            error => error,
+        })?;
         self.complete(prompt, request.max_tokens, request.sampling(&self.shared.sampling), &request.stop)
+    }
+
+    async fn encode(&self, request: &ChatRequest, limit: usize) -> Result<Vec<u32>> {
+        let template = self.template()?;
+        let turn = self.shared.turns.take(self.namespace.as_ref()).await;
+        let rest = || pause().boxed_local();
+        let mut pace = Pace::slices(Pace::SLICE, limit, &rest);
+        let tools = request.tools.as_ref();
+        let prompt = encode_chat_paced(self.tokenizer(), template, &request.messages, tools, true, &Map::new(), &mut pace).await?;
+        drop(turn);
+        Ok(prompt)
     }
 
     /// Asks for a continuation of token ids.
@@ -327,7 +357,7 @@ impl Client {
         }
         // One position is for the answer.
         if requested >= context {
-            return Err(EngineError::ContextExceeded { requested, quota: context });
+            return Err(EngineError::ContextExceeded { requested, at_least: false, quota: context });
         }
         let (events, receiver) = unbounded();
         let job = Job {
@@ -402,7 +432,7 @@ impl Client {
             return Err(EngineError::InvalidRequest { field: "input".to_owned(), problem });
         }
         if tokens.len() > info.context as usize {
-            return Err(EngineError::ContextExceeded { requested: tokens.len() as u32, quota: info.context });
+            return Err(EngineError::ContextExceeded { requested: tokens.len() as u32, at_least: false, quota: info.context });
         }
         Ok(())
     }
@@ -448,19 +478,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return std::task::Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 type Events = UnboundedReceiver<Result<Event, Rc<EngineError>>>;

@@ -142,12 +142,15 @@ pub enum EngineError {
     NotFinite,
     /// The prompt does not fit the context.
     #[error(
-        "the prompt has {requested} tokens and the context holds {quota}{}; shorten it or start a new chat",
+        "the prompt has {}{requested} tokens and the context holds {quota}{}; shorten it or start a new chat",
+        if *.at_least { "at least " } else { "" },
         if .requested > .quota { "" } else { " with the answer" }
     )]
     ContextExceeded {
         /// Tokens of the prompt.
         requested: u32,
+        /// Whether there are more: nothing is encoded beyond what fits.
+        at_least: bool,
         /// Tokens of the context.
         quota: u32,
     },
@@ -199,7 +202,9 @@ impl EngineError {
     pub fn code(&self) -> &str {
         match self {
             Self::Format(_) => "model_file_invalid",
-            Self::Text(TextError::Encode { .. } | TextError::Render { .. } | TextError::Noncharacters) => "messages_refused",
+            Self::Text(TextError::Encode { .. } | TextError::TooLong { .. } | TextError::Render { .. } | TextError::Noncharacters) => {
+                "messages_refused"
+            }
             Self::Text(_) => "text_processing_failed",
             Self::Source { .. } => "model_read_failed",
             Self::ModelChanged { .. } => "model_changed",

@@ -21,4 +21,5 @@ pub mod serve;
 pub mod shaders;
 pub mod source;
 pub mod text;
+mod turns;
 pub mod verify;

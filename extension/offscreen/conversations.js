@@ -185,7 +185,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    * @param {Message} last  its answer, which was under way
    */
   function resume(conversation, last) {
-    if (last.content === "" && !last.again && now() - conversation.updated < FRESH) {
+    if (last.content === "" && !last.thinking && !last.again && now() - conversation.updated < FRESH) {
       conversation.messages.pop();
       void answer(conversation, {}, { again: true });
     } else {

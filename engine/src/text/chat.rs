@@ -4,6 +4,9 @@
 //! page or user could end a turn or begin another by typing the control token. Here such text stays text, while ordinary messages
 //! get exactly the ids that `apply_chat_template` of `transformers` gives:
 //!
+//! Control tokens are those by their type, and what stands in the template or in the list of end tokens, whatever its type. Only what an
+//! assistant said may have markup of the model that is no control token by its type (`<think>`, `<tool_call>`): it is the model's own.
+//!
 //! 1. Every whole control token in a message is marked: a noncharacter that occurs in no message (U+FDD0 to U+FDEF, never valid in
 //!    interchanged text) goes behind its first character. The template is rendered, control tokens are recognised (not the marked
 //!    ones), the marks are taken out, and the texts between are tokenized as plain text. A message without control tokens is rendered
@@ -13,12 +16,11 @@
 //!    more with all of these marked, which leaves only the template's own control tokens. If both renderings have the same
 //!    control tokens, the first is used, otherwise the second.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
+use super::pace::at_once;
 use super::template::Options;
-use super::{ChatTemplate, TextError, Tokenizer};
+use super::{ChatTemplate, Pace, TextError, Tokenizer};
 
 /// Token ids of a conversation: `messages` (a JSON array of `{role, content, …}`) and `tools` rendered by the model's chat template, BOS
 /// once if the model wants it. `extra` are further template variables, such as `enable_thinking`. See the module on what control tokens
@@ -34,47 +36,82 @@ pub fn encode_chat(
     add_generation_prompt: bool,
     extra: &Map<String, Value>,
 ) -> Result<Vec<u32>, TextError> {
+    at_once(async |pace| encode_chat_paced(tokenizer, template, messages, tools, add_generation_prompt, extra, pace).await)
+}
+
+/// As [`encode_chat`], in slices; only the template is rendered in one go.
+///
+/// # Errors
+/// As [`encode_chat`], and [`TextError::TooLong`].
+pub async fn encode_chat_paced(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    messages: &Value,
+    tools: Option<&Value>,
+    add_generation_prompt: bool,
+    extra: &Map<String, Value>,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<u32>, TextError> {
     let messages = &template.shape(messages, Options { tools, add_generation_prompt, extra })?.whole()?;
     let parts = [messages, tools.unwrap_or(&Value::Null), &Value::Object(extra.clone())];
     let guard = ('\u{fdd0}'..='\u{fdef}')
         .find(|c| !parts.iter().any(|part| any_string(part, &|s| s.contains(*c))))
         .ok_or(TextError::Noncharacters)?;
-    let texts = tokenizer.control_texts();
-    let first_characters: BTreeSet<char> = texts.iter().filter_map(|t| t.chars().next()).collect();
-    let begins = |rest: &str| rest.starts_with(|c| first_characters.contains(&c));
-    let render = |is_marked: &dyn Fn(&str) -> bool| {
-        let [messages, tools_, extra] = parts.map(|part| map_strings(part, &|s| mark(s, guard, is_marked)));
+    let control = tokenizer.chat_control();
+    let render = |strictly: bool| {
+        let marked = |text: &str, own: bool| mark(text, guard, &places(tokenizer, text, strictly, own));
+        let [messages, tools_, extra] = parts.map(|part| map_strings(part, false, &marked));
         let Value::Object(extra) = extra else { unreachable!("an object is mapped to an object") };
         template.render_as_is(&messages, Options { tools: tools.map(|_| &tools_), add_generation_prompt, extra: &extra })
     };
-    let mut text = render(&|rest| begins(rest) && texts.iter().any(|t| rest.starts_with(t.as_str())))?;
-    if parts.iter().any(|part| any_string(part, &|s| s.char_indices().any(|(i, _)| begins(&s[i..])))) {
-        let strict = render(&begins)?;
-        if tokenizer.control_sequence(&text) != tokenizer.control_sequence(&strict) {
+    let mut text = render(false)?;
+    if parts.iter().any(|part| any_string(part, &|s| s.contains(|c| control.begins_with(c)))) {
+        let strict = render(true)?;
+        let tokens = |text: &str| control.find(text).map(|(.., id)| id).collect::<Vec<_>>();
+        if tokens(&text) != tokens(&strict) {
             text = strict;
         }
     }
-    tokenizer.encode_guarded(&text, guard)
+    // Some passes over the text, quick but not nothing.
+    pace.work(text.len() / 8).await;
+    tokenizer.encode_guarded(&text, guard, pace).await
 }
 
-/// `text` with `guard` behind every character at which `is_marked` holds for the rest of the text.
-fn mark(text: &str, guard: char, is_marked: &dyn Fn(&str) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (i, c) in text.char_indices() {
-        out.push(c);
-        if is_marked(&text[i..]) {
-            out.push(guard);
-        }
+/// Where `text` is marked: at every control token, or strictly at every character that begins one. What is an assistant's `own` may
+/// have markup.
+fn places(tokenizer: &Tokenizer, text: &str, strictly: bool, own: bool) -> Vec<usize> {
+    let control = tokenizer.chat_control();
+    let (markup, whole): (Vec<_>, Vec<_>) = control.starts(text).partition(|(_, id)| own && tokenizer.is_markup(*id));
+    if !strictly {
+        return whole.into_iter().map(|(at, _)| at).collect();
     }
-    out
+    let begins = text.char_indices().filter(|(_, c)| control.begins_with(*c)).map(|(at, _)| at);
+    let mut markup = markup.into_iter().map(|(at, _)| at).peekable();
+    begins.filter(|at| markup.next_if_eq(at).is_none()).collect()
 }
 
-/// `value` with `f` applied to every string and every object key.
-fn map_strings(value: &Value, f: &dyn Fn(&str) -> String) -> Value {
+/// `text` with `guard` behind the characters at `places`, which ascend.
+fn mark(text: &str, guard: char, places: &[usize]) -> String {
+    let mut out = String::with_capacity(text.len() + places.len() * guard.len_utf8());
+    let mut done = 0;
+    for &at in places {
+        let end = text.ceil_char_boundary(at + 1);
+        out.push_str(&text[done..end]);
+        out.push(guard);
+        done = end;
+    }
+    out + &text[done..]
+}
+
+/// `value` with `f` applied to every string and every object key. `own`: whether it is within what an assistant said.
+fn map_strings(value: &Value, own: bool, f: &dyn Fn(&str, bool) -> String) -> Value {
     match value {
-        Value::String(s) => f(s).into(),
-        Value::Array(items) => items.iter().map(|item| map_strings(item, f)).collect(),
-        Value::Object(map) => map.iter().map(|(key, item)| (f(key), map_strings(item, f))).collect(),
+        Value::String(s) => f(s, own).into(),
+        Value::Array(items) => items.iter().map(|item| map_strings(item, own, f)).collect(),
+        Value::Object(map) => {
+            let own = own || map.get("role").is_some_and(|role| role == "assistant");
+            map.iter().map(|(key, item)| (f(key, own), map_strings(item, own, f))).collect()
+        }
         other => other.clone(),
     }
 }

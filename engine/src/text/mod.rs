@@ -1,20 +1,25 @@
 //! Text in and out: tokenizer, chat template, streaming detokenizer, stop strings.
 
+mod added_tokens;
 mod byte_level;
 pub mod chat;
 mod conversation;
 pub mod detokenizer;
 mod jinja;
+mod merge;
+pub mod pace;
 pub(crate) mod pretokenizer;
 mod sentencepiece;
+mod special;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
 mod vocabulary;
 mod wordpiece;
 
-pub use chat::encode_chat;
+pub use chat::{encode_chat, encode_chat_paced};
 pub use detokenizer::Detokenizer;
+pub use pace::Pace;
 pub use stop::StopStrings;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
@@ -55,6 +60,12 @@ pub enum TextError {
     Encode {
         /// The tokenizer's message.
         message: String,
+    },
+    /// The text has more tokens than were allowed for.
+    #[error("the text has at least {tokens} tokens, which is too many")]
+    TooLong {
+        /// Tokens that it has at least.
+        tokens: usize,
     },
     /// The model file has no chat template: a base model or an encoder. Plain text can still be continued.
     #[error("the model has no chat template: it can only continue plain text; to chat choose one whose name ends in Instruct or Chat")]

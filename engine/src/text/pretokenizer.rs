@@ -133,36 +133,35 @@ impl Splitter {
         Ok(Self { cuts })
     }
 
-    /// The words of `text`: in order, none empty, together all of it.
-    pub(super) fn split<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        let mut words = vec![text];
-        for cut in &self.cuts {
-            let mut parts = Vec::with_capacity(words.len());
-            for word in words {
-                Self::cut(cut, word, &mut parts);
+    /// The words of `text`: in order, none empty, together all of it. They are found as they are asked for.
+    pub(super) fn split<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        // Parts that are still to be cut, the last first: how many cuts are behind them, the part, and how far it is done.
+        let mut parts = vec![(0, text, 0)];
+        std::iter::from_fn(move || {
+            while let Some((cuts, part, done)) = parts.pop() {
+                let Some(regex) = self.cuts.get(cuts) else { return Some(part) };
+                let Some((start, end)) = Self::cut(regex, part, done) else { continue };
+                parts.push((cuts, part, end));
+                parts.push((cuts + 1, &part[start..end], 0));
+                if done < start {
+                    parts.push((cuts + 1, &part[done..start], 0));
+                }
             }
-            words = parts;
-        }
-        words
+            None
+        })
     }
 
-    fn cut<'t>(regex: &Regex, text: &'t str, parts: &mut Vec<&'t str>) {
-        let mut done = 0;
-        while let Some(found) = regex.find(Input::new(text).range(done..)) {
-            let (start, mut end) = (found.start(), found.end());
-            if found.pattern().as_usize() == Self::SPACES && end < text.len() {
-                let last = text[start..end].char_indices().next_back().map_or(0, |(i, _)| i);
-                end = if last > 0 { start + last } else { end };
-            }
-            if done < start {
-                parts.push(&text[done..start]);
-            }
-            parts.push(&text[start..end]);
-            done = end;
+    /// The next match in `text`, or the rest of it if there is none; `None` at its end.
+    fn cut(regex: &Regex, text: &str, done: usize) -> Option<(usize, usize)> {
+        let Some(found) = regex.find(Input::new(text).range(done..)) else {
+            return (done < text.len()).then_some((done, text.len()));
+        };
+        let (start, mut end) = (found.start(), found.end());
+        if found.pattern().as_usize() == Self::SPACES && end < text.len() {
+            let last = text[start..end].char_indices().next_back().map_or(0, |(i, _)| i);
+            end = if last > 0 { start + last } else { end };
         }
-        if done < text.len() {
-            parts.push(&text[done..]);
-        }
+        Some((start, end))
     }
 }
 

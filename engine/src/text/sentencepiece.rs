@@ -3,12 +3,13 @@
 //! Source: <https://github.com/google/sentencepiece> (`normalizer.cc`, `bpe_model.cc`, `unigram_model.cc`). The `tokenizers` crate
 //! approximates both models: it ranks merges where the library breaks ties by position, and adds scores in another precision.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 
 use super::TextError;
+use super::merge::merge;
+use super::pace::Pace;
 use super::vocabulary::{TokenType, Vocabulary};
 use crate::formats::{Array, Metadata, Value};
 
@@ -45,10 +46,7 @@ impl SentencePiece {
         unigram: bool,
         add_space_prefix: bool,
     ) -> Result<Self, TextError> {
-        let scores = metadata.f32_array_opt("tokenizer.ggml.scores")?.unwrap_or_default();
-        if scores.len() != tokens.len() {
-            return Err(TextError::Vocabulary { problem: format!("{} tokens but {} scores", tokens.len(), scores.len()) });
-        }
+        let scores = scores(metadata, tokens.len())?;
         let mut bytes = vec![None; 256];
         for (id, _) in vocabulary.of_type(tokens, TokenType::Byte) {
             if let [byte] = vocabulary.bytes(id) {
@@ -56,11 +54,11 @@ impl SentencePiece {
             }
         }
         let unknown = vocabulary.of_type(tokens, TokenType::Unknown).next().map(|(id, _)| id);
-        let pieces = (0_u32..).zip(tokens).zip(scores).filter(|((id, text), _)| {
-            let kind = vocabulary.token_type(*id);
-            !text.is_empty() && matches!(kind, Some(TokenType::Normal | TokenType::UserDefined | TokenType::Unused))
-        });
-        let pieces = pieces.map(|((id, text), score)| (text.replace(' ', "▁"), id, *score));
+        let pieces = (0_u32..)
+            .zip(tokens)
+            .zip(scores)
+            .filter(|((id, text), _)| !text.is_empty() && vocabulary.is_text(*id) && vocabulary.token_type(*id) != Some(TokenType::Byte));
+        let pieces = pieces.map(|((id, text), score)| (text.replace(' ', "▁"), id, score));
         // Byte-pair models that replace characters or collapse spaces are not known; converters do not say either.
         let (model, normalizer) = if unigram {
             let collapse_spaces = metadata.bool_opt("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
@@ -72,15 +70,22 @@ impl SentencePiece {
         Ok(Self { normalizer, model, bytes, unknown })
     }
 
+    /// Whether every character of a text is in a token of its own.
+    pub(super) fn keeps_all(&self) -> bool {
+        let Normalizer { charsmap, collapse_spaces, .. } = &self.normalizer;
+        charsmap.is_none() && !collapse_spaces && self.bytes.iter().all(Option::is_some)
+    }
+
     /// Appends the ids of `text`.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        let text = self.normalizer.normalize(text);
+    pub(super) async fn encode(&self, text: &str, ids: &mut Vec<u32>, pace: &mut Pace<'_>) -> Result<(), TextError> {
+        let text = self.normalizer.normalize(text, pace).await;
         let segments = match &self.model {
-            Model::Bpe(model) => model.segment(&text),
-            Model::Unigram(model) => model.segment(&text),
+            Model::Bpe(model) => model.segment(&text, pace).await,
+            Model::Unigram(model) => model.segment(&text, pace).await,
         };
         let mut after_unknown = false;
         for (part, id) in segments {
+            pace.work(1).await;
             let bytes = || part.bytes().map(|b| self.bytes[usize::from(b)]).collect::<Option<Vec<_>>>();
             after_unknown = if let Some(id) = id {
                 ids.push(id);
@@ -93,8 +98,25 @@ impl SentencePiece {
                 ids.extend(self.unknown.filter(|_| !after_unknown));
                 true
             };
+            pace.check(ids.len())?;
         }
+        Ok(())
     }
+}
+
+/// `tokenizer.ggml.scores`, a number for each token or more. Without any all pieces are equally good, as in llama.cpp.
+fn scores(metadata: &Metadata, tokens: usize) -> Result<Vec<f32>, TextError> {
+    let key = "tokenizer.ggml.scores";
+    let scores: Vec<f32> = match metadata.get(key) {
+        None => return Ok(vec![0.0; tokens]),
+        Some(Value::Array(Array::F64(scores))) => scores.iter().map(|score| *score as f32).collect(),
+        Some(Value::Array(Array::I32(scores))) => scores.iter().map(|score| *score as f32).collect(),
+        Some(_) => metadata.f32_array_opt(key)?.unwrap_or_default().to_vec(),
+    };
+    if scores.len() < tokens {
+        return Err(TextError::Vocabulary { problem: format!("{tokens} tokens but {} scores", scores.len()) });
+    }
+    Ok(scores)
 }
 
 /// What happens to text before it is segmented.
@@ -108,7 +130,7 @@ struct Normalizer {
 }
 
 impl Normalizer {
-    fn normalize(&self, text: &str) -> String {
+    async fn normalize(&self, text: &str, pace: &mut Pace<'_>) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 2);
         if self.add_space_prefix {
             out.push(SPACE);
@@ -116,6 +138,7 @@ impl Normalizer {
         let mut after_space = self.collapse_spaces;
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
+            pace.work(1).await;
             let mapped = self.charsmap.as_ref().and_then(|map| map.longest_prefix(rest));
             let (len, mut part) = mapped.unwrap_or((first.len_utf8(), &rest[..first.len_utf8()]));
             rest = &rest[len..];
@@ -187,61 +210,33 @@ impl Charsmap {
 /// Byte-pair encoding: neighbours that form a piece are merged, the piece with the best score first, of equals the leftmost.
 #[derive(Debug)]
 struct Bpe {
-    /// Id, and the score as an integer of the same order.
+    /// Id, and rank by score.
     pieces: HashMap<String, (u32, u32)>,
     /// Length of the longest piece in bytes.
     longest: usize,
 }
 
-/// A piece of the text so far, in a list of neighbours.
-#[derive(Debug, Clone, Copy)]
-struct Symbol {
-    start: usize,
-    /// `start` once it is merged into its left neighbour.
-    end: usize,
-    prev: usize,
-    next: usize,
-}
-
 impl Bpe {
     fn new(pieces: impl Iterator<Item = (String, u32, f32)>) -> Self {
-        let order = |score: f32| {
+        // An integer of the opposite order.
+        let rank = |score: f32| {
             let bits = (score + 0.0).to_bits(); // no negative zero
-            if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+            if bits >> 31 == 0 { !(bits | 1 << 31) } else { bits }
         };
-        let pieces: HashMap<_, _> = pieces.map(|(text, id, score)| (text, (id, order(score)))).collect();
+        let pieces: HashMap<_, _> = pieces.map(|(text, id, score)| (text, (id, rank(score)))).collect();
         let longest = pieces.keys().map(String::len).max().unwrap_or(0);
         Self { pieces, longest }
     }
 
-    fn segment<'t>(&self, text: &'t str) -> Vec<Segment<'t>> {
-        let mut symbols: Vec<Symbol> = text
-            .char_indices()
-            .enumerate()
-            .map(|(i, (start, c))| Symbol { start, end: start + c.len_utf8(), prev: i.wrapping_sub(1), next: i + 1 })
-            .collect();
-        // (score, left, right, end of the merged piece)
-        let candidate = |symbols: &[Symbol], left: usize, right: usize| {
-            let (l, r) = (symbols.get(left)?, symbols.get(right)?);
-            let piece = text.get(l.start..r.end).filter(|piece| piece.len() <= self.longest)?;
-            self.pieces.get(piece).map(|(_, score)| (*score, Reverse(left), right, r.end))
+    async fn segment<'t>(&self, text: &'t str, pace: &mut Pace<'_>) -> Vec<Segment<'t>> {
+        // Symbols are ranges of the text.
+        let characters = text.char_indices().map(|(start, c)| (start, start + c.len_utf8()));
+        let find = |left: (usize, usize), right: (usize, usize)| {
+            let piece = text.get(left.0..right.1).filter(|piece| piece.len() <= self.longest)?;
+            self.pieces.get(piece).map(|(_, rank)| (*rank, (left.0, right.1)))
         };
-        let mut queue: BinaryHeap<_> = (1..symbols.len()).filter_map(|i| candidate(&symbols, i - 1, i)).collect();
-        while let Some((_, Reverse(left), right, end)) = queue.pop() {
-            let (l, r) = (symbols[left], symbols[right]);
-            // One of the two has been merged since.
-            if l.start == l.end || l.next != right || r.end != end {
-                continue;
-            }
-            symbols[left] = Symbol { end, next: r.next, ..l };
-            symbols[right].end = r.start;
-            if let Some(next) = symbols.get_mut(r.next) {
-                next.prev = left;
-            }
-            queue.extend(candidate(&symbols, l.prev, left));
-            queue.extend(candidate(&symbols, left, r.next));
-        }
-        let pieces = symbols.iter().filter(|s| s.start < s.end).map(|s| &text[s.start..s.end]);
+        let merged = merge(characters, find, pace).await;
+        let pieces = merged.map(|(start, end)| &text[start..end]);
         pieces.map(|piece| (piece, self.pieces.get(piece).map(|(id, _)| *id))).collect()
     }
 }
@@ -264,7 +259,7 @@ impl Unigram {
     }
 
     /// Viterbi's algorithm. Of equal paths to a position the one with the longest last piece wins.
-    fn segment<'t>(&self, text: &'t str) -> Vec<Segment<'t>> {
+    async fn segment<'t>(&self, text: &'t str, pace: &mut Pace<'_>) -> Vec<Segment<'t>> {
         // By position in bytes: score of the best path there, start of its last piece, that piece's id.
         let mut best: Vec<Option<(f32, usize, Option<u32>)>> = vec![None; text.len() + 1];
         best[0] = Some((0.0, 0, None));
@@ -278,6 +273,7 @@ impl Unigram {
         for (start, c) in text.char_indices() {
             let end = start + c.len_utf8();
             let mut known = false;
+            pace.work(1).await;
             while let Some(m) = matches.next_if(|m| m.end() == end) {
                 let (id, score) = self.pieces[m.pattern().as_usize()];
                 relax(m.start(), end, score, Some(id));

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value as Json, json};
 
 use super::conversation::{Shape, size, texts};
-use super::tokenizer::special_tokens;
+use super::special::special_tokens;
 use super::vocabulary::Kind;
 use super::{TextError, jinja};
 use crate::formats::Metadata;

@@ -7,46 +7,26 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
 use super::TextError;
+use super::added_tokens::{AddedTokens, Part};
 use super::byte_level::ByteLevel;
 use super::detokenizer::Detokenizer;
+use super::pace::{Pace, at_once};
 use super::sentencepiece::SentencePiece;
+use super::special::{Marker, special_tokens, stop_tokens};
 use super::vocabulary::{Kind, TokenType, Vocabulary};
 use super::wordpiece::WordPiece;
 use crate::formats::Metadata;
-
-/// Texts of tokens that end a turn or a document in the models at large; those of them that are control or user-defined tokens stop
-/// generation, as in llama.cpp, because many files name only one of them in `eos_token_id`.
-const END_TEXTS: &[&str] = &[
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|end_of_turn|>",
-    "<｜end▁of▁sentence｜>",
-    "<EOT>",
-    "</s>",
-    "<eos>",
-];
 
 /// Text to token ids and back.
 #[derive(Debug)]
 pub struct Tokenizer {
     model: Model,
     vocabulary: Arc<Vocabulary>,
-    /// Control tokens: never found in plain text.
-    control: AddedTokens,
-    /// User-defined tokens: found in any text, visible in decoded text.
-    user_defined: AddedTokens,
+    /// Added tokens by their types.
+    typed: Added,
+    /// Added tokens for chats, where they are others: the markers of the chat template are control tokens, whatever their types.
+    chat: Option<Added>,
     /// Runs of spaces are user-defined tokens in some `SentencePiece` models, found after spaces have become `▁`.
     escape_spaces: bool,
     special: HashMap<&'static str, u32>,
@@ -54,6 +34,15 @@ pub struct Tokenizer {
     /// The tokens that follow a prompt: of encoders, mostly.
     suffix: Vec<u32>,
     stop: BTreeSet<u32>,
+}
+
+/// Tokens that are split off from text.
+#[derive(Debug)]
+struct Added {
+    /// Never found in plain text.
+    control: AddedTokens,
+    /// User-defined tokens: found in any text, visible in decoded text.
+    visible: AddedTokens,
 }
 
 /// `text` with `SentencePiece`'s mark for spaces.
@@ -105,25 +94,21 @@ impl Tokenizer {
         let suffix = [("sep", flag("add_sep_token", kind == Kind::WordPiece)?), ("eos", flag("add_eos_token", kind == Kind::Unigram)?)];
         let mut suffix: Vec<u32> = suffix.iter().filter_map(|(name, add)| special.get(name).copied().filter(|_| *add)).collect();
         suffix.dedup(); // files of BERT name [SEP] twice
-
-        let of_type = |wanted| vocabulary.of_type(tokens, wanted);
-        let mut stop: BTreeSet<u32> = ["eos", "eot", "eom"].iter().filter_map(|name| special.get(name).copied()).collect();
-        stop.extend(
-            of_type(TokenType::Control).chain(of_type(TokenType::UserDefined)).filter(|(_, t)| END_TEXTS.contains(t)).map(|(id, _)| id),
-        );
-        // A one-character control token cannot be kept out of a chat message by a mark inside it; none is known.
-        let control = of_type(TokenType::Control).filter(|(_, t)| t.chars().nth(1).is_some()).map(|(id, t)| (id, t.to_owned()));
-        let mut control = AddedTokens::new(control)?;
         // The added tokens of Phi-3 take the white space behind them. The file does not say so; llama.cpp knows it by name, too.
-        if kind == Kind::SentencePiece && metadata.str_opt("general.architecture")? == Some("phi3") {
-            control.strip_after = |text| !["<s>", "<unk>", "<|endoftext|>"].contains(&text);
-        }
-        let visible = of_type(TokenType::UserDefined).filter(|(_, t)| !t.is_empty());
-        let visible = visible.map(|(id, t)| (id, if kind == Kind::SentencePiece { escape(t) } else { t.to_owned() }));
-        let user_defined = AddedTokens::new(visible)?;
-        let escape_spaces = kind == Kind::SentencePiece;
-        let add_bos = flag("add_bos_token", add_bos)?;
-        Ok(Self { model, control, user_defined, escape_spaces, special, add_bos, suffix, stop, vocabulary: Arc::new(vocabulary) })
+        let strips = kind == Kind::SentencePiece && metadata.str_opt("general.architecture")? == Some("phi3");
+        let added = |chat| Added::new(&vocabulary, tokens, kind, strips, chat);
+        let (typed, chat) = (added(false)?, if vocabulary.has_markers() { Some(added(true)?) } else { None });
+        Ok(Self {
+            model,
+            typed,
+            chat,
+            escape_spaces: kind == Kind::SentencePiece,
+            add_bos: flag("add_bos_token", add_bos)?,
+            suffix,
+            stop: stop_tokens(&special, vocabulary.of_type(tokens, TokenType::Control)),
+            special,
+            vocabulary: Arc::new(vocabulary),
+        })
     }
 
     /// Token ids of `text`, without BOS. With `parse_special`, control tokens written in `text` become those tokens; without, they
@@ -132,13 +117,16 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Encode`].
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TextError> {
-        let mut ids = Vec::new();
-        if parse_special {
-            self.control.split(text, &mut ids, |plain, ids| self.encode_plain(plain, ids))?;
-        } else {
-            self.encode_plain(text, &mut ids)?;
-        }
-        Ok(ids)
+        at_once(async |pace| self.encode_paced(text, parse_special, pace).await)
+    }
+
+    /// As [`Tokenizer::encode`], in slices.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`], [`TextError::TooLong`].
+    pub async fn encode_paced(&self, text: &str, parse_special: bool, pace: &mut Pace<'_>) -> Result<Vec<u32>, TextError> {
+        let parts = if parse_special { self.typed.control.parts(text) } else { vec![Part::Text(text)] };
+        self.encode_parts(&self.typed, parts, None, pace).await
     }
 
     /// As [`Tokenizer::encode`], with what the model wants around a text, unless `text` brings it: BOS (an encoder's `[CLS]`) in front,
@@ -154,13 +142,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Text with control tokens in which `guard` marks characters that must not be read as part of one; the mark itself is no text.
-    pub(super) fn encode_guarded(&self, text: &str, guard: char) -> Result<Vec<u32>, TextError> {
-        let mut ids = Vec::new();
-        self.control.split(text, &mut ids, |plain, ids| {
-            if plain.contains(guard) { self.encode_plain(&plain.replace(guard, ""), ids) } else { self.encode_plain(plain, ids) }
-        })?;
-        Ok(self.with_bos(ids))
+    /// A rendered chat in which `guard` marks characters that must not be read as part of a control token; the mark itself is no text.
+    pub(super) async fn encode_guarded(&self, text: &str, guard: char, pace: &mut Pace<'_>) -> Result<Vec<u32>, TextError> {
+        let added = self.chat_tokens();
+        let parts = added.control.parts(text);
+        Ok(self.with_bos(self.encode_parts(added, parts, Some(guard), pace).await?))
     }
 
     fn with_bos(&self, mut ids: Vec<u32>) -> Vec<u32> {
@@ -173,22 +159,64 @@ impl Tokenizer {
         ids
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TextError> {
+    /// Refuses what cannot fit by its length before anything is encoded.
+    async fn encode_parts(
+        &self,
+        added: &Added,
+        parts: Vec<Part<'_>>,
+        guard: Option<char>,
+        pace: &mut Pace<'_>,
+    ) -> Result<Vec<u32>, TextError> {
+        let least = |part: &Part<'_>| match part {
+            Part::Token(_) => 1,
+            Part::Text(text) => {
+                let marks = guard.map_or(0, |guard| text.matches(guard).count() * guard.len_utf8());
+                self.longest_token().map_or(0, |longest| (text.len() - marks).div_ceil(longest))
+            }
+        };
+        let mut rest: usize = parts.iter().map(least).sum();
+        pace.check(rest)?;
+        let mut ids = Vec::new();
+        for part in parts {
+            rest -= least(&part);
+            match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text(text) => {
+                    let text =
+                        guard.filter(|guard| text.contains(*guard)).map_or(Cow::Borrowed(text), |guard| text.replace(guard, "").into());
+                    self.encode_plain(&added.visible, &text, &mut ids, pace).await?;
+                }
+            }
+            pace.check(ids.len() + rest)?;
+        }
+        Ok(ids)
+    }
+
+    async fn encode_plain(&self, visible: &AddedTokens, text: &str, ids: &mut Vec<u32>, pace: &mut Pace<'_>) -> Result<(), TextError> {
         let mut text = Cow::Borrowed(text);
         if self.escape_spaces {
             text = Cow::Owned(escape(&text));
         }
-        self.user_defined.split(&text, ids, |words, ids| {
-            let encoded = match &self.model {
-                Model::ByteLevel(model) => model.encode(words, ids),
-                Model::WordPiece(model) => model.encode(words, ids),
-                Model::SentencePiece(model) => {
-                    model.encode(words, ids);
-                    Ok(())
-                }
-            };
-            encoded.map_err(|e| TextError::Encode { message: e.to_string() })
-        })
+        for part in visible.parts(&text) {
+            match (part, &self.model) {
+                (Part::Token(id), _) => ids.push(id),
+                (Part::Text(words), Model::ByteLevel(model)) => model.encode(words, ids, pace).await?,
+                (Part::Text(words), Model::SentencePiece(model)) => model.encode(words, ids, pace).await?,
+                (Part::Text(words), Model::WordPiece(model)) => model.encode(words, ids, pace).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of text that a token stands for at most; `None` where there is no such bound, because text is left out or a token stands
+    /// for all that is unknown.
+    fn longest_token(&self) -> Option<usize> {
+        let most = |keeps: bool| keeps.then(|| self.vocabulary.longest().max(1));
+        match &self.model {
+            Model::ByteLevel(model) => most(model.keeps_all()).map(|bytes| bytes * model.shrinks()),
+            Model::SentencePiece(model) => most(model.keeps_all()),
+            Model::WordPiece(_) => None,
+        }
     }
 
     /// A streaming decoder of this vocabulary.
@@ -244,84 +272,35 @@ impl Tokenizer {
         self.add_bos
     }
 
-    /// Texts of the control tokens recognised in text.
-    pub(super) fn control_texts(&self) -> &[String] {
-        &self.control.texts
+    /// The control tokens recognised in a rendered chat.
+    pub(super) fn chat_control(&self) -> &AddedTokens {
+        &self.chat_tokens().control
     }
 
-    /// The control tokens in `text`, in order.
-    pub(super) fn control_sequence(&self, text: &str) -> Vec<u32> {
-        self.control.find(text).map(|(_, _, id)| id).collect()
+    /// Whether assistants may write this control token of a rendered chat themselves.
+    pub(super) fn is_markup(&self, id: u32) -> bool {
+        self.vocabulary.marker(id) == Some(Marker::Markup)
+    }
+
+    fn chat_tokens(&self) -> &Added {
+        self.chat.as_ref().unwrap_or(&self.typed)
     }
 }
 
-/// The ids of bos, eos, eot, eom and sep; ids beyond the vocabulary are ignored, as llama.cpp does.
-pub(super) fn special_tokens(metadata: &Metadata, tokens: usize, kind: Kind) -> Result<HashMap<&'static str, u32>, TextError> {
-    let defaults: &[(&str, u32)] = match kind {
-        Kind::ByteLevel => &[],
-        Kind::SentencePiece => &[("bos", 1), ("eos", 2)],
-        Kind::Unigram => &[("eos", 1)],
-        Kind::WordPiece => &[("bos", 101), ("sep", 102)],
-    };
-    let keys = [
-        ("bos", "tokenizer.ggml.cls_token_id"),
-        ("bos", "tokenizer.ggml.bos_token_id"),
-        ("eos", "tokenizer.ggml.eos_token_id"),
-        ("eot", "tokenizer.ggml.eot_token_id"),
-        ("eom", "tokenizer.ggml.eom_token_id"),
-        ("sep", "tokenizer.ggml.seperator_token_id"),
-    ];
-    let mut special: HashMap<_, _> = defaults.iter().copied().filter(|(_, id)| (*id as usize) < tokens).collect();
-    for (name, key) in keys {
-        match metadata.token_id_opt(key)? {
-            Some(id) if (id as usize) < tokens => drop(special.insert(name, id)),
-            Some(id) => log::warn!("{key} is {id}, beyond the vocabulary; ignored"),
-            None => {}
+impl Added {
+    /// The added tokens of a vocabulary; in a chat its markers are control tokens.
+    fn new(vocabulary: &Vocabulary, tokens: &[String], kind: Kind, strips: bool, chat: bool) -> Result<Self, TextError> {
+        let is_marker = |id: u32| chat && vocabulary.marker(id).is_some();
+        let texts = || (0..).zip(tokens).filter(|(_, text)| !text.is_empty());
+        // A one-character control token cannot be kept out of a chat message by a mark inside it; none is known.
+        let is_control = |id: u32, text: &str| vocabulary.token_type(id) == Some(TokenType::Control) && text.chars().nth(1).is_some();
+        let control = texts().filter(|(id, text)| is_control(*id, text) || is_marker(*id)).map(|(id, text)| (id, text.clone()));
+        let mut control = AddedTokens::new(control)?;
+        if strips {
+            control.strip_after = |text| !["<s>", "<unk>", "<|endoftext|>"].contains(&text);
         }
-    }
-    Ok(special)
-}
-
-/// Tokens found as whole strings in text, the leftmost first and of those the longest.
-#[derive(Debug)]
-struct AddedTokens {
-    finder: AhoCorasick,
-    texts: Vec<String>,
-    ids: Vec<u32>,
-    /// Whether the token of this text takes the white space behind it.
-    strip_after: fn(&str) -> bool,
-}
-
-impl AddedTokens {
-    fn new(tokens: impl Iterator<Item = (u32, String)>) -> Result<Self, TextError> {
-        let (ids, texts): (Vec<u32>, Vec<String>) = tokens.unzip();
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
-        Ok(Self { finder: finder.map_err(|e| TextError::Vocabulary { problem: e.to_string() })?, texts, ids, strip_after: |_| false })
-    }
-
-    /// (start, end, id) of every occurrence.
-    fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, usize, u32)> + 'a {
-        self.finder.find_iter(text).map(|m| (m.start(), m.end(), self.ids[m.pattern().as_usize()]))
-    }
-
-    /// Appends the ids of the added tokens and has `encode` append those of the non-empty texts between them.
-    fn split(
-        &self,
-        text: &str,
-        ids: &mut Vec<u32>,
-        mut encode: impl FnMut(&str, &mut Vec<u32>) -> Result<(), TextError>,
-    ) -> Result<(), TextError> {
-        let mut done = 0;
-        for (start, end, id) in self.find(text) {
-            if done < start {
-                encode(&text[done..start], ids)?;
-            }
-            ids.push(id);
-            done = end;
-            if (self.strip_after)(&text[start..end]) {
-                done = text.len() - text[end..].trim_start().len();
-            }
-        }
-        if done < text.len() { encode(&text[done..], ids) } else { Ok(()) }
+        let visible = texts().filter(|(id, _)| vocabulary.token_type(*id) == Some(TokenType::UserDefined) && !is_marker(*id));
+        let visible = visible.map(|(id, text)| (id, if kind == Kind::SentencePiece { escape(text) } else { text.clone() }));
+        Ok(Self { control, visible: AddedTokens::new(visible)? })
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::TextError;
-use crate::formats::Metadata;
+use super::special::{Marker, is_end_text, marker};
+use crate::formats::{Metadata, Value};
 
 /// `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,22 +37,36 @@ pub(super) struct Vocabulary {
     bytes: Vec<u8>,
     /// `bytes[ends[i - 1]..ends[i]]` are token `i`'s.
     ends: Vec<u32>,
+    /// Most bytes that a token has.
+    longest: usize,
+    /// Tokens that are control tokens in a chat, though not by their types.
+    markers: HashMap<u32, Marker>,
     /// The first word has a space before it that is not in the text; decoding takes it away again.
     pub(super) strip_first_space: bool,
 }
 
 impl Vocabulary {
     pub(super) fn new(metadata: &Metadata, tokens: &[String], kind: Kind, strip_first_space: bool) -> Result<Self, TextError> {
-        let types = match metadata.u32_array_opt("tokenizer.ggml.token_type")? {
+        let mut types = match metadata.u32_array_opt("tokenizer.ggml.token_type")? {
             None => vec![TokenType::Normal; tokens.len()],
-            Some(ids) if ids.len() == tokens.len() => ids.into_iter().map(token_type).collect::<Result<_, _>>()?,
+            Some(ids) if ids.len() >= tokens.len() => ids.into_iter().take(tokens.len()).map(token_type).collect(),
             Some(ids) => {
                 return Err(TextError::Vocabulary { problem: format!("{} tokens but {} token types", tokens.len(), ids.len()) });
             }
         };
+        for (token, kind_of_token) in tokens.iter().zip(&mut types) {
+            if matches!(kind_of_token, TokenType::Normal | TokenType::Unused) && is_end_text(token) {
+                log::warn!("{token:?} is typed as text in the file; taken for a control token");
+                *kind_of_token = TokenType::Control;
+            }
+        }
+        let templates = templates(metadata);
+        let markers = (0..).zip(tokens).zip(&types).filter_map(|((id, text), kind)| Some((id, marker(text, *kind, &templates)?))).collect();
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
+        let mut longest = 0;
         let alphabet: HashMap<char, u8> = byte_characters().into_iter().zip(0..=255).collect();
         for (token, &kind_of_token) in tokens.iter().zip(&types) {
+            let start = bytes.len();
             match (kind_of_token, kind) {
                 (TokenType::Control | TokenType::Unknown, _) => {} // not part of the text
                 (TokenType::UserDefined, Kind::ByteLevel | Kind::WordPiece) => bytes.extend(token.as_bytes()),
@@ -65,9 +80,10 @@ impl Vocabulary {
                     bytes.extend(decoded.unwrap_or_else(|| token.as_bytes().to_vec()));
                 }
             }
+            longest = longest.max(bytes.len() - start);
             ends.push(bytes.len() as u32); // the file's strings are bounded well below 4 GiB
         }
-        Ok(Self { types, bytes, ends, strip_first_space })
+        Ok(Self { types, bytes, ends, longest, markers, strip_first_space })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -77,6 +93,26 @@ impl Vocabulary {
     /// The token's type; `None` for ids beyond the vocabulary (padding rows of an embedding).
     pub(super) fn token_type(&self, id: u32) -> Option<TokenType> {
         self.types.get(id as usize).copied()
+    }
+
+    /// What a token that is no control token by its type is in a chat message, if it is more than text.
+    pub(super) fn marker(&self, id: u32) -> Option<Marker> {
+        self.markers.get(&id).copied()
+    }
+
+    pub(super) fn has_markers(&self) -> bool {
+        !self.markers.is_empty()
+    }
+
+    /// Whether text may become this token piece by piece: neither control tokens nor markers, which are only found whole.
+    pub(super) fn is_text(&self, id: u32) -> bool {
+        let kind = self.token_type(id);
+        !matches!(kind, None | Some(TokenType::Control | TokenType::Unknown)) && !self.markers.contains_key(&id)
+    }
+
+    /// Most bytes that a token has in the decoded text.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// Ids and texts of the tokens of a type; `tokens` are those this was made of.
@@ -95,18 +131,22 @@ impl Vocabulary {
     }
 }
 
-fn token_type(id: u32) -> Result<TokenType, TextError> {
-    Ok(match id {
-        0 | 1 => TokenType::Normal, // 0 is "undefined", written by early converters
+/// The sources of the chat templates.
+fn templates(metadata: &Metadata) -> String {
+    let source = |key: &str| if let Some(Value::String(source)) = metadata.get(key) { source.as_str() } else { "" };
+    ["tokenizer.chat_template", "tokenizer.chat_template.tool_use"].map(source).join("\n")
+}
+
+/// What the number means; what means nothing is text, as in llama.cpp.
+fn token_type(id: u32) -> TokenType {
+    match id {
         2 => TokenType::Unknown,
         3 => TokenType::Control,
         4 => TokenType::UserDefined,
         5 => TokenType::Unused,
         6 => TokenType::Byte,
-        id => {
-            return Err(TextError::Vocabulary { problem: format!("unknown token type {id}") });
-        }
-    })
+        _ => TokenType::Normal, // 0 is "undefined", written by early converters
+    }
 }
 
 /// GPT-2's printable alphabet: the character of each byte. Printable Latin-1 stands for itself, the other bytes follow from U+0100 in

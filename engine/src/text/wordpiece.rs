@@ -7,7 +7,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{Model as _, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 use super::TextError;
-use super::vocabulary::{TokenType, Vocabulary};
+use super::pace::Pace;
+use super::vocabulary::Vocabulary;
 use crate::formats::Metadata;
 
 /// A `WordPiece` model (`tokenizer.ggml.model` = `bert`).
@@ -24,10 +25,9 @@ impl WordPiece {
         let unknown = tokens.get(unknown as usize).cloned();
         let unknown = unknown.ok_or_else(|| TextError::Vocabulary { problem: "there is no token for unknown words".to_owned() })?;
         let pieces = (0..).zip(tokens).filter_map(|(id, token)| {
-            let special = matches!(vocabulary.token_type(id), Some(TokenType::Control | TokenType::Unknown));
             match token.strip_prefix('▁') {
                 _ if *token == unknown => Some((unknown.clone(), id)),
-                _ if special || token.is_empty() => None,
+                _ if token.is_empty() || !vocabulary.is_text(id) => None,
                 // No word begins with nothing: the piece `▁` is one within a word.
                 Some(beginning) if !beginning.is_empty() => Some((beginning.to_owned(), id)),
                 _ => Some((format!("##{token}"), id)),
@@ -42,8 +42,17 @@ impl WordPiece {
         })
     }
 
-    /// Appends the ids of `text`.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> tokenizers::Result<()> {
+    /// Appends the ids of `text`. Words are apart at these spaces, whatever is done to them: one is encoded at a time.
+    pub(super) async fn encode(&self, text: &str, ids: &mut Vec<u32>, pace: &mut Pace<'_>) -> Result<(), TextError> {
+        for words in text.split([' ', '\t', '\n', '\r']).filter(|words| !words.is_empty()) {
+            pace.work(words.len()).await;
+            self.encode_words(words, ids).map_err(|e| TextError::Encode { message: e.to_string() })?;
+            pace.check(ids.len())?;
+        }
+        Ok(())
+    }
+
+    fn encode_words(&self, text: &str, ids: &mut Vec<u32>) -> tokenizers::Result<()> {
         let mut normalized = NormalizedString::from(text);
         self.normalizer.normalize(&mut normalized)?;
         let mut words = PreTokenizedString::from(normalized);

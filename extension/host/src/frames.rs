@@ -68,7 +68,7 @@ impl Outbox {
 pub(crate) fn error_value(error: &EngineError) -> Value {
     let mut value = json!({ "name": error.dom_name(), "message": error.to_string(), "code": error.code() });
     match error {
-        EngineError::ContextExceeded { requested, quota } => value["data"] = json!({ "requested": requested, "quota": quota }),
+        EngineError::ContextExceeded { requested, quota, .. } => value["data"] = json!({ "requested": requested, "quota": quota }),
         EngineError::OutOfMemory { memory, context, fitting, .. } => {
             value["data"] = json!({ "memory": memory, "context": context, "largest_context": fitting });
         }

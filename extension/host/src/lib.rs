@@ -132,7 +132,7 @@ impl Inner {
             }
             "models.describe" => Ok(json!(self.serving.describe(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?)),
             "chat.completions" => self.chat(request, received).await,
-            "tokens.count" => self.count(&request.params).await,
+            "tokens.count" => self.count(request).await,
             "engine.verify" => self.verify(&request.params).await,
             "engine.bench" => bench::bench(&self.serving, &request.params).await,
             "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(&request.id, chunk)).await,
@@ -145,8 +145,8 @@ impl Inner {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
         let mut completion = match &request.client {
-            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat),
-            None => client.chat(&chat),
+            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat).await,
+            None => client.chat(&chat).await,
         }
         .map_err(Rc::new)?;
         let shape = shape(client.info().id.clone()).map_err(Rc::new)?;
@@ -176,10 +176,14 @@ impl Inner {
         Err(Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() }))
     }
 
-    async fn count(self: &Rc<Self>, params: &Value) -> Result<Value, SharedError> {
-        let chat = ChatRequest::parse(params).map_err(Rc::new)?;
+    async fn count(self: &Rc<Self>, request: &Request) -> Result<Value, SharedError> {
+        let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = client.encode_chat(&chat.messages, chat.tools.as_ref()).map_err(Rc::new)?.len();
+        let tokens = match &request.client {
+            Some(origin) => Client::clone(&client).sharing(origin).count(&chat).await,
+            None => client.count(&chat).await,
+        }
+        .map_err(Rc::new)?;
         Ok(json!({ "tokens": tokens, "context": client.info().context }))
     }
 

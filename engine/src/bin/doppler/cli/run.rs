@@ -21,7 +21,7 @@ pub(super) async fn run(model: &ModelArgs, prompt: &str, sampling: &SamplingArgs
         let ids = client.tokenizer().encode_prompt(prompt, false)?;
         client.complete(ids, request.max_tokens, request.sampling(client.default_sampling()), &[])?
     } else {
-        client.chat(&request)?
+        client.chat(&request).await?
     };
     with_engine(&mut engine, print(completion)).await?;
     Ok(())
@@ -39,7 +39,7 @@ async fn converse(client: &Client, sampling: &SamplingArgs) -> Result<(), Failur
         eprint!("> ");
         let Some(line) = lines.next().transpose()?.filter(|l| !l.trim().is_empty()) else { return Ok(()) };
         messages.push(json!({ "role": "user", "content": line }));
-        let text = print(client.chat(&chat_request(&messages.clone().into(), sampling)?)?).await?;
+        let text = print(client.chat(&chat_request(&messages.clone().into(), sampling)?).await?).await?;
         messages.push(json!({ "role": "assistant", "content": text }));
     }
 }
