@@ -45,16 +45,15 @@ impl Shape {
         let mut normal = || (0..6).map(|_| random.float()).sum::<f32>() * 2.0;
         let mut logit = |i: usize| match self {
             Self::Bell if i % 101 == 50 => f32::NEG_INFINITY,
-            Self::Bell => normal(),
+            Self::OneNan if i % vocab == vocab / 3 => f32::NAN,
+            Self::OneInfinity if i % vocab == vocab - 1 => f32::INFINITY,
+            Self::Bell | Self::OneNan | Self::OneInfinity => normal(),
             Self::Ties => normal().round(),
             Self::Flat => 3.25,
             Self::Narrow => 7.0 + 1e-4 * normal(),
             Self::Peaks if i % 997 == 3 => normal(),
             Self::Peaks => normal() - 60.0,
             Self::Nothing => f32::NEG_INFINITY,
-            Self::OneNan if i % vocab == vocab / 3 => f32::NAN,
-            Self::OneInfinity if i % vocab == vocab - 1 => f32::INFINITY,
-            Self::OneNan | Self::OneInfinity => normal(),
             Self::Extreme => [f32::NEG_INFINITY, -1e38, 1e38, 0.0, f32::MIN_POSITIVE][i % 5],
         };
         (0..vocab * rows).map(&mut logit).collect()
