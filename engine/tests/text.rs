@@ -146,13 +146,8 @@ fn vocabularies_that_cannot_be_used() {
     assert!(
         fails("tokenizer.ggml.pre", Value::String("martian".to_owned())).contains("\"martian\" is not supported (supported: llama-bpe")
     );
-    assert!(fails("tokenizer.ggml.merges", strings(&["ab"])).contains("no two parts"));
-    assert!(fails("tokenizer.ggml.merges", strings(&["a c"])).contains("makes no token"));
-    assert!(fails("tokenizer.ggml.merges", strings(&["ab ab"])).contains("makes no token"));
     assert!(fails("tokenizer.ggml.merges", Value::Bool(true)).contains("expected an array of strings"));
     assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1]))).contains("5 tokens but 1 token types"));
-    assert!(fails("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1, 1, 1, 1, 9]))).contains("token type 9"));
-    assert!(fails("tokenizer.ggml.model", Value::String("llama".to_owned())).contains("5 tokens but 0 scores"));
     assert!(Tokenizer::from_gguf(&Metadata::new()).unwrap_err().to_string().contains("tokenizer.ggml.tokens"));
 }
 
