@@ -10,7 +10,7 @@
 use super::literal;
 
 /// Bytes of a template. The longest of real models has 40 KB.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 128 << 10;
 /// Brackets and blocks within one another, [`NESTING_WEIGHT`] each, and operators in a row, one each.
 const MAX_DEPTH: usize = 400;
 const NESTING_WEIGHT: usize = 5;
@@ -432,7 +432,7 @@ mod tests {
             (format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(n / 8)), false),
             ("{% if 1 %}".repeat(n / 8), false),
             (format!("{{% if 1 %}}{}", "{% elif 1 %}".repeat(n / 8)), false),
-            ("{{ 1 }}".repeat(n / 4), true),
+            ("{{ 1 }}".repeat(n / 8), true),
             (format!("{{{{ [{}] }}}}", "1, ".repeat(9000)), true),
         ] {
             assert_eq!(translate(&source).is_ok(), wide, "{}…", &source[..20]);
