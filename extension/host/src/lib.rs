@@ -71,15 +71,15 @@ impl Host {
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
-    pub fn handle(&self, frame: JsValue) {
-        if self.inner.router.take(&frame) {
+    pub fn handle(&self, frame: &JsValue) {
+        if self.inner.router.take(frame) {
             return;
         }
         let received = Instant::now();
-        match Request::from_js(&frame) {
+        match Request::from_js(frame) {
             Ok(request) if request.method == "cancel" => self.inner.cancel(&request.id),
             Ok(request) => Rc::clone(&self.inner).start(request, received),
-            Err(problem) => self.inner.refuse(&frame, problem),
+            Err(problem) => self.inner.refuse(frame, problem),
         }
     }
 }
