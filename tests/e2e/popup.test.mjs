@@ -55,14 +55,14 @@ const expected = (tokens) => Array.from({ length: tokens }, (_, index) => `t${in
 
 test("an answer appears while it is written, and its speed when it is there", T, async () => {
   const page = await open();
-  await ask(page, { tokens: 40, every: 10 });
+  await ask(page, { tokens: 300, every: 10 });
   /** @type {Set<number>} */
   const lengths = new Set();
   while (await page.locator("#stop").isVisible()) {
     if (await page.locator(`${ANSWER} .text`).count()) lengths.add((await text(page)).length);
   }
   assert.ok(lengths.size > 5, `seen at ${lengths.size} lengths`);
-  assert.equal(await text(page), expected(40));
+  assert.equal(await text(page), expected(300));
   assert.match(await page.locator(`${ANSWER} .stats`).innerText(), /first after [\d.]+ m?s/);
   assert.equal(await page.locator("#model").innerText(), "Scripted model");
   assert.equal(await page.locator(".question").count(), 1);
