@@ -10,7 +10,8 @@ pub(super) fn mark(nodes: Vec<Node>) -> Vec<Node> {
         .into_iter()
         .flat_map(|node| match node {
             Node::Text(text) if text.contains("://") => split(text),
-            Node::Element(kind @ (Kind::Link(_) | Kind::InlineCode), children) => vec![Node::Element(kind, children)],
+            // HTML is shown as it was written.
+            Node::Element(kind @ (Kind::Link(_) | Kind::InlineCode | Kind::Raw), children) => vec![Node::Element(kind, children)],
             Node::Element(kind, children) => vec![Node::Element(kind, mark(children))],
             node => vec![node],
         })

@@ -497,6 +497,7 @@ mod tests {
         for source in [
             "`https://example.com`",
             "```\nhttps://example.com\n```",
+            "<iframe src=\"https://example.com\"></iframe>",
             "ftp://example.com",
             "javascript://example.com",
             "main.rs",

@@ -1,6 +1,6 @@
 //! What runs the answers: model, adapter, loading progress.
 
-use crate::protocol::{Adapter, EngineState, Failure, MESSAGES, Model, NO_GPU_SENTENCE};
+use crate::protocol::{Adapter, EngineState, MESSAGES, Model, NO_GPU_SENTENCE};
 use crate::state::State;
 use crate::view::dom;
 use wasm_bindgen::JsValue;
@@ -126,7 +126,7 @@ fn adapter_name(adapter: &Adapter) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Chosen, EngineStatus};
+    use crate::protocol::{Chosen, EngineStatus, Failure};
     use crate::state::Msg;
 
     fn state(engine: EngineStatus) -> State {
