@@ -9,7 +9,10 @@ use futures::lock::{Mutex, OwnedMutexGuard};
 
 /// One turn at a time for each origin: however much one asks for, others wait for one slice of it.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(RefCell<HashMap<Option<Rc<str>>, Weak<Mutex<()>>>>);
+pub(crate) struct Turns(RefCell<HashMap<Origin, Weak<Mutex<()>>>>);
+
+/// Who asks; `None`: this program itself.
+type Origin = Option<Rc<str>>;
 
 impl Turns {
     /// Waits for the origin's turn, which ends when the result is dropped.

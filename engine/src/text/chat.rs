@@ -95,7 +95,7 @@ fn mark(text: &str, guard: char, places: &[usize]) -> String {
     let mut out = String::with_capacity(text.len() + places.len() * guard.len_utf8());
     let mut done = 0;
     for &at in places {
-        let end = text.ceil_char_boundary(at + 1);
+        let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
         out.push_str(&text[done..end]);
         out.push(guard);
         done = end;

@@ -234,8 +234,9 @@ impl App {
             Some("close-models") => self.perform(Effect::CloseModels)?,
             Some("choose") => self.dispatch(Msg::Models(ModelMsg::Choose(id()))),
             Some("load-with") => {
-                let context = element.get_attribute("data-context").and_then(|context| context.parse().ok());
-                context.into_iter().for_each(|context| self.dispatch(Msg::Models(ModelMsg::ChooseWith(id(), context))));
+                if let Some(context) = element.get_attribute("data-context").and_then(|context| context.parse().ok()) {
+                    self.dispatch(Msg::Models(ModelMsg::ChooseWith(id(), context)));
+                }
             }
             Some("unfold") => {
                 let folded = element.closest(".question")?.is_some_and(|question| !question.class_list().toggle("folded").unwrap_or(true));

@@ -13,6 +13,7 @@ pub use models::{ModelMsg, Switcher};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, for one update")]
 pub enum Msg {
     /// The offscreen document is there.
     Connected,

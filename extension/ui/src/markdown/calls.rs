@@ -124,14 +124,13 @@ fn value(text: &str) -> &str {
             }
             _ if in_string => {}
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return &text[..index],
+            b'}' | b']' | b',' if depth == 0 => return &text[..index],
             b'}' | b']' => {
                 depth -= 1;
                 if depth == 0 {
                     return &text[..=index];
                 }
             }
-            b',' if depth == 0 => return &text[..index],
             _ => {}
         }
     }

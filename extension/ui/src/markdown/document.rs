@@ -61,13 +61,13 @@ impl Document {
         // A link may be defined after it was used.
         if end && self.start + self.finished > 0 && (self.inexact || source.contains("]: ")) {
             *self = Self { work: self.work, ..Self::default() };
-            return self.read(source, end, Changed::All);
+            return Some(self.read(source, end, Changed::All));
         }
         let length = source.len() - self.start - self.finished;
         if !end && length > LARGE && length - self.seen < self.seen / GROWTH {
             return None;
         }
-        self.read(source, end, Changed::Rest)
+        Some(self.read(source, end, Changed::Rest))
     }
 
     /// Bytes read so far.
@@ -75,7 +75,7 @@ impl Document {
         self.work
     }
 
-    fn read(&mut self, source: &str, end: bool, mut changed: Changed) -> Option<Update> {
+    fn read(&mut self, source: &str, end: bool, mut changed: Changed) -> Update {
         let mut from = self.start + self.finished;
         let mut blocks = self.parse(&source[from..]);
         // With what follows, a paragraph may be a heading or a table.
@@ -104,7 +104,7 @@ impl Document {
         } else {
             0
         };
-        Some(Update { changed, nodes, blocks: finished, children })
+        Update { changed, nodes, blocks: finished, children }
     }
 
     /// Cuts what is not finished of a long paragraph in two, and says how many children belong to the part that is finished now.

@@ -165,9 +165,9 @@ fn formula_at(source: &str, at: usize, end: usize) -> (Range<usize>, Option<Foun
             return between(2, close, LONGEST, open == r"\[").unwrap_or((at..at + 2, Some(Found::Open)));
         }
     }
-    if rest.starts_with('\\') {
+    if let Some(escaped) = rest.strip_prefix('\\') {
         // An escaped character begins nothing.
-        return skip(1 + rest[1..].chars().next().map_or(0, char::len_utf8));
+        return skip(1 + escaped.chars().next().map_or(0, char::len_utf8));
     }
     if rest.starts_with("$$") {
         return between(2, "$$", LONGEST, true).unwrap_or(skip(2));
@@ -320,9 +320,8 @@ fn read_tag(inside: &str) -> Option<Tag> {
     while let Some((attribute, value)) = rest.split_once("=\"") {
         let (value, after) = value.split_once('"')?;
         rest = after;
-        match ATTRIBUTES.split(' ').find(|known| *known == attribute.trim()) {
-            Some(known) => attributes.push((known, value.to_owned())),
-            None => {}
+        if let Some(known) = ATTRIBUTES.split(' ').find(|known| *known == attribute.trim()) {
+            attributes.push((known, value.to_owned()));
         }
     }
     Some(Tag { name, attributes, children: Vec::new() })
@@ -363,17 +362,19 @@ mod tests {
     /// A formula as XML without attributes.
     fn xml(latex: &str) -> String {
         fn write(tag: &Tag, out: &mut String) {
-            out.push_str(&format!("<{}>", tag.name));
+            out.extend(["<", tag.name, ">"]);
             for child in &tag.children {
                 match child {
                     Markup::Text(text) => out.push_str(text),
                     Markup::Tag(tag) => write(tag, out),
                 }
             }
-            out.push_str(&format!("</{}>", tag.name));
+            out.extend(["</", tag.name, ">"]);
         }
         let mut out = String::new();
-        markup(latex, false).iter().for_each(|tag| write(tag, &mut out));
+        for tag in markup(latex, false).iter() {
+            write(tag, &mut out);
+        }
         out
     }
 

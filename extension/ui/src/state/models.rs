@@ -115,7 +115,7 @@ impl Switcher {
                 // What could not be described may be now.
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
-                let new = self.new.iter().any(|new| *new == id);
+                let new = self.new.contains(&id);
                 self.new.clear();
                 match result {
                     Ok(()) => {

@@ -112,13 +112,11 @@ fn patch(parent: &Element, (finished, within): (u32, u32), old: &[Node], new: &[
 
 /// Only what was added: the browser shapes that alone.
 fn set_text(shown: &CharacterData, before: &str, text: &str) -> Result<(), JsValue> {
-    match text.strip_prefix(before) {
-        Some(added) => shown.append_data(added),
-        None => {
-            shown.set_data(text);
-            Ok(())
-        }
+    if let Some(added) = text.strip_prefix(before) {
+        return shown.append_data(added);
     }
+    shown.set_data(text);
+    Ok(())
 }
 
 fn remove_from(parent: &Element, first: u32) -> Result<(), JsValue> {
@@ -166,13 +164,12 @@ fn code_block(title: &str, text: &str) -> Result<web_sys::Node, JsValue> {
 
 /// A formula; one with lines of its own scrolls if it is wide.
 fn math(formula: &Formula) -> Result<web_sys::Node, JsValue> {
-    let shown: web_sys::Node = match &formula.markup {
-        Some(markup) => math_element(markup)?.into(),
-        None => {
-            let code = dom::create("code")?;
-            code.set_text_content(Some(&formula.latex));
-            code.into()
-        }
+    let shown: web_sys::Node = if let Some(markup) = &formula.markup {
+        math_element(markup)?.into()
+    } else {
+        let code = dom::create("code")?;
+        code.set_text_content(Some(&formula.latex));
+        code.into()
     };
     if !formula.display {
         return Ok(shown);
