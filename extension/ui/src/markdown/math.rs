@@ -372,7 +372,7 @@ mod tests {
             out.extend(["</", tag.name, ">"]);
         }
         let mut out = String::new();
-        for tag in markup(latex, false).iter() {
+        for tag in &markup(latex, false) {
             write(tag, &mut out);
         }
         out

@@ -391,7 +391,7 @@ fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     listed(&mut state, 1, "spark");
-    assert_eq!(drop_and_fail(&mut state, "new", "model_file_invalid"), [forget.clone()]);
+    assert_eq!(drop_and_fail(&mut state, "new", "model_file_invalid"), std::slice::from_ref(&forget));
     assert_eq!(told(&state).as_deref(), Some("It is no model."));
     assert!(!drop_and_fail(&mut state, "new", "out_of_memory").contains(&forget), "it may fit tomorrow");
     let known = drop_and_fail(&mut state, "file", "model_file_invalid");
