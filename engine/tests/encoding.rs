@@ -111,7 +111,9 @@ fn requests_of_one_origin_follow_one_another() {
     let mut first: Answer<'_> = Box::pin(client.chat(&long));
     assert!(turn(&mut first).is_pending());
     let mut waiting: Vec<Answer<'_>> = (0..5).map(|_| Box::pin(client.chat(&hello)) as Answer<'_>).collect();
-    waiting.iter_mut().for_each(|answer| assert!(turn(answer).is_pending(), "it waits for its origin's turn"));
+    for answer in &mut waiting {
+        assert!(turn(answer).is_pending(), "it waits for its origin's turn");
+    }
     while turn(&mut first).is_pending() {}
     let mut left = Vec::new();
     while !waiting.is_empty() {

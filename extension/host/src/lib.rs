@@ -93,7 +93,8 @@ impl Inner {
                 // It only keeps the word.
                 let _ = this.working.call1(&JsValue::NULL, &client.map_or(JsValue::UNDEFINED, JsValue::from_str));
             };
-            working_for(request.client.as_deref(), tell, this.answer(&request, received)).await
+            // A chat is a large state, and it is moved.
+            working_for(request.client.as_deref(), tell, Box::pin(this.answer(&request, received))).await
         });
         self.running.borrow_mut().insert(id.clone(), handle);
         spawn_local(async move {
