@@ -57,7 +57,7 @@ fn a_text_that_cannot_fit_is_refused_at_once() {
         let (count, result) =
             (1..FOR_EVER).find_map(|n| if let Poll::Ready(result) = turn(&mut answer) { Some((n, result)) } else { None }).expect("an end");
         let error = result.expect_err("too long");
-        let EngineError::ContextExceeded { requested, at_least: true, quota: 511 } = error else { panic!("{part:?}: {error}") };
+        let EngineError::ContextExceeded { requested, at_least: true, quota: 512 } = error else { panic!("{part:?}: {error}") };
         assert!(requested > 511 && error.to_string().contains("at least"), "{error}");
         assert!(count < 20, "{part:?}: {count} turns");
     }

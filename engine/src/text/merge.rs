@@ -111,7 +111,7 @@ mod tests {
         assert!(double(&[]).is_empty());
         assert_eq!(double(&[1]), [1]);
         assert_eq!(double(&[1, 1, 1]), [2, 1]);
-        assert_eq!(double(&[2, 1, 1, 1, 1]), [2, 4]);
+        assert_eq!(double(&[2, 1, 1, 1, 1]), [4, 2]);
         assert_eq!(double(&[4, 2, 1, 1]), [8]);
         assert_eq!(double(&[3, 3, 1, 1, 3]), [6, 2, 3]);
         assert_eq!(double(&vec![1; (1 << 17) + 1]), [1 << 17, 1]);

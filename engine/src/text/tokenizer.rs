@@ -178,6 +178,7 @@ impl Tokenizer {
         pace.check(rest)?;
         let mut ids = Vec::new();
         for part in parts {
+            pace.work(1).await;
             rest -= least(&part);
             match part {
                 Part::Token(id) => ids.push(id),
@@ -198,6 +199,7 @@ impl Tokenizer {
             text = Cow::Owned(escape(&text));
         }
         for part in visible.parts(&text) {
+            pace.work(1).await;
             match (part, &self.model) {
                 (Part::Token(id), _) => ids.push(id),
                 (Part::Text(words), Model::ByteLevel(model)) => model.encode(words, ids, pace).await?,
