@@ -26,7 +26,7 @@ export class Engine {
   #running = new Map();
   /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<string, Request>} */
   #waiting = new Map();
-  /** The last of those that was handed over, until it shows a word. @type {string | undefined} */
+  /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {string | undefined} */
   #suspect;
   #next = 0;
   #onEvent;
@@ -139,14 +139,13 @@ export class Engine {
     if (!request) return;
     if ("chunk" in frame) {
       request.settled = true;
-      request.receiver.chunk(frame.chunk);
-      return this.#cleared(frame.id);
+      return request.receiver.chunk(frame.chunk);
     }
+    // The next request opens the device again.
+    if (frame.error?.code === "device_lost" && repeatable(request)) return this.#post(frame.id, request);
     this.#running.delete(frame.id);
     if (this.#running.size === 0) this.#heart.stop();
-    // The next request opens the device again.
-    if (frame.error?.code === "device_lost" && repeatable(request)) this.#waiting.set(frame.id, request);
-    else this.#finish(request, frame.error, frame.done);
+    this.#finish(request, frame.error, frame.done);
     this.#cleared(frame.id);
   }
 
@@ -162,7 +161,7 @@ export class Engine {
   }
 
   /**
-   * A request shows that it does not end the worker, or has ended: if it was the suspect, the next one is.
+   * A request has ended: if it was the suspect, the next one is.
    * @param {string} id
    */
   #cleared(id) {

@@ -29,7 +29,7 @@
   const MAX_DEPTH = 64;
 
   const { apply } = Reflect;
-  const { create, freeze, defineProperty, keys, getPrototypeOf } = Object;
+  const { create, freeze, defineProperty, hasOwn, keys, getPrototypeOf } = Object;
   const { isArray } = Array;
   const { isFinite } = Number;
   const { floor, min } = Math;
@@ -64,7 +64,7 @@
     }
     const request = running[frame.id];
     if (!request) return;
-    if ("chunk" in frame) return request.chunk?.(frame.chunk);
+    if (hasOwn(frame, "chunk")) return request.chunk?.(frame.chunk);
     delete running[frame.id];
     request.unfollow();
     if (frame.error) request.reject(exception(frame.error));
@@ -257,7 +257,7 @@
           delete chunks[taken];
           yield chunk;
         }
-        if (end && "error" in end) throw end.error;
+        if (end && hasOwn(end, "error")) throw end.error;
         return undefined;
       } finally {
         // The loop was left: nobody wants the rest. After the end this does nothing.
@@ -266,7 +266,7 @@
     }
 
     if (!received && !end) await news();
-    if (!received && end && "error" in end) throw end.error;
+    if (!received && end && hasOwn(end, "error")) throw end.error;
     return new ChatCompletionStream(controller, read());
   }
 

@@ -229,7 +229,7 @@ test("kills at any moment: an answer that had not begun comes, one that had ends
           for await (const { choices } of await doppler.chat.completions.create({ messages, stream: true })) heard += choices[0]?.delta.content ?? "";
           if (heard !== "t0 t1 t2 t3 t4 t5 ") how = `wrong: ${heard}`;
         } catch (error) {
-          how = `${/** @type {any} */ (error).code}${heard ? " in the middle" : " before the first"}`;
+          how = `${/** @type {any} */ (error).reason}${heard ? " in the middle" : " before the first"}`;
           if (!"t0 t1 t2 t3 t4 t5 ".startsWith(heard)) how = `wrong: ${heard}`;
         }
         seen[how] = (seen[how] ?? 0) + 1;
@@ -255,7 +255,7 @@ test("a worker that does not answer any more is ended: what runs ends, what had 
   await streaming(page);
   await start(other, { tokens: 3, every: 800 });
   const blocking = await complete(page, { block: true });
-  assert.deepEqual([blocking.name, blocking.code], ["OperationError", "engine_stopped"]);
+  assert.deepEqual([blocking.name, blocking.reason], ["OperationError", "engine_stopped"]);
   assert.equal(await end(page), "OperationError engine_stopped");
   assert.deepEqual([await end(other), await heard(other)], ["done", text(3)]);
   assert.equal(await complete(page, { tokens: 3 }), text(3));

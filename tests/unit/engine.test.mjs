@@ -111,9 +111,11 @@ test("a request that takes the worker down comes to an end, and takes no other w
   assert.deepEqual(poison.ends, ["engine_stopped"]);
   for (const text of ["a", "b", "c"]) {
     assert.equal(worker().chats.at(-1), text);
+    // Not before it has ended: the next may be what ends the worker.
     worker().say({ id: worker().idOf(text), chunk: text });
+    assert.equal(worker().chats.at(-1), text);
+    worker().say({ id: worker().idOf(text), done: text });
   }
-  for (const text of ["a", "b", "c"]) worker().say({ id: worker().idOf(text), done: text });
   assert.deepEqual(others.map(({ ends }) => ends), [["a"], ["b"], ["c"]]);
   assert.equal(FakeWorker.all.length, 3);
 });
