@@ -21,7 +21,7 @@ const MIDDLE = `<!doctype html><title>Button in the middle</title><button id="re
 </script>`;
 /** Asks twice for a click, and again as soon as it has an answer. */
 const GREEDY = `<!doctype html><title>Asks again</title><button id="request">Ask</button><script>
-  const ask = () => doppler.permissions.request().then(({ state }) => state, ({ code }) => code);
+  const ask = () => doppler.permissions.request().then(({ state }) => state, ({ reason }) => reason);
   document.getElementById("request").addEventListener("click", async () => {
     const both = await Promise.all([ask(), ask()]);
     window.granted = [...both, await ask(), await ask()];

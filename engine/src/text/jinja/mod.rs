@@ -4,7 +4,7 @@
 //! Python's. No other maintained crate is nearer to Jinja2 (tera and askama are other languages), and an interpreter of our own would
 //! repeat what `minijinja` does well. So here is what differs:
 //! * [`source`] bounds a template and writes its literals, `%` and assignments as `minijinja` takes them;
-//! * [`filters`], [`checks`] (the tests), [`strings`] and [`objects`] (methods, functions), [`format`] and [`json`] are Jinja2's and
+//! * [`filters`], [`checks`] (the tests), [`strings`] and [`objects`] (methods, functions), [`mod@format`] and [`json`] are Jinja2's and
 //!   Python's;
 //! * [`data`] bounds what templates build.
 //!

@@ -1,7 +1,7 @@
 //! Formulas in Markdown: where they are, and what they look like as `MathML`.
 //!
 //! Markdown would take the backslashes off `\(a\)` and the underscores for emphasis, so formulas are found before it is read. Each is
-//! replaced by a mark of the same length, which Markdown takes for a word; [`Formulas::at`] says what stands at a mark.
+//! replaced by a mark of the same length, which Markdown takes for a word; [`Formulas::pieces`] says what stands at a mark.
 //!
 //! What becomes of a formula is a tree of tags and attributes whose names are in this file: nothing of it is parsed as HTML.
 
