@@ -271,14 +271,14 @@ fn whole_rows(layout: WeightLayout, n_out: u32, rows: u32) -> Linear {
     }
 }
 
-/// Two or three rows are so many products of one, from four on a workgroup has four rows: always in one dispatch, and in workgroups as
+/// Two to four rows are so many products of one, from five on a workgroup has four rows: always in one dispatch, and in workgroups as
 /// large as for one row.
 #[test]
 fn matvec_of_few_rows_is_planned_by_their_number() {
     let large = Capabilities { subgroup_size: Some(32), tuning: Tuning::of(Some(32), true), ..Capabilities::BASELINE };
     for (capabilities, workgroup) in [(large, 256), (Capabilities::BASELINE, 64)] {
         for (rows, variant, z) in
-            [(1, "rows_1", 1), (2, "rows_1", 2), (3, "rows_1", 3), (4, "rows_4", 1), (5, "rows_4", 2), (8, "rows_4", 2)]
+            [(1, "rows_1", 1), (2, "rows_1", 2), (3, "rows_1", 3), (4, "rows_1", 4), (5, "rows_4", 2), (8, "rows_4", 2)]
         {
             let plan = Matvec { linear: whole_rows(layout(DType::Q4_K, 4096), 4096, rows), norm: None }.plan(&capabilities);
             assert!(plan.shader.variant.contains(variant), "{rows} rows: {}", plan.shader.variant);

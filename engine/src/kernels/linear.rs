@@ -69,8 +69,9 @@ impl Kernel for Matvec {
         const OUTPUTS: u32 = 4;
         /// So many read 128 bytes of a row together.
         const LEAST_LANES: u32 = 8;
-        // A workgroup of four rows stages four of x: two or three rows are read sooner one by one, though the weights are read again.
-        const LEAST_ROWS: u32 = 4;
+        // A workgroup of four rows stages four of x: up to four rows are multiplied sooner one by one, though the weights are read
+        // again (README, Answers at once).
+        const LEAST_ROWS: u32 = 5;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
