@@ -219,7 +219,8 @@ fn token_texts_have_the_defaults_of_the_tokenizer() {
     assert_eq!(text(&m), "<s>a</s><unk>");
     m.insert("tokenizer.ggml.bos_token_id", Value::U32(3));
     m.insert("tokenizer.ggml.eos_token_id", Value::U32(99));
-    assert_eq!(text(&m), "aa</s><unk>");
+    m.insert("tokenizer.ggml.padding_token_id", Value::I32(-1));
+    assert_eq!(text(&m), "aa</s><unk>", "what is beyond the vocabulary, or -1, is no token");
 }
 
 #[test]

@@ -206,8 +206,8 @@ fn token_texts(metadata: &Metadata) -> Result<Map<String, Json>, TextError> {
         _ => Kind::ByteLevel,
     };
     let special = special_tokens(metadata, vocabulary.len(), kind)?;
-    let unknown = metadata.u32_opt("tokenizer.ggml.unknown_token_id")?.or((kind == Kind::SentencePiece).then_some(0));
-    let padding = metadata.u32_opt("tokenizer.ggml.padding_token_id")?;
+    let unknown = metadata.token_id_opt("tokenizer.ggml.unknown_token_id")?.or((kind == Kind::SentencePiece).then_some(0));
+    let padding = metadata.token_id_opt("tokenizer.ggml.padding_token_id")?;
     let ids = [
         ("bos_token", special.get("bos").copied()),
         ("eos_token", special.get("eos").copied()),
