@@ -59,15 +59,16 @@ export const request = (requester, { tab, activated, pointer }) => serially(asyn
   if (await isQuiet(origin)) return /** @type {const} */ ({ state: "denied" });
   const prompts = await open();
   const [id, prompt] = prompts.find(([, other]) => other.origin === origin) ?? [];
-  // Asked again without another press: what is open answers that too, and is not pushed to the front.
-  if (!activated && !prompt?.documents.includes(documentId)) {
+  const shown = prompt && await isShown(prompt) ? prompt : undefined;
+  // Asked again without another press: what is open answers that too, and is not pushed to the front. What was just closed is over.
+  if (!activated && !shown?.documents.includes(documentId)) {
     throw new Refusal("NotAllowedError", "user_activation_required",
       "Call doppler.permissions.request() from a click or a key press, once for each.");
   }
-  if (id && prompt && await isShown(prompt)) {
-    const documents = [...new Set([...prompt.documents, documentId])];
-    await session.set({ [`prompt:${id}`]: { ...prompt, documents } });
-    if (activated) await chrome.windows.update(prompt.windowId, { focused: true });
+  if (id && shown) {
+    const documents = [...new Set([...shown.documents, documentId])];
+    await session.set({ [`prompt:${id}`]: { ...shown, documents } });
+    if (activated) await chrome.windows.update(shown.windowId, { focused: true });
     return "asking";
   }
   if (id) await session.remove(`prompt:${id}`);

@@ -428,8 +428,9 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       untold.delete(conversation.id);
       broadcast("conversation", { id: conversation.id, seq: nextSequence(conversation.id), type: "deleted" });
       sequence.delete(conversation.id);
-      await store.delete(conversation.id);
+      // First: what is stored again meanwhile would come back.
       unsaved.delete(conversation);
+      await store.delete(conversation.id);
       if (unsaved.size === 0) tellProblem(null);
       // There may be room now.
       saveAgain();

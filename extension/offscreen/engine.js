@@ -189,7 +189,7 @@ export class Engine {
    * @param {any} detail
    */
   #event(worker, event, detail) {
-    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason", detail?.client);
+    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason", detail?.client ?? undefined);
     this.#onEvent(event, detail);
   }
 

@@ -228,7 +228,7 @@ export class Models {
   /** The engine's worker is gone, and with it whoever would have closed what it had open. */
   closeAll() {
     for (const id of this.#opens.keys()) background("host.close", { id }).catch(() => {});
-    this.#opens.clear();
+    this.#opens = new Map();
   }
 
   /**
@@ -244,11 +244,15 @@ export class Models {
   /** @param {string} id */
   async #open(id) {
     // Before it is open: another's end must not close it meanwhile.
-    this.#opens.set(id, (this.#opens.get(id) ?? 0) + 1);
+    const opens = this.#opens;
+    opens.set(id, (opens.get(id) ?? 0) + 1);
     try {
-      return await background("host.open", { id });
+      const opened = await background("host.open", { id });
+      // The worker that wanted it ended meanwhile, and no other has it.
+      if (opens !== this.#opens && !this.#opens.has(id)) await background("host.close", { id });
+      return opened;
     } catch (error) {
-      await this.#close(id);
+      if (opens === this.#opens) await this.#close(id);
       throw error;
     }
   }

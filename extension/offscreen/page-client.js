@@ -177,7 +177,8 @@ export class PageClient {
    */
   async regrant(asked) {
     this.#grant = undefined;
-    const { state } = await this.#granted();
+    // What cannot be found out is not granted; the next request finds it out.
+    const { state } = await this.#granted().catch(() => /** @type {Grant} */ ({ state: "prompt" }));
     for (const id of asked ? [...this.#asking] : []) this.#done(id, { state });
     if (state !== "granted") this.#endAnswers(notAllowed());
     if (state !== this.#known) this.#post({ event: "permissionchange", detail: { state } });
@@ -209,7 +210,7 @@ export class PageClient {
     this.#onGone();
     const asking = this.#asking.size > 0;
     for (const id of [...this.#open.keys()]) this.#end(id)?.withdraw();
-    const grant = await this.#grant;
+    const grant = await this.#grant?.catch(() => undefined);
     if (asking || grant?.scope === "once") await background("document.gone", { documentId: this.#requester.documentId });
   }
 

@@ -99,7 +99,8 @@ class Thinking {
  */
 function split(text) {
   const lone = LONE.exec(text);
-  if (lone && !MARKS.some(([open]) => text.trimStart().startsWith(open))) {
+  // After the mark of a beginning it is the end of that: such a text thinks from its start, or is about marks.
+  if (lone && !MARKS.some(([open]) => text.slice(0, lone.index).includes(open))) {
     return { thinking: text.slice(0, lone.index).trim(), content: text.slice(lone.index + lone[0].length).trimStart() };
   }
   const thinking = new Thinking();

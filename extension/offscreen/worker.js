@@ -2,20 +2,26 @@
 
 import init, { Host } from "../pkg/worker/doppler_worker.js";
 
-/** The origin whose request the module is working for at this moment. @type {string | undefined} */
-let client;
+// `workingFor`: the origin whose request the module is working for at this moment. Global: the module's panics say it, too.
+const scope = /** @type {{workingFor?: string}} */ (/** @type {unknown} */ (globalThis));
 
 /** @param {unknown} reason */
 function fatal(reason) {
   const message = reason instanceof Error ? reason.message : String(reason);
-  postMessage({ event: "fatal", detail: { message, client } });
+  postMessage({ event: "fatal", detail: { message, client: scope.workingFor } });
 }
 
 // A panic in the module traps: it cannot go on, and the offscreen document starts another worker.
 addEventListener("unhandledrejection", (event) => fatal(event.reason));
+// The module's tasks run in microtasks: what they throw is no rejection.
+addEventListener("error", (event) => {
+  event.preventDefault();
+  fatal(event.error ?? event.message);
+});
 
 const [models, reader] = [new URL("../models", import.meta.url), new URL("reader.js", import.meta.url)];
-const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href, (/** @type {string | undefined} */ origin) => { client = origin; }));
+const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href,
+  (/** @type {string | undefined} */ origin) => { scope.workingFor = origin; }));
 host.catch(fatal);
 
 addEventListener("message", async ({ data }) => {

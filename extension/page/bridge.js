@@ -50,14 +50,20 @@
   let press = { time: 0 };
   /** When the press was that asked for permission last. */
   let used = 0;
-  for (const type of ["pointerdown", "mousedown", "keydown"]) {
-    addEventListener(type, (event) => {
-      // What the browser makes of a tap, or of a key that is held, is no other press.
-      const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
-      if (!isTrusted || repeat || (type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
-      press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };
-    }, { capture: true, passive: true });
+
+  /** @param {Event} event */
+  function pressed(event) {
+    // What the browser makes of a tap, or of a key that is held, is no other press.
+    const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
+    if (!isTrusted || repeat || (event.type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
+    press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };
   }
+
+  /** With every request: `document.open()` takes listeners away, and one that is there is not added twice. */
+  function watchPresses() {
+    for (const type of ["pointerdown", "mousedown", "keydown"]) addEventListener(type, pressed, { capture: true, passive: true });
+  }
+  watchPresses();
 
   /** What the user did for a question of permission: a press serves one. */
   function takePress() {
@@ -70,6 +76,7 @@
   function receive(frame) {
     const { id, method, params } = frame ?? {};
     if (!Number.isSafeInteger(id) || typeof method !== "string") return;
+    watchPresses();
     if (method === "cancel") {
       if (!running.delete(id)) return;
       return void engine?.then((port) => port.postMessage({ id, method }), () => {});

@@ -81,7 +81,10 @@
   function request(method, params, signal, chunk) {
     return new Promise((resolve, reject) => {
       throwIfAborted(signal);
-      const frame = { id: next++, method, params: toJson(params, "", "", 0) };
+      // First: it runs code of the page, which may ask something itself, or abort.
+      const json = toJson(params, "", "", 0);
+      throwIfAborted(signal);
+      const frame = { id: next++, method, params: json };
       const abort = () => {
         if (!running[frame.id]) return;
         delete running[frame.id];

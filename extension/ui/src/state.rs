@@ -476,7 +476,8 @@ impl State {
             ConversationEvent::Message(event) => {
                 let MessageChanged { index, message, .. } = *event;
                 let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
-                if !same {
+                // What was content until now may have been a thought.
+                if !same || message.content.len() < chat.spoken {
                     chat.spoken = 0;
                 }
                 if message.role == Role::User {

@@ -88,7 +88,15 @@ impl Document {
         self.seen = source.len() - from;
         // The first characters of a line may still belong to the block before: a row of a table.
         let sure = blocks.last().is_some_and(|(start, _)| source.len() - from - start > BEGUN);
-        let finished = if end { 0 } else { blocks.len().saturating_sub(if sure { 1 } else { 2 }) };
+        let mut finished = if end { 0 } else { blocks.len().saturating_sub(if sure { 1 } else { 2 }) };
+        // What a formula without an end contains may look like other blocks.
+        if let Some(open) = math::open(&source[from..]) {
+            finished = finished.min(blocks.iter().take_while(|(start, _)| *start <= open).count().saturating_sub(1));
+        }
+        // Calls of one list begin at the same place: they are finished together.
+        while finished > 0 && finished < blocks.len() && blocks[finished].0 == blocks[finished - 1].0 {
+            finished -= 1;
+        }
         let next = blocks.get(finished).map_or(0, |(start, _)| *start);
         let mut nodes: Vec<_> = blocks.into_iter().map(|(_, node)| node).collect();
         if finished > 0 {
@@ -268,7 +276,8 @@ mod tests {
     }
 
     const MIXED: &str = "# Title\n\nSome *text* with `code`, \\(a_1\\) and https://a.b.\n\n- a\n- b\n\n  more\n- c\n\n1. x\n\n```rust\nlet a = 1;\n\nlet b = 2;\n```\n\n\
-        | a | b |\n| - | - |\n| 1 | 2 |\n\n> quote\nlazy\n\nSetext\n===\n\n\\[\nx^2\n\\]\n\n<tool_call>{\"name\": \"a\", \"arguments\": {}}</tool_call>\n\n    indented\n\nEnd.";
+        | a | b |\n| - | - |\n| 1 | 2 |\n\n> quote\nlazy\n\nSetext\n===\n\n\\[\nx^2\n\\]\n\n<tool_call>{\"name\": \"a\", \"arguments\": {}}</tool_call>\n\n    indented\n\n\
+        \\[\na\n+ b + c + d + e\n\\]\n\n$$\na\n- b - c - d - e\n$$\n\nEnd.";
 
     #[test]
     fn a_growing_answer_looks_like_the_whole_one_at_every_moment() {
@@ -276,6 +285,8 @@ mod tests {
             let shown = grow(MIXED, step, |shown, source| assert_eq!(shown.nodes(), parse(source), "{source}"));
             assert_eq!(shown.nodes(), parse(MIXED));
         }
+        let list = "Now.\n\n[TOOL_CALLS][{\"name\":\"a\",\"arguments\":{}},{\"name\":\"b\",\"arguments\":{}}]";
+        assert_eq!(grow(list, 1, |shown, source| assert_eq!(shown.nodes(), parse(source), "{source}")).nodes(), parse(list));
         let words = "Plain words, *emphasis*, `code`, \\(x_1\\), [a link](https://a.b), a 2 * 3, snake_case, [1] and é 한국어. ".repeat(60);
         for long in [words.clone(), words.replace(". ", ".\n")] {
             let shown = grow(&long, 197, |shown, source| assert!(shown.nodes() == parse(source), "after {} bytes", source.len()));

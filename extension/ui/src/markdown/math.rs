@@ -151,6 +151,16 @@ impl Formulas {
     }
 }
 
+/// Where a formula begins that has no end yet and may still get one.
+pub(super) fn open(source: &str) -> Option<usize> {
+    let block = source.rfind("\n\n").map_or(0, |blank| blank + 2);
+    let rest = &source[block..];
+    let bracket = |open: &str, close: &str| rest.rfind(open).filter(|at| !rest[*at..].contains(close));
+    let dollars = rest.rfind("$$").filter(|_| rest.matches("$$").count() % 2 == 1);
+    let first = [bracket(r"\[", r"\]"), bracket(r"\(", r"\)"), dollars].into_iter().flatten().min()?;
+    (rest.len() - first <= LONGEST).then_some(block + first)
+}
+
 /// What a backslash or dollar sign at `at` begins, not going beyond `end`, and the range that is dealt with.
 fn formula_at(source: &str, at: usize, end: usize) -> (Range<usize>, Option<Found>) {
     let rest = &source[at..end];
@@ -170,7 +180,14 @@ fn formula_at(source: &str, at: usize, end: usize) -> (Range<usize>, Option<Foun
         return skip(1 + escaped.chars().next().map_or(0, char::len_utf8));
     }
     if rest.starts_with("$$") {
-        return between(2, "$$", LONGEST, true).unwrap_or(skip(2));
+        // Three and more are no mark, and words alone no formula: both are classes of prices.
+        let run = rest.len() - rest.trim_start_matches('$').len();
+        if run > 2 {
+            return skip(run);
+        }
+        let formula = between(2, "$$", LONGEST, true);
+        let formula = formula.filter(|(range, _)| !source[range.end..].starts_with('$') && !is_words(&source[at + 2..range.end - 2]));
+        return formula.unwrap_or(skip(2));
     }
     let after = source[..at].chars().next_back();
     if after.is_some_and(char::is_alphanumeric) || rest[1..].starts_with(char::is_whitespace) {
@@ -215,6 +232,12 @@ fn is_money(between: &str, behind: Option<char>) -> bool {
         || (words && between.split(' ').filter(|word| word.len() > 2 && word.chars().all(char::is_alphabetic)).count() > 1)
 }
 
+/// Whether there are words and nothing of a formula.
+fn is_words(between: &str) -> bool {
+    let words = between.split_whitespace().filter(|word| word.len() > 2 && word.chars().all(char::is_alphabetic));
+    !between.contains(['\\', '^', '_', '=', '+', '{', '<', '>']) && words.count() > 1
+}
+
 impl Formula {
     fn new(latex: &str, display: bool) -> Self {
         Self { latex: latex.trim().to_owned(), display, markup: markup(latex, display) }
@@ -223,9 +246,11 @@ impl Formula {
 
 /// `MathML` of a formula, if all of it is known.
 fn markup(latex: &str, display: bool) -> Option<Tag> {
-    let latex = known(latex);
-    // The parser cuts non-ASCII arguments of this one in the middle of a character.
-    let refused = REFUSED.iter().any(|command| latex.contains(command)) || (latex.contains("alignat") && !latex.is_ascii());
+    // The parser takes any white space for one byte.
+    let latex = known(latex).replace(|character: char| character.is_whitespace() && !character.is_ascii(), " ");
+    // The parser cuts non-ASCII arguments of these, and colors, in the middle of a character.
+    let cut = ["alignat", "alignedat", "#"].iter().any(|part| latex.contains(part)) && !latex.is_ascii();
+    let refused = cut || REFUSED.iter().any(|command| latex.contains(command));
     if refused || depth(&latex) > MAX_DEPTH {
         return None;
     }
@@ -417,6 +442,8 @@ mod tests {
             "$x\n\ny$",
             "\\(x\n\ny\\)",
             "\\( \\)",
+            "- **Joe's** ($$): good burgers\n- **Chez X** ($$): fine",
+            "Price: $$-$$$",
         ] {
             assert_eq!(formulas(source), [""; 0], "{source}");
         }
@@ -468,6 +495,15 @@ mod tests {
     /// What ends the popup would end it whenever the conversation is opened.
     #[test]
     fn no_soup_of_commands_panics() {
+        for cut in [
+            "\\kern1em\u{a0}x",
+            "\\hspace{1em\u{3000}}",
+            "\\begin{matrix}a\\\\[1em\u{a0}]b\\end{matrix}",
+            "\\color{#aé123}x",
+            "\\begin{alignedat}{é}x\\end{alignedat}",
+        ] {
+            markup(cut, true);
+        }
         const PARTS: &str = r#"\frac { } x ^ _ \left \right ( ) | \begin{array} {c|l} {||c} \end{array} \begin{align} \end{align} \begin{cases}
             \end{cases} \begin{alignat} {2} \end{alignat} \begin{split} \end{split} & \\ \hline \text \sqrt \not ' \color{red} \sum \boxed
             \tag{1} \tag{ \label{ \char \kern 1em \substack \middle \big \operatorname é 😀 % \genfrac \overset \xrightarrow \binom < " \ $
