@@ -424,3 +424,14 @@ fn deep_messages_are_refused() {
     let error = render("{{ messages }}", &json!([{ "role": "user", "content": "a", "x": deep }])).unwrap_err();
     assert!(error.to_string().contains("nest"), "{error}");
 }
+
+/// Joining copies nothing: with 20,000 messages that would take minutes.
+#[test]
+fn many_messages_of_one_role_are_joined_in_one_pass() {
+    let template = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}\
+        {% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}";
+    let message = json!({ "role": "user", "content": [{ "type": "text", "text": "a" }] });
+    let messages = Json::Array(vec![message; 20_000]);
+    let template = ChatTemplate::from_gguf(&metadata(template)).unwrap();
+    assert_eq!(template.render(&messages, None, true, &Map::new()).as_deref(), Ok(&*"a".repeat(20_000)));
+}

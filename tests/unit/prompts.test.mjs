@@ -61,6 +61,20 @@ test("a prompt needs a press; asked again without one, the open one answers and 
   assert.deepEqual([windows.size, focused], [1, [1]]);
 });
 
+test("what was just closed is over: asked again without a press it is no new prompt, and the dismissal counts", async () => {
+  await prompts.request(page, press);
+  // The page is quicker than the browser's word that the window is gone.
+  windows.clear();
+  await assert.rejects(prompts.request(page, { tab: 1, activated: false }), { code: "user_activation_required" });
+  assert.equal(windows.size, 0);
+  await prompts.windowClosed(1, async () => {});
+  await prompts.request(page, press);
+  const [id] = windows.keys();
+  windows.clear();
+  await prompts.windowClosed(Number(id), async () => {});
+  assert.deepEqual(await prompts.request(page, press), { state: "denied" }, "the second in a row");
+});
+
 test("a tab has one prompt at a time, all tabs have three", async () => {
   await prompts.request(page, press);
   const other = (/** @type {number} */ n) => ({ origin: `https://${n}.test`, documentId: `${n}` });

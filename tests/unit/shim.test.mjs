@@ -55,6 +55,14 @@ test("what JSON carries reaches the engine as it is", async () => {
   });
 });
 
+test("a request that is made while another is written keeps the ids in order", async () => {
+  const inner = /** @type {Promise<any>[]} */ ([]);
+  const user = { toJSON() { inner.push(page.doppler.models.list()); return "me"; } };
+  await ask({ user });
+  await Promise.all(inner);
+  assert.deepEqual(page.asked.map(({ id, method }) => [id, method]), [[1, "models.list"], [2, "chat.completions"]]);
+});
+
 test("what is nested too deep is refused at once, and the next request is answered", async () => {
   const loop = /** @type {any} */ ({});
   loop.loop = loop;

@@ -1,12 +1,18 @@
 //! The shapes in which templates take a conversation, and whether a prompt has all of it.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 /// What ends an assistant's reasoning within its content. Templates take out what stands before it.
 const REASONING_ENDS: [&str; 2] = ["</think>", "[/THINK]"];
 
-/// What users write to switch reasoning on and off. Templates take it out, too.
-const SWITCHES: [&str; 3] = ["/no_think", "/nothink", "/think"];
+/// What users write to switch reasoning on and off, and `SmolLM3`'s own system message off. Templates take it out, too.
+const SWITCHES: [&str; 4] = ["/no_think", "/nothink", "/think", "/system_override"];
+
+/// Bytes that are looked through for the texts of a conversation: this only tells of texts that are left out, and must not take long.
+/// Texts behind that count as there.
+const MAX_SEARCH: usize = 256 << 20;
 
 /// How the content of messages is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +136,8 @@ fn arguments(call: &mut Value) -> Option<&mut Value> {
 fn merge(messages: Vec<Value>, joins: impl Fn(&Value, &Value) -> bool) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::with_capacity(messages.len());
     for mut message in messages {
-        if let Some(content) = out.last().filter(|last| joins(last, &message)).and_then(|last| both(&last["content"], &message["content"]))
-        {
+        let last = out.last_mut().filter(|last| joins(last, &message));
+        if let Some(content) = last.and_then(|last| both(last.get_mut("content")?, message.get_mut("content")?)) {
             message["content"] = content;
             out.pop();
         }
@@ -140,12 +146,17 @@ fn merge(messages: Vec<Value>, joins: impl Fn(&Value, &Value) -> bool) -> Vec<Va
     out
 }
 
-fn both(first: &Value, second: &Value) -> Option<Value> {
-    match (first, second) {
-        (Value::String(first), Value::String(second)) => Some(format!("{first}\n{second}").into()),
-        (Value::Array(first), Value::Array(second)) => Some([first.as_slice(), second].concat().into()),
-        _ => None,
+/// Takes both: what came before is moved, not copied, however much it is.
+fn both(first: &mut Value, second: &mut Value) -> Option<Value> {
+    match (&mut *first, &mut *second) {
+        (Value::String(first), Value::String(second)) => {
+            first.push('\n');
+            first.push_str(second);
+        }
+        (Value::Array(first), Value::Array(second)) => first.append(second),
+        _ => return None,
     }
+    Some(first.take())
 }
 
 /// About how many bytes a value has.
@@ -223,18 +234,26 @@ impl<'a> Texts<'a> {
         if self.in_parts.is_some() && SHOWN_PARTS.iter().any(|shown| prompt.contains(shown)) {
             return self.in_parts.clone();
         }
-        let mut from = 0;
-        let lacks = |(_, text): &&(String, &str)| {
+        let (mut from, mut left) = (0, MAX_SEARCH);
+        let mut seen = HashSet::new();
+        for (at, text) in &self.texts {
+            if left == 0 || !seen.insert(*text) {
+                continue;
+            }
             let mut found = |text: &str| {
                 let text = dense(text);
                 // Most texts come in order, so one pass finds them.
                 let at = prompt[from..].find(&text).map(|at| at + from).or_else(|| prompt[..from].find(&text));
+                let looked = at.map_or(prompt.len(), |at| if at >= from { at - from } else { prompt.len() - from + at });
+                left = left.saturating_sub(looked + text.len());
                 from = at.map_or(from, |at| (at + text.len()).max(from));
                 at.is_some()
             };
-            !found(text) && !written(text).iter().any(|text| found(text))
-        };
-        self.texts.iter().find(lacks).map(|(at, _)| at.clone())
+            if !found(text) && !written(text).iter().any(|text| found(text)) {
+                return Some(at.clone());
+            }
+        }
+        None
     }
 }
 

@@ -98,25 +98,28 @@ pub(super) enum Marker {
     Markup,
 }
 
-/// Whether a token with this text and type is a marker of a chat template with this source: it stands there and looks like one.
-pub(super) fn marker(text: &str, kind: TokenType, template: &str) -> Option<Marker> {
-    let with_bars = ["<|", "<｜"].iter().any(|begin| text.starts_with(begin)) || ["|>", "｜>"].iter().any(|end| text.ends_with(end));
-    let visible = kind == TokenType::UserDefined;
-    if visible && is_end_text(text) {
-        return Some(Marker::Turn);
-    }
-    // Words, white space and operators stand in templates, too.
-    let looks_like_one = text.contains(['<', '>', '[', ']', '|', '｜'])
+/// What begins and ends the names of most markers.
+const BARS: ([&str; 2], [&str; 2]) = (["<|", "<｜"], ["|>", "｜>"]);
+
+/// Whether this text looks like a marker. Words, white space and operators stand in templates, too.
+pub(super) fn looks_like_marker(text: &str) -> bool {
+    text.contains(['<', '>', '[', ']', '|', '｜'])
         && text.contains(char::is_alphanumeric)
         && !text.contains(char::is_whitespace)
-        && text.chars().nth(2).is_some();
+        && text.chars().nth(2).is_some()
+}
+
+/// What a token with this text and type is in a chat, if it is a marker. `named`: it looks like one and stands in the template.
+pub(super) fn marker(text: &str, kind: TokenType, named: bool) -> Option<Marker> {
+    let with_bars = BARS.0.iter().any(|begin| text.starts_with(begin)) || BARS.1.iter().any(|end| text.ends_with(end));
     match kind {
-        TokenType::UserDefined if looks_like_one && template.contains(text) => {
+        TokenType::UserDefined if is_end_text(text) => Some(Marker::Turn),
+        TokenType::UserDefined if named => {
             let markup = text.starts_with('<') && text.ends_with('>') && !with_bars;
             Some(if markup { Marker::Markup } else { Marker::Turn })
         }
         // A file whose types are wrong: the merges make no such token of text.
-        TokenType::Normal | TokenType::Unused if with_bars && looks_like_one && template.contains(text) => Some(Marker::Turn),
+        TokenType::Normal | TokenType::Unused if named && with_bars => Some(Marker::Turn),
         _ => None,
     }
 }

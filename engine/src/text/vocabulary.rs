@@ -1,9 +1,12 @@
 //! The vocabulary as bytes: what each token contributes to the decoded text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use aho_corasick::AhoCorasick;
 
 use super::TextError;
-use super::special::{Marker, is_end_text, marker};
+use super::jinja::MAX_BYTES;
+use super::special::{Marker, is_end_text, looks_like_marker, marker};
 use crate::formats::{Metadata, Value};
 
 /// `tokenizer.ggml.token_type`.
@@ -60,8 +63,9 @@ impl Vocabulary {
                 *kind_of_token = TokenType::Control;
             }
         }
-        let templates = templates(metadata);
-        let markers = (0..).zip(tokens).zip(&types).filter_map(|((id, text), kind)| Some((id, marker(text, *kind, &templates)?))).collect();
+        let named = named(tokens, &templates(metadata))?;
+        let marker = |((id, text), kind): ((u32, &String), &TokenType)| Some((id, marker(text, *kind, named.contains(&id))?));
+        let markers = (0..).zip(tokens).zip(&types).filter_map(marker).collect();
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
         let mut longest = 0;
         let alphabet: HashMap<char, u8> = byte_characters().into_iter().zip(0..=255).collect();
@@ -80,7 +84,9 @@ impl Vocabulary {
                     bytes.extend(decoded.unwrap_or_else(|| token.as_bytes().to_vec()));
                 }
             }
-            longest = longest.max(bytes.len() - start);
+            // Typed, the mark for a space has its three bytes.
+            let typed = if matches!(kind, Kind::SentencePiece | Kind::Unigram) { token.len() } else { 0 };
+            longest = longest.max(bytes.len() - start).max(typed);
             ends.push(bytes.len() as u32); // the file's strings are bounded well below 4 GiB
         }
         Ok(Self { types, bytes, ends, longest, markers, strip_first_space })
@@ -131,9 +137,20 @@ impl Vocabulary {
     }
 }
 
-/// The sources of the chat templates.
+/// The tokens that look like markers and stand in the templates, found in one pass.
+fn named(tokens: &[String], templates: &str) -> Result<HashSet<u32>, TextError> {
+    let (ids, texts): (Vec<u32>, Vec<&str>) =
+        (0..).zip(tokens).filter(|(_, text)| looks_like_marker(text)).map(|(id, text)| (id, text.as_str())).unzip();
+    let finder = AhoCorasick::new(texts).map_err(|e| TextError::Vocabulary { problem: e.to_string() })?;
+    Ok(finder.find_overlapping_iter(templates).map(|found| ids[found.pattern().as_usize()]).collect())
+}
+
+/// The sources of the chat templates; one that is too long to be a template has no markers.
 fn templates(metadata: &Metadata) -> String {
-    let source = |key: &str| if let Some(Value::String(source)) = metadata.get(key) { source.as_str() } else { "" };
+    let source = |key: &str| match metadata.get(key) {
+        Some(Value::String(source)) if source.len() <= MAX_BYTES => source.as_str(),
+        _ => "",
+    };
     ["tokenizer.chat_template", "tokenizer.chat_template.tool_use"].map(source).join("\n")
 }
 

@@ -26,8 +26,23 @@ impl Request {
     /// What is wrong with it, to follow on "request".
     pub(crate) fn from_js(frame: &JsValue) -> Result<Self, String> {
         let text = JSON::stringify(frame).map_err(|_| "cannot be written as JSON: send arrays and objects less deep".to_owned())?;
-        serde_json::from_str(&String::from(text)).map_err(|error| format!("cannot be read: {error}"))
+        serde_json::from_str(&whole_characters(&String::from(text))).map_err(|error| format!("cannot be read: {error}"))
     }
+}
+
+/// JSON of `JSON.stringify` with U+FFFD for halves of characters, which it writes as escapes (`\ud800` to `\udfff`; whole ones it
+/// never escapes) and which no text of Rust has.
+fn whole_characters(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let half = matches!(&rest.as_bytes()[at + 1..], [b'u', b'd', b'8' | b'9' | b'a'..=b'f', ..]);
+        let (kept, taken) = if half { (at, at + 6) } else { (at + 2, at + 2) };
+        out.push_str(&rest[..kept]);
+        out.push_str(if half { "\\ufffd" } else { "" });
+        rest = &rest[taken..];
+    }
+    out + rest
 }
 
 /// Where answers go.
@@ -78,4 +93,19 @@ pub(crate) fn error_value(error: &EngineError) -> Value {
         _ => {}
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_characters_are_replaced() {
+        for (json, want) in [
+            (r#"{"a":"x\ud83d","b":"\n\\ud83d"}"#, json!({ "a": "x\u{fffd}", "b": "\n\\ud83d" })),
+            (r#""\udfff\ud800😀\ud7ff\"\\""#, json!("\u{fffd}\u{fffd}😀\u{d7ff}\"\\")),
+        ] {
+            assert_eq!(serde_json::from_str::<Value>(&whole_characters(json)).expect("valid"), want);
+        }
+    }
 }

@@ -26,6 +26,8 @@ mod source;
 mod strings;
 mod wrap;
 
+pub(super) use source::MAX_BYTES;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};

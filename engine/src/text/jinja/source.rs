@@ -10,7 +10,7 @@
 use super::literal;
 
 /// Bytes of a template. The longest of real models has 40 KB.
-const MAX_BYTES: usize = 128 << 10;
+pub(in crate::text) const MAX_BYTES: usize = 128 << 10;
 /// Brackets and blocks within one another, [`NESTING_WEIGHT`] each, and operators in a row, one each.
 const MAX_DEPTH: usize = 400;
 const NESTING_WEIGHT: usize = 5;

@@ -495,6 +495,10 @@ mod tests {
     /// What ends the popup would end it whenever the conversation is opened.
     #[test]
     fn no_soup_of_commands_panics() {
+        const PARTS: &str = r#"\frac { } x ^ _ \left \right ( ) | \begin{array} {c|l} {||c} \end{array} \begin{align} \end{align} \begin{cases}
+            \end{cases} \begin{alignat} {2} \end{alignat} \begin{split} \end{split} & \\ \hline \text \sqrt \not ' \color{red} \sum \boxed
+            \tag{1} \tag{ \label{ \char \kern 1em \substack \middle \big \operatorname é 😀 % \genfrac \overset \xrightarrow \binom < " \ $
+            \\[1em] \mathbb"#;
         for cut in [
             "\\kern1em\u{a0}x",
             "\\hspace{1em\u{3000}}",
@@ -504,10 +508,6 @@ mod tests {
         ] {
             markup(cut, true);
         }
-        const PARTS: &str = r#"\frac { } x ^ _ \left \right ( ) | \begin{array} {c|l} {||c} \end{array} \begin{align} \end{align} \begin{cases}
-            \end{cases} \begin{alignat} {2} \end{alignat} \begin{split} \end{split} & \\ \hline \text \sqrt \not ' \color{red} \sum \boxed
-            \tag{1} \tag{ \label{ \char \kern 1em \substack \middle \big \operatorname é 😀 % \genfrac \overset \xrightarrow \binom < " \ $
-            \\[1em] \mathbb"#;
         let parts: Vec<_> = PARTS.split_whitespace().collect();
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         for _ in 0..5_000 {
