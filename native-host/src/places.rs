@@ -15,7 +15,9 @@ pub fn program() -> String {
 pub fn program_from_home() -> String {
     let program = std::env::current_exe().ok().and_then(|program| {
         let home = Places::of_user().ok()?.home;
-        Some(format!("\"$HOME/{}\"", program.strip_prefix(home).ok()?.display()))
+        let program = program.strip_prefix(home).ok()?.display();
+        // PowerShell runs a path in quotes behind & only, and the older shell of Windows knows no $HOME.
+        Some(if cfg!(windows) { format!("& \"$HOME\\{program}\"") } else { format!("\"$HOME/{program}\"") })
     });
     program.unwrap_or_else(|| "doppler-host".to_owned())
 }
