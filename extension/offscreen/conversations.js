@@ -18,7 +18,7 @@
  * a conversation carries `seq`, one more than the event before it, and a snapshot carries the `seq` of the last event it
  * includes: a client drops events up to its snapshot's, applies the next one, and asks for a snapshot when one is missing.
  * Nothing is lost or doubled whenever a popup opens. `problem` is a sentence where conversations cannot be stored now, else `null`;
- * `storage` events say when that changes. What is not stored is kept in memory and tried again. Sequence numbers start anew with the offscreen document.
+ * `storage` events say when that changes. What is not stored is kept in memory and tried again. Sequence numbers start at zero with each offscreen document.
  *
  * @typedef {import("./conversations-store.js").ConversationStore} ConversationStore
  *
