@@ -1,11 +1,10 @@
 //! One interface over the two executors.
 
-use std::cell::Cell;
 use std::ops::Range;
-use std::rc::Rc;
 
+pub use crate::counters::{Counters, Counts};
 use crate::cpu::Cpu;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::gpu::{DeviceTier, Gpu, GpuProgram, Preparation, Readback};
 use crate::kernels::Capabilities;
 use crate::recording::{BufferId, Recording};
@@ -51,49 +50,9 @@ impl Planner {
     }
 
     fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
-        self.sizes.push(buffer_size(&self.capabilities, label, bytes)?);
+        self.sizes.push(self.capabilities.buffer_size(label, bytes)?);
         self.peak = self.peak.max(self.allocated());
         Ok(BufferId(self.sizes.len() as u32 - 1))
-    }
-}
-
-/// The size that a buffer of at least `bytes` has on a device.
-///
-/// # Errors
-/// When it is larger than the device's limits.
-pub(crate) fn buffer_size(capabilities: &Capabilities, label: &str, bytes: u64) -> Result<u64> {
-    let size = bytes.next_multiple_of(16).max(16);
-    let limit = capabilities.max_binding.min(capabilities.max_buffer);
-    if size > limit {
-        return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
-    }
-    Ok(size)
-}
-
-/// What an executor has done so far; read it at any time.
-#[derive(Clone, Debug, Default)]
-pub struct Counters(Rc<Cell<Counts>>);
-
-/// Numbers of [`Counters`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Kernels run.
-    pub dispatches: u64,
-    /// Submissions.
-    pub submissions: u64,
-    /// Bytes that the host read.
-    pub read_bytes: u64,
-}
-
-impl Counters {
-    /// The numbers now.
-    pub fn get(&self) -> Counts {
-        self.0.get()
-    }
-
-    pub(crate) fn add(&self, dispatches: u64, read_bytes: u64) {
-        let Counts { dispatches: d, submissions: s, read_bytes: r } = self.0.get();
-        self.0.set(Counts { dispatches: d + dispatches, submissions: s + 1, read_bytes: r + read_bytes });
     }
 }
 

@@ -13,9 +13,11 @@ use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedIndex,
-    Epilogue, Gated, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows,
-    RopeKv, RopePairing, Rotary, Row, Splits,
+    AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
+    AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, KvFormat,
+    Linear, Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec, MatvecBindings, Norm,
+    NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings, QuantizeRows, QuantizeRowsBindings, RopeKv, RopeKvBindings,
+    RopePairing, Rotary, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
@@ -336,7 +338,7 @@ impl Model {
                 let add = index != EmbedIndex::Token;
                 let kernel =
                     Embed { layout: weight.layout, rows: pass.rows, first_index: slab.first_row, slab_rows: slab.rows, index, add, scale };
-                r.dispatch(kernel, &[slab.buffer, rows_buffer, out]);
+                r.dispatch(kernel, EmbedBindings { weights: slab.buffer, rows: rows_buffer, out });
             }
         };
         embed(&self.embedding, EmbedIndex::Token, h.embedding_scale);
@@ -387,7 +389,7 @@ impl Model {
             k_weights: norm.k.1,
             eps: h.eps,
         };
-        r.dispatch(kernel, &[self.buffers.qkv, norm.q.0, norm.k.0]);
+        r.dispatch(kernel, QkNormBindings { qkv: self.buffers.qkv, q_weight: norm.q.0, k_weight: norm.k.0 });
     }
 
     /// Turns queries and keys, and puts keys and values into the cache.
@@ -405,7 +407,7 @@ impl Model {
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        r.dispatch(kernel, &[b.qkv, keys, values, b.pages, rows_buffer, self.turning[i]]);
+        r.dispatch(kernel, RopeKvBindings { qkv: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, turning: self.turning[i] });
     }
 
     /// How queries and keys of layer `i` turn.
@@ -444,7 +446,8 @@ impl Model {
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        let inputs = [b.qkv, keys, values, b.pages, rows_buffer, b.attended];
+        let bindings = AttentionPrefillBindings { q: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, out: b.attended };
+        let combine = AttentionCombineBindings { partial: b.partial, out: b.attended };
         match pass.attend {
             Attend::Decode { splits } if self.decodes(pass) => {
                 let each_head = self.norms_each_head(i);
@@ -453,24 +456,32 @@ impl Model {
                 }
                 let kernel =
                     AttentionDecode { shape, rows: pass.rows, splits, rotary: self.rotary(i), qk_norm: each_head.then_some(h.eps) };
-                let [qkv, k, v, pages, rows, out] = inputs;
-                r.dispatch(kernel, &[qkv, k, v, pages, rows, self.turning[i], out, b.partial]);
+                let bindings = AttentionDecodeBindings {
+                    qkv: b.qkv,
+                    keys,
+                    values,
+                    pages: b.pages,
+                    rows: rows_buffer,
+                    turning: self.turning[i],
+                    out: b.attended,
+                    partial: b.partial,
+                };
+                r.dispatch(kernel, bindings);
                 if splits.count > 1 {
-                    let combine = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits: splits.count };
-                    r.dispatch(combine, &[b.partial, b.attended]);
+                    let kernel = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits: splits.count };
+                    r.dispatch(kernel, combine);
                 }
             }
             Attend::Decode { .. } => {
-                r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming, splits: 1 }, &inputs);
+                r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming, splits: 1 }, bindings);
             }
             Attend::Prefill => {
                 let rows = pass.rows;
                 let splits = AttentionPrefill::splits(h.heads, rows, self.tier, &self.capabilities);
-                let [q, k, v, pages, row, out] = inputs;
-                let target = if splits == 1 { out } else { b.partial };
-                r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, &[q, k, v, pages, row, target]);
+                let out = if splits == 1 { b.attended } else { b.partial };
+                r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, AttentionPrefillBindings { out, ..bindings });
                 if splits > 1 {
-                    r.dispatch(AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows, splits }, &[target, out]);
+                    r.dispatch(AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows, splits }, combine);
                 }
             }
         }
@@ -492,14 +503,14 @@ impl Model {
             Up::Interleaved(gate_up) => {
                 let target = Target { buffer: b.gate_up, offset: 0, stride: 2 * h.feed_forward, step: 1 };
                 self.record_product(r, rows, gate_up, &input, target, Epilogue::STORE);
-                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, GatedBindings { gate_up: b.gate_up, out: b.activated });
             }
             Up::Separate { gate, up } => {
                 for (offset, projection) in [(0, gate), (1, up)] {
                     let target = Target { buffer: b.gate_up, offset, stride: 2 * h.feed_forward, step: 2 };
                     self.record_product(r, rows, projection, &input, target, Epilogue::STORE);
                 }
-                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, GatedBindings { gate_up: b.gate_up, out: b.activated });
             }
         }
     }
@@ -567,7 +578,7 @@ impl Model {
             Some(Pooling::Last) => (rows - 1, 1),
             _ => (0, rows),
         };
-        r.dispatch(Pool { dim: h.dim, first, count }, &[x, b.embedding]);
+        r.dispatch(Pool { dim: h.dim, first, count }, PoolBindings { x, out: b.embedding });
         if let [wide, narrow] = self.dense.as_slice() {
             let input = |buffer, stride| Operand::plain(buffer, 0, stride);
             let to = |buffer, stride| Target { buffer, offset: 0, stride, step: 1 };
@@ -597,7 +608,7 @@ impl Model {
         let h = &self.hyperparameters;
         let bias = norm.bias.is_some();
         let kernel = Norm { kind: h.architecture.norm, rows, dim: h.dim, x_offset: x.1, out_offset: out.1, eps: h.eps, bias, add };
-        r.dispatch(kernel, &[x.0, norm.weight, norm.bias.unwrap_or(norm.weight), out.0]);
+        r.dispatch(kernel, NormBindings { x: x.0, weight: norm.weight, bias: norm.bias, out: out.0 });
     }
 
     /// A product with its bias, in the way that `epilogue` says.
@@ -633,10 +644,10 @@ impl Model {
                 first_out: slab.first_row,
                 epilogue,
             };
-            let bias = bias.unwrap_or(slab.buffer);
             if rows <= MATVEC_ROWS {
                 let norm = x.norm.map(|_| self.hyperparameters.eps);
-                r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
+                let bindings = MatvecBindings { weights: slab.buffer, x: x.buffer, out: out.buffer, norm_weight: x.norm, bias };
+                r.dispatch(Matvec { linear, norm }, bindings);
                 continue;
             }
             let b = &self.buffers;
@@ -645,12 +656,13 @@ impl Model {
             let target = if splits == 1 { out.buffer } else { b.product_parts };
             if bytes {
                 self.record_bytes(r, &linear, x);
-                r.dispatch(MatmulBytes { linear, splits }, &[slab.buffer, b.x_bytes, target, b.x_scales, bias]);
+                let bindings = MatmulBytesBindings { weights: slab.buffer, x: b.x_bytes, out: target, x_scales: b.x_scales, bias };
+                r.dispatch(MatmulBytes { linear, splits }, bindings);
             } else {
-                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, target, bias]);
+                r.dispatch(Matmul { linear, splits }, MatmulBindings { weights: slab.buffer, x: x.buffer, out: target, bias });
             }
             if splits > 1 {
-                r.dispatch(MatmulCombine { linear, splits }, &[target, out.buffer, bias]);
+                r.dispatch(MatmulCombine { linear, splits }, MatmulCombineBindings { partial: target, out: out.buffer, bias });
             }
         }
     }
@@ -662,7 +674,7 @@ impl Model {
             return;
         }
         let kernel = QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: x.offset, x_stride: x.stride, order };
-        r.dispatch(kernel, &[x.buffer, self.buffers.x_bytes, self.buffers.x_scales]);
+        r.dispatch(kernel, QuantizeRowsBindings { x: x.buffer, bytes: self.buffers.x_bytes, scales: self.buffers.x_scales });
     }
 }
 

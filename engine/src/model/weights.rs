@@ -9,7 +9,7 @@ use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, FormatError, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
-use crate::kernels::{Repack, WeightLayout};
+use crate::kernels::{Repack, RepackBindings, WeightLayout};
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
@@ -308,7 +308,7 @@ impl<'a> Loader<'a> {
             self.executor.write(self.staging, 0, &bytes);
             let mut recording = Recording::new();
             let repack = Repack { layout: weight.layout, rows: count, first_row: target - slab.first_row, row_step: step };
-            recording.dispatch(repack, &[self.staging, slab.buffer]);
+            recording.dispatch(repack, RepackBindings { raw: self.staging, packed: slab.buffer });
             self.executor.run_once(name, recording)?;
             add_since(begin, &mut self.times.write);
             self.count(u64::from(count) * file_bytes);

@@ -11,7 +11,7 @@ use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
-use crate::kernels::{Group, Row, Sampler, Sampling};
+use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::{BufferId, Recording};
 
@@ -410,9 +410,15 @@ impl Scheduler {
             ProgramKey::Sample { first_row, rows, draws } => {
                 let mut recording = Recording::new();
                 let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
-                let b = &model.buffers;
-                let buffers = [b.logits, self.counts, self.samplers, b.decode_rows, self.groups, self.sampled];
-                sampling.record(&mut recording, draws, &buffers);
+                let bindings = SampleBindings {
+                    logits: model.buffers.logits,
+                    counts: self.counts,
+                    samplers: self.samplers,
+                    rows: model.buffers.decode_rows,
+                    groups: self.groups,
+                    sampled: self.sampled,
+                };
+                recording.sample(sampling, draws, bindings);
                 recording
             }
         }
