@@ -1,4 +1,4 @@
-//! Models: families as data, a model's spec, weights on the device, and the forward pass as a recording of kernels.
+//! Models: [`families`] turn a checkpoint's metadata into a [`spec`]; weights on the device; the forward pass as a recording of kernels.
 
 mod blocks;
 mod buffers;

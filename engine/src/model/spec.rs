@@ -1,4 +1,4 @@
-//! A model as plain data: what its layers compute, read from a checkpoint by its family ([`super::families`]) and turned into
+//! A model as plain data: the computation of each layer, read from a checkpoint by its family ([`super::families`]) and turned into
 //! kernels by [`super::Model`].
 //!
 //! Sizes are in elements. Layers may differ in everything that a [`LayerSpec`] holds. A new kind of layer is a variant of
@@ -60,7 +60,7 @@ pub struct LayerSpec {
     pub norms: NormPlacement,
     /// The feed-forward network reads the layer's input instead of the sum behind the mixer (GPT-J's parallel layer).
     pub parallel: bool,
-    /// What exchanges data between positions.
+    /// The part that exchanges data between positions.
     pub mixer: MixerSpec,
     /// The feed-forward network.
     pub ffn: FfnSpec,
@@ -73,11 +73,11 @@ pub struct LayerSpec {
 pub struct NormPlacement {
     /// `f` reads `norm(x)` instead of x.
     pub input: bool,
-    /// What is normalized behind `f`.
+    /// The norm behind `f`.
     pub output: OutputNorm,
 }
 
-/// What is normalized behind a mixer or a feed-forward network.
+/// The norm behind a mixer or a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputNorm {
     /// Nothing: `x + f`.
@@ -99,7 +99,7 @@ impl NormPlacement {
     pub const RESIDUAL: Self = Self { input: false, output: OutputNorm::Sum };
 }
 
-/// What exchanges data between positions.
+/// The part of a layer that exchanges data between positions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MixerSpec {
     /// Attention with keys and values of all positions in the cache.
@@ -138,7 +138,7 @@ pub struct Window {
     pub right: Option<u32>,
 }
 
-/// What a norm of queries and keys spans.
+/// Elements that a norm of queries and keys normalizes together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNormSpec {
     /// Each head alone.
@@ -199,7 +199,7 @@ impl ModelSpec {
         self.layers.iter().map(LayerSpec::attention)
     }
 
-    /// Elements of a head, the same in all layers: what [`ModelSpec::check`] sees to.
+    /// Elements of a head; [`ModelSpec::check`] refuses models whose layers differ in it.
     pub fn head_dim(&self) -> u32 {
         self.layers.first().map_or(1, |layer| layer.attention().key_dim)
     }

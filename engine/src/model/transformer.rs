@@ -21,7 +21,7 @@ use crate::kernels::{
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
-/// Rows up to which a product reads x anew for each output instead of tiling it.
+/// Rows up to which a product re-reads the activations for each output instead of tiling them.
 pub(super) const MATVEC_ROWS: u32 = 8;
 
 /// How much a model may use at run time.
@@ -29,7 +29,7 @@ pub(super) const MATVEC_ROWS: u32 = 8;
 pub struct ModelOptions {
     /// Positions of one sequence; clipped to what the model was trained for.
     pub context: u32,
-    /// Sequences at a time.
+    /// Concurrent sequences.
     pub sequences: u32,
     /// Most rows of a prefill step; the device's tuning may want fewer. An encoder reads a text in one step: there it is the context.
     pub prefill_rows: u32,

@@ -1,4 +1,4 @@
-//! What the folder reader must know of a family: names and defaults of its `config.json`, its tensors' names and their order.
+//! The description of a family that the folder reader needs: names and defaults of its `config.json`, its tensors' names and their order.
 
 use super::config::{Heads, Put};
 use super::json::Json;
@@ -12,7 +12,7 @@ pub(crate) struct FolderSpec {
     pub(crate) model_types: &'static [&'static str],
     /// Names of the tensors.
     pub(crate) names: TensorNames,
-    /// What the bytes of a tensor, already under GGUF's name, need to become GGUF's.
+    /// The change that makes a stored tensor, already under GGUF's name, GGUF's.
     pub(crate) transform: fn(&TensorInfo, Heads) -> Result<Option<Transform>, FormatError>,
     /// The activation functions that the family stands for.
     pub(crate) activations: &'static [&'static str],
@@ -20,7 +20,7 @@ pub(crate) struct FolderSpec {
     pub(crate) epsilon: &'static str,
     /// GGUF's convention for the rows of queries and keys.
     pub(crate) rope: RopeOrder,
-    /// What `config.json` may leave out.
+    /// Values of keys that `config.json` may leave out.
     pub(crate) defaults: Defaults,
     /// The number of key and value heads, where the file states it.
     pub(crate) kv_heads: fn(&Json) -> Result<Option<KvHeads>, FormatError>,

@@ -1,4 +1,4 @@
-//! Dense transformers with attention in every layer: GGUF's keys, and what a family has in common, to a [`ModelSpec`].
+//! Dense transformers with attention in every layer: GGUF's keys, and the properties of a family, to a [`ModelSpec`].
 //!
 //! Names and defaults are those that llama.cpp's converter writes and its loader assumes; what a model computes is what its
 //! implementation in Hugging Face transformers computes. Whether there are biases, norms of queries and keys, fused or separate
@@ -24,14 +24,14 @@ pub(super) enum LocalRope {
     Unscaled(Option<f32>),
 }
 
-/// What all models of a family have in common, and its defaults for keys that a file lacks.
+/// Properties that all models of a family share, and its defaults for keys that a file lacks.
 #[derive(Debug)]
 pub(super) struct Dense {
     /// Places of the norms. Without a norm before the feed-forward network in its file, a layer of [`NormPlacement::PRE`] is parallel.
     pub(super) norms: NormPlacement,
     /// Kind of all norms.
     pub(super) norm: NormKind,
-    /// What norms of queries and keys span, where a file has them.
+    /// Span of the norms of queries and keys, where a file has them.
     pub(super) qk_norm: QkNormSpec,
     /// Pairs of the rotary embedding; `None`: learned embeddings of positions.
     pub(super) rope: Option<RopePairing>,
@@ -82,7 +82,7 @@ impl Dense {
         let dim = header.size("embedding_length", MAX_DIM)?;
         let scale = if self.scaled_embedding { (dim as f32).sqrt() } else { 1.0 };
         let context = header.size("context_length", MAX_CONTEXT)?;
-        let spec = ModelSpec {
+        Ok(ModelSpec {
             name: header.metadata().str_opt("general.name")?.unwrap_or(header.family).to_owned(),
             family: header.family,
             dim,
@@ -97,9 +97,7 @@ impl Dense {
             },
             layers: self.layers(header, dim, context)?,
             head: self.head(header)?,
-        };
-        spec.check()?;
-        Ok(spec)
+        })
     }
 
     fn layers(&self, header: &Header<'_>, dim: u32, context: u32) -> Result<Vec<LayerSpec>> {

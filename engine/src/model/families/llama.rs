@@ -9,7 +9,7 @@ use crate::formats::huggingface::{
 use crate::kernels::{Activation, NormKind, RopePairing};
 use crate::model::spec::{NormPlacement, QkNormSpec};
 
-/// What most families are with few changes.
+/// Most families change few of these.
 pub(super) const DENSE: Dense = Dense {
     norms: NormPlacement::PRE,
     norm: NormKind::Rms,
@@ -27,7 +27,7 @@ pub(super) const DENSE: Dense = Dense {
     scores_by_width: None,
 };
 
-/// What most families' folders are with few changes.
+/// Most families' folders change few of these.
 pub(super) const FOLDER: FolderSpec = FolderSpec {
     model_types: &["llama", "mistral"],
     names: TensorNames {

@@ -83,7 +83,9 @@ pub fn spec(checkpoint: &Checkpoint) -> Result<ModelSpec> {
         value: name.to_owned(),
         supported: names().collect::<Vec<_>>().join(", "),
     })?;
-    (family.spec)(&Header::new(checkpoint, family.name))
+    let spec = (family.spec)(&Header::new(checkpoint, family.name))?;
+    spec.check()?;
+    Ok(spec)
 }
 
 /// Adds to the metadata of a checkpoint of the family `name` what its file leaves unsaid, and gives a sentence about it.

@@ -5,10 +5,10 @@ use super::{Family, llama};
 use crate::formats::huggingface::{FolderSpec, RopeOrder, SlidingWindow};
 use crate::kernels::RopePairing;
 
-/// What families with pairs in halves are with few changes.
+/// Most families with pairs in halves change few of these.
 pub(super) const DENSE: Dense = Dense { rope: Some(RopePairing::Halves), ..llama::DENSE };
 
-/// What their folders are with few changes.
+/// Qwen 2's folders.
 pub(super) const FOLDER: FolderSpec =
     FolderSpec { model_types: &["qwen2"], rope: RopeOrder::Halves, window: SlidingWindow::Enabled, ..llama::FOLDER };
 
