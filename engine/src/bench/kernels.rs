@@ -79,7 +79,7 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
 
 /// Appends the sampling of the first decode row, with state in buffers of its own.
 fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
-    let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row: 0, rows: 1, ring: 1 };
+    let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows: 1, ring: 1 };
     let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
     let counts = buffer("token counts", sampling.vocab, 4)?;
     let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
