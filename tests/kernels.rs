@@ -189,6 +189,11 @@ fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
     all
 }
 
+/// The data of an optional binding, drawn in any case: what is drawn later does not depend on whether it is bound.
+fn optional(bound: bool, floats: Vec<f32>) -> Option<Data> {
+    bound.then_some(Data::F32(floats))
+}
+
 /// One type on all devices, the others in turn.
 fn check_linear<K: Kernel + 'static>(devices: &mut Devices, dtype: DType, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) {
     if dtype == DType::Q8_0 {
@@ -217,8 +222,8 @@ fn matvec() {
                 weights: packed_rows(&mut random, &layout, n_out),
                 x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
-                norm_weight: norm.map(|_| Data::F32(random.floats(cols as usize))),
-                bias: epilogue.bias.then(|| Data::F32(random.floats((first_out + n_out) as usize))),
+                norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
             check_linear(&mut devices, dtype, || Matvec { linear, norm }, &buffers, FIXED);
         }
@@ -323,7 +328,7 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
                 weights: packed_rows(&mut random, &layout, n_out),
                 x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
-                bias: epilogue.bias.then(|| Data::F32(random.floats((first_out + n_out) as usize))),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
             check_linear(devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
         }
@@ -368,7 +373,7 @@ fn matmul_bytes() {
                 x: Data::I8(bytes),
                 out: Data::F32(random.floats(out as usize)),
                 x_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
-                bias: epilogue.bias.then(|| Data::F32(random.floats((first_out + n_out) as usize))),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
             check_linear(&mut devices, dtype, || MatmulBytes { linear, splits }, &buffers, F32);
         }
@@ -447,7 +452,7 @@ fn norm() {
             // A mean that is large against the deviation.
             let x = Data::F32(random.floats((rows * dim + 4) as usize).iter().map(|v| v + 3.0).collect());
             let weight = Data::F32(random.floats(dim as usize));
-            let biases = bias.then(|| Data::F32(random.floats(dim as usize)));
+            let biases = optional(bias, random.floats(dim as usize));
             let out = Data::F32(vec![0.5; (rows * dim + 8) as usize]);
             let kernel = || Norm { kind, rows, dim, x_offset: 4, out_offset: 8, eps: 1e-5, bias, add };
             devices.check(kernel, &NormBindings { x, weight, bias: biases, out }, F32);
