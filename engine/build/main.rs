@@ -14,6 +14,7 @@ mod compile;
 mod formats;
 mod generate;
 mod reflect;
+mod repeat;
 mod variants;
 
 use std::collections::BTreeSet;

@@ -90,6 +90,11 @@ pub trait Bindings: Copy + Debug + 'static {
     fn bind<'a, B: 'a>(from: &'a Self::Of<B>, bind: &mut dyn FnMut(&'static str, &'a B) -> BufferId) -> Self;
 }
 
+/// The build's own tests: cargo runs none of a build script.
+#[cfg(test)]
+#[path = "../build/repeat.rs"]
+mod repeat;
+
 #[cfg(test)]
 mod tests {
     use super::*;
