@@ -187,15 +187,6 @@ fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
     all
 }
 
-/// One type on all devices, the others in turn.
-fn check_linear<K: Kernel + 'static>(devices: &mut Devices, dtype: DType, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
-    if dtype == DType::Q8_0 {
-        devices.check(kernel, buffers, bound);
-    } else {
-        devices.check_on_one(kernel, buffers, bound);
-    }
-}
-
 #[test]
 fn matvec() {
     let mut devices = Devices::open();
@@ -218,7 +209,7 @@ fn matvec() {
                 Data::F32(random.floats(cols as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            check_linear(&mut devices, dtype, || Matvec { linear, norm }, &buffers, FIXED);
+            devices.check(|| Matvec { linear, norm }, &buffers, FIXED);
         }
     }
 }
@@ -323,7 +314,7 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
                 Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            check_linear(devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
+            devices.check(|| Matmul { linear, splits: 1 }, &buffers, F32);
         }
     }
 }
@@ -367,7 +358,7 @@ fn matmul_bytes() {
                 Data::F32(random.floats((rows * cols / 32) as usize)),
                 Data::F32(random.floats((first_out + n_out) as usize)),
             ];
-            check_linear(&mut devices, dtype, || MatmulBytes { linear, splits }, &buffers, F32);
+            devices.check(|| MatmulBytes { linear, splits }, &buffers, F32);
         }
     }
 }

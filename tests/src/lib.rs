@@ -70,16 +70,30 @@ pub async fn load(executor: Executor, source: &dyn Source, options: ModelOptions
     Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
 }
 
-/// Loads a file or a folder and runs `work` beside the engine.
+/// A device of the adapter for tests.
+pub fn device(options: &GpuOptions) -> Executor {
+    Executor::Gpu(Box::new(gpu(options)))
+}
+
+/// Loads a file or a folder on a device of its own and runs `work` beside the engine.
 ///
 /// # Panics
 /// When it does not load.
 pub fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+    serve_on(&mut Some(device(gpu_options)), path, options, work)
+}
+
+/// The same on a device that is left to the next model, with its pipelines: compiling them is most of a tiny model's time.
+///
+/// # Panics
+/// When there is no device, or the model does not load.
+pub fn serve_on<T>(device: &mut Option<Executor>, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
     let source = source::open(path).expect("a file");
     pollster::block_on(async {
-        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
-        let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
-        beside(&mut engine, work(client)).await
+        let (mut engine, client) = load(device.take().expect("a device"), &*source, options).await.expect("a model");
+        let result = beside(&mut engine, work(client)).await;
+        *device = Some(engine.unload());
+        result
     })
 }
 
