@@ -285,7 +285,7 @@ fn matmul() {
     check_matmul(&mut Devices::open(), formats());
 }
 
-/// With each kind of matrices that subgroups multiply, in turns; see README, Testing, for those of a browser. How weights become
+/// With each kind of matrices that subgroups multiply, in turns; see docs/developing.md for those of a browser. How weights become
 /// numbers is as without.
 #[test]
 fn matmul_of_subgroup_matrices() {

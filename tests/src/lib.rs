@@ -26,7 +26,7 @@ const SENTINELS: usize = 64;
 pub fn gpu(options: &GpuOptions) -> Gpu {
     let adapter = std::env::var("DOPPLER_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_owned());
     let options = GpuOptions { adapter: Some(adapter), ..options.clone() };
-    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
+    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see docs/developing.md")
 }
 
 /// A device that reads prompts as exactly as it decodes: x never becomes bytes.
