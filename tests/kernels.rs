@@ -175,9 +175,10 @@ fn embed() {
 }
 
 /// Epilogues with the first row of the slab: every part of one at least once for one type, as each is a pipeline to compile.
-fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
+/// For others only `others` cases, on which how weights become numbers depends.
+fn epilogues(dtype: DType, others: usize) -> Vec<(Epilogue, u32)> {
     if dtype != DType::Q8_0 {
-        return vec![(Epilogue::ADD, 0); 2];
+        return vec![(Epilogue::ADD, 0); others];
     }
     let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
     let mut all = vec![
@@ -194,15 +195,6 @@ fn optional(bound: bool, floats: Vec<f32>) -> Option<Data> {
     bound.then_some(Data::F32(floats))
 }
 
-/// One type on all devices, the others in turn.
-fn check_linear<K: Kernel + 'static>(devices: &mut Devices, dtype: DType, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) {
-    if dtype == DType::Q8_0 {
-        devices.check(kernel, buffers, bound);
-    } else {
-        devices.check_on_one(kernel, buffers, bound);
-    }
-}
-
 #[test]
 fn matvec() {
     let mut devices = Devices::open();
@@ -210,7 +202,7 @@ fn matvec() {
     for (dtype, cols) in formats() {
         let layout = layout(dtype, cols);
         let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
-        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype));
+        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype, 2));
         let pairs = [(38, 1), (70, 6)].into_iter().zip([gated(Activation::Silu, false), gated(Activation::GeluTanh, true)]);
         let pairs = pairs.filter(|_| dtype == DType::Q8_0);
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.chain(pairs).enumerate() {
@@ -225,7 +217,7 @@ fn matvec() {
                 norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
-            check_linear(&mut devices, dtype, || Matvec { linear, norm }, &buffers, FIXED);
+            devices.check(|| Matvec { linear, norm }, &buffers, FIXED);
         }
     }
 }
@@ -300,7 +292,7 @@ fn matmul() {
     check_matmul(&mut Devices::open(), formats());
 }
 
-/// With each kind of matrices that subgroups multiply, in turns; see README, Testing, for those of a browser. How weights become
+/// With each kind of matrices that subgroups multiply, in turns; see docs/developing.md for those of a browser. How weights become
 /// numbers is as without.
 #[test]
 fn matmul_of_subgroup_matrices() {
@@ -319,8 +311,8 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
     for (dtype, cols) in formats {
         let layout = layout(dtype, cols);
         // Every tile once, full and with rests.
-        let shapes = [(64, 64), (67, 9), (3, 70), (131, 130)].into_iter().cycle();
-        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+        let shapes = [(67, 9), (3, 70), (131, 130), (64, 64)].into_iter().cycle();
+        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
             let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
@@ -330,7 +322,7 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
                 out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
-            check_linear(devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
+            devices.check(|| Matmul { linear, splits: 1 }, &buffers, F32);
         }
     }
 }
@@ -360,8 +352,8 @@ fn matmul_bytes() {
     for (dtype, cols) in formats().filter(|(dtype, _)| dtype.block_size() > 1) {
         let layout = layout(dtype, cols);
         // Tiles full and with rests, and parts of which one is empty.
-        let shapes = [(64, 64, 1), (67, 9, 1), (3, 70, 1), (131, 130, 1), (37, 70, 2), (64, 64, 4)].into_iter().cycle();
-        for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+        let shapes = [(67, 9, 1), (3, 70, 1), (131, 130, 1), (37, 70, 2), (64, 64, 4), (64, 64, 1)].into_iter().cycle();
+        for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let out_stride = n_out * out_step + 3;
             let linear =
@@ -375,7 +367,7 @@ fn matmul_bytes() {
                 x_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
-            check_linear(&mut devices, dtype, || MatmulBytes { linear, splits }, &buffers, F32);
+            devices.check(|| MatmulBytes { linear, splits }, &buffers, F32);
         }
     }
 }

@@ -27,7 +27,7 @@ const SENTINELS: usize = 64;
 pub fn gpu(options: &GpuOptions) -> Gpu {
     let adapter = std::env::var("DOPPLER_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_owned());
     let options = GpuOptions { adapter: Some(adapter), ..options.clone() };
-    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
+    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see docs/developing.md")
 }
 
 /// A device that reads prompts as exactly as it decodes: x never becomes bytes.
@@ -71,16 +71,30 @@ pub async fn load(executor: Executor, source: &dyn Source, options: ModelOptions
     Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
 }
 
-/// Loads a file or a folder and runs `work` beside the engine.
+/// A device of the adapter for tests.
+pub fn device(options: &GpuOptions) -> Executor {
+    Executor::Gpu(Box::new(gpu(options)))
+}
+
+/// Loads a file or a folder on a device of its own and runs `work` beside the engine.
 ///
 /// # Panics
 /// When it does not load.
 pub fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+    serve_on(&mut Some(device(gpu_options)), path, options, work)
+}
+
+/// The same on a device that is left to the next model, with its pipelines: compiling them is most of a tiny model's time.
+///
+/// # Panics
+/// When there is no device, or the model does not load.
+pub fn serve_on<T>(device: &mut Option<Executor>, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
     let source = source::open(path).expect("a file");
     pollster::block_on(async {
-        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
-        let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
-        beside(&mut engine, work(client)).await
+        let (mut engine, client) = load(device.take().expect("a device"), &*source, options).await.expect("a model");
+        let result = beside(&mut engine, work(client)).await;
+        *device = Some(engine.unload());
+        result
     })
 }
 

@@ -79,7 +79,7 @@ impl Kernel for Matvec {
         /// So many read 128 bytes of a row together.
         const LEAST_LANES: u32 = 8;
         // A workgroup of four rows stages four of x: up to four rows are multiplied sooner one by one, though the weights are read
-        // again (README, Answers at once).
+        // again (docs/benchmarks.md, Concurrent answers).
         const LEAST_ROWS: u32 = 5;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
