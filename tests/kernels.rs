@@ -14,7 +14,7 @@ use doppler_engine::kernels::{
     RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
-use doppler_tests::{BoundData, Data, Devices, Random, compare, devices, gpu};
+use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
 use half::f16;
 
 /// Normalized error of single precision sums in another order.
