@@ -16,7 +16,7 @@ use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo};
 use crate::kernels::Capabilities;
 use crate::model::{LoadTimes, MemoryUse, Model, ModelOptions, ModelSpec, families, read_checkpoint};
-use crate::plan::{self, Foresight};
+use crate::plan::{self, LoadPlan};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
 use crate::text::{ChatTemplate, Detokenizer, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
@@ -179,12 +179,12 @@ impl Engine {
             return Err(plan::out_of_memory(&checkpoint, executor, options, Some(limit.saturating_sub(before))).await);
         }
         let loaded = async {
-            let Foresight { reads, recordings } = plan::foresee(&checkpoint, executor.capabilities(), options)?;
+            let LoadPlan { reads, recordings } = plan::load_plan(&checkpoint, executor.capabilities(), options)?;
             let [every, some] = &recordings;
             // The processor that compiles for a software adapter has to compute as well.
             let preparation = executor.prepare(every.iter().chain(some.iter().filter(|_| !executor.is_software())));
             let order = if source.ahead() > 0 { reads } else { Vec::new() };
-            let model = Model::load(executor, &checkpoint, Some(&ReadAhead::new(source, order)), options, progress).await?;
+            let model = Model::load(executor, &checkpoint, &ReadAhead::new(source, order), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;
             executor.prepared(preparation).await;
             executor.check()?;

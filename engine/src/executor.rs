@@ -1,7 +1,5 @@
 //! One interface over the two executors.
 
-use std::ops::Range;
-
 pub use crate::counters::{Counters, Counts};
 use crate::cpu::Cpu;
 use crate::error::Result;
@@ -26,23 +24,17 @@ pub struct Planner {
     capabilities: Capabilities,
     sizes: Vec<u64>,
     peak: u64,
-    reads: Vec<Range<u64>>,
 }
 
 impl Planner {
     /// A planner for a device with these capabilities.
     pub fn new(capabilities: Capabilities) -> Self {
-        Self { capabilities, sizes: Vec::new(), peak: 0, reads: Vec::new() }
+        Self { capabilities, sizes: Vec::new(), peak: 0 }
     }
 
     /// Most bytes at a time so far.
     pub fn peak(&self) -> u64 {
         self.peak
-    }
-
-    /// What loading would have read of the file, in order.
-    pub fn reads(self) -> Vec<Range<u64>> {
-        self.reads
     }
 
     fn allocated(&self) -> u64 {
@@ -94,13 +86,6 @@ impl Executor {
             Self::Gpu(gpu) => gpu.capabilities(),
             Self::Cpu(cpu) => cpu.capabilities(),
             Self::Plan(planner) => &planner.capabilities,
-        }
-    }
-
-    /// Notes bytes of a file that loading would read; only a plan does.
-    pub(crate) fn note_read(&mut self, range: Range<u64>) {
-        if let Self::Plan(planner) = self {
-            planner.reads.push(range);
         }
     }
 

@@ -1,14 +1,17 @@
 //! The forward pass of all architectures (Vaswani et al. 2017 and after), written once over kernels.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::buffers::Buffers;
 use super::families;
+use super::loader::{Floats, Loader, Part};
 use super::padding::padded;
+use super::pieces::{LoadTimes, Pieces};
 use super::rope::{LONG_ROPE_FACTORS, ROPE_FACTORS, RopeSpec, SHORT_ROPE_FACTORS};
+use super::slab::Weight;
 use super::spec::{AttentionSpec, DenseSpec, ModelSpec, NormSpec, OutputNorm, Pooling, QkNormSpec};
-use super::weights::{LoadTimes, Loader, Part, Weight};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
@@ -167,17 +170,37 @@ struct Target {
 }
 
 impl Model {
-    /// Loads a checkpoint onto a device. Without a source it only asks for the memory: see [`crate::plan`].
+    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read.
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
         executor: &mut Executor,
         checkpoint: &Checkpoint,
-        source: Option<&dyn Source>,
-        mut options: ModelOptions,
+        source: &dyn Source,
+        options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
+        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        let load_times = pieces.load(executor, source, progress).await?;
+        complete(executor, load_times)
+    }
+
+    /// A model whose weights are not read, and the ranges of the source that [`Self::load`] reads, in order: see [`crate::plan`].
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for reading.
+    pub(crate) fn plan(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<(Self, Vec<Range<u64>>)> {
+        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        Ok((complete(executor, LoadTimes::default())?, pieces.ranges()))
+    }
+
+    /// Allocates cache and weights. Returns what fills the weights, and what makes the model of them once they are filled.
+    fn allocate(
+        executor: &mut Executor,
+        checkpoint: &Checkpoint,
+        mut options: ModelOptions,
+    ) -> Result<(Pieces, impl FnOnce(&mut Executor, LoadTimes) -> Result<Self> + use<>)> {
         let mut spec = families::spec(checkpoint)?;
         let padded = padded(checkpoint, &mut spec)?;
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
@@ -204,23 +227,23 @@ impl Model {
         memory.cache = executor.allocated_bytes() - before;
         executor.check()?;
 
-        let mut loader = Loader::new(executor, checkpoint, source, options.quantize, progress)?;
-        let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: spec.vocab }], spec.dim).await?;
-        let mut table = async |name: &str, rows: Option<u32>| -> Result<Option<Weight>> {
+        let mut loader = Loader::new(executor, checkpoint, options.quantize)?;
+        let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: spec.vocab }], spec.dim)?;
+        let mut table = |name: &str, rows: Option<u32>| -> Result<Option<Weight>> {
             match rows {
-                Some(rows) => Ok(Some(loader.stacked(&[Part { name, first_row: 0, rows }], spec.dim).await?)),
+                Some(rows) => Ok(Some(loader.stacked(&[Part { name, first_row: 0, rows }], spec.dim)?)),
                 None => Ok(None),
             }
         };
-        let positions = table("position_embd.weight", spec.embedding.positions).await?;
-        let token_types = table("token_types.weight", spec.embedding.token_types).await?;
-        let embedding_norm = if spec.embedding.norm { Some(loader.norm("token_embd_norm", spec.dim).await?) } else { None };
+        let positions = table("position_embd.weight", spec.embedding.positions)?;
+        let token_types = table("token_types.weight", spec.embedding.token_types)?;
+        let embedding_norm = if spec.embedding.norm { Some(loader.norm("token_embd_norm", spec.dim)?) } else { None };
         let mut layers = Vec::with_capacity(spec.layers.len());
         for i in 0..spec.layers.len() as u32 {
-            layers.push(Layer::load(&mut loader, &spec, i).await?);
+            layers.push(Layer::load(&mut loader, &spec, i)?);
         }
-        let output_norm = if spec.head.norm { Some(loader.norm("output_norm", spec.dim).await?) } else { None };
-        let output = if spec.head.tied { None } else { Some(loader.projection("output", spec.vocab, spec.dim).await?) };
+        let output_norm = if spec.head.norm { Some(loader.norm("output_norm", spec.dim)?) } else { None };
+        let output = if spec.head.tied { None } else { Some(loader.projection("output", spec.vocab, spec.dim)?) };
         let mut dense = Vec::new();
         if let Some(wide) = spec.head.dense {
             // It goes where gates go: see `record_pooling`.
@@ -230,40 +253,43 @@ impl Model {
                 let (value, supported) = (format!("{wide} rows"), format!("up to {most}"));
                 return Err(EngineError::Unsupported { what: "the size of dense_2.weight", value, supported });
             }
-            dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], spec.dim).await?);
-            dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: spec.dim }], wide).await?);
+            dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], spec.dim)?);
+            dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: spec.dim }], wide)?);
         }
-        let rope_constants = load_rope_constants(&mut loader, &spec, &options, &layers).await?;
-        loader.settle().await?;
-        let load_times = loader.finish()?;
-        memory.weights = executor.allocated_bytes() - before - memory.cache;
-        // Where the loader's own buffer was.
-        let buffers = Buffers::create(executor, &spec, &options, pages_per_slot, tier)?;
-        executor.check()?;
-        memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
-
-        Ok(Self {
-            tier,
-            capabilities,
-            owned: (first_buffer, executor.mark()),
-            spec,
-            options,
-            memory,
-            load_times,
-            page_count,
-            pages_per_slot,
-            buffers,
-            embedding,
-            positions,
-            token_types,
-            embedding_norm,
-            layers,
-            cache,
-            output_norm,
-            output,
-            dense,
-            rope_constants,
-        })
+        let rope_constants = load_rope_constants(&mut loader, &spec, &options, &layers)?;
+        let pieces = loader.finish()?;
+        let staging = pieces.staging;
+        let complete = move |executor: &mut Executor, load_times: LoadTimes| {
+            executor.destroy_buffer(staging);
+            memory.weights = executor.allocated_bytes() - before - memory.cache;
+            // Where the staging buffer was.
+            let buffers = Buffers::create(executor, &spec, &options, pages_per_slot, tier)?;
+            executor.check()?;
+            memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
+            Ok(Self {
+                tier,
+                capabilities,
+                owned: (first_buffer, executor.mark()),
+                spec,
+                options,
+                memory,
+                load_times,
+                page_count,
+                pages_per_slot,
+                buffers,
+                embedding,
+                positions,
+                token_types,
+                embedding_norm,
+                layers,
+                cache,
+                output_norm,
+                output,
+                dense,
+                rope_constants,
+            })
+        };
+        Ok((pieces, complete))
     }
 
     /// Frees every buffer of the model.
@@ -540,7 +566,7 @@ impl Model {
         }
     }
 
-    fn record_logits(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, first_logits: u32) {
+    fn record_logits(&self, r: &mut Recording, x: BufferId, rows: Range<u32>, first_logits: u32) {
         let (vocab, head) = (self.spec.vocab, &self.spec.head);
         let count = rows.end - rows.start;
         let input = self.normalized(r, x, rows, self.output_norm.as_ref());
@@ -578,7 +604,7 @@ impl Model {
     }
 
     /// Rows of the residual stream ready to be multiplied: normalized on the way where the product can, beforehand otherwise.
-    fn normalized(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, norm: Option<&NormWeights>) -> Operand {
+    fn normalized(&self, r: &mut Recording, x: BufferId, rows: Range<u32>, norm: Option<&NormWeights>) -> Operand {
         let dim = self.spec.dim;
         let count = rows.end - rows.start;
         let offset = rows.start * dim;
@@ -680,40 +706,37 @@ fn rotary(spec: &AttentionSpec) -> Rotary {
 }
 
 /// [`Model::rope_constants`]; layers without a norm share those of the same rotary embedding.
-async fn load_rope_constants(loader: &mut Loader<'_>, spec: &ModelSpec, options: &ModelOptions, layers: &[Layer]) -> Result<Vec<BufferId>> {
-    let mut kinds: Vec<(Option<&RopeSpec>, Vec<f32>, Option<BufferId>)> = Vec::new();
+fn load_rope_constants(loader: &mut Loader<'_>, spec: &ModelSpec, options: &ModelOptions, layers: &[Layer]) -> Result<Vec<BufferId>> {
+    let mut kinds: Vec<(Option<&RopeSpec>, Floats, Option<BufferId>)> = Vec::new();
     let mut constants = Vec::with_capacity(layers.len());
     for (layer, spec) in layers.iter().zip(&spec.layers) {
         let rope = spec.attention().rope.as_ref();
         let kind = match kinds.iter().position(|(kind, ..)| *kind == rope) {
             Some(kind) => kind,
             None => {
-                kinds.push((rope, rope_frequencies(loader, rope, options).await?, None));
+                kinds.push((rope, rope_frequencies(loader, rope, options)?, None));
                 kinds.len() - 1
             }
         };
         let (_, frequencies, shared) = &mut kinds[kind];
         let norm = layer.qk_norm.as_ref().filter(|norm| norm.of_each_head);
         constants.push(match (norm, *shared) {
-            (Some(norm), _) => loader.upload("rope constants", &[frequencies.as_slice(), &norm.weights].concat())?,
+            (Some(norm), _) => loader.buffer("rope constants", &[*frequencies, norm.values[0], norm.values[1]])?,
             (None, Some(buffer)) => buffer,
-            (None, None) => *shared.insert(loader.upload("rope constants", frequencies)?),
+            (None, None) => *shared.insert(loader.buffer("rope constants", &[*frequencies])?),
         });
     }
     Ok(constants)
 }
 
 /// The frequencies of a rotary embedding, or something to bind where there is none.
-async fn rope_frequencies(loader: &mut Loader<'_>, rope: Option<&RopeSpec>, options: &ModelOptions) -> Result<Vec<f32>> {
-    let Some(rope) = rope else { return Ok(vec![0.0]) };
-    let mut factors = None;
+fn rope_frequencies(loader: &mut Loader<'_>, rope: Option<&RopeSpec>, options: &ModelOptions) -> Result<Floats> {
+    let Some(rope) = rope.cloned() else { return loader.computed(&[], 1, |_| vec![0.0]) };
+    let long = if options.context > rope.original_context { LONG_ROPE_FACTORS } else { SHORT_ROPE_FACTORS };
+    let pairs = rope.rotated / 2;
+    let mut factors = Vec::new();
     if rope.factors {
-        let long = if options.context > rope.original_context { LONG_ROPE_FACTORS } else { SHORT_ROPE_FACTORS };
-        for name in [ROPE_FACTORS, long] {
-            if loader.has(name) {
-                factors = Some(loader.floats(name, rope.rotated / 2).await?);
-            }
-        }
+        factors.extend([ROPE_FACTORS, long].into_iter().filter(|name| loader.has(name)).map(|name| (name, pairs)));
     }
-    Ok(rope.frequencies(factors.as_deref()))
+    loader.computed(&factors, pairs, move |factors| rope.frequencies(factors.last().map(Vec::as_slice)))
 }
