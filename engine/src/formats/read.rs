@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::conventions::adapted;
-use super::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, Transform, dequantize, huggingface, split};
+use super::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, Transform, dequantize, huggingface, ollama, split};
 use crate::error::Result;
 use crate::source::{FileSpan, Source};
 
@@ -13,12 +13,13 @@ const FIRST_READ: u64 = 1 << 20;
 /// Largest tensor that is transposed, in bytes: it is read whole. GPT-2's are smaller.
 const MAX_TRANSPOSED: u64 = 256 << 20;
 
-/// Reads what a source holds: a GGUF file, all parts of a split one, or a model folder in Hugging Face's layout.
+/// Reads what a source holds: a GGUF file, all parts of a split one, either with what Ollama keeps beside it, or a model folder
+/// in Hugging Face's layout.
 ///
 /// # Errors
 /// When the files are damaged, incomplete, of another kind, or cannot be read.
 pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
-    let files = source.files();
+    let (beside, files): (Vec<_>, Vec<_>) = source.files().into_iter().partition(ollama::is_beside);
     if huggingface::is_folder(&files) {
         return huggingface::read(source, &files).await;
     }
@@ -33,7 +34,11 @@ pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
         None if checkpoint.tensors.is_empty() => {
             Err(FormatError::NoModel { what: "a vocabulary without weights: choose the model itself" }.into())
         }
-        None => Ok(adapted(checkpoint)?),
+        None => {
+            let mut checkpoint = adapted(checkpoint)?;
+            ollama::add(source, &beside, &mut checkpoint).await?;
+            Ok(checkpoint)
+        }
     }
 }
 
