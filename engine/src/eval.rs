@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::engine::Client;
 use crate::error::EngineError;
 use crate::text::encode_chat;
+use crate::text::template::Options;
 
 /// Questions that wait for the engine at a time, so that it never waits for them.
 const AT_ONCE: usize = 64;
@@ -109,7 +110,7 @@ fn encode(client: &Client, question: &Question) -> Result<(Vec<u32>, Vec<u32>), 
     let prompt = client.encode_chat(&question.messages, tools)?;
     let mut messages = question.messages.as_array().cloned().unwrap_or_default();
     messages.push(json!({ "role": "assistant", "content": question.answer }));
-    let mut all = encode_chat(client.tokenizer(), client.template()?, &messages.into(), tools, false, &Map::new())?;
+    let mut all = encode_chat(client.tokenizer(), client.template()?, &messages.into(), Options { tools, ..Options::default() })?;
     if prompt.is_empty() || !all.starts_with(&prompt) {
         let problem = "does not follow the prompt in the model's chat template, which begins answers with something else";
         return Err(EngineError::InvalidRequest { field: "answer".to_owned(), problem: problem.to_owned() });

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::engine::Client;
 use crate::error::EngineError;
+use crate::text::template::Options;
 
 /// Reference output of one prompt.
 #[derive(Clone, Debug, Deserialize)]
@@ -69,7 +70,7 @@ pub async fn compare(client: &Client, reference: &Reference) -> Result<Compariso
         (true, true)
     } else {
         let tools = reference.tools.as_ref().filter(|t| !t.is_null());
-        let text = client.template()?.render(&reference.messages, tools, true, &Map::new()).map_err(|e| Rc::new(e.into()))?;
+        let text = client.template()?.render(&reference.messages, Options::for_answer(tools)).map_err(|e| Rc::new(e.into()))?;
         let prompt = client.encode_chat(&reference.messages, tools).map_err(Rc::new)?;
         (text == reference.text, prompt == reference.prompt_ids)
     };

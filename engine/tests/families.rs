@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use doppler_engine::formats::Checkpoint;
+use doppler_engine::formats::{Checkpoint, Metadata, Value};
 use doppler_engine::kernels::KvFormat;
-use doppler_engine::model::spec::{NormPlacement, QkNormSpec, Window};
+use doppler_engine::model::spec::{NormPlacement, Pooling, QkNormSpec, Window};
 use doppler_engine::model::{ModelSpec, families, read_checkpoint};
 use doppler_engine::source::open;
 use futures::executor::block_on;
@@ -51,6 +51,23 @@ fn layers_differ_as_their_family_has_it() {
     let both_ways = spec("bert-mean");
     assert!(!both_ways.is_causal() && both_ways.attentions().all(|a| a.window == Window { left: None, right: None }));
     assert_eq!(spec("gemma-embedding").layers[0].attention().window, Window { left: Some(13), right: Some(12) });
+}
+
+#[test]
+fn keys_that_a_file_lacks_or_has_otherwise_change_the_spec() {
+    let with = |name: &str, change: &dyn Fn(&mut Metadata)| {
+        let mut checkpoint = checkpoint(name);
+        change(&mut checkpoint.metadata);
+        families::spec(&checkpoint).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let gemma = with("gemma2", &|metadata| drop(metadata.remove("gemma2.attention.sliding_window")));
+    let windows: Vec<Option<u32>> = gemma.attentions().map(|attention| attention.window.left).take(2).collect();
+    assert_eq!(windows, [Some(4096), None], "Gemma 2's own");
+    let llama = with("llama-2", &|metadata| drop(metadata.insert("llama.attention.causal", Value::Bool(false))));
+    assert!(!llama.is_causal() && llama.head.pooling == Some(Pooling::Mean));
+    let granite = with("granite", &|metadata| drop(metadata.insert("granite.rope.scaling.finetuned", Value::Bool(false))));
+    assert!(granite.attentions().all(|attention| attention.rope.is_none()));
+    assert!(spec("granite").attentions().all(|attention| attention.rope.is_some()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod raw;
 
+use doppler_engine::api::ChatRequest;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
@@ -11,10 +12,13 @@ use doppler_engine::formats::DType;
 use doppler_engine::kernels::Capabilities;
 use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::plan;
-use doppler_engine::source::MemorySource;
+use doppler_engine::serve::SamplingOptions;
+use doppler_engine::source::{Files, MemorySource, Source};
+use doppler_files::{OLLAMA_PARAMETERS, OLLAMA_SYSTEM};
 use futures::executor::block_on;
 use futures::future::{Either, select};
 use raw::{Entry, Raw, array, string};
+use serde_json::{Value, json};
 
 const OPTIONS: ModelOptions = ModelOptions {
     context: 64,
@@ -270,6 +274,56 @@ fn types_are_known_by_name() {
         check(id, b"blk.0.ffn_down.weight");
         check(id, b"output_norm.weight");
     }
+}
+
+/// The parameters and the system prompt that Ollama keeps beside a model hold where a request says nothing else.
+#[test]
+fn parameters_and_system_prompt_of_ollama_are_defaults() {
+    let mut raw = Raw::fixture("llama-2");
+    raw.text("tokenizer.chat_template", b"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}");
+    let load = |parameters: &str| {
+        let files = [("sha256-0", raw.write()), (OLLAMA_PARAMETERS, parameters.into()), (OLLAMA_SYSTEM, b"Be brief.".to_vec())];
+        let files = files.map(|(name, bytes)| Box::new(MemorySource::new(name, bytes)) as Box<dyn Source>);
+        let source = Files::new("model", files.into_iter().collect());
+        let executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
+        block_on(Engine::load(executor, "model", &source, OPTIONS, &mut |_| {})).map_err(|(_, error)| error)
+    };
+    let parameters = json!({
+        "temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.25, "repeat_penalty": 1.5, "presence_penalty": -1, "frequency_penalty": 1,
+        "seed": -1, "num_predict": 9, "stop": ["<user>", "x"], "num_ctx": 4096, "mirostat": 1,
+    });
+    let (_engine, client) = load(&parameters.to_string()).expect("a model");
+    assert_eq!(client.info().notes, ["of Ollama's parameters, these are not used: mirostat, num_ctx"]);
+    let parse = |request: Value| ChatRequest::parse(&request).expect("a request");
+    let user = json!({ "role": "user", "content": "hi" });
+    let system = |text: &str| json!({ "role": "system", "content": text });
+    let request = parse(json!({ "messages": [user] })).with(client.defaults()).into_owned();
+    let sampling = SamplingOptions {
+        temperature: 0.5,
+        top_k: 7,
+        top_p: 0.75,
+        min_p: 0.25,
+        repetition_penalty: 1.5,
+        presence_penalty: -1.0,
+        frequency_penalty: 1.0,
+        seed: u32::MAX,
+    };
+    assert_eq!(request.sampling(&client.defaults().sampling), sampling);
+    assert_eq!((request.max_tokens, &request.stop[..]), (Some(9), &["<user>".to_owned(), "x".to_owned()][..]));
+    assert_eq!(request.messages, json!([system("Be brief."), user]));
+    // The request's own go first.
+    let own = json!({ "messages": [system("Be long."), user], "temperature": 0, "max_tokens": 3, "stop": "y", "seed": 5 });
+    let own = parse(own).with(client.defaults()).into_owned();
+    let SamplingOptions { temperature, top_k, seed, .. } = own.sampling(&client.defaults().sampling);
+    assert_eq!((temperature, top_k, seed, own.max_tokens, own.stop.len()), (0.0, 7, 5, Some(3), 3));
+    assert_eq!(own.messages[0], system("Be long."));
+    let count = |messages: Value| block_on(client.count(&parse(json!({ "messages": messages })))).expect("a prompt");
+    assert_eq!(count(json!([user])), count(json!([system("Be brief."), user])));
+    // No limit is none, what makes no sense is named, what is no JSON is an error.
+    let (_engine, client) = load(r#"{"num_predict":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");
+    assert_eq!(client.info().notes, ["of Ollama's parameters, these are not used: stop, temperature, top_k"]);
+    assert_eq!((client.defaults().max_tokens, &client.defaults().sampling), (None, &SamplingOptions::default()));
+    assert!(load("temperature 1").unwrap_err().to_string().contains("ollama-parameters.json"));
 }
 
 /// Gemma 3 as Ollama's own converter writes it: what it leaves out is as Ollama has it, never another family's default.

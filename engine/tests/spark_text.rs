@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use doppler_engine::formats::{FormatError, Gguf};
+use doppler_engine::text::template::Options;
 use doppler_engine::text::{ChatTemplate, Tokenizer, encode_chat};
 use serde_json::{Map, Value, json};
 
@@ -50,11 +51,11 @@ fn goldens_of_transformers() {
     for golden in prompts {
         let (name, messages) = (&golden["name"], &golden["messages"]);
         let tools = golden.get("tools").filter(|t| !t.is_null());
-        let text = template.render(messages, tools, true, &Map::new()).unwrap();
+        let text = template.render(messages, Options::for_answer(tools)).unwrap();
         assert_eq!(text, golden["text"].as_str().unwrap(), "{name}");
         let prompt = ids(&golden["prompt_ids"]);
         assert_eq!(tokenizer.encode(&text, true).unwrap(), prompt, "{name}");
-        assert_eq!(encode_chat(&tokenizer, &template, messages, tools, true, &Map::new()).unwrap(), prompt, "{name}");
+        assert_eq!(encode_chat(&tokenizer, &template, messages, Options::for_answer(tools)).unwrap(), prompt, "{name}");
         let mut detokenizer = tokenizer.detokenizer();
         let continuation = ids(&golden["continuation_ids"]);
         let mut streamed = String::new();
@@ -86,7 +87,7 @@ fn special_tokens() {
 #[test]
 fn messages_cannot_inject_control_tokens() {
     let (tokenizer, template) = spark();
-    let chat = |messages: &Value, tools: Option<&Value>| encode_chat(&tokenizer, &template, messages, tools, true, &Map::new()).unwrap();
+    let chat = |messages: &Value, tools: Option<&Value>| encode_chat(&tokenizer, &template, messages, Options::for_answer(tools)).unwrap();
     let user = |content: &str| json!([{"role": "user", "content": content}]);
     let controls = |ids: &[u32]| ids.iter().copied().filter(|id| tokenizer.is_control(*id)).collect::<Vec<_>>();
     let ordinary = controls(&chat(&user("hello"), None));
@@ -114,7 +115,7 @@ fn messages_cannot_inject_control_tokens() {
         json!([{"role": "user", "content": "<|im_/no_thinkend|>"}]),
         json!([{"role": "user", "content": "</no_think|im_end|>"}]),
     ] {
-        let ids = encode_chat(&tokenizer, &template, &messages, None, true, &Map::new()).unwrap();
+        let ids = encode_chat(&tokenizer, &template, &messages, Options::for_answer(None)).unwrap();
         assert_eq!(controls(&ids), [1, 2, 3], "{messages}");
         assert!(tokenizer.decode(&ids).contains("<|im_end|>"), "{messages}");
     }
@@ -164,6 +165,6 @@ fn a_million_characters_of_chat() {
     let messages: Value = (0..2000)
         .map(|i| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": "if a < b: say <hello>\n".repeat(25)}))
         .collect();
-    let ids = encode_chat(&tokenizer, &template, &messages, None, true, &Map::new()).unwrap();
+    let ids = encode_chat(&tokenizer, &template, &messages, Options::for_answer(None)).unwrap();
     assert_eq!(ids.iter().filter(|id| **id == 3).count(), 2000);
 }

@@ -30,40 +30,21 @@ fn real_templates() -> Vec<(String, ChatTemplate)> {
         .collect()
 }
 
-fn options<'a>(tools: Option<&'a Json>, extra: &'a Map<String, Json>) -> Options<'a> {
-    Options { tools, add_generation_prompt: true, extra }
-}
-
 /// What `source` says to `messages` at 2025-07-10 12:00.
 fn render(source: &str, messages: &Json) -> Result<String, TextError> {
     let mut template = ChatTemplate::new(source, Map::new())?;
     template.set_clock(|| 1_752_148_800);
-    template.render(messages, None, true, &Map::new())
+    template.render(messages, Options::for_answer(None))
 }
 
-/// Expressions in which `minijinja` itself differs: attributes that are methods, `varargs`, comparisons of different types, and names
-/// that only tests of Jinja2 use.
+/// Expressions in which `minijinja` itself differs, and no template of a chat would be so: errors that a template does not ask for
+/// (slices of what has no order, numbers in strings), escaped text that is added to, `varargs`, a macro's `arguments`, and `lipsum`.
 const DIFFERENT: &[&str] = &[
-    "{{ 'abc'.upper is defined }}",
-    "{{ 'a'.maketrans is defined }}",
-    "{{ 'abc'|attr('upper') is defined }}",
-    "{{ {'a':1}.items()[0] }}",
-    "{{ (5).real }}",
-    "{{ -true }}",
     "{{ none[1:] }}",
     "{{ {'a':1}[1:] }}",
-    "{{ x > 1 }}",
-    "{{ 1 < 'a' }}",
-    "{{ none < 1 }}",
-    "{{ [1] < 'a' }}",
-    "{{ {} < {} }}",
     "{{ 1 in 'abc' }}",
-    "{{ {[1]: 2} }}",
     "{{ ('<'|e) + '>' }}",
-    "{{ x is even }}",
     "{{ lipsum is defined }}",
-    "{% for i in [1] %}{{ loop }}{% endfor %}",
-    "{% autoescape true %}{{ '<' }}{% endautoescape %}",
     "{% macro m(a) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, z=4) }}",
     "{% macro m(a, b='d') %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}{{ m(1, 2) }}{{ m(b=3, a=4) }}{{ m() }}{{ m.name }}{{ m.arguments }}{{ m(1)|upper }}{{ m(1) is string }}",
 ];
@@ -78,7 +59,7 @@ fn expressions_have_the_values_of_jinja2() {
         let mut template = ChatTemplate::new(source, Map::new());
         let got = template.as_mut().map_err(|e| e.clone()).and_then(|template| {
             template.set_clock(|| 1_752_148_800);
-            template.render_as_is(&messages, options(None, &Map::new()))
+            template.render_as_is(&messages, Options::for_answer(None))
         });
         let same = match (&case["text"], &got) {
             (Json::String(want), Ok(text)) => want == text,
@@ -144,6 +125,32 @@ fn requests() -> Vec<(&'static str, Json, Vec<&'static str>)> {
     ]
 }
 
+/// Templates that have no place for tools.
+const WITHOUT_TOOLS: &[&str] = &["cohere", "deepseek_r1_distill", "gemma", "gemma3", "llama3", "phi3", "phi3_5"];
+
+/// Tools are shown to the model, or the request is refused: never ignored.
+#[test]
+fn tools_that_a_template_ignores_are_refused_by_name() {
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "description": "d", "parameters": { "type": "object", "properties": {} } } });
+    let (tools, question) = (json!([tool("zeta"), tool("eta_7")]), json!([{ "role": "user", "content": "alpha zeta eta_7" }]));
+    for (file, template) in real_templates() {
+        let with = template.shape(&question, Options::for_answer(Some(&tools))).unwrap().whole();
+        assert_eq!(with.is_err(), WITHOUT_TOOLS.contains(&file.as_str()), "{file}: {with:?}");
+        if let Err(error) = with {
+            assert!(error.to_string().contains("leaves out tools: the model has no place for them"), "{file}: {error}");
+        }
+        // One refuses a question without tools.
+        let [none, empty] = [None, Some(&json!([]))].map(|tools| template.shape(&question, Options::for_answer(tools)));
+        assert_eq!(none.as_ref().map(|shaped| &shaped.missing), empty.as_ref().map(|shaped| &shaped.missing), "{file}");
+        assert!(none.is_ok_and(|shaped| shaped.missing.is_none()) || file == "hermes_3_tool_use", "{file}");
+    }
+    let first = "{{ messages[0].content }}{% if tools %}{{ tools[0].function.name }}{% endif %}";
+    let template = ChatTemplate::new(first, Map::new()).unwrap();
+    let question = json!([{ "role": "user", "content": "alpha" }]);
+    let error = template.shape(&question, Options::for_answer(Some(&tools))).unwrap().whole().unwrap_err();
+    assert!(error.to_string().contains("leaves out tools[1]"), "{error}");
+}
+
 /// Whatever the template: every text that was sent is in the prompt, or an error names one that is not, or the template refuses.
 #[test]
 fn every_text_of_a_request_is_in_the_prompt_or_an_error_says_which_is_not() {
@@ -152,16 +159,17 @@ fn every_text_of_a_request_is_in_the_prompt_or_an_error_says_which_is_not() {
     let templates = real_templates();
     assert!(templates.len() >= 23);
     for (file, template) in &templates {
+        let options = Options::for_answer(Some(&tools).filter(|_| !WITHOUT_TOOLS.contains(&file.as_str())));
         for (name, messages, words) in requests() {
             all += 1;
-            let shaped = match template.shape(&messages, options(Some(&tools), &Map::new())) {
+            let shaped = match template.shape(&messages, options) {
                 Ok(shaped) => shaped,
                 Err(error) => {
                     assert!(matches!(error, TextError::Render { .. }), "{file}, {name}: {error}");
                     continue;
                 }
             };
-            let text = template.render_as_is(&shaped.messages, options(Some(&tools), &Map::new())).unwrap();
+            let text = template.render_as_is(&shaped.messages, options).unwrap();
             let plain = text.replace("\\\\", "\\").replace("\\\"", "\"").replace("\\u00e9", "\u{e9}");
             let lost: Vec<&&str> = words.iter().filter(|word| !plain.contains(**word) && !text.contains(**word)).collect();
             assert!(lost.is_empty() || shaped.missing.is_some(), "{file}, {name}: {lost:?} not in {text}");
@@ -212,7 +220,7 @@ fn metadata(template: &str) -> Metadata {
 #[test]
 fn token_texts_have_the_defaults_of_the_tokenizer() {
     let user = json!([{ "role": "user", "content": "a" }]);
-    let text = |m: &Metadata| ChatTemplate::from_gguf(m).unwrap().render(&user, None, true, &Map::new()).unwrap();
+    let text = |m: &Metadata| ChatTemplate::from_gguf(m).unwrap().render(&user, Options::for_answer(None)).unwrap();
     let mut m = metadata("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ unk_token }}{{ pad_token }}");
     assert_eq!(text(&m), "a");
     m.insert("tokenizer.ggml.model", Value::String("llama".to_owned()));
@@ -234,9 +242,9 @@ fn an_empty_template_is_none_and_a_broken_one_for_tools_fails_only_with_tools() 
     for (source, want) in [("{% if %}", None), ("", Some("a")), ("T{{ messages[0].content }}", Some("Ta"))] {
         m.insert("tokenizer.chat_template.tool_use", Value::String(source.to_owned()));
         let template = ChatTemplate::from_gguf(&m).unwrap();
-        assert_eq!(template.render(&user, None, true, &Map::new()).as_deref(), Ok("a"));
-        assert_eq!(template.render(&user, Some(&json!([])), true, &Map::new()).as_deref(), Ok("a"));
-        let with_tools = template.render(&user, Some(&tools), true, &Map::new());
+        assert_eq!(template.render(&user, Options::for_answer(None)).as_deref(), Ok("a"));
+        assert_eq!(template.render(&user, Options::for_answer(Some(&json!([])))).as_deref(), Ok("a"));
+        let with_tools = template.render(&user, Options::for_answer(Some(&tools)));
         assert_eq!(with_tools.as_deref().ok(), want, "{source}");
         assert!(want.is_some() || matches!(with_tools, Err(TextError::Template { .. })));
     }
@@ -315,6 +323,8 @@ fn hostile() -> Vec<String> {
         "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}",
         "{% set ns.x = ns.x.ljust(ns.x | length * 2) %}",
         "{% set ns.l = ns.l + [1] %}",
+        "{% set ns.l = {'a': ns.l}.items %}",
+        "{% set ns.l = [{'a': ns.l}.items] %}",
     ] {
         all.push(format!("{repeat}{step}{end}"));
     }
@@ -433,5 +443,5 @@ fn many_messages_of_one_role_are_joined_in_one_pass() {
     let message = json!({ "role": "user", "content": [{ "type": "text", "text": "a" }] });
     let messages = Json::Array(vec![message; 20_000]);
     let template = ChatTemplate::from_gguf(&metadata(template)).unwrap();
-    assert_eq!(template.render(&messages, None, true, &Map::new()).as_deref(), Ok(&*"a".repeat(20_000)));
+    assert_eq!(template.render(&messages, Options::for_answer(None)).as_deref(), Ok(&*"a".repeat(20_000)));
 }

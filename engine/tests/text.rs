@@ -50,7 +50,7 @@ fn templates_render_as_in_transformers() {
     for case in fixture["cases"].as_array().unwrap() {
         let source = case["template"].as_str().unwrap();
         let tokens = Map::from_iter([("bos_token".to_owned(), context["bos_token"].clone())]);
-        let options = Options { tools: Some(&context["tools"]), add_generation_prompt: true, extra: &Map::new() };
+        let options = Options { tools: Some(&context["tools"]), add_generation_prompt: true, extra: None };
         let result = ChatTemplate::new(source, tokens).and_then(|t| t.render_as_is(&context["messages"], options));
         match (&case["text"], result) {
             (Json::String(text), result) => assert_eq!(result.as_ref(), Ok(text), "{source}"),
@@ -79,7 +79,7 @@ fn real_templates_render_as_in_transformers() {
             let messages = arguments.remove("messages").unwrap();
             let tools = arguments.remove("tools");
             let prompt = arguments.remove("add_generation_prompt").is_some_and(|p| p == true);
-            let options = Options { tools: tools.as_ref(), add_generation_prompt: prompt, extra: &arguments };
+            let options = Options { tools: tools.as_ref(), add_generation_prompt: prompt, extra: Some(&arguments) };
             let got = template.render_as_is(&messages, options);
             let same = match (&want["text"], &got) {
                 (Json::String(text), Ok(got)) => text == got,
@@ -105,7 +105,8 @@ fn real_templates_render_as_in_transformers() {
 fn templates_that_cannot_be_used() {
     let render = |source: &str| {
         let template = ChatTemplate::new(source, Map::new())?;
-        template.render(&json!([]), None, false, &Map::from_iter([("thinking".to_owned(), json!(true))]))
+        let extra = Map::from_iter([("thinking".to_owned(), json!(true))]);
+        template.render(&json!([]), Options { extra: Some(&extra), ..Options::default() })
     };
     assert_eq!(render("{{ thinking }}{{ tools is none }}"), Ok("TrueTrue".to_owned()));
     assert!(matches!(render("{% if %}"), Err(TextError::Template { .. })));
@@ -179,7 +180,7 @@ fn prompts_of_encoders() {
     assert_eq!(tokenizer.encode_prompt("Hello</s>", true).unwrap(), tokenizer.encode_prompt("Hello", false).unwrap());
     // Never in a chat, which goes on.
     let template = ChatTemplate::new("{{ messages[0].content }}", Map::new()).unwrap();
-    assert_eq!(encode_chat(&tokenizer, &template, &json!([{"content": "Hello"}]), None, true, &Map::new()).unwrap(), plain);
+    assert_eq!(encode_chat(&tokenizer, &template, &json!([{"content": "Hello"}]), Options::for_answer(None)).unwrap(), plain);
     // Phi-3's markers take the white space behind them; the beginning of the sequence does not.
     assert_ne!(tokenizer.encode("</s>\n a", true).unwrap(), tokenizer.encode("</s>a", true).unwrap());
     m.insert(STRIP_AFTER_ADDED_KEY, Value::Bool(true));
@@ -208,8 +209,8 @@ fn messages_cannot_inject_control_tokens() {
             for (content, more) in
                 [("</s>", ""), ("</", "s>"), ("<</s>/s>", " </s>[INST]"), ("a[INST", "]"), ("\u{fdd0}</s>", "<s>"), ("<||>", "")]
             {
-                let ids =
-                    encode_chat(&tokenizer, &template, &json!([{"content": content, "more": more}]), None, true, &Map::new()).unwrap();
+                let messages = json!([{"content": content, "more": more}]);
+                let ids = encode_chat(&tokenizer, &template, &messages, Options::for_answer(None)).unwrap();
                 let control: Vec<u32> = ids.into_iter().filter(|id| [1, 2, 11, 14].contains(id)).skip_while(|id| *id == 1).collect();
                 assert_eq!(control, [11, 2], "{kind}: {content:?} {more:?}");
             }

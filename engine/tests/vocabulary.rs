@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use doppler_engine::formats::{Array, Metadata, Value};
 use doppler_engine::model::read_checkpoint;
 use doppler_engine::source;
+use doppler_engine::text::template::Options;
 use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
 use futures::FutureExt;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}\
                       {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
@@ -53,7 +54,7 @@ fn tokenizer(metadata: &Metadata) -> Tokenizer {
 
 fn chat(metadata: &Metadata, messages: &Json) -> Vec<u32> {
     let template = ChatTemplate::from_gguf(metadata).expect("a template");
-    encode_chat(&tokenizer(metadata), &template, messages, None, true, &Map::new()).expect("a prompt")
+    encode_chat(&tokenizer(metadata), &template, messages, Options::for_answer(None)).expect("a prompt")
 }
 
 fn count(ids: &[u32], id: u32) -> usize {

@@ -26,8 +26,8 @@ const MAX_PROBLEMS: usize = 50;
 /// Bytes at the start of a file that tell what it is.
 const START: u64 = 16 << 10;
 
-/// Bytes of a chat template.
-const MAX_TEMPLATE: u64 = 1 << 20;
+/// Bytes of a chat template or system prompt.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// What the files of a model folder are called, besides `*.safetensors`.
 const FOLDER_FILES: [&str; 7] = [
@@ -150,6 +150,8 @@ struct Found {
     /// Where its files are.
     folder: PathBuf,
     files: Vec<String>,
+    /// Further files, by the names that the engine knows.
+    beside: Vec<(&'static str, PathBuf)>,
     notes: Vec<String>,
     /// Other names of the same files are other models.
     by_name: bool,
@@ -263,8 +265,10 @@ impl Scan<'_> {
     fn ollama(&mut self, folder: &Path) {
         for (name, manifest) in layouts::ollama(folder) {
             match manifest {
-                Ok(Manifest { weights, notes }) => {
-                    self.single(&folder.join("blobs").join(weights), Found { name, notes, by_name: true, ..Found::default() });
+                Ok(Manifest { weights, beside, notes }) => {
+                    let blobs = folder.join("blobs");
+                    let beside = beside.into_iter().map(|(name, blob)| (name, blobs.join(blob))).collect();
+                    self.single(&blobs.join(weights), Found { name, beside, notes, by_name: true, ..Found::default() });
                 }
                 Err(problem) => self.problem(format!("{name} cannot be read: {problem}")),
             }
@@ -273,7 +277,7 @@ impl Scan<'_> {
 
     /// Adds a model unless it is known; `key` is what it is known by, together with its name if that counts.
     fn add(&mut self, key: &Path, found: Found) {
-        let Found { name, format, folder, files, notes, by_name } = found;
+        let Found { name, format, folder, files, beside, notes, by_name } = found;
         let added = fs::canonicalize(key).map_err(|problem| HostError::Unreadable { name: name.clone(), problem }).and_then(|key| {
             let mut key = key.into_os_string().into_encoded_bytes();
             if by_name {
@@ -283,13 +287,22 @@ impl Scan<'_> {
             if self.seen.contains(&key) {
                 return Ok(());
             }
-            let parts = files.into_iter().map(|name| self.part(&folder.join(&name), name)).collect::<Result<Vec<_>>>()?;
+            let mut parts = files.into_iter().map(|name| self.part(&folder.join(&name), name)).collect::<Result<Vec<_>>>()?;
             if let [Part { purpose: Some(what), name, .. }] = parts.as_slice() {
                 return Err(HostError::NotAModel { name: name.clone(), problem: (*what).to_owned() });
             }
             if self.catalog.models.len() == MAX_MODELS {
                 self.problem(format!("only the first {MAX_MODELS} models are listed: choose smaller folders"));
                 return Ok(());
+            }
+            for (file, path) in beside {
+                match self.part(&path, file.to_owned()) {
+                    Ok(part) => parts.push(part),
+                    Err(error) => {
+                        self.problem(format!("{name} cannot be read: {error}"));
+                        return Ok(());
+                    }
+                }
             }
             let id = self.config.opaque("model", &key);
             self.seen.insert(key);
@@ -333,7 +346,7 @@ pub(crate) fn check_start(file: &ModelFile) -> Result<Option<&'static str>> {
             (!fits).then(|| if start.get(8) == Some(&b'{') { cut() } else { known("something else: it has no header of safetensors") })
         }
         Some("json") => (!start.trim_ascii_start().starts_with(b"{")).then(|| known("no JSON object")),
-        Some("jinja") => (file.bytes() > MAX_TEMPLATE).then(|| "longer than a template".to_owned()),
+        Some("jinja" | "txt") => (file.bytes() > MAX_TEXT).then(|| "longer than a template or system prompt".to_owned()),
         _ if start.starts_with(b"GGUF") => return Ok(Purpose::read(&start).no_model()),
         _ => Some(instead_of_gguf(&start)),
     };

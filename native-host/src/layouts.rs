@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use doppler_files::{OLLAMA_PARAMETERS, OLLAMA_SYSTEM};
 use serde::Deserialize;
 
 use crate::places::Places;
@@ -46,6 +47,8 @@ pub(crate) fn hub_repository(folder: &str) -> Option<String> {
 pub(crate) struct Manifest {
     /// The file name of the blob with the weights.
     pub(crate) weights: String,
+    /// Names that the engine knows and the file names of the blobs: parameters and system prompt.
+    pub(crate) beside: Vec<(&'static str, String)>,
     /// What else it names and what is not used, a sentence.
     pub(crate) notes: Vec<String>,
 }
@@ -68,6 +71,12 @@ impl Layer {
     fn kind(&self) -> &str {
         let kind = self.media_type.split(';').next().unwrap_or_default().trim();
         kind.strip_prefix("application/vnd.ollama.image.").unwrap_or(kind)
+    }
+
+    /// The file name of its blob, if its hash is one.
+    fn blob(&self) -> Option<String> {
+        let hash = self.digest.strip_prefix("sha256:")?;
+        (hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| format!("sha256-{hash}"))
     }
 }
 
@@ -110,24 +119,27 @@ fn manifest(path: &Path) -> io::Result<Manifest> {
         return Err(io::Error::other("its weights are no GGUF file; pull another tag of the model"));
     }
     let mut weights = layers.iter().filter(|layer| layer.kind() == "model");
-    let hash = weights.next().and_then(|layer| layer.digest.strip_prefix("sha256:"));
-    let hash = hash.filter(|hash| hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    let hash = hash.ok_or_else(|| io::Error::other("its manifest names no weights"))?;
+    let blob = weights.next().and_then(Layer::blob).ok_or_else(|| io::Error::other("its manifest names no weights"))?;
     if weights.next().is_some() {
         return Err(io::Error::other("its weights are in several files, which is not supported"));
+    }
+    let mut beside = Vec::new();
+    for (kind, name) in [("params", OLLAMA_PARAMETERS), ("system", OLLAMA_SYSTEM)] {
+        // The last one counts, as in Ollama.
+        if let Some(layer) = layers.iter().rfind(|layer| layer.kind() == kind) {
+            beside.push((name, layer.blob().ok_or_else(|| io::Error::other("its manifest names a blob by no hash"))?));
+        }
     }
     let mut unused: Vec<&str> = layers.iter().filter_map(|layer| not_used(layer.kind())).collect();
     unused.dedup();
     let note = format!("of what Ollama keeps for it, {} not used here", list(&unused));
-    Ok(Manifest { weights: format!("sha256-{hash}"), notes: if unused.is_empty() { Vec::new() } else { vec![note] } })
+    Ok(Manifest { weights: blob, beside, notes: if unused.is_empty() { Vec::new() } else { vec![note] } })
 }
 
 /// What a layer of this kind is called, unless it is used or needs no word.
 fn not_used(kind: &str) -> Option<&str> {
     match kind {
-        "model" | "license" => None,
-        "system" => Some("its system prompt"),
-        "params" => Some("its parameters"),
+        "model" | "license" | "system" | "params" => None,
         // In Go's language; GGUF files have their own.
         "template" => Some("its template (the file's own is used)"),
         "messages" => Some("its first messages"),

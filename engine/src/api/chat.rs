@@ -1,11 +1,13 @@
 //! Chat completions: <https://platform.openai.com/docs/api-reference/chat>.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, array, boolean, invalid, number, string, unsupported};
 use super::messages;
 use crate::error::Result;
-use crate::formats::Metadata;
+use crate::formats::{Metadata, ollama};
 use crate::serve::{FinishReason, SamplingOptions, Timings};
 
 /// A checked request. Fields that the request leaves open are `None`.
@@ -93,6 +95,23 @@ impl ChatRequest {
         Ok(())
     }
 
+    /// The request with what it leaves open as in `defaults`; their stop strings and its own both end the answer.
+    pub fn with(&self, defaults: &Defaults) -> Cow<'_, Self> {
+        if defaults.seed.is_none() && defaults.max_tokens.is_none() && defaults.stop.is_empty() && defaults.system.is_none() {
+            return Cow::Borrowed(self);
+        }
+        let mut request = self.clone();
+        request.seed = self.seed.or(defaults.seed);
+        request.max_tokens = self.max_tokens.or(defaults.max_tokens);
+        request.stop.extend(defaults.stop.iter().cloned());
+        if let (Some(system), Some(messages)) = (&defaults.system, request.messages.as_array_mut())
+            && !messages.iter().any(|message| message["role"] == "system" || message["role"] == "developer")
+        {
+            messages.insert(0, json!({ "role": "system", "content": system }));
+        }
+        Cow::Owned(request)
+    }
+
     /// Sampling, with `defaults` for what the request leaves open. A seed that is left open is drawn.
     pub fn sampling(&self, defaults: &SamplingOptions) -> SamplingOptions {
         SamplingOptions {
@@ -108,17 +127,47 @@ impl ChatRequest {
     }
 }
 
-/// The sampling that a file recommends (`general.sampling.*`); without a word from it, the most likely token always.
-///
-/// # Errors
-/// When a key has another type than it should.
-pub fn default_sampling(metadata: &Metadata) -> Result<SamplingOptions> {
+/// The values that a model's files recommend for what a request leaves open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// Without a word from the files, the most likely token always.
+    pub sampling: SamplingOptions,
+    /// `None`: another one for each request.
+    pub seed: Option<u32>,
+    /// Limit on new tokens.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// System message of conversations that have none.
+    pub system: Option<String>,
+}
+
+impl Defaults {
+    /// Reads `general.sampling.*` and what Ollama keeps beside a file.
+    ///
+    /// # Errors
+    /// When a key has another type than it should.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
+        Ok(Self {
+            sampling: sampling(metadata)?,
+            seed: metadata.u32_opt(ollama::SEED)?,
+            max_tokens: metadata.u32_opt(ollama::MAX_TOKENS)?,
+            stop: metadata.string_array_opt(ollama::STOP)?.unwrap_or_default().to_vec(),
+            system: metadata.str_opt(ollama::SYSTEM)?.map(str::to_owned),
+        })
+    }
+}
+
+fn sampling(metadata: &Metadata) -> Result<SamplingOptions> {
     let defaults = SamplingOptions::default();
     Ok(SamplingOptions {
         temperature: metadata.f32_opt("general.sampling.temp")?.unwrap_or(defaults.temperature),
         top_k: metadata.u32_opt("general.sampling.top_k")?.unwrap_or(defaults.top_k),
         top_p: metadata.f32_opt("general.sampling.top_p")?.unwrap_or(defaults.top_p),
         min_p: metadata.f32_opt("general.sampling.min_p")?.unwrap_or(defaults.min_p),
+        repetition_penalty: metadata.f32_opt("general.sampling.penalty_repeat")?.unwrap_or(defaults.repetition_penalty),
+        presence_penalty: metadata.f32_opt(ollama::PRESENCE_PENALTY)?.unwrap_or(defaults.presence_penalty),
+        frequency_penalty: metadata.f32_opt(ollama::FREQUENCY_PENALTY)?.unwrap_or(defaults.frequency_penalty),
         ..defaults
     })
 }

@@ -11,6 +11,7 @@ pub mod gguf;
 pub mod gguf_write;
 pub mod huggingface;
 pub mod metadata;
+pub(crate) mod ollama;
 pub mod quantize;
 pub mod read;
 pub mod safetensors;

@@ -4,18 +4,19 @@ use super::conventions::adapted;
 use super::families;
 use crate::error::Result;
 use crate::formats::huggingface::{self, Folder};
-use crate::formats::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, split};
+use crate::formats::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, ollama, split};
 use crate::source::{FileSpan, Source};
 
 /// The first bytes read of a file: a small model's whole header.
 const FIRST_READ: u64 = 1 << 20;
 
-/// Reads what a source holds: a GGUF file, all parts of a split one, or a model folder in Hugging Face's layout.
+/// Reads what a source holds: a GGUF file, all parts of a split one, either with what Ollama keeps beside it, or a model folder
+/// in Hugging Face's layout.
 ///
 /// # Errors
 /// When the files are damaged, incomplete, of another kind, or cannot be read.
 pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
-    let files = source.files();
+    let (beside, files): (Vec<_>, Vec<_>) = source.files().into_iter().partition(ollama::is_beside);
     if huggingface::is_folder(&files) {
         let mut checkpoint = huggingface::read(source, &files, &families::folders()).await?;
         adapt_folder(&mut checkpoint)?;
@@ -32,7 +33,11 @@ pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
         None if checkpoint.tensors.is_empty() => {
             Err(FormatError::NoModel { what: "a vocabulary without weights: choose the model itself" }.into())
         }
-        None => Ok(adapted(checkpoint)?),
+        None => {
+            let mut checkpoint = adapted(checkpoint)?;
+            ollama::add(source, &beside, &mut checkpoint).await?;
+            Ok(checkpoint)
+        }
     }
 }
 

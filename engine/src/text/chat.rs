@@ -16,27 +16,19 @@
 //!    more with all of these marked, which leaves only the template's own control tokens. If both renderings have the same
 //!    control tokens, the first is used, otherwise the second.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::pace::at_once;
 use super::template::Options;
 use super::{ChatTemplate, Pace, TextError, Tokenizer};
 
-/// Token ids of a conversation: `messages` (a JSON array of `{role, content, …}`) and `tools` rendered by the model's chat template, BOS
-/// once if the model wants it. `extra` are further template variables, such as `enable_thinking`. See the module on what control tokens
-/// in messages, tools and `extra` become: plain text.
+/// Token ids of a conversation: `messages` (a JSON array of `{role, content, …}`) rendered by the model's chat template, BOS once if the
+/// model wants it. Control tokens in messages and options become plain text: see the module.
 ///
 /// # Errors
 /// [`TextError::Render`] when the template rejects the messages, [`TextError::Encode`], [`TextError::Noncharacters`].
-pub fn encode_chat(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &Value,
-    tools: Option<&Value>,
-    add_generation_prompt: bool,
-    extra: &Map<String, Value>,
-) -> Result<Vec<u32>, TextError> {
-    at_once(async |pace| encode_chat_paced(tokenizer, template, messages, tools, add_generation_prompt, extra, pace).await)
+pub fn encode_chat(tokenizer: &Tokenizer, template: &ChatTemplate, messages: &Value, options: Options<'_>) -> Result<Vec<u32>, TextError> {
+    at_once(async |pace| encode_chat_paced(tokenizer, template, messages, options, pace).await)
 }
 
 /// As [`encode_chat`], in slices; only the template is rendered in one go.
@@ -47,22 +39,20 @@ pub async fn encode_chat_paced(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     messages: &Value,
-    tools: Option<&Value>,
-    add_generation_prompt: bool,
-    extra: &Map<String, Value>,
+    options: Options<'_>,
     pace: &mut Pace<'_>,
 ) -> Result<Vec<u32>, TextError> {
-    let messages = &template.shape(messages, Options { tools, add_generation_prompt, extra })?.whole()?;
-    let parts = [messages, tools.unwrap_or(&Value::Null), &Value::Object(extra.clone())];
+    let messages = &template.shape(messages, options)?.whole()?;
+    let parts = [messages, options.tools.unwrap_or(&Value::Null), &Value::Object(options.extra.cloned().unwrap_or_default())];
     let guard = ('\u{fdd0}'..='\u{fdef}')
         .find(|c| !parts.iter().any(|part| any_string(part, &|s| s.contains(*c))))
         .ok_or(TextError::Noncharacters)?;
     let control = tokenizer.chat_control();
     let render = |strictly: bool| {
         let marked = |text: &str, own: bool| mark(text, guard, &places(tokenizer, text, strictly, own));
-        let [messages, tools_, extra] = parts.map(|part| map_strings(part, false, &marked));
+        let [messages, tools, extra] = parts.map(|part| map_strings(part, false, &marked));
         let Value::Object(extra) = extra else { unreachable!("an object is mapped to an object") };
-        template.render_as_is(&messages, Options { tools: tools.map(|_| &tools_), add_generation_prompt, extra: &extra })
+        template.render_as_is(&messages, Options { tools: options.tools.map(|_| &tools), extra: Some(&extra), ..options })
     };
     let mut text = render(false)?;
     if parts.iter().any(|part| any_string(part, &|s| s.contains(|c| control.begins_with(c)))) {

@@ -212,6 +212,15 @@ pub(super) fn texts(messages: &Value, with_content: bool) -> Texts<'_> {
     found
 }
 
+/// The names of tools, which a prompt must have, too.
+pub(super) fn tool_names(tools: &Value) -> Texts<'_> {
+    let mut found = Texts { texts: Vec::new(), in_parts: None };
+    for (i, tool) in tools.as_array().into_iter().flatten().enumerate() {
+        found.all(&tool.get("function").unwrap_or(tool)["name"], &format!("tools[{i}]"));
+    }
+    found
+}
+
 impl<'a> Texts<'a> {
     /// Every string and key in `value`.
     fn all(&mut self, value: &'a Value, at: &str) {

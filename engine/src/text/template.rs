@@ -4,7 +4,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value as Json, json};
 
-use super::conversation::{Shape, size, texts};
+use super::conversation::{Shape, size, texts, tool_names};
 use super::special::special_tokens;
 use super::vocabulary::Kind;
 use super::{TextError, jinja};
@@ -37,7 +37,8 @@ pub struct ChatTemplate {
 pub struct Shaped {
     /// The messages.
     pub messages: Json,
-    /// Where a text stands that the template leaves out of the prompt, if it does: a content, or the name or arguments of a tool call.
+    /// Where a text stands that the template leaves out of the prompt, if it does: a content, the name or arguments of a tool call, or
+    /// a tool.
     pub missing: Option<String>,
 }
 
@@ -54,15 +55,22 @@ impl Shaped {
     }
 }
 
-/// What a conversation is rendered with, besides its messages.
-#[derive(Clone, Copy, Debug)]
+/// The variables of a template besides the messages.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// Tools, an array.
     pub tools: Option<&'a Json>,
     /// Whether the beginning of an answer follows the messages.
     pub add_generation_prompt: bool,
     /// Further template variables, such as `enable_thinking`.
-    pub extra: &'a Map<String, Json>,
+    pub extra: Option<&'a Map<String, Json>>,
+}
+
+impl<'a> Options<'a> {
+    /// For the prompt of an answer, with these tools.
+    pub fn for_answer(tools: Option<&'a Json>) -> Self {
+        Self { tools, add_generation_prompt: true, extra: None }
+    }
 }
 
 /// Fields that hold a message's reasoning; the first is the one that most templates read.
@@ -107,26 +115,18 @@ impl ChatTemplate {
         let question = json!([{ "role": "user", "content": "Hi" }]);
         let tools = json!([{ "type": "function", "function": { "name": "f", "description": "", "parameters": { "type": "object", "properties": {} } } }]);
         let tools = (name == TOOL_USE).then_some(&tools);
-        match self.run(name, &question, Options { tools, add_generation_prompt: true, extra: &Map::new() }) {
+        match self.run(name, &question, Options::for_answer(tools)) {
             Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(TextError::Template { message: describe(&error) }),
             _ => Ok(()),
         }
     }
 
-    /// The prompt text of `messages` (a JSON array of `{role, content, …}`) and `tools`, in the [`shape`](Self::shape) that the template
-    /// takes. `extra` are further variables, such as `enable_thinking`. Control tokens in messages are not neutralised here: see
-    /// [`encode_chat`](super::encode_chat).
+    /// The prompt text of `messages` (a JSON array of `{role, content, …}`), in the [`shape`](Self::shape) that the template takes.
+    /// Control tokens in messages are not neutralised here: see [`encode_chat`](super::encode_chat).
     ///
     /// # Errors
     /// [`TextError::Render`], with the template's own message where it raised the error.
-    pub fn render(
-        &self,
-        messages: &Json,
-        tools: Option<&Json>,
-        add_generation_prompt: bool,
-        extra: &Map<String, Json>,
-    ) -> Result<String, TextError> {
-        let options = Options { tools, add_generation_prompt, extra };
+    pub fn render(&self, messages: &Json, options: Options<'_>) -> Result<String, TextError> {
         self.render_as_is(&self.shape(messages, options)?.messages, options)
     }
 
@@ -146,7 +146,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Render`] in the template's words if it refuses every shape.
     pub fn shape(&self, messages: &Json, options: Options<'_>) -> Result<Shaped, TextError> {
-        let extra = Json::Object(options.extra.clone());
+        let extra = Json::Object(options.extra.cloned().unwrap_or_default());
         if [messages, &extra, options.tools.unwrap_or(&Json::Null)].iter().any(|part| nests_deeper(part, MAX_DEPTH)) {
             return Err(TextError::Render { message: format!("they nest more than {MAX_DEPTH} deep") });
         }
@@ -160,15 +160,25 @@ impl ChatTemplate {
             }
             tried.push(messages.clone());
             match self.try_render(&messages, options) {
-                Ok(text) => match texts(&messages, self.shows_content).missing(&text) {
-                    None => return Ok(Shaped { messages, missing: None }),
-                    missing => drop(rendered.get_or_insert(Shaped { messages, missing })),
-                },
+                Ok(text) => {
+                    match texts(&messages, self.shows_content).missing(&text).or_else(|| self.missing_tools(&messages, options, &text)) {
+                        None => return Ok(Shaped { messages, missing: None }),
+                        missing => drop(rendered.get_or_insert(Shaped { messages, missing })),
+                    }
+                }
                 Err((error, true)) => return Err(error),
                 Err((error, false)) => drop(refusal.get_or_insert(error)),
             }
         }
         rendered.ok_or_else(|| refusal.unwrap_or(TextError::Render { message: "they are none".to_owned() }))
+    }
+
+    /// What to say of tools that `prompt` lacks. A template that ignores tools gives the same prompt without them.
+    fn missing_tools(&self, messages: &Json, options: Options<'_>, prompt: &str) -> Option<String> {
+        let tools = options.tools.filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()))?;
+        let ignored = self.try_render(messages, Options { tools: None, ..options }).is_ok_and(|without| without == prompt);
+        let missing = if ignored { Some("tools".to_owned()) } else { tool_names(tools).missing(prompt) };
+        missing.map(|missing| format!("{missing}: the model has no place for them; choose another model, or send tool_choice \"none\""))
     }
 
     /// The prompt, or the error and whether it is one of too much work, which no other shape of the messages mends.
@@ -186,7 +196,7 @@ impl ChatTemplate {
     fn run(&self, name: &str, messages: &Json, options: Options<'_>) -> Result<String, Error> {
         let mut context = self.tokens.clone();
         context.insert("documents".to_owned(), Json::Null);
-        context.extend(options.extra.clone());
+        context.extend(options.extra.cloned().unwrap_or_default());
         context.insert("messages".to_owned(), with_reasoning(messages));
         context.insert("tools".to_owned(), options.tools.cloned().unwrap_or_default());
         context.insert("add_generation_prompt".to_owned(), options.add_generation_prompt.into());

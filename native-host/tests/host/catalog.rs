@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use doppler_files::{OLLAMA_PARAMETERS, OLLAMA_SYSTEM};
 use doppler_host::catalog::{Catalog, Format, Model};
 use doppler_host::config::Config;
 use tempfile::TempDir;
@@ -257,9 +258,19 @@ fn layers_of_ollama() {
     let disk = Disk::new();
     let hash = "a".repeat(64);
     disk.gguf(&format!("ollama/blobs/sha256-{hash}"));
+    disk.write(&format!("ollama/blobs/sha256-{}", "b".repeat(64)), br#"{"temperature":0.5}"#);
+    disk.write(&format!("ollama/blobs/sha256-{}", "c".repeat(64)), b"Be brief.");
     let manifest = |name: &str, kinds: &[&str]| {
         let layer = |kind: &&str| {
-            let kind = if kind.contains('/') { (*kind).to_owned() } else { format!("application/vnd.ollama.image.{kind}") };
+            let digit = match *kind {
+                "params" => "b",
+                "system" => "c",
+                "params/lost" => "d",
+                _ => "a",
+            };
+            let hash = digit.repeat(64);
+            let kind = kind.strip_suffix("/lost").unwrap_or(kind);
+            let kind = if kind.contains('/') { kind.to_owned() } else { format!("application/vnd.ollama.image.{kind}") };
             format!(r#"{{"mediaType":"{kind}","digest":"sha256:{hash}","size":1}}"#)
         };
         let layers: Vec<String> = kinds.iter().map(layer).collect();
@@ -271,6 +282,7 @@ fn layers_of_ollama() {
     manifest("bare", &["model", "license", "license"]);
     manifest("full", &["model", "template", "license", "system", "params", "messages"]);
     manifest("new", &["model", "vnd/of.tomorrow"]);
+    manifest("lost", &["model", "params/lost"]);
     manifest("tuned", &["model", "adapter"]);
     manifest("mlx", &["tensor; name=a", "tensor; name=b"]);
     manifest("halves", &["model", "model"]);
@@ -278,11 +290,10 @@ fn layers_of_ollama() {
     assert_eq!(names(&catalog), ["bare:x", "full:x", "new:x"]);
     let notes = |i: usize| catalog.models[i].notes.join(" ");
     assert_eq!(notes(0), "");
-    assert_eq!(
-        notes(1),
-        "of what Ollama keeps for it, its template (the file's own is used), its system prompt, its parameters and its first messages are \
-         not used here"
-    );
+    assert_eq!(notes(1), "of what Ollama keeps for it, its template (the file's own is used) and its first messages are not used here");
+    assert_eq!(parts(&catalog.models[1])[1..], [OLLAMA_PARAMETERS, OLLAMA_SYSTEM]);
+    assert_eq!(catalog.models[1].parts[2].path, disk.path(&format!("ollama/blobs/sha256-{}", "c".repeat(64))));
+    assert_problem(&catalog, &["lost:x", OLLAMA_PARAMETERS]);
     assert_eq!(notes(2), "of what Ollama keeps for it, vnd/of.tomorrow is not used here");
     assert_problem(&catalog, &["tuned:x", "LoRA adapter"]);
     assert_problem(&catalog, &["mlx:x", "no GGUF file"]);

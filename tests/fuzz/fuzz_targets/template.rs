@@ -2,6 +2,7 @@
 #![no_main]
 
 use doppler_engine::text::ChatTemplate;
+use doppler_engine::text::template::Options;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, json};
 
@@ -14,6 +15,6 @@ fuzz_target!(|data: &[u8]| {
     let messages = json!([{ "role": "system", "content": "s" }, { "role": "user", "content": text }]);
     let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": { "a": [1, null, 0.5] } } }]);
     for tools in [None, Some(&tools)] {
-        let _ = template.render(&messages, tools, true, &Map::new());
+        let _ = template.render(&messages, Options::for_answer(tools));
     }
 });

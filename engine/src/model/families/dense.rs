@@ -25,7 +25,7 @@ pub(super) enum LocalRope {
 }
 
 /// Properties that all models of a family share, and its defaults for keys that a file lacks.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Dense {
     /// Places of the norms. Without a norm before the feed-forward network in its file, a layer of [`NormPlacement::PRE`] is parallel.
     pub(super) norms: NormPlacement,
@@ -43,11 +43,13 @@ pub(super) struct Dense {
     pub(super) activation: Activation,
     /// Gate and up instead of up alone.
     pub(super) gated: bool,
-    /// Tokens see only those before them.
+    /// Tokens see only those before them, where the file does not say.
     pub(super) causal: bool,
     /// Embeddings grow by the square root of their width.
     pub(super) scaled_embedding: bool,
-    /// Layers that see a window only, where the file has one and does not say which.
+    /// Length of the window where the file has none; 0: no window.
+    pub(super) default_window: u32,
+    /// Layers that see a window only, where there is one and the file does not say which.
     pub(super) windowed: fn(u32) -> bool,
     /// Rotary embedding of those layers.
     pub(super) local_rope: LocalRope,
@@ -68,6 +70,12 @@ impl Dense {
     /// # Errors
     /// When a key is missing, a value makes no sense, or the model needs something that the engine does not do.
     pub(super) fn spec(&self, header: &Header<'_>) -> Result<ModelSpec> {
+        // Embedding models made of decoders see both ways.
+        let causal = header.flag("attention.causal")?.unwrap_or(self.causal);
+        Self { causal, ..*self }.read(header)
+    }
+
+    fn read(&self, header: &Header<'_>) -> Result<ModelSpec> {
         if let Some(experts) = header.integer("expert_count")?.filter(|n| *n != 0) {
             return Err(EngineError::Unsupported {
                 what: "mixture of experts",
@@ -162,7 +170,7 @@ impl Dense {
 
     /// The length of each layer's window; 0: it sees everything.
     fn windows(&self, header: &Header<'_>, layers: u32) -> Result<Vec<u32>> {
-        let window = header.integer("attention.sliding_window")?.unwrap_or(0);
+        let window = header.integer("attention.sliding_window")?.unwrap_or(self.default_window);
         let pattern = header.key("attention.sliding_window_pattern");
         let windowed: Vec<bool> = match header.metadata().get(&pattern) {
             None => (0..layers).map(self.windowed).collect(),

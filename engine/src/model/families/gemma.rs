@@ -12,6 +12,7 @@ const DENSE: Dense = Dense { activation: Activation::GeluTanh, scaled_embedding:
 
 const DENSE_2: Dense = Dense {
     norms: NormPlacement::SANDWICH,
+    default_window: 4096,
     windowed: all_but_each_second,
     caps: (50.0, 30.0),
     // 27B.

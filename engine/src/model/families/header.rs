@@ -40,6 +40,11 @@ impl<'a> Header<'a> {
         Ok(self.metadata().u32_opt(&self.key(suffix))?)
     }
 
+    /// Whether `suffix` is true, if it is there.
+    pub(super) fn flag(&self, suffix: &str) -> Result<Option<bool>> {
+        Ok(self.metadata().bool_opt(&self.key(suffix))?)
+    }
+
     /// The number `suffix`, if it is there.
     pub(super) fn number(&self, suffix: &str) -> Result<Option<f32>> {
         Ok(self.metadata().f32_opt(&self.key(suffix))?)

@@ -21,6 +21,7 @@ pub(super) const DENSE: Dense = Dense {
     gated: true,
     causal: true,
     scaled_embedding: false,
+    default_window: 0,
     windowed: every_layer,
     local_rope: LocalRope::Same,
     caps: (0.0, 0.0),
@@ -109,7 +110,11 @@ fn usual_rotated_layers(config: &Json, _: &mut Put<'_>) -> Result<(), FormatErro
 
 pub(super) const GRANITE: Family = Family {
     name: "granite",
-    spec: |header| DENSE.spec(header),
+    // The key is its switch for the rotary embedding.
+    spec: |header| match header.flag("rope.scaling.finetuned")? {
+        Some(false) => Dense { rope: None, ..DENSE }.spec(header),
+        _ => DENSE.spec(header),
+    },
     folder: Some(&FolderSpec {
         model_types: &["granite"],
         numbers: &[

@@ -1,7 +1,7 @@
 //! The tests of Jinja2 (`is …`) that `minijinja` lacks, or answers otherwise.
 
 use minijinja::value::ValueKind;
-use minijinja::{Environment, Value};
+use minijinja::{Environment, Error, Value};
 
 use super::objects::{Cycler, Joiner};
 use super::{python, strings};
@@ -23,6 +23,9 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_test("mapping", |value: &Value| value.downcast_object_ref::<python::Dict>().is_some() || value.is_kwargs());
     environment.add_test("lower", |value: &Value| python::text(value).is_ok_and(|text| strings::is_lower(&text)));
     environment.add_test("upper", |value: &Value| python::text(value).is_ok_and(|text| strings::is_upper(&text)));
+    environment.add_test("even", |value: &Value| Ok::<_, Error>(python::remainder(value, &2.into())? == Value::from(0)));
+    environment.add_test("odd", |value: &Value| Ok::<_, Error>(python::remainder(value, &2.into())? == Value::from(1)));
+    environment.add_test("divisibleby", |value: &Value, by: &Value| Ok::<_, Error>(python::remainder(value, by)? == Value::from(0)));
     environment.remove_test("startingwith");
     environment.remove_test("endingwith");
     environment.remove_test("safe");

@@ -7,7 +7,7 @@ use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::failed;
-use super::objects::{Printed, Range};
+use super::objects::{Method, Printed, Range};
 use super::python::{Dict, Result};
 use super::sequences::Group;
 
@@ -38,7 +38,7 @@ impl Sizes {
             return Err(failed("data nests too deep"));
         }
         if level > 0 && is_open(value) {
-            return Err(failed("a namespace cannot be part of other data"));
+            return Err(failed("a namespace or method cannot be part of other data"));
         }
         let Some(address) = address(value) else { return Ok(size) };
         if let Some((size, _)) = self.known.get(&address) {
@@ -46,6 +46,9 @@ impl Sizes {
         }
         let is_map = value.kind() == ValueKind::Map;
         for item in value.try_iter()? {
+            if is_map && (item.kind() == ValueKind::Map || (item.kind() == ValueKind::Seq && !item.is_tuple())) {
+                return Err(failed("a list or dictionary cannot be a key"));
+            }
             let inner = if is_map { self.of(&value.get_item(&item)?, level + 1)? } else { self.of(&item, level + 1)? };
             size.values = size.values.saturating_add(inner.values);
             size.depth = size.depth.max(inner.depth + 1);
@@ -64,9 +67,9 @@ fn address(value: &Value) -> Option<usize> {
     plain.or_else(|| of::<Printed>(value)).or_else(|| of::<Group>(value))
 }
 
-/// Whether a value is a namespace or the like, which could come to hold itself.
+/// Whether a value is a namespace or the like, which could come to hold itself, or a method, whose value is not counted.
 fn is_open(value: &Value) -> bool {
-    value.kind() == ValueKind::Map && address(value).is_none() && !value.is_kwargs()
+    value.downcast_object_ref::<Method>().is_some() || (value.kind() == ValueKind::Map && address(value).is_none() && !value.is_kwargs())
 }
 
 /// `value`, if it is not too large. What would be computed only when it is read (slices, sums of lists) is computed now.
@@ -110,5 +113,5 @@ pub(super) fn kept(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
 /// # Errors
 /// As [`kept`].
 pub(super) fn member(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
-    if is_open(&value) { Err(failed("a namespace cannot hold another one")) } else { kept(state, value) }
+    if is_open(&value) { Err(failed("a namespace cannot hold another one or a method")) } else { kept(state, value) }
 }

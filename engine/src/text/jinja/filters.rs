@@ -114,7 +114,8 @@ fn map(state: &mut State<'_, '_>, value: Value, Rest(args): Rest<Value>, kwargs:
     items.into_iter().map(apply).collect()
 }
 
-fn escaped(text: &str) -> String {
+/// `text` as HTML shows it.
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;").replace('"', "&#34;")
 }
 

@@ -45,7 +45,10 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_recursion_limit(MAX_CALLS);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(|out, _, value| match value.as_str().filter(|_| value.kind() == ValueKind::String) {
+    environment.set_formatter(|out, state, value| match value.as_str().filter(|_| value.kind() == ValueKind::String) {
+        _ if *state.auto_escape() != AutoEscape::None && !value.is_safe() => {
+            out.write_str(&filters::escaped(&python::text(value)?)).map_err(Error::from)
+        }
         Some(text) => out.write_str(text).map_err(Error::from),
         None => out.write_str(&python::text(value)?).map_err(Error::from),
     });
@@ -79,6 +82,9 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.add_function(source::MEMBER, |state: &mut State<'_, '_>, value: Value| data::member(state, value));
     environment
         .add_function(source::EACH, |value: Value| if value.is_none() { Err(args::failed("None is not iterable")) } else { Ok(value) });
+    environment.add_function(source::COMPARE, |Rest(operands): Rest<Value>| python::compare(&operands));
+    environment
+        .add_filter(source::ATTRIBUTE, |value: &Value, name: &str| objects::method(value, name).map_or_else(|| value.get_attr(name), Ok));
     environment.add_function(source::REMAINDER, |left: Value, right: Value| python::remainder(&left, &right));
     Ok(environment)
 }

@@ -1,5 +1,6 @@
 //! Values that `minijinja` lacks: views of dictionaries, `range`, `cycler`, `joiner`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::{Args, failed};
 use super::python::{Dict, Result};
+use super::strings;
 
 /// The longest `range`, as in Jinja2's sandbox.
 const MAX_RANGE: usize = 100_000;
@@ -27,6 +29,56 @@ impl Object for Printed {
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Values(self.items.clone())
     }
+
+    /// Python's views have no items by number.
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        key.is_integer().then_some(Value::UNDEFINED)
+    }
+}
+
+/// A method that is not called where it is named.
+#[derive(Debug)]
+pub(super) struct Method {
+    of: Value,
+    name: String,
+}
+
+impl Object for Method {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value> {
+        self.of.call_method(state, &self.name, args)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<built-in method {} of {} object>", self.name, self.of.kind())
+    }
+}
+
+/// Methods of dictionaries, lists and numbers.
+const METHODS: [(&[ValueKind], &[&str]); 3] = [
+    (&[ValueKind::Map], &["copy", "get", "items", "keys", "values"]),
+    (&[ValueKind::Seq], &["copy", "count", "index"]),
+    (&[ValueKind::Number, ValueKind::Bool], &["bit_length", "is_integer"]),
+];
+
+/// Whether Python's types have an attribute of this name, which hides a key of that name.
+pub(super) fn is_method(name: &str) -> bool {
+    name == "real" || strings::has(name) || METHODS.iter().any(|(_, names)| names.contains(&name))
+}
+
+/// The method or number `name` of a value, if Python's has one.
+pub(super) fn method(value: &Value, name: &str) -> Option<Value> {
+    let kind = value.kind();
+    if name == "real" && matches!(kind, ValueKind::Number | ValueKind::Bool) {
+        return Some(super::python::integer(value).map_or_else(|| value.clone(), Value::from));
+    }
+    let is_plain = kind != ValueKind::Map || value.downcast_object_ref::<Dict>().is_some() || value.is_kwargs();
+    let known = METHODS.iter().any(|(kinds, names)| kinds.contains(&kind) && names.contains(&name));
+    let known = (known && is_plain) || (kind == ValueKind::String && strings::has(name));
+    known.then(|| Value::from_object(Method { of: value.clone(), name: name.to_owned() }))
 }
 
 /// `range(…)`.

@@ -1,11 +1,12 @@
 //! What Python says of values: `str`, `repr`, numbers and classes of characters.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 use minijinja::value::ValueKind;
-use minijinja::{Error, Value};
+use minijinja::{Error, ErrorKind, Value};
 use regex_automata::meta::Regex;
 
 use super::args::{bounded, failed};
@@ -54,6 +55,10 @@ fn write_repr(value: &Value, out: &mut String) -> Result<()> {
 
 fn write_container(value: &Value, out: &mut String) -> Result<()> {
     let (open, close) = match value.kind() {
+        _ if value.as_object().is_some_and(|object| object.type_name().ends_with("::Loop")) => {
+            let _ = write!(out, "<LoopContext {}/{}>", value.get_attr("index")?, value.get_attr("length")?);
+            return Ok(());
+        }
         ValueKind::Map if value.downcast_object_ref::<Dict>().is_some() || value.is_kwargs() => ("{".to_owned(), "}".to_owned()),
         ValueKind::Map if value.downcast_object_ref::<Printed>().is_none() && value.len().is_some() => {
             ("<Namespace {".to_owned(), "}>".to_owned())
@@ -262,6 +267,45 @@ pub(super) fn is_printable(c: char) -> bool {
 /// The key of a case-insensitive comparison: a string in lower case, anything else as it is.
 pub(super) fn ignore_case(value: &Value) -> Value {
     value.as_str().map_or_else(|| value.clone(), |s| Value::from(s.to_lowercase()))
+}
+
+/// Whether `operands` (values with operators between them) compare as they say.
+///
+/// # Errors
+/// For an order of values that have none.
+pub(super) fn compare(operands: &[Value]) -> Result<bool> {
+    for step in operands.windows(3).step_by(2) {
+        let holds = match step[1].as_str() {
+            Some("==") => step[0] == step[2],
+            Some("!=") => step[0] != step[2],
+            Some(operator) => order(&step[0], &step[2])?.is_some_and(|order| match operator {
+                "<" => order.is_lt(),
+                "<=" => order.is_le(),
+                ">" => order.is_gt(),
+                _ => order.is_ge(),
+            }),
+            None => false,
+        };
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// How numbers, strings, lists or tuples compare with their like; `None` for what is no number.
+fn order(left: &Value, right: &Value) -> Result<Option<Ordering>> {
+    if let (Some(a), Some(b)) = (float(left), float(right)) {
+        let exact = integer(left).zip(integer(right)).map(|(a, b)| a.cmp(&b));
+        return Ok(exact.or_else(|| a.partial_cmp(&b)));
+    }
+    let alike = left.kind() == right.kind() && left.is_tuple() == right.is_tuple();
+    match left.kind() {
+        ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
+        ValueKind::String | ValueKind::Bytes | ValueKind::Seq if alike => Ok(Some(left.cmp(right))),
+        _ if right.is_undefined() => Err(Error::from(ErrorKind::UndefinedError)),
+        _ => Err(failed(format!("{} and {} have no order", left.kind(), right.kind()))),
+    }
 }
 
 /// The remainder with the sign of the divisor; for a string on the left, `%` formatting.

@@ -8,12 +8,17 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind};
 
 use super::args::{Args, failed};
 use super::filters::{Filter, attribute};
+use super::objects;
 use super::python::{self, Dict, Result};
 
 /// Name, parameters and function of every filter.
 pub(super) const FILTERS: &[(&str, &str, Filter)] = &[
     ("abs", "", abs),
-    ("attr", "name", |v, a| if v.downcast_object_ref::<Dict>().is_some() { Ok(Value::UNDEFINED) } else { v.get_attr(a.str(0)?) }),
+    ("attr", "name", |v, a| match objects::method(v, a.str(0)?) {
+        Some(method) => Ok(method),
+        None if v.downcast_object_ref::<Dict>().is_some() => Ok(Value::UNDEFINED),
+        None => v.get_attr(a.str(0)?),
+    }),
     ("d", "default_value boolean", default),
     ("default", "default_value boolean", default),
     ("dictsort", "case_sensitive by reverse", dict_sort),

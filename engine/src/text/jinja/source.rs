@@ -3,11 +3,12 @@
 //! One pass over the tokens of every tag
 //! * refuses sources that are too long, nest too deep or chain too many operators: the parser and what it builds recurse;
 //! * writes string and number literals as Python reads them;
-//! * writes `a % b` as a call, for a string on the left means formatting;
+//! * writes `a % b` as a call, for a string on the left means formatting, and `a < b`, for values of different types have no order;
+//! * writes `a.upper` and other methods that are not called as filters;
 //! * sends whatever builds or names data (literals, `set`) through [`kept`](super::data), which bounds it;
 //! * takes `{% generation %}`, with which `transformers` marks text for training, as a block that says nothing.
 
-use super::literal;
+use super::{literal, objects};
 
 /// Bytes of a template. The longest of real models has 40 KB.
 pub(in crate::text) const MAX_BYTES: usize = 128 << 10;
@@ -19,6 +20,10 @@ const MAX_TOKENS: usize = 20_000;
 
 /// Called for `a % b`.
 pub(super) const REMAINDER: &str = "__remainder";
+/// Called with the operands and operators of `a < b <= c`.
+pub(super) const COMPARE: &str = "__compare";
+/// The filter for `a.name` where `name` is a method of Python's types.
+pub(super) const ATTRIBUTE: &str = "__attribute";
 /// Called for the value of `{% set name = … %}` and for literals.
 pub(super) const KEPT: &str = "__kept";
 /// Called for what `{% for … in … %}` goes through.
@@ -26,6 +31,9 @@ pub(super) const EACH: &str = "__each";
 /// Called for the value of `{% set namespace.name = … %}`.
 pub(super) const MEMBER: &str = "__member";
 
+/// The comparisons that need an order, and all that can stand in a row with them.
+const ORDERINGS: [&str; 4] = ["<", ">", "<=", ">="];
+const COMPARISONS: [&str; 6] = ["<", ">", "<=", ">=", "==", "!="];
 const OPERATORS: [&str; 6] = ["**", "//", "==", "!=", ">=", "<="];
 const KEYWORDS: [&str; 7] = ["and", "or", "not", "in", "if", "else", "is"];
 const BLOCKS: [&str; 9] = ["if", "for", "macro", "call", "filter", "with", "block", "autoescape", "generation"];
@@ -174,6 +182,9 @@ struct Level {
     /// Where the product that is being read begins, and whether its last factor is the right side of a `%`.
     term: usize,
     in_remainder: bool,
+    /// Where the comparison that is being read begins, and its operators so far.
+    comparison: usize,
+    compared: Vec<usize>,
     /// Operators since the last comma.
     chain: usize,
 }
@@ -249,7 +260,7 @@ impl Tag {
             too_deep(depth + levels.iter().map(|l| l.chain + NESTING_WEIGHT).sum::<usize>() - NESTING_WEIGHT)?;
         }
         if let (Some(level), Some(last)) = (levels.last_mut(), self.tokens.len().checked_sub(1)) {
-            self.close_remainder(level, last);
+            self.close_comparison(level, last);
             if !self.is_block && level.has_comma {
                 self.wrap(0, last, KEPT);
             }
@@ -276,7 +287,7 @@ impl Tag {
             "(" | "[" | "{" => {
                 level.chain += usize::from(follows_operand);
                 let target = self.is_block && i == 1;
-                levels.push(Level { open: i, literal: !follows_operand && !target, term: i + 1, ..Level::default() });
+                levels.push(Level { open: i, literal: !follows_operand && !target, term: i + 1, comparison: i + 1, ..Level::default() });
             }
             "%" if follows_operand => {
                 self.close_remainder(level, i - 1);
@@ -290,21 +301,34 @@ impl Tag {
                 self.close_remainder(level, i.saturating_sub(1));
             }
             "+" if !follows_operand => self.tokens[i].text.clear(),
-            "-" if !follows_operand => level.chain += 1,
+            "-" if !follows_operand => {
+                level.chain += 1;
+                self.negate_truth(i + 1);
+            }
+            "." if self.is_attribute(i) => {
+                level.chain += 1;
+                "|".clone_into(&mut self.tokens[i].text);
+                self.tokens[i + 1].text = format!("{ATTRIBUTE}(\"{}\")", self.tokens[i + 1].text);
+            }
             "." | "|" | "**" | "is" => level.chain += 1,
             "not" if names_test => {}
             "," | ":" => {
                 level.has_comma |= token.is(",");
                 level.chain = 0;
-                self.end_term(level, i);
+                self.end_comparison(level, i);
             }
-            "-" | "+" | "~" | "=" | "==" | "!=" | "<" | ">" | "<=" | ">=" => {
+            "-" | "+" | "~" => {
                 level.chain += 1;
                 self.end_term(level, i);
             }
-            word if !names_test && (KEYWORDS.contains(&word) || (self.is_block && i == 0)) => {
+            comparison if COMPARISONS.contains(&comparison) => {
                 level.chain += 1;
                 self.end_term(level, i);
+                level.compared.push(i);
+            }
+            word if !names_test && (word == "=" || KEYWORDS.contains(&word) || (self.is_block && i == 0)) => {
+                level.chain += 1;
+                self.end_comparison(level, i);
             }
             _ => {}
         }
@@ -312,12 +336,49 @@ impl Tag {
 
     fn close(&mut self, i: usize, levels: &mut Vec<Level>) {
         let Some(mut level) = levels.pop() else { return };
-        self.close_remainder(&mut level, i - 1);
+        self.close_comparison(&mut level, i - 1);
         let tuple = level.has_comma || level.open + 1 == i;
         if level.literal && (self.tokens[i].text != ")" || tuple) {
             self.tokens[level.open].before += &[KEPT, "("].concat();
             self.tokens[i].after.push(')');
         }
+    }
+
+    /// Whether the dot at `i` reads a method without calling it, or anything else by a method's name.
+    fn is_attribute(&self, i: usize) -> bool {
+        let target = self.is_block && self.tokens[0].is("set") && !self.tokens[..i].iter().any(|token| token.is("="));
+        let name = self.tokens.get(i + 1).filter(|name| name.kind == Kind::Name && objects::is_method(&name.text));
+        name.is_some() && !target && !self.tokens.get(i + 2).is_some_and(|next| ["(", ".", "["].iter().any(|text| next.is(text)))
+    }
+
+    /// Writes the truth value at `i`, which is negated, as the number that it is in Python.
+    fn negate_truth(&mut self, i: usize) {
+        let Some(token) = self.tokens.get_mut(i).filter(|token| token.kind == Kind::Name) else { return };
+        match token.text.as_str() {
+            "true" | "True" => "1".clone_into(&mut token.text),
+            "false" | "False" => "0".clone_into(&mut token.text),
+            _ => {}
+        }
+    }
+
+    fn end_comparison(&mut self, level: &mut Level, i: usize) {
+        self.close_comparison(level, i.saturating_sub(1));
+        level.term = i + 1;
+        level.comparison = i + 1;
+    }
+
+    /// Writes the comparison that ends at `last` as a call if it needs an order.
+    fn close_comparison(&mut self, level: &mut Level, last: usize) {
+        self.close_remainder(level, last);
+        let operators = std::mem::take(&mut level.compared);
+        if !operators.iter().any(|i| ORDERINGS.contains(&self.tokens[*i].text.as_str())) {
+            return;
+        }
+        for i in operators {
+            self.tokens[i].text = format!(", \"{}\",", self.tokens[i].text);
+        }
+        self.tokens[level.comparison].before.insert_str(0, &format!("{COMPARE}("));
+        self.tokens[last].after.push(')');
     }
 
     fn end_term(&mut self, level: &mut Level, i: usize) {
@@ -406,6 +467,15 @@ mod tests {
             ("{% for (a, b) in {} %}{% endfor %}", "{% for (a, b) in __each((__kept({}))) %}{% endfor %}"),
             ("{{ {'a': {'b': (1)}}['a'] }}", "{{ __kept({\"a\": __kept({\"b\": (1)})})[\"a\"] }}"),
             ("{% raw %}{{ 1 % 2 }}{% endraw %}{{ 0x1f }}", "{% raw %}{{ 1 % 2 }}{% endraw %}{{ 31 }}"),
+            ("{{ a < b.c|d + 1 <= e == f and g == h }}", "{{ __compare(a , \"<\", b.c|d + 1 , \"<=\", e , \"==\", f) and g == h }}"),
+            (
+                "{% if not a % 2 > (b < c) if [d] > e %}",
+                "{% if not __compare(__remainder(a , 2) , \">\", (__compare(b , \"<\", c))) if __compare(__kept([d]) , \">\", e) %}",
+            ),
+            (
+                "{% set a.index = b.index + c.title() + d.items.e %}",
+                "{% set a.index = __member((b|__attribute(\"index\") + c.title() + d.items.e)) %}",
+            ),
             ("{%- generation -%}x{%- endgeneration -%}", "{%- if true -%}x{%- endif -%}"),
         ] {
             assert_eq!(translate(source).as_deref(), Ok(want), "{source}");

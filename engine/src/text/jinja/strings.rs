@@ -54,6 +54,14 @@ const METHODS: &[(&str, &str, Method)] = &[
     ("zfill", "width", |s, a| zero_fill(s, a.size(0, 0)?)),
 ];
 
+/// Methods that are not in the table: called otherwise, or not at all.
+const FURTHER: [&str; 4] = ["format", "format_map", "maketrans", "translate"];
+
+/// Whether `str` has a method of this name.
+pub(super) fn has(name: &str) -> bool {
+    METHODS.iter().any(|(known, ..)| *known == name) || FURTHER.contains(&name)
+}
+
 /// Calls a method of a string; `None` where `str` has no such method.
 pub(super) fn call(text: &str, name: &str, args: &[Value]) -> Option<Result<Value>> {
     if name == "format" || name == "format_map" {
