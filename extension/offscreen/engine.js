@@ -9,8 +9,9 @@ import { engineStopped, Refusal, toWire } from "../shared/errors.js";
  * @typedef {import("../shared/errors.js").WireError} WireError
  * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: WireError) => void}} Receiver
  *   zero or more `chunk`, then exactly one of `done` and `error`
- * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean}} Request
- *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more
+ * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean, suspected: boolean}} Request
+ *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more;
+ *   `suspected`: a worker that had it ended, and it is not known for whom it worked
  */
 
 /** What may be asked again: its answer does not depend on what became of the first time. */
@@ -66,7 +67,7 @@ export class Engine {
   send(method, params, receiver, client) {
     const id = this.#next++;
     /** @type {Request} */
-    const request = { method, params, client, receiver, tries: 0, settled: false };
+    const request = { method, params, client, receiver, tries: 0, settled: false, suspected: false };
     this.#post(id, request);
     return () => {
       request.settled = true;
@@ -200,13 +201,13 @@ export class Engine {
   }
 
   /**
-   * The request that stopped the worker, where that is known: its program worked for it, or had nothing else, and it has stopped another before.
+   * The request that stopped the worker, where that is known: its program worked for it, or had nothing else and the request is suspected.
    * @returns {Request | undefined}
    */
   #culprit() {
     if (!this.#working) return undefined;
     const [only, ...others] = this.#running.values();
-    const alone = others.length === 0 && only?.tries === TRIES ? only : undefined;
+    const alone = others.length === 0 && only?.suspected ? only : undefined;
     return this.#running.get(Atomics.load(this.#working, 0)) ?? alone;
   }
 
@@ -230,6 +231,7 @@ export class Engine {
     this.#running.clear();
     this.#onEvent("status", { state: "failed", error });
     for (const [id, request] of requests) {
+      request.suspected = culprit === undefined;
       const blamed = request === culprit || (client !== undefined && request.client === client);
       if (repeatable(request) && !blamed) this.#waiting.set(id, request);
       else this.#finish(request, error);

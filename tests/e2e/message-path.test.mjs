@@ -223,6 +223,8 @@ test("killed before the first chunk: the request is sent again by itself, and an
     assert.equal(await heard(page), text(2), what);
     assert.equal(await whole, text(4), what);
   }
+  // The crashes have paused the site.
+  await browser.killOffscreen();
 });
 
 test("kills at any moment: an answer that had not begun comes, one that had ends with a clear error, none is wrong", { timeout: 120_000 }, async () => {
