@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn lines() {
         let memory = Memory { weights: 4.9e9, cache: 0.5e9, scratch: 65e6 };
-        let described = Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, notes: Vec::new() };
+        let described =
+            Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, notes: Vec::new() };
         assert_eq!(facts(&described), "llama, 8.0 B parameters, Q4_K, needs 5.5 GB of graphics memory");
         let model = Listed { id: "a".into(), name: "a.gguf".into(), source: Source::Host, bytes: Some(30.4e6), format: None };
         assert_eq!([30.4e6, 17_000.0, 120.0].map(size), ["30 MB", "17 kB", "1 kB"]);
