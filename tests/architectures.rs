@@ -8,14 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use doppler_engine::engine::Client;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::{Recipe, write_gguf};
-use doppler_engine::formats::read_checkpoint;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
-use doppler_engine::model::ModelOptions;
-use doppler_engine::model::architecture::ARCHITECTURES;
+use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::plan;
 use doppler_engine::source::{self, MemorySource, Source};
-use doppler_tests::{beside, devices, gpu, load, nmse, serve};
+use doppler_tests::{beside, device, devices, load, nmse, serve, serve_on};
 use futures::future::join_all;
 
 #[derive(serde::Deserialize)]
@@ -65,8 +63,8 @@ struct Bounds {
     margin: f32,
 }
 
-async fn check(what: &str, client: &Client, reference: &Reference, bounds: Bounds) {
-    let what = format!("{what}, {}", reference.name);
+async fn check(model: &str, what: &str, client: &Client, reference: &Reference, bounds: Bounds) {
+    let what = format!("{model}, {what}, {}", reference.name);
     if let Some(embedding) = &reference.embedding {
         let got = client.embed(reference.prompt_ids.clone()).await.expect("an embedding");
         let error = nmse(&got, &floats(embedding));
@@ -86,11 +84,28 @@ async fn check(what: &str, client: &Client, reference: &Reference, bounds: Bound
     assert!(equal || reference.min_margin < bounds.margin, "{what}: only {same} of {steps} tokens are equal");
 }
 
+/// The devices that a family of models is tested on.
+struct Pair {
+    /// Without features.
+    plain: Option<Executor>,
+    /// With all that the adapter has.
+    capable: Option<Executor>,
+}
+
+/// All prompts of some models, which share the pipelines of the devices.
+fn check_models(names: &[&str]) {
+    let (_, plain) = devices().swap_remove(1);
+    let mut pair = Pair { plain: Some(device(&plain)), capable: Some(device(&GpuOptions::default())) };
+    for name in names {
+        println!("{name}");
+        check_model(&mut pair, name);
+    }
+}
+
 /// All prompts of a model: together, in chunks; token by token; and as a capable device runs them.
-fn check_model(name: &str) {
+fn check_model(pair: &mut Pair, name: &str) {
     let path = folder().join(name).with_extension("gguf");
     let references = references(name);
-    let (_, plain) = devices().swap_remove(1);
     let exact = Bounds { error: 1e-6, margin: 0.0 };
     let options = ModelOptions { context: context(name, 0), sequences: 4, prefill_rows: 48, kv: KvFormat::F32, ..ModelOptions::default() };
     let selected = |long: bool| references.iter().filter(move |r| !name.contains("longrope") || (r.prompt_ids.len() > 256) == long);
@@ -99,17 +114,17 @@ fn check_model(name: &str) {
             continue;
         }
         let options = ModelOptions { context: context(name, if long { 512 } else { 256 }), ..options };
-        serve(&plain, &path, options, async |client| {
-            join_all(selected(long).map(|reference| check("chunks", &client, reference, exact))).await;
+        serve_on(&mut pair.plain, &path, options, async |client| {
+            join_all(selected(long).map(|reference| check(name, "chunks", &client, reference, exact))).await;
         });
         if name == "gemma2-27b" {
-            // Its 46 layers, which only its scale of scores depends on, take a minute each time.
+            // Only its scale of scores depends on its 46 layers, which take a minute each time.
             continue;
         }
         let single = ModelOptions { prefill_rows: 1, ..options };
-        serve(&plain, &path, single, async |client| {
+        serve_on(&mut pair.plain, &path, single, async |client| {
             let short = selected(long).filter(|r| r.prompt_ids.len() <= 64);
-            join_all(short.map(|reference| check("token by token", &client, reference, exact))).await;
+            join_all(short.map(|reference| check(name, "token by token", &client, reference, exact))).await;
         });
         // What a capable device runs, with the caches that people choose from: transformers' tokens but for near-ties.
         // Rounding keys to bytes moves the scores of these models, whose random attention is sharp, by a percent; see
@@ -118,8 +133,8 @@ fn check_model(name: &str) {
         let bytes = Bounds { error: 5e-3, margin: 1.0 };
         for (what, kv, rounded) in [("cache of halves", KvFormat::F16, halves), ("cache of bytes", KvFormat::Q8, bytes)] {
             let options = ModelOptions { kv, ..options };
-            serve(&GpuOptions::default(), &path, options, async |client| {
-                join_all(selected(long).map(|reference| check(what, &client, reference, rounded))).await;
+            serve_on(&mut pair.capable, &path, options, async |client| {
+                join_all(selected(long).map(|reference| check(name, what, &client, reference, rounded))).await;
             });
         }
     }
@@ -130,49 +145,31 @@ fn context(name: &str, wanted: u32) -> u32 {
     if name.contains("longrope") { wanted } else { 512 }
 }
 
-macro_rules! models {
-    ($($test:ident = $name:literal;)*) => {
+/// A test for each family.
+macro_rules! families {
+    ($($test:ident = [$($name:literal),*];)*) => {
         $(
             #[test]
             fn $test() {
-                check_model($name);
+                check_models(&[$($name),*]);
             }
         )*
-        const MODELS: &[&str] = &[$($name),*];
+        const MODELS: &[&str] = &[$($($name),*),*];
     };
 }
 
-models! {
-    llama_2 = "llama-2";
-    llama_3 = "llama-3";
-    llama_with_biases = "llama-bias";
-    llama_linear = "llama-linear";
-    llama_yarn = "llama-yarn";
-    qwen2 = "qwen2";
-    qwen3 = "qwen3";
-    qwen3_yarn = "qwen3-yarn";
-    phi3 = "phi3";
-    phi3_partial = "phi3-partial";
-    phi3_longrope = "phi3-longrope";
-    gemma = "gemma";
-    gemma2 = "gemma2";
-    gemma2_27b = "gemma2-27b";
-    gemma3 = "gemma3";
-    olmo2 = "olmo2";
-    olmo3 = "olmo3";
-    granite = "granite";
-    mistral_window = "mistral-window";
-    mistral3 = "mistral3";
-    smollm3 = "smollm3";
-    stablelm = "stablelm";
-    stablelm_12b = "stablelm-12b";
-    falcon_7b = "falcon-7b";
-    falcon_40b = "falcon-40b";
-    gpt2 = "gpt2";
-    bert_cls = "bert-cls";
-    bert_mean = "bert-mean";
-    nomic_bert = "nomic-bert";
-    gemma_embedding = "gemma-embedding";
+families! {
+    llama = ["llama-2", "llama-3", "llama-bias", "llama-linear", "llama-yarn"];
+    mistral = ["mistral-window", "mistral3"];
+    qwen = ["qwen2", "qwen3", "qwen3-yarn"];
+    phi = ["phi3", "phi3-partial", "phi3-longrope"];
+    gemma = ["gemma", "gemma2", "gemma2-27b"];
+    gemma3 = ["gemma3", "gemma-embedding"];
+    olmo = ["olmo2", "olmo3"];
+    granite_and_smollm = ["granite", "smollm3"];
+    stablelm = ["stablelm", "stablelm-12b"];
+    falcon_and_gpt2 = ["falcon-7b", "falcon-40b", "gpt2"];
+    bert = ["bert-cls", "bert-mean", "nomic-bert"];
 }
 
 /// Models in Hugging Face's own layout, as they are: `fixtures/folders`.
@@ -185,9 +182,9 @@ fn folders() {
     let (_, plain) = devices().swap_remove(1);
     let options = ModelOptions { sequences: 4, prefill_rows: 16, kv: KvFormat::F32, ..ModelOptions::default() };
     for (name, references) in all {
-        serve(&plain, &folder.join(name), options, async |client| {
+        serve(&plain, &folder.join(&name), options, async |client| {
             let bounds = Bounds { error: 1e-6, margin: 1e-3 };
-            join_all(references.iter().map(|reference| check("folder", &client, reference, bounds))).await;
+            join_all(references.iter().map(|reference| check(&name, "folder", &client, reference, bounds))).await;
         });
     }
 }
@@ -201,7 +198,7 @@ fn quantized_while_loading() {
     let prompt: Vec<u32> = (0..20).map(|i| (i * 37) % 300).collect();
     let run = |source: &dyn Source, quantize: Option<Recipe>| {
         let options = ModelOptions { context: 64, kv: KvFormat::F32, quantize, ..ModelOptions::default() };
-        let executor = Executor::Gpu(Box::new(gpu(&plain)));
+        let executor = device(&plain);
         pollster::block_on(async {
             let checkpoint = read_checkpoint(source).await.expect("a checkpoint");
             let plan = plan(&checkpoint, executor.capabilities(), options).expect("a plan");
@@ -249,7 +246,7 @@ fn every_architecture_has_a_model() {
             seen.push(checkpoint.metadata.str("general.architecture").expect("an architecture").to_owned());
         }
     }
-    for architecture in ARCHITECTURES {
-        assert!(seen.iter().any(|s| s == architecture.name), "{} has no model", architecture.name);
+    for family in families::names() {
+        assert!(seen.iter().any(|s| s == family), "{family} has no model");
     }
 }

@@ -6,10 +6,12 @@ use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
-    Activation, AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities,
-    CeilingMultiply, CeilingRead, Cost, Embed, EmbedIndex, Epilogue, Gated, Kernel, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine,
-    Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows, Repack, RopeKv, RopePairing, Rotary, Row, Splits, SubgroupMatrix,
-    Temperature, Tuning, WeightLayout, dequantize_row,
+    Activation, AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill,
+    AttentionPrefillBindings, AttentionShape, AttentionTier, ByteOrder, Capabilities, CeilingMultiply, CeilingMultiplyBindings,
+    CeilingRead, CeilingReadBindings, Cost, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, Kernel, KvFormat, Linear,
+    Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec, MatvecBindings, Norm,
+    NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings, QuantizeRows, QuantizeRowsBindings, Repack, RepackBindings,
+    RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -82,7 +84,7 @@ fn pack(executor: &mut Executor, layout: &WeightLayout, rows: u32, raw: &[u8]) -
     let target = executor.create_buffer("packed", u64::from(4 * rows * layout.stride)).expect("memory");
     executor.write(source, 0, &raw);
     let mut recording = Recording::new();
-    recording.dispatch(Repack { layout: *layout, rows, first_row: 0, row_step: 1 }, &[source, target]);
+    recording.dispatch(Repack { layout: *layout, rows, first_row: 0, row_step: 1 }, RepackBindings { raw: source, packed: target });
     executor.run_once("pack", recording).expect("a run");
     target
 }
@@ -100,7 +102,7 @@ fn repack_keeps_every_bit() {
         for (rows, first_row, row_step) in [(1, 0, 1), (5, 2, 1), (3, 1, 2)] {
             let raw = Data::bytes(&raw_rows(&mut random, &layout, rows));
             let packed = Data::U32(vec![0; ((first_row + rows * row_step) * layout.stride) as usize]);
-            devices.check(|| Repack { layout, rows, first_row, row_step }, &[raw, packed], 0.0);
+            devices.check(|| Repack { layout, rows, first_row, row_step }, &RepackBindings { raw, packed }, 0.0);
         }
     }
 }
@@ -135,7 +137,7 @@ fn packed_blocks_keep_their_values() {
             let mut recording = Recording::new();
             let index = EmbedIndex::First;
             let embed = Embed { layout, rows: 1, first_index: 0, slab_rows: 1, index, add: false, scale: 1.0 };
-            recording.dispatch(embed, &[weights, rows, out]);
+            recording.dispatch(embed, EmbedBindings { weights, rows, out });
             executor.run_once("embed", recording).expect("a run");
             let got: Vec<f32> = doppler_tests::read(executor, out, want.len()).into_iter().map(f32::from_bits).collect();
             let block = dtype.block_size() as usize;
@@ -163,19 +165,20 @@ fn embed() {
             let weights = packed_rows(&mut random, &layout, slab_rows);
             let out = Data::F32(vec![7.0; (5 * cols) as usize]);
             let kernel = || Embed { layout, rows: 5, first_index, slab_rows, index, add, scale: 1.5 };
-            devices.check(kernel, &[weights, Data::U32(list.clone()), out], F32);
+            devices.check(kernel, &EmbedBindings { weights, rows: Data::U32(list.clone()), out }, F32);
         }
     }
     let layout = layout(DType::F32, 8);
     let kernel = || Embed { layout, rows: 2, first_index: 0, slab_rows: 2, index: EmbedIndex::First, add: true, scale: 1.0 };
     let weights = packed_rows(&mut random, &layout, 2);
-    devices.check(kernel, &[weights, Data::U32(vec![1; 8]), Data::F32(vec![1.0; 16])], F32);
+    devices.check(kernel, &EmbedBindings { weights, rows: Data::U32(vec![1; 8]), out: Data::F32(vec![1.0; 16]) }, F32);
 }
 
 /// Epilogues with the first row of the slab: every part of one at least once for one type, as each is a pipeline to compile.
-fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
+/// For others only `others` cases, on which how weights become numbers depends.
+fn epilogues(dtype: DType, others: usize) -> Vec<(Epilogue, u32)> {
     if dtype != DType::Q8_0 {
-        return vec![(Epilogue::ADD, 0); 2];
+        return vec![(Epilogue::ADD, 0); others];
     }
     let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
     let mut all = vec![
@@ -187,13 +190,9 @@ fn epilogues(dtype: DType) -> Vec<(Epilogue, u32)> {
     all
 }
 
-/// One type on all devices, the others in turn.
-fn check_linear<K: Kernel + 'static>(devices: &mut Devices, dtype: DType, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
-    if dtype == DType::Q8_0 {
-        devices.check(kernel, buffers, bound);
-    } else {
-        devices.check_on_one(kernel, buffers, bound);
-    }
+/// The data of an optional binding, drawn in any case: what is drawn later does not depend on whether it is bound.
+fn optional(bound: bool, floats: Vec<f32>) -> Option<Data> {
+    bound.then_some(Data::F32(floats))
 }
 
 #[test]
@@ -203,7 +202,7 @@ fn matvec() {
     for (dtype, cols) in formats() {
         let layout = layout(dtype, cols);
         let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
-        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype));
+        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype, 2));
         let pairs = [(38, 1), (70, 6)].into_iter().zip([gated(Activation::Silu, false), gated(Activation::GeluTanh, true)]);
         let pairs = pairs.filter(|_| dtype == DType::Q8_0);
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.chain(pairs).enumerate() {
@@ -211,14 +210,14 @@ fn matvec() {
             let out_step = if epilogue.gated { 1 } else { 1 + i as u32 % 2 };
             let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
             let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
-            let buffers = [
-                packed_rows(&mut random, &layout, n_out),
-                Data::F32(random.floats((8 + rows * x_stride) as usize)),
-                Data::F32(random.floats((2 + rows * out_stride) as usize)),
-                Data::F32(random.floats(cols as usize)),
-                Data::F32(random.floats((first_out + n_out) as usize)),
-            ];
-            check_linear(&mut devices, dtype, || Matvec { linear, norm }, &buffers, FIXED);
+            let buffers = MatvecBindings {
+                weights: packed_rows(&mut random, &layout, n_out),
+                x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
+                out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
+                norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+            };
+            devices.check(|| Matvec { linear, norm }, &buffers, FIXED);
         }
     }
 }
@@ -237,13 +236,13 @@ fn matvec_of_long_rows() {
         for ((cols, n_out), rows) in [(1024, 40), (1024, 300), (4352, 50)].into_iter().flat_map(|shape| [(shape, 1), (shape, 5)]) {
             let layout = layout(dtype, cols);
             let linear = whole_rows(layout, n_out, rows);
-            let buffers = [
-                packed_rows(&mut random, &layout, n_out),
-                Data::F32(random.floats((rows * cols) as usize)),
-                Data::F32(vec![0.0; (rows * n_out) as usize]),
-                Data::F32(random.floats(cols as usize)),
-                Data::F32(vec![0.0]),
-            ];
+            let buffers = MatvecBindings {
+                weights: packed_rows(&mut random, &layout, n_out),
+                x: Data::F32(random.floats((rows * cols) as usize)),
+                out: Data::F32(vec![0.0; (rows * n_out) as usize]),
+                norm_weight: Some(Data::F32(random.floats(cols as usize))),
+                bias: None,
+            };
             let matvec = || Matvec { linear, norm: Some(1e-5) };
             // Four rows differ from one where a row has several tiles; each is a pipeline to compile.
             match (rows, cols) {
@@ -293,7 +292,7 @@ fn matmul() {
     check_matmul(&mut Devices::open(), formats());
 }
 
-/// With each kind of matrices that subgroups multiply, in turns; see README, Testing, for those of a browser. How weights become
+/// With each kind of matrices that subgroups multiply, in turns; see docs/developing.md for those of a browser. How weights become
 /// numbers is as without.
 #[test]
 fn matmul_of_subgroup_matrices() {
@@ -312,18 +311,18 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
     for (dtype, cols) in formats {
         let layout = layout(dtype, cols);
         // Every tile once, full and with rests.
-        let shapes = [(64, 64), (67, 9), (3, 70), (131, 130)].into_iter().cycle();
-        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+        let shapes = [(67, 9), (3, 70), (131, 130), (64, 64)].into_iter().cycle();
+        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
             let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
-            let buffers = [
-                packed_rows(&mut random, &layout, n_out),
-                Data::F32(random.floats((8 + rows * x_stride) as usize)),
-                Data::F32(random.floats((2 + rows * out_stride) as usize)),
-                Data::F32(random.floats((first_out + n_out) as usize)),
-            ];
-            check_linear(devices, dtype, || Matmul { linear, splits: 1 }, &buffers, F32);
+            let buffers = MatmulBindings {
+                weights: packed_rows(&mut random, &layout, n_out),
+                x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
+                out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+            };
+            devices.check(|| Matmul { linear, splits: 1 }, &buffers, F32);
         }
     }
 }
@@ -340,7 +339,8 @@ fn quantize_rows() {
         x.iter_mut().rev().take(36).for_each(|v| *v *= 1e-33);
         let [bytes, scales] = QuantizeRows::sizes(rows, n_in).map(|bytes| (bytes / 4) as usize);
         let kernel = || QuantizeRows { rows, n_in, x_offset: 8, x_stride, order };
-        devices.check(kernel, &[Data::F32(x), Data::I8(vec![0; bytes]), Data::F32(vec![0.0; scales])], 1e-6);
+        let (bytes, scales) = (Data::I8(vec![0; bytes]), Data::F32(vec![0.0; scales]));
+        devices.check(kernel, &QuantizeRowsBindings { x: Data::F32(x), bytes, scales }, 1e-6);
     }
 }
 
@@ -352,22 +352,22 @@ fn matmul_bytes() {
     for (dtype, cols) in formats().filter(|(dtype, _)| dtype.block_size() > 1) {
         let layout = layout(dtype, cols);
         // Tiles full and with rests, and parts of which one is empty.
-        let shapes = [(64, 64, 1), (67, 9, 1), (3, 70, 1), (131, 130, 1), (37, 70, 2), (64, 64, 4)].into_iter().cycle();
-        for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype)).enumerate() {
+        let shapes = [(67, 9, 1), (3, 70, 1), (131, 130, 1), (37, 70, 2), (64, 64, 4), (64, 64, 1)].into_iter().cycle();
+        for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let out_stride = n_out * out_step + 3;
             let linear =
                 Linear { layout, n_out, rows, x_offset: 0, x_stride: cols, out_offset: 2, out_stride, out_step, first_out, epilogue };
             let out = if splits == 1 { 2 + rows * out_stride } else { splits * rows * n_out };
             let bytes = (0..rows * cols / 4).map(|_| random.bits() as u32).collect();
-            let buffers = [
-                packed_rows(&mut random, &layout, n_out),
-                Data::I8(bytes),
-                Data::F32(random.floats(out as usize)),
-                Data::F32(random.floats((rows * cols / 32) as usize)),
-                Data::F32(random.floats((first_out + n_out) as usize)),
-            ];
-            check_linear(&mut devices, dtype, || MatmulBytes { linear, splits }, &buffers, F32);
+            let buffers = MatmulBytesBindings {
+                weights: packed_rows(&mut random, &layout, n_out),
+                x: Data::I8(bytes),
+                out: Data::F32(random.floats(out as usize)),
+                x_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
+                bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+            };
+            devices.check(|| MatmulBytes { linear, splits }, &buffers, F32);
         }
     }
 }
@@ -422,13 +422,15 @@ fn matmul_in_parts() {
         let epilogue = Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::ADD };
         let (x_stride, out_stride) = (164, 80);
         let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step: 2, first_out: 1, epilogue };
-        let parts = Data::F32(random.floats((splits * rows * n_out) as usize));
-        let bias = Data::F32(random.floats(38));
+        let partial = Data::F32(random.floats((splits * rows * n_out) as usize));
+        let bias = Some(Data::F32(random.floats(38)));
         let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
-        let buffers = [packed_rows(&mut random, &layout, n_out), x, parts.clone(), bias.clone()];
+        let weights = packed_rows(&mut random, &layout, n_out);
+        let buffers = MatmulBindings { weights, x, out: partial.clone(), bias: bias.clone() };
         devices.check(|| Matmul { linear, splits }, &buffers, F32);
         subgroups.check_on_one(|| Matmul { linear, splits }, &buffers, F32);
-        let buffers = [parts, Data::F32(random.floats((2 + rows * out_stride) as usize)), bias];
+        let out = Data::F32(random.floats((2 + rows * out_stride) as usize));
+        let buffers = MatmulCombineBindings { partial, out, bias };
         devices.check(|| MatmulCombine { linear, splits }, &buffers, F32);
     }
 }
@@ -442,10 +444,10 @@ fn norm() {
             // A mean that is large against the deviation.
             let x = Data::F32(random.floats((rows * dim + 4) as usize).iter().map(|v| v + 3.0).collect());
             let weight = Data::F32(random.floats(dim as usize));
-            let biases = Data::F32(random.floats(dim as usize));
+            let biases = optional(bias, random.floats(dim as usize));
             let out = Data::F32(vec![0.5; (rows * dim + 8) as usize]);
             let kernel = || Norm { kind, rows, dim, x_offset: 4, out_offset: 8, eps: 1e-5, bias, add };
-            devices.check(kernel, &[x, weight, biases, out], F32);
+            devices.check(kernel, &NormBindings { x, weight, bias: biases, out }, F32);
         }
     }
 }
@@ -462,10 +464,10 @@ fn qk_norm() {
     ];
     for (kind, q_segments, k_segments, q_weights, k_weights) in cases {
         let row_stride = q_segments.0 * q_segments.1 + 2 * k_segments.0 * k_segments.1;
-        let buffers =
+        let [qkv, q_weight, k_weight] =
             [3 * row_stride, q_weights, k_weights].map(|n| Data::F32(random.floats(n as usize).iter().map(|v| v + 0.5).collect()));
         let kernel = || QkNorm { kind, rows: 3, row_stride, q_segments, k_segments, q_weights, k_weights, eps: 1e-6 };
-        devices.check(kernel, &buffers, F32);
+        devices.check(kernel, &QkNormBindings { qkv, q_weight, k_weight }, F32);
     }
 }
 
@@ -474,7 +476,7 @@ fn pool() {
     let mut devices = Devices::open();
     let mut random = Random::new(16);
     for (dim, first, count) in [(8, 0, 1), (260, 1, 7)] {
-        let buffers = [Data::F32(random.floats((dim * 9) as usize)), Data::F32(vec![0.0; dim as usize])];
+        let buffers = PoolBindings { x: Data::F32(random.floats((dim * 9) as usize)), out: Data::F32(vec![0.0; dim as usize]) };
         devices.check(|| Pool { dim, first, count }, &buffers, F32);
     }
 }
@@ -487,10 +489,10 @@ fn ceilings() {
     for vectors in [1, 4096, 9001] {
         let x = Data::U32((0..4 * vectors).map(|_| random.bits() as u32).collect());
         let read = || CeilingRead { vectors };
-        devices.check(read, &[x, Data::U32(vec![0; read().sums() as usize])], 0.0);
+        devices.check(read, &CeilingReadBindings { x, out: Data::U32(vec![0; read().sums() as usize]) }, 0.0);
     }
     for rounds in [1, 9] {
-        devices.check(|| CeilingMultiply { workgroups: 2, rounds }, &[Data::F32(vec![0.0; 512])], F32);
+        devices.check(|| CeilingMultiply { workgroups: 2, rounds }, &CeilingMultiplyBindings { out: Data::F32(vec![0.0; 512]) }, F32);
     }
 }
 
@@ -530,8 +532,9 @@ fn gated() {
     let mut random = Random::new(7);
     let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
     for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536)].into_iter().zip(activations) {
-        let x = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
-        devices.check(|| Gated { rows, dim, activation }, &[x, Data::F32(vec![0.0; (rows * dim) as usize])], F32);
+        let gate_up = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
+        let out = Data::F32(vec![0.0; (rows * dim) as usize]);
+        devices.check(|| Gated { rows, dim, activation }, &GatedBindings { gate_up, out }, F32);
     }
 }
 
@@ -571,14 +574,14 @@ fn rope_kv() {
                 let kernel = || RopeKv { rows: 3, heads, kv_heads, head_dim, rotary, pages_per_slot, kv };
                 let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
                 let cached_heads = page_count * PAGE * kv_heads;
-                let buffers = [
-                    Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
-                    cache(&mut random, kv, head_dim, cached_heads),
-                    cache(&mut random, kv, head_dim, cached_heads),
+                let buffers = RopeKvBindings {
+                    qkv: Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
+                    keys: cache(&mut random, kv, head_dim, cached_heads),
+                    values: cache(&mut random, kv, head_dim, cached_heads),
                     pages,
-                    rows(&[(0, 0), (1, 33), (1, 159)]),
-                    Data::F32(frequencies),
-                ];
+                    rows: rows(&[(0, 0), (1, 33), (1, 159)]),
+                    turning: Data::F32(frequencies),
+                };
                 // A byte that the device rounds to the other side of a tie is off by one quantum.
                 devices.check(kernel, &buffers, if kv == KvFormat::Q8 { 2e-8 } else { 1e-9 });
             }
@@ -600,14 +603,14 @@ fn rope_far_out() {
         pages_per_slot,
         kv: KvFormat::F32,
     };
-    let buffers = [
-        Data::F32(Random::new(9).floats(60)),
-        Data::F32(vec![0.0; 4 * PAGE as usize]),
-        Data::F32(vec![0.0; 4 * PAGE as usize]),
-        Data::U32(vec![0; 1 << 15]),
-        rows(&[(0, 4097), (0, 32_767), (0, 99_998), (0, 262_143), (0, 1_048_574)]),
-        Data::F32(vec![1.0, 0.7371]),
-    ];
+    let buffers = RopeKvBindings {
+        qkv: Data::F32(Random::new(9).floats(60)),
+        keys: Data::F32(vec![0.0; 4 * PAGE as usize]),
+        values: Data::F32(vec![0.0; 4 * PAGE as usize]),
+        pages: Data::U32(vec![0; 1 << 15]),
+        rows: rows(&[(0, 4097), (0, 32_767), (0, 99_998), (0, 262_143), (0, 1_048_574)]),
+        turning: Data::F32(vec![1.0, 0.7371]),
+    };
     devices.check(kernel, &buffers, 1e-9);
 }
 
@@ -630,17 +633,17 @@ fn attention_shapes(kv: KvFormat, pages_per_slot: u32) -> Vec<AttentionShape> {
         .collect()
 }
 
-fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, u32)]) -> Vec<Data> {
+fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, u32)]) -> AttentionPrefillBindings<Data> {
     let (pages, page_count) = page_table(shape.pages_per_slot);
     let cached_heads = page_count * PAGE * shape.kv_heads;
-    vec![
-        Data::F32(random.floats(list.len() * shape.q_stride as usize)),
-        cache(random, shape.kv, shape.head_dim, cached_heads),
-        cache(random, shape.kv, shape.head_dim, cached_heads),
+    AttentionPrefillBindings {
+        q: Data::F32(random.floats(list.len() * shape.q_stride as usize)),
+        keys: cache(random, shape.kv, shape.head_dim, cached_heads),
+        values: cache(random, shape.kv, shape.head_dim, cached_heads),
         pages,
-        rows(list),
-        Data::F32(vec![0.0; list.len() * (shape.heads * shape.head_dim) as usize]),
-    ]
+        rows: rows(list),
+        out: Data::F32(vec![0.0; list.len() * (shape.heads * shape.head_dim) as usize]),
+    }
 }
 
 #[test]
@@ -665,19 +668,20 @@ fn attention_decode() {
                 (vec![(0, 300), (1, 639)], 10, 64),
                 (vec![(1, 5), (0, 300)], 2, 512),
             ] {
-                let rows = list.len() as u32;
-                let mut buffers = attention_buffers(&mut random, &shape, &list);
+                let count_of_rows = list.len() as u32;
+                let AttentionPrefillBindings { q, keys, values, pages, rows, out } = attention_buffers(&mut random, &shape, &list);
                 let turning: Vec<f32> = (0..rotary.rotated / 2).map(|i| 0.9f32.powi(i as i32)).collect();
                 let turning = if turning.is_empty() { vec![0.0] } else { turning };
                 let weights = random.floats(2 * shape.head_dim as usize);
-                buffers.insert(5, Data::F32([turning, weights].concat()));
-                let partial = rows * shape.heads * count * (shape.head_dim + 4);
+                let turning = Data::F32([turning, weights].concat());
                 // With one split the partial results are not written.
-                buffers.push(Data::Parts(vec![0.5; partial as usize]));
+                let partial = count_of_rows * shape.heads * count * (shape.head_dim + 4);
+                let partial = Data::Parts(vec![0.5; partial as usize]);
+                let buffers = AttentionDecodeBindings { qkv: q, keys, values, pages, rows, turning, out, partial };
                 let splits = Splits { count, length };
                 // A byte of the cache that the device rounds to the other side of a tie is off by one quantum.
                 let bound = if kv == KvFormat::Q8 { 1e-7 } else { 1e-9 };
-                devices.check(|| AttentionDecode { shape, rows, splits, rotary, qk_norm }, &buffers, bound);
+                devices.check(|| AttentionDecode { shape, rows: count_of_rows, splits, rotary, qk_norm }, &buffers, bound);
             }
         }
     }
@@ -710,7 +714,11 @@ fn attention_combine() {
             }
         }
         let out = Data::F32(vec![0.0; (rows * heads * head_dim) as usize]);
-        devices.check(|| AttentionCombine { heads, head_dim, rows, splits }, &[Data::F32(partial), out], F32);
+        devices.check(
+            || AttentionCombine { heads, head_dim, rows, splits },
+            &AttentionCombineBindings { partial: Data::F32(partial), out },
+            F32,
+        );
     }
 }
 
@@ -770,8 +778,7 @@ fn attention_prefill_large() {
             let kernel = |splits| move || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large, splits };
             compare(&mut executor, kernel(1), &buffers, 1e-9).expect("equal");
             // In parts, some of which see nothing.
-            buffers.pop();
-            buffers.push(Data::Parts(vec![0.5; (count * shape.heads * 3 * (shape.head_dim + 4)) as usize]));
+            buffers.out = Data::Parts(vec![0.5; (count * shape.heads * 3 * (shape.head_dim + 4)) as usize]);
             compare(&mut executor, kernel(3), &buffers, 1e-9).expect("equal in parts");
         }
     }

@@ -18,6 +18,11 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
+/// A tiny llama of random weights: what is cached does not depend on what a model knows.
+fn tiny() -> PathBuf {
+    fixtures().join("architectures/llama-3.gguf")
+}
+
 fn spark() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../extension/models/spark-28m-q8_0.gguf")
 }
@@ -57,16 +62,19 @@ fn check(what: &str, got: &Trace, want: &Trace) {
 #[test]
 fn a_second_turn_reads_only_what_is_new() {
     let window = fixtures().join("architectures/mistral-window.gguf");
-    // A text that both go on from for some time.
+    // Rounding to bytes moves random attention, which is sharp, by more than the bound: a trained model, on a text that it goes on from.
     let references = std::fs::read(fixtures().join("spark/goldens-q8_0.json")).expect("a fixture");
     let references: References = serde_json::from_slice(&references).expect("references");
-    let first = references.prompts.into_iter().find(|r| r.name == "story").expect("a story").prompt_ids;
-    for (path, kv) in [(spark(), KvFormat::F32), (spark(), KvFormat::F16), (spark(), KvFormat::Q8), (window, KvFormat::F32)] {
+    let story = references.prompts.into_iter().find(|r| r.name == "story").expect("a story").prompt_ids;
+    let text = prompt(1, 60);
+    for (path, kv, first) in
+        [(tiny(), KvFormat::F32, &text), (tiny(), KvFormat::F16, &text), (spark(), KvFormat::Q8, &story), (window, KvFormat::F32, &text)]
+    {
         let options = ModelOptions { sequences: 2, context: 512, kv, ..ModelOptions::default() };
         serve(&path, options, async |client, counters| {
             let what = format!("{kv:?} {}", client.info().name);
             let mine = client.clone().sharing("mine");
-            let answer = ask(&mine, &first, 60).await;
+            let answer = ask(&mine, first, 60).await;
             assert!(
                 answer.timings.cached_tokens == 0 && answer.tokens.len() >= PAGE as usize / 2,
                 "{what}: {} tokens",
@@ -102,7 +110,7 @@ async fn ask_one(client: &Client, prompt: &[u32]) {
 /// The same kernels on the same values give the same bits.
 #[test]
 fn the_same_prompt_gives_the_same_bits() {
-    serve(&spark(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
+    serve(&tiny(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
         let mine = client.sharing("mine");
         for tokens in [1, PAGE - 1, PAGE, PAGE + 1, 200, 7 * PAGE] {
             let prompt = prompt(u64::from(tokens), tokens);
@@ -116,7 +124,7 @@ fn the_same_prompt_gives_the_same_bits() {
 /// Live sequences share what another left, and what they compute at the same time; each goes its own way behind it.
 #[test]
 fn live_sequences_share_a_beginning() {
-    serve(&spark(), ModelOptions { sequences: 4, context: 512, ..ModelOptions::default() }, async |client, _| {
+    serve(&tiny(), ModelOptions { sequences: 4, context: 512, ..ModelOptions::default() }, async |client, _| {
         let texts: Vec<Vec<u32>> = (0..4).map(|i| [prompt(1, 100), prompt(10 + i, 30 + i as u32)].concat()).collect();
         let mut want = Vec::new();
         for text in &texts {
@@ -137,9 +145,9 @@ fn live_sequences_share_a_beginning() {
 /// What a request that was given up had read is used, as far as it came.
 #[test]
 fn cancelled_requests_leave_what_they_read() {
-    serve(&spark(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
+    serve(&tiny(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
         let mine = client.clone().sharing("mine");
-        let (short, long) = (prompt(1, 70), prompt(2, 900));
+        let (short, long) = (prompt(1, 70), prompt(2, 300));
         let greedy = SamplingOptions::default;
         // Between the parts of the long prompt the other sequence goes on: after some of its tokens some parts are read.
         let mut other = mine.complete(short.clone(), Some(300), greedy(), &[]).expect("accepted");
@@ -151,7 +159,7 @@ fn cancelled_requests_leave_what_they_read() {
         drop((dropped, other));
         let (got, want) = (ask(&mine, &long, 8).await, ask(&client, &long, 8).await);
         check("in prefill", &got, &want);
-        assert!((PAGE..900 / PAGE * PAGE).contains(&got.timings.cached_tokens), "{}", got.timings.cached_tokens);
+        assert!((PAGE..300 / PAGE * PAGE).contains(&got.timings.cached_tokens), "{}", got.timings.cached_tokens);
         let (got, want) = (ask(&mine, &short, 8).await, ask(&client, &short, 8).await);
         check("in decode", &got, &want);
         assert_eq!(got.timings.cached_tokens, 64);
@@ -162,7 +170,7 @@ fn cancelled_requests_leave_what_they_read() {
 #[test]
 fn a_small_cache_forgets() {
     let options = ModelOptions { sequences: 3, context: 256, kv_bytes: 0, ..ModelOptions::default() };
-    serve(&spark(), options, async |client, _| {
+    serve(&tiny(), options, async |client, _| {
         let mine = client.clone().sharing("mine");
         let texts: Vec<Vec<u32>> = (0..3).map(|i| prompt(i, 150)).collect();
         let mut want = Vec::new();

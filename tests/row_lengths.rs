@@ -1,4 +1,5 @@
-//! Widths that are no multiple of what kernels read at once, in every type of floats: the same answers as with explicit zeros.
+//! Widths that are no multiple of what kernels read at once, in every type of floats, and sizes that differ by layer: the same answers
+//! as with explicit zeros.
 #![allow(missing_docs)]
 
 #[path = "../engine/tests/raw/mod.rs"]
@@ -123,4 +124,65 @@ fn heads_of_an_odd_width_together() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         check(&format!("{dtype}"), &odd_heads(false, dtype), &odd_heads(true, dtype));
     }
+}
+
+/// The second layer has half as many heads, and the first a narrower feed-forward network: as with zeros in their place.
+#[test]
+fn layers_of_other_sizes() {
+    let numbers = |values: [u32; 2]| raw::array(4, 2, &values.map(u32::to_le_bytes).concat());
+    let model = |zeros: bool| {
+        let mut raw = narrow_layer(zeros);
+        let mut half = |part: &str, is_output: bool| {
+            each(&mut raw, part, |tensor| {
+                let (cols, rows) = (tensor.shape[0], tensor.shape[1]);
+                let (cols, rows) = if is_output { (cols / 2, rows) } else { (cols, rows / 2) };
+                cut(tensor, cols, rows, zeros, DType::F32);
+            });
+        };
+        for part in ["blk.1.attn_q.weight", "blk.1.attn_k.weight", "blk.1.attn_v.weight"] {
+            half(part, false);
+        }
+        half("blk.1.attn_output.weight", true);
+        if !zeros {
+            raw.put("llama.attention.head_count", 9, &numbers([4, 2]));
+            raw.put("llama.attention.head_count_kv", 9, &numbers([4, 2]));
+        }
+        raw
+    };
+    check("sizes by layer", &model(false), &model(true));
+}
+
+/// The first layer's feed-forward network is 40 wide.
+fn narrow_layer(zeros: bool) -> Raw {
+    let mut raw = Raw::fixture("llama-2");
+    let width = raw.tensors.iter().find(|tensor| tensor.name == b"blk.0.ffn_gate.weight").expect("a tensor").shape[1] as u32;
+    for up in ["blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"] {
+        each(&mut raw, up, |tensor| cut(tensor, tensor.shape[0], 40, zeros, DType::F32));
+    }
+    each(&mut raw, "blk.0.ffn_down.weight", |tensor| cut(tensor, 40, tensor.shape[1], zeros, DType::F32));
+    if !zeros {
+        raw.put("llama.feed_forward_length", 9, &raw::array(4, 2, &[40_u32, width].map(u32::to_le_bytes).concat()));
+    }
+    raw
+}
+
+/// The second layer has two key and value heads of its own: as with each of them twice.
+#[test]
+fn key_value_heads_that_differ_by_layer() {
+    let model = |grouped: bool| {
+        let mut raw = Raw::fixture("llama-2");
+        for part in ["blk.1.attn_k.weight", "blk.1.attn_v.weight"] {
+            each(&mut raw, part, |tensor| {
+                let heads: Vec<Vec<u8>> = tensor.data.chunks(tensor.data.len() / 4).map(<[u8]>::to_vec).collect();
+                let kept = if grouped { vec![0, 1] } else { vec![0, 0, 1, 1] };
+                tensor.data = kept.iter().flat_map(|head: &usize| heads[*head].clone()).collect();
+                tensor.shape[1] = tensor.shape[1] / 4 * kept.len() as u64;
+            });
+        }
+        if grouped {
+            raw.put("llama.attention.head_count_kv", 9, &raw::array(4, 2, &[4_u32, 2].map(u32::to_le_bytes).concat()));
+        }
+        raw
+    };
+    check("two of four key and value heads", &model(true), &model(false));
 }

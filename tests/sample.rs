@@ -7,8 +7,9 @@ use bytemuck::Pod;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::{Executor, Program};
 use doppler_engine::gpu::GpuOptions;
-use doppler_engine::kernels::{Capabilities, Group, NO_TOKEN, Row, SampleDraw, SampleGroups, Sampler, Sampling};
+use doppler_engine::kernels::{Capabilities, Group, NO_TOKEN, Row, SampleBindings, SampleDraw, SampleGroups, Sampler, Sampling};
 use doppler_engine::recording::{BufferId, Recording};
+use doppler_engine::shaders::Bindings as _;
 use doppler_tests::Random;
 
 const FIRST_ROW: u32 = 1;
@@ -106,8 +107,8 @@ struct Batch<'a> {
     executor: &'a mut Executor,
     sampling: Sampling,
     draws: bool,
-    /// As [`Sampling::record`] wants them, and their words.
-    buffers: [(BufferId, usize); 6],
+    /// Buffers with their words.
+    buffers: SampleBindings<(BufferId, usize)>,
 }
 
 impl<'a> Batch<'a> {
@@ -120,14 +121,14 @@ impl<'a> Batch<'a> {
         let count = samplers.len() as u32;
         let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE };
         let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::counts(&[0, 3 % vocab, vocab - 1], &[], vocab as usize)).collect();
-        let buffers = [
-            upload(executor, &shape.logits(vocab as usize, count as usize)),
-            upload(executor, &counts),
-            upload(executor, samplers),
-            upload(executor, &(0..count).map(row).collect::<Vec<_>>()),
-            upload(executor, &vec![u32::MAX; count as usize * Sampling::groups(vocab) as usize * size_of::<Group>() / 4]),
-            upload(executor, &vec![u32::MAX; (count * RING) as usize]),
-        ];
+        let buffers = SampleBindings {
+            logits: upload(executor, &shape.logits(vocab as usize, count as usize)),
+            counts: upload(executor, &counts),
+            samplers: upload(executor, samplers),
+            rows: upload(executor, &(0..count).map(row).collect::<Vec<_>>()),
+            groups: upload(executor, &vec![u32::MAX; count as usize * Sampling::groups(vocab) as usize * size_of::<Group>() / 4]),
+            sampled: upload(executor, &vec![u32::MAX; (count * RING) as usize]),
+        };
         let sampling = Sampling { vocab, first_row: FIRST_ROW, rows: count - FIRST_ROW, ring: RING };
         let draws = samplers[FIRST_ROW as usize..].iter().any(Sampler::draws_from_all);
         Self { executor, sampling, draws, buffers }
@@ -139,21 +140,22 @@ impl<'a> Batch<'a> {
         self.executor.submit(&programs).expect("runs");
     }
 
-    fn ids(&self) -> [BufferId; 6] {
-        self.buffers.map(|(id, _)| id)
+    fn bindings(&self) -> SampleBindings {
+        SampleBindings::bind(&self.buffers, &mut |_, (id, _)| *id)
     }
 
-    fn read(&mut self, buffer: usize) -> Vec<u32> {
-        let (id, words) = self.buffers[buffer];
+    fn read(&mut self, (id, words): (BufferId, usize)) -> Vec<u32> {
         doppler_tests::read(self.executor, id, words)
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        for id in self.ids() {
-            self.executor.destroy_buffer(id);
-        }
+        let Self { executor, buffers, .. } = self;
+        SampleBindings::bind(buffers, &mut |_, (id, _)| {
+            executor.destroy_buffer(*id);
+            *id
+        });
     }
 }
 
@@ -161,9 +163,10 @@ impl Drop for Batch<'_> {
 fn sample(executor: &mut Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> [Vec<u32>; 4] {
     let mut batch = Batch::new(executor, vocab, shape, samplers);
     let mut recording = Recording::new();
-    batch.sampling.record(&mut recording, batch.draws, &batch.ids());
+    recording.sample(batch.sampling, batch.draws, batch.bindings());
     batch.run(recording, STEPS);
-    [1, 2, 3, 5].map(|buffer| batch.read(buffer))
+    let SampleBindings { counts, samplers, rows, sampled, .. } = batch.buffers;
+    [counts, samplers, rows, sampled].map(|buffer| batch.read(buffer))
 }
 
 fn executors() -> (Executor, Executor) {
@@ -226,12 +229,12 @@ fn what_is_no_number_gives_no_token() {
 fn groups(executor: &mut Executor, vocab: u32, draws: bool) -> Vec<Group> {
     let mut batch = Batch::new(executor, vocab, Shape::Bell, &mixed());
     let mut recording = Recording::new();
-    recording.dispatch(SampleGroups(batch.sampling), &batch.ids()[..5]);
+    recording.dispatch(SampleGroups(batch.sampling), batch.bindings());
     if draws {
-        recording.dispatch(SampleDraw(batch.sampling), &batch.ids()[..5]);
+        recording.dispatch(SampleDraw(batch.sampling), batch.bindings());
     }
     batch.run(recording, 1);
-    bytemuck::pod_collect_to_vec(&batch.read(4))
+    bytemuck::pod_collect_to_vec(&batch.read(batch.buffers.groups))
 }
 
 #[test]

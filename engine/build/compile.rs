@@ -1,12 +1,14 @@
-//! WESL to WGSL: imports, conditions, dead code; then naga's validation.
+//! WESL to WGSL: repetitions, imports, conditions, dead code; then naga's validation.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use wesl::{CompileOptions, Feature, Features, FileResolver, ModulePath, NoMangler, Resolver};
+use wesl::{CompileOptions, Error, Feature, Features, FileResolver, ModulePath, NoMangler, ResolveError, Resolver};
 
 use crate::reflect::Reflection;
+use crate::repeat;
 use crate::variants::Table;
 
 /// What a kernel may ask of a device.
@@ -16,10 +18,29 @@ const CAPABILITIES: Capabilities =
 pub(crate) struct Compiler<'a> {
     table: &'a Table,
     shaders: PathBuf,
-    resolver: FileResolver,
+    resolver: Repeating,
     /// All known features, off: `@if` on any other name is an error.
     features: HashMap<String, Feature>,
     browser: bool,
+}
+
+/// Files with their repetitions written out.
+struct Repeating(FileResolver);
+
+impl Resolver for Repeating {
+    fn resolve_source<'a>(&'a self, path: &ModulePath) -> Result<Cow<'a, str>, ResolveError> {
+        let source = self.0.resolve_source(path)?;
+        let expanded = repeat::expand(&source).map_err(|message| ResolveError::Error(Error::Custom(message).into()))?;
+        Ok(Cow::Owned(expanded.into_owned()))
+    }
+
+    fn display_name(&self, path: &ModulePath) -> Option<String> {
+        self.0.display_name(path)
+    }
+
+    fn fs_path(&self, path: &ModulePath) -> Option<PathBuf> {
+        self.0.fs_path(path)
+    }
 }
 
 /// A feature of every variant: the text is for a browser, not for naga.
@@ -29,7 +50,7 @@ impl<'a> Compiler<'a> {
     /// `browser`: write what Chromium knows and naga does not.
     pub(crate) fn new(shaders: &Path, table: &'a Table, browser: bool) -> Self {
         let features = table.features().into_iter().chain([BROWSER]).map(|f| (f.to_owned(), Feature::Disable)).collect();
-        Self { table, shaders: shaders.to_owned(), resolver: FileResolver::new(shaders), features, browser }
+        Self { table, shaders: shaders.to_owned(), resolver: Repeating(FileResolver::new(shaders)), features, browser }
     }
 
     pub(crate) fn path(&self, kernel: &str) -> PathBuf {

@@ -1,15 +1,48 @@
 //! The Rust that `engine/src/shaders.rs` includes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
 
-use crate::reflect::{Kind, Params};
+use crate::reflect::{Binding, Kind, Params};
+use crate::variants::{Axis, camel_case};
 use crate::{Kernel, Variant};
 
 /// Writes `shaders.rs`. Returns the bytes of distinct WGSL.
-pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
+pub(crate) fn write(kernels: &[Kernel<'_>], out: &Path) -> io::Result<usize> {
+    let (mut rust, size) = shaders(kernels);
+    module(&mut rust, "params", "The uniform of each kernel.", "use bytemuck::{Pod, Zeroable};", |rust| all_params(rust, kernels));
+    let uses = "use super::Bindings;\nuse crate::buffer::BufferId;";
+    module(&mut rust, "bindings", "The storage buffers of each kernel.", uses, |rust| {
+        for kernel in kernels.iter().filter(|kernel| kernel.axes.bindings_of.is_none()) {
+            bindings(rust, kernel);
+        }
+    });
+    let uses = "use super::{SHADERS, Shader, Variant, bindings, params};\nuse crate::formats::DType;";
+    module(&mut rust, "variants", "The choices that each kernel's shader leaves.", uses, |rust| {
+        let axes = kernels.iter().flat_map(|kernel| &kernel.axes.axes).map(|axis| (axis.ty.as_str(), axis));
+        for axis in axes.collect::<BTreeMap<_, _>>().into_values() {
+            axis_options(rust, axis);
+        }
+        let mut first = 0;
+        for kernel in kernels {
+            variant_key(rust, kernel, first);
+            first += kernel.variants.len();
+        }
+    });
+    fs::write(out.join("shaders.rs"), rust)?;
+    Ok(size)
+}
+
+fn module(rust: &mut String, name: &str, doc: &str, uses: &str, write: impl FnOnce(&mut String)) {
+    let _ = writeln!(rust, "\n/// {doc}\npub mod {name} {{\n{uses}\n");
+    write(rust);
+    rust.push_str("}\n");
+}
+
+/// The table of all variants, and its size.
+fn shaders(kernels: &[Kernel<'_>]) -> (String, usize) {
     // Variants differ in a few declarations: each is stored once, and a variant is a list of them.
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut declarations = String::new();
@@ -31,25 +64,11 @@ pub(crate) fn write(kernels: &[Kernel], out: &Path) -> io::Result<usize> {
     }
     rust += "];\n\nstatic DECLARATIONS: &[&str] = &[\n";
     rust += &declarations;
-    rust += "];\n\n/// The uniform of each kernel.\npub mod params {\n    use bytemuck::{Pod, Zeroable};\n";
-    let mut shared: HashMap<&str, &Params> = HashMap::new();
-    for kernel in kernels {
-        let Some(params) = &kernel.interface.params else { continue };
-        if params.name == "Params" {
-            let name: String = kernel.name.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect();
-            structure(&mut rust, &format!("{name}Params"), &kernel.name, params);
-        } else if let Some(same) = shared.insert(&params.name, params) {
-            assert!(same == params, "two structs are named {}", params.name);
-        } else {
-            structure(&mut rust, &params.name, &kernel.name, params);
-        }
-    }
-    rust += "}\n";
-    fs::write(out.join("shaders.rs"), rust)?;
-    Ok(size)
+    rust += "];\n";
+    (rust, size)
 }
 
-fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, declarations: &[usize]) {
+fn shader(rust: &mut String, kernel: &Kernel<'_>, variant: &Variant, declarations: &[usize]) {
     let reflection = &variant.reflection;
     let bindings: Vec<_> = reflection
         .bindings
@@ -76,6 +95,26 @@ fn shader(rust: &mut String, kernel: &Kernel, variant: &Variant, declarations: &
     );
 }
 
+fn all_params(rust: &mut String, kernels: &[Kernel<'_>]) {
+    let mut shared: HashMap<&str, &Params> = HashMap::new();
+    for kernel in kernels {
+        let Some(params) = &kernel.interface.params else { continue };
+        let name = params_name(kernel, params);
+        if params.name == "Params" {
+            structure(rust, &name, kernel.name, params);
+        } else if let Some(same) = shared.insert(&params.name, params) {
+            assert!(same == params, "two structs are named {name}");
+        } else {
+            structure(rust, &name, kernel.name, params);
+        }
+    }
+}
+
+/// The uniform's struct in Rust: with the kernel's name, unless kernels share it.
+fn params_name(kernel: &Kernel<'_>, params: &Params) -> String {
+    if params.name == "Params" { camel_case(kernel.name) + "Params" } else { params.name.clone() }
+}
+
 fn structure(rust: &mut String, name: &str, kernel: &str, params: &Params) {
     let _ = writeln!(
         rust,
@@ -96,4 +135,77 @@ fn structure(rust: &mut String, name: &str, kernel: &str, params: &Params) {
     }
     pad(rust, end, params.size);
     rust.push_str("    }\n");
+}
+
+/// A struct with a field for each storage binding that any variant has.
+fn bindings(rust: &mut String, kernel: &Kernel<'_>) {
+    let name = camel_case(kernel.name) + "Bindings";
+    let storage: Vec<&Binding> = kernel.interface.bindings.iter().filter(|b| !matches!(b.kind, Kind::Uniform { .. })).collect();
+    let each = |write: fn(&Binding) -> String| storage.iter().map(|b| write(b)).collect::<String>();
+    let fields = each(|b| {
+        let access = if b.kind == Kind::Read { "read" } else { "read and written" };
+        let ty = if b.optional { "Option<B>" } else { "B" };
+        format!("/// `{0}` of the shader: {access}.\npub {0}: {ty},\n", b.name)
+    });
+    let buffers = each(|b| {
+        let value = if b.optional { format!("self.{}", b.name) } else { format!("Some(self.{})", b.name) };
+        format!("{} => {value},\n", b.index)
+    });
+    let bound = each(|b| {
+        let value = if b.optional { "from.{0}.as_ref().map(|b| bind(\"{0}\", b))" } else { "bind(\"{0}\", &from.{0})" };
+        format!("{}: {},\n", b.name, value.replace("{0}", &b.name))
+    });
+    let _ = writeln!(
+        rust,
+        "/// The storage bindings of `shaders/{kernel}.wesl`; generated from it.\n\
+         #[derive(Clone, Copy, Debug)]\npub struct {name}<B = BufferId> {{\n{fields}}}\n\
+         impl Bindings for {name} {{\ntype Of<B> = {name}<B>;\n\
+         fn buffer(&self, index: u32) -> Option<BufferId> {{\nmatch index {{\n{buffers}_ => None,\n}}\n}}\n\
+         fn bind<'a, B: 'a>(from: &'a {name}<B>, bind: &mut dyn FnMut(&'static str, &'a B) -> BufferId) -> Self {{\n\
+         Self {{\n{bound}}}\n}}\n}}\n",
+        kernel = kernel.name,
+    );
+}
+
+/// The enum of an axis.
+fn axis_options(rust: &mut String, axis: &Axis) {
+    let options: String = axis.options.iter().map(|o| format!("/// `{}`.\n{},\n", o.features.join("` and `"), o.name)).collect();
+    let _ = writeln!(
+        rust,
+        "/// The options of `{0}` in `shaders/variants.toml`.\n#[derive(Clone, Copy, Debug, PartialEq, Eq)]\n\
+         #[allow(non_camel_case_types, reason = \"the names are ggml's\")]\npub enum {1} {{\n{options}}}\n",
+        axis.name, axis.ty
+    );
+    let dtypes: String =
+        axis.options.iter().filter(|o| o.dtype.is_some()).map(|o| format!("DType::{0} => Some(Self::{0}),\n", o.name)).collect();
+    if !dtypes.is_empty() {
+        let _ = writeln!(
+            rust,
+            "impl {} {{\n/// The option that is this type of tensors.\npub fn of(dtype: DType) -> Option<Self> {{\n\
+             match dtype {{\n{dtypes}_ => None,\n}}\n}}\n}}\n",
+            axis.ty
+        );
+    }
+}
+
+/// The key of a kernel's variants, the first of which is number `first` of all.
+fn variant_key(rust: &mut String, kernel: &Kernel<'_>, first: usize) {
+    let (axes, flags) = (&kernel.axes.axes, &kernel.axes.flags);
+    let name = camel_case(kernel.name);
+    let fields = axes.iter().map(|axis| format!("/// The option of this axis.\npub {}: {},\n", axis.name, axis.ty));
+    let fields: String = fields.chain(flags.iter().map(|flag| format!("/// Whether it has the feature.\npub {flag}: bool,\n"))).collect();
+    let body = if fields.is_empty() { ";".to_owned() } else { format!(" {{\n{fields}}}") };
+    // The order of Axes::expand.
+    let index = axes.iter().fold("0".to_owned(), |index, axis| format!("({index}) * {} + self.{} as usize", axis.options.len(), axis.name));
+    let index = flags.iter().fold(index, |index, flag| format!("({index}) * 2 + usize::from(self.{flag})"));
+    let owner = camel_case(kernel.axes.bindings_of.as_deref().unwrap_or(kernel.name));
+    let params = kernel.interface.params.as_ref().map_or_else(|| "()".to_owned(), |p| format!("params::{}", params_name(kernel, p)));
+    let _ = writeln!(
+        rust,
+        "/// A variant of `shaders/{kernel}.wesl`; generated from `shaders/variants.toml`.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq)]\npub struct {name}Variant{body}\n\
+         impl Variant for {name}Variant {{\ntype Params = {params};\ntype Bindings = bindings::{owner}Bindings;\n\
+         fn shader(self) -> &'static Shader {{\n&SHADERS[{first} + {index}]\n}}\n}}\n",
+        kernel = kernel.name,
+    );
 }

@@ -2,9 +2,19 @@
 //!
 //! `shaders/variants.toml` says which variants there are. Any error stops the build and names file, variant and place.
 
+// The engine's table of weight formats.
+#[allow(dead_code, unreachable_pub, reason = "the engine uses the rest")]
+#[path = "../src/formats/block.rs"]
+mod block;
+#[allow(dead_code, unreachable_pub, reason = "the engine uses the rest")]
+#[path = "../src/formats/dtype.rs"]
+mod dtype;
+
 mod compile;
+mod formats;
 mod generate;
 mod reflect;
+mod repeat;
 mod variants;
 
 use std::collections::BTreeSet;
@@ -12,15 +22,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use compile::Compiler;
+use dtype::DType;
 use reflect::{KernelInterface, Reflection};
-use variants::Table;
+use variants::{Axes, Table};
 
 /// Past this many bytes of distinct WGSL the build warns: it all ends up in the wasm file.
 const SIZE_LIMIT: usize = 1 << 19;
 
 /// One kernel with all its variants compiled.
-struct Kernel {
-    name: String,
+struct Kernel<'a> {
+    name: &'a str,
+    axes: &'a Axes,
     interface: KernelInterface,
     variants: Vec<Variant>,
 }
@@ -69,6 +81,7 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
         return Err(errors.join("\n"));
     }
 
+    share_bindings(&mut kernels)?;
     let size = generate::write(&kernels, out).map_err(|e| format!("{}: {e}", out.display()))?;
     dump(&kernels, &out.join("wgsl")).map_err(|e| format!("{}: {e}", out.display()))?;
     if size > SIZE_LIMIT {
@@ -78,7 +91,7 @@ fn build(shaders: &Path, out: &Path) -> Result<(), String> {
 }
 
 /// Writes each variant as a file, for reading only.
-fn dump(kernels: &[Kernel], folder: &Path) -> std::io::Result<()> {
+fn dump(kernels: &[Kernel<'_>], folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     for kernel in kernels {
         for variant in &kernel.variants {
@@ -90,19 +103,34 @@ fn dump(kernels: &[Kernel], folder: &Path) -> std::io::Result<()> {
 }
 
 /// Compiles all variants of a kernel; stops at the first that fails.
-fn kernel(compiler: &Compiler, name: &str, axes: &variants::Axes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel, String> {
+fn kernel<'a>(compiler: &Compiler, name: &'a str, axes: &'a Axes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel<'a>, String> {
     // Before compiling, so that a kernel which fails is built again when it is corrected.
     sources.insert(compiler.path(name));
     let mut interface = KernelInterface::default();
     let mut variants = Vec::new();
-    for features in axes.expand(name)? {
+    for features in axes.expand() {
         let variant = features.join("+");
         let fail = |message: String| format!("shaders/{name}.wesl [{variant}]: {message}");
         let (wgsl, reflection) = compiler.compile(name, &features, sources).map_err(fail)?;
         interface.merge(&reflection).map_err(fail)?;
         variants.push(Variant { name: variant, wgsl, reflection });
     }
-    Ok(Kernel { name: name.to_owned(), interface, variants })
+    interface.set_optional(&axes.optional).map_err(|message| format!("shaders/{name}.wesl: {message}"))?;
+    Ok(Kernel { name, axes, interface, variants })
+}
+
+/// Gives kernels the bindings of those that share theirs.
+fn share_bindings(kernels: &mut [Kernel<'_>]) -> Result<(), String> {
+    for i in 0..kernels.len() {
+        let Some(owner) = kernels[i].axes.bindings_of.as_deref().and_then(|owner| kernels.iter().position(|k| k.name == owner)) else {
+            continue;
+        };
+        let bindings = std::mem::take(&mut kernels[i].interface.bindings);
+        for binding in &bindings {
+            kernels[owner].interface.add(binding).map_err(|message| format!("shaders/{}.wesl: {message}", kernels[i].name))?;
+        }
+    }
+    Ok(())
 }
 
 fn env(name: &str) -> String {

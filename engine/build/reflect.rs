@@ -1,5 +1,7 @@
 //! What the host must know of a shader, read from naga's module.
 
+use std::collections::BTreeSet;
+
 use naga::{AddressSpace, BuiltIn, Expression, Literal, Module, Scalar, ScalarKind, StorageAccess, TypeInner, VectorSize};
 
 /// A resource in group 0.
@@ -8,6 +10,8 @@ pub(crate) struct Binding {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) kind: Kind,
+    /// May be absent.
+    pub(crate) optional: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -48,7 +52,8 @@ pub(crate) struct Reflection {
 /// What all variants of a kernel have in common.
 #[derive(Default)]
 pub(crate) struct KernelInterface {
-    bindings: Vec<Binding>,
+    /// By rising index.
+    pub(crate) bindings: Vec<Binding>,
     pub(crate) params: Option<Params>,
 }
 
@@ -81,7 +86,7 @@ impl Reflection {
                 AddressSpace::Storage { .. } => Kind::Read,
                 space => return Err(format!("`{name}` is in address space {space:?}")),
             };
-            bindings.push(Binding { name, index: resource.binding, kind });
+            bindings.push(Binding { name, index: resource.binding, kind, optional: false });
         }
         bindings.sort_by_key(|b| b.index);
         if let Some(pair) = bindings.windows(2).find(|pair| pair[0].index == pair[1].index) {
@@ -96,22 +101,43 @@ impl KernelInterface {
     /// Adds a variant, which may lack bindings that others have but must not differ in one.
     pub(crate) fn merge(&mut self, variant: &Reflection) -> Result<(), String> {
         for binding in &variant.bindings {
-            match self.bindings.iter().find(|b| b.name == binding.name || b.index == binding.index) {
-                None => self.bindings.push(binding.clone()),
-                Some(same) if same == binding => {}
-                Some(other) => {
-                    return Err(format!(
-                        "binding {} `{}` ({:?}) is {} `{}` ({:?}) in another variant",
-                        binding.index, binding.name, binding.kind, other.index, other.name, other.kind
-                    ));
-                }
-            }
+            self.add(binding)?;
         }
         match (&self.params, &variant.params) {
             (_, None) => {}
             (None, Some(params)) => self.params = Some(params.clone()),
             (Some(before), Some(params)) if before == params => {}
             _ => return Err("the struct of `params` differs from another variant's".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Adds a binding, which may be there but must not differ from what is there.
+    pub(crate) fn add(&mut self, binding: &Binding) -> Result<(), String> {
+        match self.bindings.iter().find(|b| b.name == binding.name || b.index == binding.index) {
+            None => {
+                let place = self.bindings.partition_point(|b| b.index < binding.index);
+                self.bindings.insert(place, binding.clone());
+            }
+            Some(same) if Binding { optional: same.optional, ..binding.clone() } == *same => {}
+            Some(other) => {
+                return Err(format!(
+                    "binding {} `{}` ({:?}) is {} `{}` ({:?}) in another variant",
+                    binding.index, binding.name, binding.kind, other.index, other.name, other.kind
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the bindings that may be absent.
+    pub(crate) fn set_optional(&mut self, names: &BTreeSet<String>) -> Result<(), String> {
+        for name in names {
+            match self.bindings.iter_mut().find(|binding| binding.name == *name) {
+                Some(binding) if binding.kind == Kind::Read => binding.optional = true,
+                Some(_) => return Err(format!("`{name}` is not only read: it cannot be optional")),
+                None => return Err(format!("there is no binding `{name}` to be optional")),
+            }
         }
         Ok(())
     }

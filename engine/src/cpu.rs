@@ -1,19 +1,20 @@
 //! The CPU executor: interprets recordings with the kernels' references. For tests and for finding a wrong kernel.
 
-use crate::kernels::{Capabilities, HostBindings};
-use crate::recording::{BufferId, Command, Recording};
+use crate::buffer::{BufferId, HostMemory};
+use crate::kernels::Capabilities;
+use crate::recording::Recording;
 
 /// Buffers in host memory.
 #[derive(Debug)]
 pub struct Cpu {
     capabilities: Capabilities,
-    memory: Vec<Option<Vec<u32>>>,
+    memory: HostMemory,
 }
 
 impl Cpu {
-    /// An executor that pretends to have these capabilities, so that it runs the twins of the same variants.
+    /// An executor that pretends to have these capabilities, so that models are set up as for such a device.
     pub fn new(capabilities: Capabilities) -> Self {
-        Self { capabilities, memory: Vec::new() }
+        Self { capabilities, memory: HostMemory::default() }
     }
 
     /// What it pretends to be.
@@ -22,32 +23,28 @@ impl Cpu {
     }
 
     pub(crate) fn create_buffer(&mut self, bytes: u64) -> BufferId {
-        self.memory.push(Some(vec![0; bytes.div_ceil(4) as usize]));
-        BufferId(self.memory.len() as u32 - 1)
+        self.memory.create(bytes)
     }
 
     pub(crate) fn buffer_count(&self) -> usize {
-        self.memory.len()
+        self.memory.count()
     }
 
     pub(crate) fn destroy_buffer(&mut self, id: BufferId) {
-        self.memory[id.0 as usize] = None;
+        self.memory.destroy(id);
     }
 
     pub(crate) fn write(&mut self, id: BufferId, offset: u64, data: &[u8]) {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(self.memory[id.0 as usize].as_deref_mut().expect("live buffer"));
-        bytes[offset as usize..][..data.len()].copy_from_slice(data);
+        self.memory.write(id)[offset as usize..][..data.len()].copy_from_slice(data);
     }
 
     pub(crate) fn read(&self, id: BufferId, offset: u64, bytes: u64) -> Vec<u8> {
-        let all: &[u8] = bytemuck::cast_slice(self.memory[id.0 as usize].as_deref().expect("live buffer"));
-        all[offset as usize..][..bytes as usize].to_vec()
+        self.memory.read(id)[offset as usize..][..bytes as usize].to_vec()
     }
 
     pub(crate) fn run(&mut self, recording: &Recording) {
-        for Command { kernel, buffers } in &recording.commands {
-            let shader = kernel.plan(&self.capabilities).shader;
-            kernel.reference(&mut HostBindings { shader, buffers, memory: &mut self.memory });
+        for command in &recording.commands {
+            command.run_reference(&mut self.memory);
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::api::ChatRequest;
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
-use crate::formats::{Checkpoint, DType, TensorInfo, read_checkpoint};
+use crate::formats::{Checkpoint, DType, TensorInfo};
 use crate::kernels::Capabilities;
-use crate::model::{Hyperparameters, LoadTimes, MemoryUse, Model, ModelOptions};
-use crate::plan::{self, Foresight};
+use crate::model::{LoadTimes, MemoryUse, Model, ModelOptions, ModelSpec, families, read_checkpoint};
+use crate::plan::{self, LoadPlan};
 use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
 use crate::text::{ChatTemplate, Detokenizer, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
@@ -55,21 +55,21 @@ impl ModelInfo {
         id: &str,
         source: &dyn Source,
         checkpoint: &Checkpoint,
-        h: &Hyperparameters,
+        spec: &ModelSpec,
         granted: &ModelOptions,
         memory: MemoryUse,
     ) -> Result<Self> {
         Ok(Self {
             id: id.to_owned(),
-            name: h.name.clone(),
-            architecture: h.architecture.name.to_owned(),
+            name: spec.name.clone(),
+            architecture: spec.family.to_owned(),
             quantization: main_dtype(checkpoint, granted.quantize)?.to_string(),
             parameters: checkpoint.tensors.iter().map(TensorInfo::elements).sum(),
             file_bytes: source.bytes(),
             context: granted.context,
             memory,
-            embedding: h.pooling.map(|_| h.dim),
-            generates: h.architecture.causal,
+            embedding: spec.head.pooling.map(|_| spec.dim),
+            generates: spec.is_causal(),
             notes: checkpoint.notes.clone(),
         })
     }
@@ -80,9 +80,9 @@ impl ModelInfo {
     /// When the file is damaged, not supported, or has what such a device cannot hold.
     pub async fn read(id: &str, source: &dyn Source, capabilities: &Capabilities, options: ModelOptions) -> Result<Self> {
         let checkpoint = read_checkpoint(source).await?;
-        let hyperparameters = Hyperparameters::from_gguf(&checkpoint)?;
+        let spec = families::spec(&checkpoint)?;
         let plan::MemoryPlan { memory, context, .. } = plan::plan(&checkpoint, capabilities, options)?;
-        Self::new(id, source, &checkpoint, &hyperparameters, &ModelOptions { context, ..options }, memory)
+        Self::new(id, source, &checkpoint, &spec, &ModelOptions { context, ..options }, memory)
     }
 }
 
@@ -163,7 +163,7 @@ impl Engine {
         checkpoint.notes.iter().for_each(|note| log::warn!("{id}: {note}"));
         let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata)?;
         let template = ChatTemplate::from_gguf(&checkpoint.metadata);
-        let rows = Hyperparameters::from_gguf(&checkpoint)?.vocab;
+        let rows = families::spec(&checkpoint)?.vocab;
         if tokenizer.vocabulary_size() > rows as usize {
             return Err(EngineError::Unsupported {
                 what: "a vocabulary of",
@@ -179,12 +179,12 @@ impl Engine {
             return Err(plan::out_of_memory(&checkpoint, executor, options, Some(limit.saturating_sub(before))).await);
         }
         let loaded = async {
-            let Foresight { reads, recordings } = plan::foresee(&checkpoint, executor.capabilities(), options)?;
+            let LoadPlan { reads, recordings } = plan::load_plan(&checkpoint, executor.capabilities(), options)?;
             let [every, some] = &recordings;
             // The processor that compiles for a software adapter has to compute as well.
             let preparation = executor.prepare(every.iter().chain(some.iter().filter(|_| !executor.is_software())));
             let order = if source.ahead() > 0 { reads } else { Vec::new() };
-            let model = Model::load(executor, &checkpoint, Some(&ReadAhead::new(source, order)), options, progress).await?;
+            let model = Model::load(executor, &checkpoint, &ReadAhead::new(source, order), options, progress).await?;
             let scheduler = Scheduler::new(executor, &model)?;
             executor.prepared(preparation).await;
             executor.check()?;
@@ -199,7 +199,7 @@ impl Engine {
         };
         let scratch = executor.allocated_bytes() - before - model.memory.weights - model.memory.cache;
         let memory = MemoryUse { scratch, ..model.memory };
-        let info = ModelInfo::new(id, source, &checkpoint, &model.hyperparameters, &model.options, memory)?;
+        let info = ModelInfo::new(id, source, &checkpoint, &model.spec, &model.options, memory)?;
         let shared = Shared {
             info,
             stop_tokens: tokenizer.stop_tokens().collect(),

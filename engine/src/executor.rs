@@ -1,11 +1,8 @@
 //! One interface over the two executors.
 
-use std::cell::Cell;
-use std::ops::Range;
-use std::rc::Rc;
-
+pub use crate::counters::{Counters, Counts};
 use crate::cpu::Cpu;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::gpu::{DeviceTier, Gpu, GpuProgram, Preparation, Readback};
 use crate::kernels::Capabilities;
 use crate::recording::{BufferId, Recording};
@@ -27,13 +24,12 @@ pub struct Planner {
     capabilities: Capabilities,
     sizes: Vec<u64>,
     peak: u64,
-    reads: Vec<Range<u64>>,
 }
 
 impl Planner {
     /// A planner for a device with these capabilities.
     pub fn new(capabilities: Capabilities) -> Self {
-        Self { capabilities, sizes: Vec::new(), peak: 0, reads: Vec::new() }
+        Self { capabilities, sizes: Vec::new(), peak: 0 }
     }
 
     /// Most bytes at a time so far.
@@ -41,59 +37,14 @@ impl Planner {
         self.peak
     }
 
-    /// What loading would have read of the file, in order.
-    pub fn reads(self) -> Vec<Range<u64>> {
-        self.reads
-    }
-
     fn allocated(&self) -> u64 {
         self.sizes.iter().sum()
     }
 
     fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
-        self.sizes.push(buffer_size(&self.capabilities, label, bytes)?);
+        self.sizes.push(self.capabilities.buffer_size(label, bytes)?);
         self.peak = self.peak.max(self.allocated());
         Ok(BufferId(self.sizes.len() as u32 - 1))
-    }
-}
-
-/// The size that a buffer of at least `bytes` has on a device.
-///
-/// # Errors
-/// When it is larger than the device's limits.
-pub(crate) fn buffer_size(capabilities: &Capabilities, label: &str, bytes: u64) -> Result<u64> {
-    let size = bytes.next_multiple_of(16).max(16);
-    let limit = capabilities.max_binding.min(capabilities.max_buffer);
-    if size > limit {
-        return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
-    }
-    Ok(size)
-}
-
-/// What an executor has done so far; read it at any time.
-#[derive(Clone, Debug, Default)]
-pub struct Counters(Rc<Cell<Counts>>);
-
-/// Numbers of [`Counters`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Kernels run.
-    pub dispatches: u64,
-    /// Submissions.
-    pub submissions: u64,
-    /// Bytes that the host read.
-    pub read_bytes: u64,
-}
-
-impl Counters {
-    /// The numbers now.
-    pub fn get(&self) -> Counts {
-        self.0.get()
-    }
-
-    pub(crate) fn add(&self, dispatches: u64, read_bytes: u64) {
-        let Counts { dispatches: d, submissions: s, read_bytes: r } = self.0.get();
-        self.0.set(Counts { dispatches: d + dispatches, submissions: s + 1, read_bytes: r + read_bytes });
     }
 }
 
@@ -135,13 +86,6 @@ impl Executor {
             Self::Gpu(gpu) => gpu.capabilities(),
             Self::Cpu(cpu) => cpu.capabilities(),
             Self::Plan(planner) => &planner.capabilities,
-        }
-    }
-
-    /// Notes bytes of a file that loading would read; only a plan does.
-    pub(crate) fn note_read(&mut self, range: Range<u64>) {
-        if let Self::Plan(planner) = self {
-            planner.reads.push(range);
         }
     }
 

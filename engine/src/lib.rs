@@ -6,6 +6,8 @@
 
 pub mod api;
 pub mod bench;
+pub mod buffer;
+pub mod counters;
 pub mod cpu;
 pub mod engine;
 pub mod error;

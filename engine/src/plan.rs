@@ -1,6 +1,7 @@
 //! What a model needs on a device, known before anything of it is loaded.
 //!
-//! The plan is not a formula beside the code but the code itself: the model is loaded by an executor that only counts.
+//! The plan is not a formula beside the code but the code itself: the model is allocated by an executor that only counts, and the list
+//! of what a load would read is made, but nothing is read.
 
 use std::ops::Range;
 
@@ -33,7 +34,7 @@ pub struct MemoryPlan {
 /// As [`Model::load`], but for reading: the model is not supported, or one of its buffers is larger than the device takes.
 pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<MemoryPlan> {
     let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
-    let model = load(&mut executor, checkpoint, options)?;
+    let (model, _) = Model::plan(&mut executor, checkpoint, options)?;
     let before = executor.allocated_bytes();
     Scheduler::new(&mut executor, &model)?;
     let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
@@ -43,28 +44,22 @@ pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: Model
 
 /// What loading a model reads and serving it runs.
 #[derive(Debug)]
-pub struct Foresight {
+pub struct LoadPlan {
     /// The ranges of the source that are read, in order.
     pub reads: Vec<Range<u64>>,
     /// What every request runs, and what some do: see [`Scheduler::usual_recordings`].
     pub recordings: [Vec<Recording>; 2],
 }
 
-/// Foresees a model on a device with these capabilities.
+/// Plans the loading of a model onto a device with these capabilities.
 ///
 /// # Errors
 /// As [`plan`].
-pub fn foresee(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<Foresight> {
+pub fn load_plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<LoadPlan> {
     let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
-    let model = load(&mut executor, checkpoint, options)?;
+    let (model, reads) = Model::plan(&mut executor, checkpoint, options)?;
     let recordings = Scheduler::new(&mut executor, &model)?.usual_recordings(&model);
-    let reads = if let Executor::Plan(planner) = executor { planner.reads() } else { Vec::new() };
-    Ok(Foresight { reads, recordings })
-}
-
-fn load(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<Model> {
-    let loaded = Model::load(executor, checkpoint, None, options, &mut |_| {}).now_or_never();
-    loaded.ok_or_else(|| EngineError::Gpu { operation: "plan a model".to_owned(), reason: "it waited".to_owned() })?
+    Ok(LoadPlan { reads, recordings })
 }
 
 /// The longest context, in whole pages, with which a model whose cache holds one sequence fits `bytes`; `None` if there is none.

@@ -2,26 +2,57 @@
 //!
 //! [`crate::gpu::Gpu`] encodes a recording for WebGPU, [`crate::cpu::Cpu`] interprets it with the kernels' references.
 
-use crate::kernels::Kernel;
+use std::fmt::Debug;
 
-/// A buffer of an executor. Freed buffers' ids are not used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BufferId(pub(crate) u32);
+pub use crate::buffer::BufferId;
+use crate::buffer::HostMemory;
+use crate::kernels::{Capabilities, Cost, Kernel, Plan, Sample, SampleBindings, SampleDraw, SampleGroups, Sampling};
+use crate::shaders::Bindings;
 
-/// One step of a [`Recording`]: a kernel and what it runs on.
+/// One step of a [`Recording`]: a kernel with the buffers that it runs on.
+pub trait Command: Debug {
+    /// Variant and geometry for a device.
+    fn plan(&self, capabilities: &Capabilities) -> Plan;
+
+    /// See [`Kernel::cost`].
+    fn cost(&self, positions: u32) -> Cost;
+
+    /// The buffer of a storage binding; `None` where an optional one is absent.
+    fn buffer(&self, index: u32) -> Option<BufferId>;
+
+    /// Runs the kernel's reference.
+    fn run_reference(&self, memory: &mut HostMemory);
+}
+
 #[derive(Debug)]
-pub struct Command {
-    /// What to run.
-    pub kernel: Box<dyn Kernel>,
-    /// Buffers in the order of its shader's storage bindings.
-    pub buffers: Vec<BufferId>,
+struct Dispatch<K: Kernel> {
+    kernel: K,
+    bindings: K::Bindings,
+}
+
+impl<K: Kernel> Command for Dispatch<K> {
+    fn plan(&self, capabilities: &Capabilities) -> Plan {
+        self.kernel.plan(capabilities).erased()
+    }
+
+    fn cost(&self, positions: u32) -> Cost {
+        self.kernel.cost(positions)
+    }
+
+    fn buffer(&self, index: u32) -> Option<BufferId> {
+        self.bindings.buffer(index)
+    }
+
+    fn run_reference(&self, memory: &mut HostMemory) {
+        self.kernel.reference(memory, &self.bindings);
+    }
 }
 
 /// A list of commands without any backend in it.
 #[derive(Debug, Default)]
 pub struct Recording {
     /// The commands in order; each sees the effects of those before it.
-    pub commands: Vec<Command>,
+    pub commands: Vec<Box<dyn Command>>,
 }
 
 impl Recording {
@@ -31,7 +62,18 @@ impl Recording {
     }
 
     /// Appends a kernel.
-    pub fn dispatch(&mut self, kernel: impl Kernel + 'static, buffers: &[BufferId]) {
-        self.commands.push(Command { kernel: Box::new(kernel), buffers: buffers.to_vec() });
+    pub fn dispatch<K: Kernel + 'static>(&mut self, kernel: K, bindings: K::Bindings) {
+        self.commands.push(Box::new(Dispatch { kernel, bindings }));
+    }
+
+    /// Appends the choice of the next token of each row. `draws`: some row [draws from all](crate::kernels::Sampler::draws_from_all).
+    ///
+    /// Rows that are not active stay as they are.
+    pub fn sample(&mut self, sampling: Sampling, draws: bool, bindings: SampleBindings) {
+        self.dispatch(SampleGroups(sampling), bindings);
+        if draws {
+            self.dispatch(SampleDraw(sampling), bindings);
+        }
+        self.dispatch(Sample(sampling), bindings);
     }
 }

@@ -1,5 +1,11 @@
 //! Every compiled shader variant, made by `engine/build` from `shaders/*.wesl` and `shaders/variants.toml`.
 
+use std::fmt::Debug;
+
+use bytemuck::Pod;
+
+use crate::buffer::BufferId;
+
 /// A compiled variant of a kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shader {
@@ -61,40 +67,58 @@ pub fn all() -> &'static [Shader] {
     SHADERS
 }
 
-/// The variant of `kernel` with exactly these features, in any order; empty ones do not count.
-///
-/// # Panics
-/// If `shaders/variants.toml` lists no such variant.
-pub fn find(kernel: &str, features: &[&str]) -> &'static Shader {
-    let wanted = || features.iter().filter(|f| !f.is_empty());
-    SHADERS
-        .iter()
-        .filter(|shader| shader.kernel == kernel)
-        .find(|shader| {
-            let has = || shader.variant.split('+').filter(|f| !f.is_empty());
-            has().count() == wanted().count() && wanted().all(|f| has().any(|h| h == *f))
-        })
-        .unwrap_or_else(|| panic!("shaders/variants.toml has no {kernel} with features {features:?}"))
+/// A choice of one option of each axis of a kernel.
+pub trait Variant {
+    /// The uniform.
+    type Params: Pod;
+    /// The storage buffers.
+    type Bindings: Bindings;
+
+    /// The shader that was compiled for it.
+    fn shader(self) -> &'static Shader;
 }
+
+/// The storage buffers of a kernel, by name.
+pub trait Bindings: Copy + Debug + 'static {
+    /// The same names for something else than buffers, such as what they are to hold.
+    type Of<B>;
+
+    /// The buffer of a binding; `None` where an optional one is absent.
+    fn buffer(&self, index: u32) -> Option<BufferId>;
+
+    /// Makes a buffer of each, in the order of the bindings. `bind` is told the names.
+    fn bind<'a, B: 'a>(from: &'a Self::Of<B>, bind: &mut dyn FnMut(&'static str, &'a B) -> BufferId) -> Self;
+}
+
+/// The build's own tests: cargo runs none of a build script.
+#[cfg(test)]
+#[path = "../build/repeat.rs"]
+mod repeat;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_variant_is_found_by_its_features() {
-        for shader in all() {
-            let mut features: Vec<_> = shader.variant.split('+').collect();
-            features.reverse();
-            features.push("");
-            assert!(std::ptr::eq(find(shader.kernel, &features), shader), "{} {}", shader.kernel, shader.variant);
-        }
-    }
+    use variants::{
+        AttentionDecodeGroup, AttentionDecodeVariant, Cache, MatmulSubgroupTile, MatmulSubgroupVariant, MatvecRows, MatvecVariant,
+        NormVariant, SampleVariant, Weights,
+    };
 
     #[test]
-    #[should_panic(expected = "no norm with features [\"unheard_of\"]")]
-    fn a_missing_variant_is_named() {
-        find("norm", &["unheard_of"]);
+    fn variant_key_gives_the_shader_with_its_features() {
+        let name = |shader: &Shader| (shader.kernel, shader.variant);
+        for (weights, rows, subgroups, variant) in [
+            (Weights::F32, MatvecRows::Rows1, false, "w_f32+rows_1"),
+            (Weights::Q4_K, MatvecRows::Rows4, true, "w_q4_k+rows_4+subgroups"),
+            (Weights::MXFP4, MatvecRows::Rows4, false, "w_mxfp4+rows_4"),
+        ] {
+            assert_eq!(name(MatvecVariant { weights, rows, subgroups }.shader()), ("matvec", variant));
+        }
+        let decode = AttentionDecodeVariant { group: AttentionDecodeGroup::Group4, cache: Cache::KvQ8, subgroups: true };
+        assert_eq!(name(decode.shader()), ("attention_decode", "group_4+kv_q8+writes+subgroups"));
+        let matmul = MatmulSubgroupVariant { weights: Weights::Q8_0, tile: MatmulSubgroupTile::Tile128x128F16_16x16 };
+        assert_eq!(name(matmul.shader()), ("matmul_subgroup", "w_q8_0+tile_128x128+f16_16x16"));
+        assert_eq!(name(SampleVariant.shader()), ("sample", ""));
     }
 
     #[test]
@@ -109,7 +133,7 @@ mod tests {
 
     #[test]
     fn params_have_the_size_of_the_uniform() {
-        let size = find("norm", &[]).bindings[0].kind;
+        let size = NormVariant { subgroups: false }.shader().bindings[0].kind;
         assert_eq!(size, BindingKind::Uniform { size: size_of::<params::NormParams>() as u32 });
     }
 

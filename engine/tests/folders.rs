@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use doppler_engine::error::EngineError;
-use doppler_engine::formats::huggingface::{Folder, checkpoint};
-use doppler_engine::formats::{Checkpoint, DType, FormatError, TensorInfo, Transform, Value, read_checkpoint, read_rows};
+use doppler_engine::formats::huggingface::Folder;
+use doppler_engine::formats::{Checkpoint, DType, FormatError, TensorInfo, Transform, Value, read_rows};
+use doppler_engine::model::{folder_checkpoint, read_checkpoint};
 use doppler_engine::source::{FileSource, Files, MemorySource, Source, open};
 use doppler_engine::text::Tokenizer;
 use futures::executor::block_on;
@@ -109,7 +110,7 @@ fn names_of_every_architecture() {
         let folder = Folder { name: name.clone(), config, tokenizer: Some(tokenizer.clone()), ..Folder::default() };
         let shape = |t: &Json| -> Vec<u64> { serde_json::from_value(t[1].clone()).unwrap() };
         let tensors = model["tensors"].as_array().unwrap().iter().map(|t| info(t[0].as_str().unwrap(), &shape(t)));
-        let got = checkpoint(&folder, tensors.collect()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let got = folder_checkpoint(&folder, tensors.collect()).unwrap_or_else(|e| panic!("{name}: {e}"));
         let architecture = model["architecture"].as_str().unwrap();
         assert_eq!(got.metadata.str("general.architecture").unwrap(), architecture);
         for tensor in model["tensors"].as_array().unwrap() {
@@ -256,7 +257,7 @@ fn configurations_that_lie_are_refused() {
         ("config.json", "/num_attention_heads", json!(3), "3 heads and 2"),
         ("config.json", "/head_dim", json!(4_000_000_000_u32), "heads of 4000000000"),
         ("config.json", "/head_dim", json!(0), "heads of 0"),
-        ("config.json", "/rope_parameters/partial_rotary_factor", json!(9), "cannot turn"),
+        ("config.json", "/rope_parameters/partial_rotary_factor", json!(9), "cannot be rotated"),
         ("config.json", "/rope_parameters/rope_type", json!("dynamic"), "\"dynamic\" is not supported"),
         ("config.json", "/rope_parameters", json!({ "rope_type": "yarn" }), "factor is missing"),
         (

@@ -7,9 +7,9 @@ use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
-use doppler_engine::formats::{DType, read_checkpoint};
+use doppler_engine::formats::DType;
 use doppler_engine::kernels::Capabilities;
-use doppler_engine::model::ModelOptions;
+use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::plan;
 use doppler_engine::source::MemorySource;
 use futures::executor::block_on;
@@ -125,8 +125,15 @@ fn metadata() {
         ("signed key-value heads of each layer", Same, |raw| raw.each_layer("llama.attention.head_count_kv", 5)),
         ("heads of each layer", Same, |raw| raw.each_layer("llama.attention.head_count", 4)),
         ("widths of each layer", Same, |raw| raw.each_layer("llama.feed_forward_length", 4)),
-        ("widths that differ", Refused("the same for all layers"), |raw| {
-            raw.put("llama.feed_forward_length", 9, &array(4, 2, &[64, 0, 0, 0, 32, 0, 0, 0]));
+        ("widths that differ from the tensors'", Refused("blk.1.ffn_gate.weight"), |raw| {
+            let width = raw.entry("llama.feed_forward_length").value.clone();
+            raw.put("llama.feed_forward_length", 9, &array(4, 2, &[width, vec![32, 0, 0, 0]].concat()));
+        }),
+        ("widths of some layers", Refused("a number for each of the 2 layers"), |raw| {
+            raw.put("llama.feed_forward_length", 9, &array(4, 1, &[64, 0, 0, 0]));
+        }),
+        ("no heads in a layer", Refused("llama.attention.head_count_kv = 0"), |raw| {
+            raw.put("llama.attention.head_count_kv", 9, &array(4, 2, &[4, 0, 0, 0, 0, 0, 0, 0]));
         }),
         ("a context of 4,194,304", Said("4194304"), |raw| raw.number("llama.context_length", 4_194_304)),
         ("a context of 2^40", Said("1099511627776"), |raw| raw.put("llama.context_length", 10, &(1_u64 << 40).to_le_bytes())),
@@ -306,8 +313,8 @@ fn gemma_3_of_ollama() {
     assert!(read(&raw).metadata.f32_opt("gemma3.rope.scaling.factor").expect("a number").is_none());
     let mut raw = fixture();
     raw.drop("gemma3.rope.freq_base");
-    let h = doppler_engine::model::Hyperparameters::from_gguf(&read(&raw)).expect("hyperparameters");
-    assert!(h.rope.is_some_and(|rope| rope.table.base.to_bits() == 1e6_f32.to_bits()));
+    let spec = families::spec(&read(&raw)).expect("a spec");
+    assert!(spec.attentions().filter_map(|a| a.rope.as_ref()).any(|rope| rope.base.to_bits() == 1e6_f32.to_bits()));
 }
 
 /// What the alterations rest on.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::formats::gguf_write::{TensorData, write};
-use doppler_engine::formats::{Checkpoint, DType, FormatError, convert_rows, dequantize, read_checkpoint, read_rows};
+use doppler_engine::formats::{Checkpoint, DType, FormatError, convert_rows, dequantize, read_rows};
 use doppler_engine::kernels::Capabilities;
-use doppler_engine::model::ModelOptions;
+use doppler_engine::model::{ModelOptions, read_checkpoint};
 use doppler_engine::plan::plan;
 use doppler_engine::source::{MemorySource, Source, open};
 use futures::executor::block_on;

@@ -3,7 +3,8 @@
 use doppler_engine::error::EngineError;
 use doppler_engine::formats::gguf_write::{TensorData, write};
 use doppler_engine::formats::split::PartName;
-use doppler_engine::formats::{Checkpoint, DType, FormatError, Metadata, Value, read_checkpoint, read_rows};
+use doppler_engine::formats::{Checkpoint, DType, FormatError, Metadata, Value, read_rows};
+use doppler_engine::model::read_checkpoint;
 use doppler_engine::source::{Files, MemorySource, Source, open};
 use futures::executor::block_on;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use doppler_engine::formats::{Array, Metadata, Value};
 use doppler_engine::text::template::Options;
-use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
+use doppler_engine::text::{ChatTemplate, STRIP_AFTER_ADDED_KEY, TextError, Tokenizer, encode_chat};
 use serde_json::{Map, Value as Json, json};
 
 fn fixture(name: &str) -> Json {
@@ -182,7 +182,7 @@ fn prompts_of_encoders() {
     assert_eq!(encode_chat(&tokenizer, &template, &json!([{"content": "Hello"}]), None, true, &Map::new()).unwrap(), plain);
     // Phi-3's markers take the white space behind them; the beginning of the sequence does not.
     assert_ne!(tokenizer.encode("</s>\n a", true).unwrap(), tokenizer.encode("</s>a", true).unwrap());
-    m.insert("general.architecture", Value::String("phi3".to_owned()));
+    m.insert(STRIP_AFTER_ADDED_KEY, Value::Bool(true));
     let tokenizer = Tokenizer::from_gguf(&m).unwrap();
     assert_eq!(tokenizer.encode("</s>\n a", true).unwrap(), tokenizer.encode("</s>a", true).unwrap());
     assert_ne!(tokenizer.encode("<s>\n a", true).unwrap(), tokenizer.encode("<s>a", true).unwrap());
@@ -201,8 +201,8 @@ fn messages_cannot_inject_control_tokens() {
     m.insert("tokenizer.ggml.unknown_token_id", Value::U32(0));
     for kind in ["gpt2", "llama", "t5", "bert"] {
         m.insert("tokenizer.ggml.model", Value::String(kind.to_owned()));
-        for architecture in ["llama", "phi3"] {
-            m.insert("general.architecture", Value::String(architecture.to_owned()));
+        for strips in [false, true] {
+            m.insert(STRIP_AFTER_ADDED_KEY, Value::Bool(strips));
             let tokenizer = Tokenizer::from_gguf(&m).unwrap();
             let template = ChatTemplate::new("[INST]{{ messages[0].content }}{{ messages[0].more }}</s>", Map::new()).unwrap();
             for (content, more) in

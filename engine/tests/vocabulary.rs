@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use doppler_engine::formats::{Array, Metadata, Value, read_checkpoint};
+use doppler_engine::formats::{Array, Metadata, Value};
+use doppler_engine::model::read_checkpoint;
 use doppler_engine::source;
 use doppler_engine::text::{ChatTemplate, TextError, Tokenizer, encode_chat};
 use futures::FutureExt;

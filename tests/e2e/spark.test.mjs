@@ -21,7 +21,7 @@ const MODEL = "extension/models/spark-28m-q8_0.gguf";
 const T = { timeout: 150_000 };
 
 /** Of the references so many, the shortest, where there is only a software GPU, which says a word or two in a second: native tests compare all. */
-const ON_SOFTWARE = 8;
+const ON_SOFTWARE = 4;
 /** Relative to the largest logit of the step, in single precision. */
 const LOGIT_ERROR = 2e-3;
 
@@ -237,9 +237,9 @@ test("a request as deep as none of a page's is answered with an error, by an eng
 
 test("an answer's id is random: it tells nothing of how much others ask", T, async () => {
   const ids = [];
-  for (let i = 0; i < 3; i++) ids.push((await complete(page, { ...greedy(SHORT), max_tokens: 1 })).id);
+  for (let i = 0; i < 2; i++) ids.push((await complete(page, { ...greedy(SHORT), max_tokens: 1 })).id);
   for (const id of ids) assert.match(id, /^chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
-  assert.equal(new Set(ids.map((id) => id.slice(0, 17))).size, 3);
+  assert.equal(new Set(ids.map((id) => id.slice(0, 17))).size, 2);
 });
 
 test("sampling: a seed repeats itself, stop strings and max_tokens end the answer", T, async () => {

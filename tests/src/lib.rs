@@ -11,6 +11,7 @@ use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel, KvFormat, Tuning};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::recording::{BufferId, Recording};
+use doppler_engine::shaders::Bindings;
 use doppler_engine::source::{self, Source};
 use futures::future::{Either, select};
 
@@ -26,7 +27,7 @@ const SENTINELS: usize = 64;
 pub fn gpu(options: &GpuOptions) -> Gpu {
     let adapter = std::env::var("DOPPLER_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_owned());
     let options = GpuOptions { adapter: Some(adapter), ..options.clone() };
-    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see README, Testing")
+    pollster::block_on(Gpu::open(&options)).expect("an adapter for tests; see docs/developing.md")
 }
 
 /// A device that reads prompts as exactly as it decodes: x never becomes bytes.
@@ -70,16 +71,30 @@ pub async fn load(executor: Executor, source: &dyn Source, options: ModelOptions
     Engine::load(executor, "test", source, options, &mut |_| {}).await.map_err(|(_, error)| error)
 }
 
-/// Loads a file or a folder and runs `work` beside the engine.
+/// A device of the adapter for tests.
+pub fn device(options: &GpuOptions) -> Executor {
+    Executor::Gpu(Box::new(gpu(options)))
+}
+
+/// Loads a file or a folder on a device of its own and runs `work` beside the engine.
 ///
 /// # Panics
 /// When it does not load.
 pub fn serve<T>(gpu_options: &GpuOptions, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
+    serve_on(&mut Some(device(gpu_options)), path, options, work)
+}
+
+/// The same on a device that is left to the next model, with its pipelines: compiling them is most of a tiny model's time.
+///
+/// # Panics
+/// When there is no device, or the model does not load.
+pub fn serve_on<T>(device: &mut Option<Executor>, path: &Path, options: ModelOptions, work: impl AsyncFnOnce(Client) -> T) -> T {
     let source = source::open(path).expect("a file");
     pollster::block_on(async {
-        let executor = Executor::Gpu(Box::new(gpu(gpu_options)));
-        let (mut engine, client) = load(executor, &*source, options).await.expect("a model");
-        beside(&mut engine, work(client)).await
+        let (mut engine, client) = load(device.take().expect("a device"), &*source, options).await.expect("a model");
+        let result = beside(&mut engine, work(client)).await;
+        *device = Some(engine.unload());
+        result
     })
 }
 
@@ -197,6 +212,9 @@ pub fn nmse(got: &[f32], want: &[f32]) -> f64 {
     error / square.max(f64::MIN_POSITIVE)
 }
 
+/// The data that a kernel's bindings hold.
+pub type BoundData<K> = <<K as Kernel>::Bindings as Bindings>::Of<Data>;
+
 /// All of [`devices`], opened: once a test, as drivers do not take hundreds of openings.
 #[derive(Debug)]
 pub struct Devices(Vec<(&'static str, Executor)>);
@@ -216,7 +234,7 @@ impl Devices {
     ///
     /// # Panics
     /// With what is wrong.
-    pub fn check<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
+    pub fn check<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) {
         for _ in 0..self.0.len() {
             self.check_on_one(&kernel, buffers, bound);
         }
@@ -226,7 +244,7 @@ impl Devices {
     ///
     /// # Panics
     /// With what is wrong.
-    pub fn check_on_one<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) {
+    pub fn check_on_one<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) {
         self.0.rotate_left(1);
         let (name, executor) = &mut self.0[0];
         if let Err(problem) = compare(executor, kernel, buffers, bound) {
@@ -248,7 +266,12 @@ const HALF_FACTORS: f64 = 2e-5;
 ///
 /// # Panics
 /// When the device fails.
-pub fn compare<K: Kernel + 'static>(executor: &mut Executor, kernel: impl Fn() -> K, buffers: &[Data], bound: f64) -> Result<(), String> {
+pub fn compare<K: Kernel + 'static>(
+    executor: &mut Executor,
+    kernel: impl Fn() -> K,
+    buffers: &BoundData<K>,
+    bound: f64,
+) -> Result<(), String> {
     let capabilities = executor.capabilities().clone();
     let plan = kernel().plan(&capabilities);
     let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
@@ -259,32 +282,41 @@ pub fn compare<K: Kernel + 'static>(executor: &mut Executor, kernel: impl Fn() -
     };
     let got = run(executor, kernel(), buffers);
     let want = run(&mut Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
-    for (i, ((got, want), data)) in got.iter().zip(&want).zip(buffers).enumerate() {
+    for (Bound { name: buffer, data, after: got }, Bound { after: want, .. }) in got.iter().zip(&want) {
         let len = data.words().len();
         if let Some(at) = got[len..].iter().position(|w| *w != SENTINEL) {
-            return Err(format!("{name}: buffer {i} was written {at} words behind its end"));
+            return Err(format!("{name}: `{buffer}` was written {at} words behind its end"));
         }
         if let Some(difference) = data.difference(&got[..len], &want[..len], bound) {
-            return Err(format!("{name}: buffer {i}: {difference}"));
+            return Err(format!("{name}: `{buffer}`: {difference}"));
         }
     }
     Ok(())
 }
 
-fn run(executor: &mut Executor, kernel: impl Kernel + 'static, buffers: &[Data]) -> Vec<Vec<u32>> {
+/// A buffer of a kernel that ran.
+struct Bound<'a> {
+    name: &'static str,
+    data: &'a Data,
+    /// Its words, with the sentinels.
+    after: Vec<u32>,
+}
+
+fn run<'a, K: Kernel + 'static>(executor: &mut Executor, kernel: K, buffers: &'a BoundData<K>) -> Vec<Bound<'a>> {
     let mark = executor.mark();
-    let mut ids = Vec::new();
-    for (i, data) in buffers.iter().enumerate() {
+    let mut bound = Vec::new();
+    let bindings = K::Bindings::bind(buffers, &mut |name, data| {
         let mut words = data.words();
         words.resize(words.len() + SENTINELS, SENTINEL);
-        let id = executor.create_buffer(&format!("buffer {i}"), 4 * words.len() as u64).expect("a small buffer");
+        let id = executor.create_buffer(name, 4 * words.len() as u64).expect("a small buffer");
         executor.write(id, 0, bytemuck::cast_slice(&words));
-        ids.push((id, words.len()));
-    }
+        bound.push((name, data, id, words.len()));
+        id
+    });
     let mut recording = Recording::new();
-    recording.dispatch(kernel, &ids.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    recording.dispatch(kernel, bindings);
     executor.run_once("test", recording).expect("a run");
-    let results = ids.iter().map(|(id, words)| read(executor, *id, *words)).collect();
+    let results = bound.into_iter().map(|(name, data, id, words)| Bound { name, data, after: read(executor, id, words) }).collect();
     executor.destroy_since(mark);
     results
 }

@@ -314,6 +314,29 @@ test("a streaming answer is stored at most about once a second", async (context)
   assert.equal(store.records.get(id)?.messages[1]?.content, "x".repeat(100));
 });
 
+test("an answer that ends, or whose conversation is deleted, is not stored again when its timer would have fired", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { store, engine, handle } = setUp();
+  const { id } = await handle("conversations.send", { text: "A" });
+  await settle();
+  engine.latest().say("x");
+  engine.latest().end();
+  await settle();
+  const before = store.puts;
+  context.mock.timers.tick(1000);
+  await settle();
+  assert.equal(store.puts, before);
+
+  await handle("conversations.send", { id, text: "B" });
+  await settle();
+  engine.latest().say("y");
+  await handle("conversations.delete", { id });
+  await settle();
+  context.mock.timers.tick(1000);
+  await settle();
+  assert.equal(store.records.size, 0);
+});
+
 test("an answer cut off by the end of the document is kept and marked", async () => {
   const stored = /** @type {Conversation} */ ({
     id: "c",

@@ -10,7 +10,7 @@ beforeEach(async () => {
   page?.close();
   page = await openPage(echo);
 });
-after(() => page.close());
+after(() => page?.close());
 
 const messages = [{ role: "user", content: "hi" }];
 /** @param {object} fields */

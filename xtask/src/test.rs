@@ -1,5 +1,5 @@
-//! Every check and test of the repository, one after the other but for the extension's build, which runs beside the checks; a failing step
-//! does not keep the next from running.
+//! Every check and test of the repository. Two things keep the cores busy that one step leaves idle: the extension is built beside the checks,
+//! and the browser tests run beside the native ones, which yield to them. A failing step does not keep the next from running.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
-use crate::process::{Captured, Screen, capture, describe, entries, output, run as run_command, step};
+use crate::process::{Captured, Screen, capture, describe, entries, on_path, output, run as run_command, step};
 use crate::report::{Counts, Finished, Runner, Verdict, summary};
 use crate::vulkan::Adapter;
 use crate::{browser, npm};
@@ -27,10 +27,12 @@ pub(crate) enum Group {
 
 /// A check compiles at most.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// Native tests run kernels on a CPU.
-const RUST_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Native tests run kernels on a CPU, and yield to a browser.
+const RUST_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// Browser tests run a model on a CPU.
 const BROWSER_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+const BROWSER_TESTS: &str = "browser tests";
 
 /// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
 const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
@@ -51,22 +53,28 @@ pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Res
         suite.rust_checks()?;
     }
     let built = extension.map(|beside| suite.join(beside)).transpose()?;
+    // Alone they are shown as they run.
+    let screen = if wants(Group::Rust) { Screen::Hidden } else { Screen::Shown };
+    let browser = if wants(Group::E2e) { suite.begin_browser_tests(built == Some(true), screen) } else { None };
     if wants(Group::Rust) {
         suite.rust_tests()?;
     }
     if wants(Group::Js) {
         suite.js()?;
     }
-    if wants(Group::E2e) {
-        suite.e2e(built == Some(true))?;
+    if let Some((chrome, beside)) = browser {
+        suite.join(beside)?;
+        suite.browser_tests_again(&chrome)?;
     }
     println!("{}", summary(&suite.finished));
     Ok(!suite.finished.iter().any(|step| matches!(step.verdict, Verdict::Failed(_))))
 }
 
-/// A step that runs beside others; what it writes is shown when it has ended.
+/// A step that runs beside others; what it writes is shown when it has ended, unless it was shown before.
 struct Beside {
     name: &'static str,
+    runner: Runner,
+    screen: Screen,
     running: JoinHandle<Result<Captured>>,
 }
 
@@ -74,8 +82,13 @@ struct Beside {
 fn build_extension(root: &Path) -> Result<Beside> {
     let mut build = Command::new(std::env::current_exe()?);
     build.arg("build").current_dir(root);
-    let running = thread::spawn(move || capture(&mut build, CHECK_LIMIT, Screen::Hidden));
-    Ok(Beside { name: "extension build", running })
+    Ok(Beside::begin("extension build", Runner::Check, build, CHECK_LIMIT, Screen::Hidden))
+}
+
+impl Beside {
+    fn begin(name: &'static str, runner: Runner, mut command: Command, limit: Duration, screen: Screen) -> Self {
+        Self { name, runner, screen, running: thread::spawn(move || capture(&mut command, limit, screen)) }
+    }
 }
 
 struct Suite<'a> {
@@ -87,10 +100,10 @@ struct Suite<'a> {
 impl Suite<'_> {
     fn rust_tests(&mut self) -> Result<()> {
         self.workspace_tests()?;
-        let mut own = self.cargo(&["test", "--package", "xtask"]);
+        let mut own = self.yielding(&["test", "--package", "xtask"]);
         own.args(self.filter);
         self.step("build tool tests", Runner::Cargo, &mut own, RUST_LIMIT)?;
-        let mut examples = self.cargo(&["test", "--doc", "--no-fail-fast"]);
+        let mut examples = self.yielding(&["test", "--doc", "--no-fail-fast"]);
         examples.args(OTHERS);
         examples.args(self.filter);
         self.step("doc tests", Runner::Cargo, &mut examples, RUST_LIMIT)
@@ -131,10 +144,10 @@ impl Suite<'_> {
         } else {
             (Runner::Cargo, &["test", "--lib", "--bins", "--tests"], &["--no-fail-fast"])
         };
-        let mut build = self.cargo(kind);
+        let mut build = self.yielding(kind);
         build.args(OTHERS).arg("--no-run");
         self.step("rust test build", Runner::Check, &mut build, CHECK_LIMIT)?;
-        let mut tests = self.cargo(kind);
+        let mut tests = self.yielding(kind);
         tests.args(options).args(OTHERS).args(self.filter).env(SKIP_LOG, &log);
         if nextest && self.filter.is_none() {
             tests.arg("--status-level=skip");
@@ -154,63 +167,49 @@ impl Suite<'_> {
             types.arg(npm::file(self.root, "typescript/bin/tsc")).args(["--project", "tests/tsconfig.json"]);
             self.step("types", Runner::Check, &mut types, CHECK_LIMIT)?;
         }
-        self.node_tests("js tests", &entries(&self.root.join("tests/unit"), "", ".test.mjs"), CHECK_LIMIT, |_| {})
+        let Some(mut node) = self.node(&entries(&self.root.join("tests/unit"), "", ".test.mjs")) else { return Ok(()) };
+        self.step("js tests", Runner::Node, &mut node, CHECK_LIMIT)
     }
 
-    fn e2e(&mut self, built: bool) -> Result<()> {
+    /// Begins the browser tests, and says with which browser; `None` where they cannot run.
+    fn begin_browser_tests(&mut self, built: bool, screen: Screen) -> Option<(PathBuf, Beside)> {
         let mut chrome = None;
         let root = self.root;
-        let found = self.prepare("browser", || {
+        self.prepare("browser", || {
             chrome = Some(browser::ensure(root)?);
             Ok(())
         });
-        // The browser starts it for the tests of local models.
-        let host = self.prepare("native host", || {
-            let mut build = Command::new("cargo");
-            build.current_dir(root).args(["build", "--package", "doppler-host", "--target-dir"]).arg(root.join("target"));
-            step("Compiling the native host", || run_command(&mut build))
-        });
-        match chrome {
-            Some(chrome) if built && found && host => {
-                let files = entries(&root.join("tests/e2e"), "", ".test.mjs");
-                let configure = |node: &mut Command| {
-                    node.env("CHROME", &chrome).env("DOPPLER_ROOT", root);
-                };
-                self.node_tests("browser tests", &files, BROWSER_LIMIT, configure)?;
-                self.failed_again(&files, BROWSER_LIMIT, configure)
-            }
-            _ => {
-                self.skip("browser tests", "no extension, native host or browser");
-                Ok(())
-            }
-        }
+        // The browser starts it for the tests of local models. With the features of all members, as the native tests have it.
+        let mut build = self.cargo(&["build", "--bin", "doppler-host", "--target-dir"]);
+        build.arg(root.join("target")).args(OTHERS);
+        let host = self.prepare("native host", || step("Compiling the native host", || run_command(&mut build)));
+        let (Some(chrome), true, true) = (chrome, built, host) else {
+            self.skip(BROWSER_TESTS, "no extension, native host or browser");
+            return None;
+        };
+        let mut node = self.node(&self.browser_modules())?;
+        self.configure(&mut node, &chrome);
+        Some((chrome, Beside::begin(BROWSER_TESTS, Runner::Node, node, BROWSER_LIMIT, screen)))
     }
 
-    /// Runs test modules, one at a time; no step where there are none.
-    fn node_tests(&mut self, name: &str, files: &[PathBuf], limit: Duration, configure: impl Fn(&mut Command)) -> Result<()> {
-        if files.is_empty() {
-            return Ok(());
-        }
-        let mut node = npm::node(self.root);
-        node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
-        if let Some(filter) = self.filter {
-            node.arg(format!("--test-name-pattern={filter}"));
-        }
-        node.args(files);
-        configure(&mut node);
-        self.step(name, Runner::Node, &mut node, limit)
+    fn browser_modules(&self) -> Vec<PathBuf> {
+        entries(&self.root.join("tests/e2e"), "", ".test.mjs")
     }
 
-    /// Runs the modules of the last step that failed once more: a browser on a busy machine is not always in time. What passes then
-    /// is named in the summary; what fails twice has failed.
-    fn failed_again(&mut self, files: &[PathBuf], limit: Duration, configure: impl Fn(&mut Command)) -> Result<()> {
+    /// Tells browser tests where the browser and the extension are.
+    fn configure(&self, node: &mut Command, chrome: &Path) {
+        node.env("CHROME", chrome).env("DOPPLER_ROOT", self.root);
+    }
+
+    /// Runs the browser tests' modules that failed once more: a browser on a busy machine is not always in time. What passes then is named
+    /// in the summary; what fails twice has failed.
+    fn browser_tests_again(&mut self, chrome: &Path) -> Result<()> {
         let Some(first) = self.finished.last().filter(|step| matches!(step.verdict, Verdict::Failed(_))) else { return Ok(()) };
         let text = std::fs::read_to_string(self.log_file(&first.name)?)?;
-        let failed: Vec<PathBuf> = files.iter().filter(|file| failed_in(file, &text)).cloned().collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        self.node_tests(&format!("{}, again", first.name), &failed, limit, configure)?;
+        let failed: Vec<PathBuf> = self.browser_modules().into_iter().filter(|file| failed_in(file, &text)).collect();
+        let Some(mut node) = self.node(&failed) else { return Ok(()) };
+        self.configure(&mut node, chrome);
+        self.step(&format!("{BROWSER_TESTS}, again"), Runner::Node, &mut node, BROWSER_LIMIT)?;
         if let [.., first, again] = self.finished.as_mut_slice()
             && again.verdict == Verdict::Passed
         {
@@ -218,6 +217,30 @@ impl Suite<'_> {
             again.tests = Some(Counts::default());
         }
         Ok(())
+    }
+
+    /// What runs modules of tests one after the other; `None` where there are none.
+    fn node(&self, files: &[PathBuf]) -> Option<Command> {
+        if files.is_empty() {
+            return None;
+        }
+        let mut node = npm::node(self.root);
+        node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
+        if let Some(filter) = self.filter {
+            node.arg(format!("--test-name-pattern={filter}"));
+        }
+        node.args(files);
+        Some(node)
+    }
+
+    /// Cargo for what runs beside the browser tests and yields to them: a browser must answer in time.
+    fn yielding(&self, arguments: &[&str]) -> Command {
+        if on_path("nice").is_none() {
+            return self.cargo(arguments);
+        }
+        let mut command = Command::new("nice");
+        command.args(["-n", "10", "cargo"]).args(arguments).current_dir(self.root);
+        command
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
@@ -253,10 +276,12 @@ impl Suite<'_> {
     }
 
     /// Waits for what runs beside and shows what it wrote; whether it succeeded.
-    fn join(&mut self, Beside { name, running }: Beside) -> Result<bool> {
+    fn join(&mut self, Beside { name, runner, screen, running }: Beside) -> Result<bool> {
         let captured = running.join().map_err(|_| anyhow!("{name} ended in a panic"))??;
-        println!("\n→ {name}, beside the above\n{}", captured.text);
-        self.conclude(name, Runner::Check, &captured)?;
+        if screen == Screen::Hidden {
+            println!("\n→ {name}, beside the above\n{}", captured.text);
+        }
+        self.conclude(name, runner, &captured)?;
         Ok(captured.success)
     }
 

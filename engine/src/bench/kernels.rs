@@ -7,7 +7,9 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::gpu::{DeviceTier, Gpu, KernelTime};
-use crate::kernels::{CeilingMultiply, CeilingRead, Group, Sampler, Sampling};
+use crate::kernels::{
+    CeilingMultiply, CeilingMultiplyBindings, CeilingRead, CeilingReadBindings, Group, SampleBindings, Sampler, Sampling,
+};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::Recording;
 
@@ -77,15 +79,15 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
 
 /// Appends the sampling of the first decode row, with state in buffers of its own.
 fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
-    let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row: 0, rows: 1, ring: 1 };
+    let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows: 1, ring: 1 };
     let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
     let counts = buffer("token counts", sampling.vocab, 4)?;
     let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
     let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;
     let sampled = buffer("sampled", 1, 4)?;
     executor.write(samplers, 0, bytemuck::bytes_of(&sampler));
-    let buffers = [model.buffers.logits, counts, samplers, model.buffers.decode_rows, groups, sampled];
-    sampling.record(recording, sampler.draws_from_all(), &buffers);
+    let (logits, rows) = (model.buffers.logits, model.buffers.decode_rows);
+    recording.sample(sampling, sampler.draws_from_all(), SampleBindings { logits, counts, samplers, rows, groups, sampled });
     Ok(())
 }
 
@@ -98,8 +100,8 @@ async fn ceilings(gpu: &mut Gpu) -> Result<Option<Ceilings>> {
     let source = gpu.create_buffer("ceiling", bytes)?;
     let sums = gpu.create_buffer("sums", u64::from(4 * read.sums().max(256 * workgroups)))?;
     let mut recording = Recording::new();
-    recording.dispatch(read, &[source, sums]);
-    recording.dispatch(multiply, &[sums]);
+    recording.dispatch(read, CeilingReadBindings { x: source, out: sums });
+    recording.dispatch(multiply, CeilingMultiplyBindings { out: sums });
     let times = gpu.profile(&recording, 0).await;
     for buffer in [source, sums] {
         gpu.destroy_buffer(buffer);

@@ -26,6 +26,8 @@ pub struct Shape {
     rope_base: f32,
     /// Norms of queries and keys.
     qk_norm: bool,
+    /// Norms behind attention and feed-forward network.
+    post_norms: bool,
     /// Biases of queries, keys and values.
     qkv_bias: bool,
     /// Positions that most layers see; 0: all.
@@ -45,6 +47,7 @@ const LLAMA_1B: Shape = Shape {
     tied: true,
     rope_base: 5e5,
     qk_norm: false,
+    post_norms: false,
     qkv_bias: false,
     window: 0,
 };
@@ -93,6 +96,7 @@ pub const SHAPES: &[Shape] = &[
         vocab: 262_144,
         rope_base: 1e6,
         qk_norm: true,
+        post_norms: true,
         window: 512,
         ..LLAMA_1B
     },
@@ -190,7 +194,7 @@ impl Shape {
             part(name("ffn_gate.weight"), &[dim, ff]);
             part(name("ffn_up.weight"), &[dim, ff]);
             part(name("ffn_down.weight"), &[ff, dim]);
-            if self.architecture == "gemma3" {
+            if self.post_norms {
                 part(name("post_attention_norm.weight"), &[dim]);
                 part(name("post_ffw_norm.weight"), &[dim]);
             }

@@ -1,6 +1,9 @@
 //! How the blocks of each weight format are arranged: where the bits of a value lie, and which bytes scale them.
+//!
+//! `engine/build` includes this file: the shader features of each format follow from the table.
 
 use super::DType;
+use Quants::{Bytes, Codes, Floats, Integers};
 
 /// The arrangement of a block, from `ggml-common.h` and `gguf/quants.py`.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +16,27 @@ pub(crate) struct BlockLayout {
     pub(crate) scales: (u32, u32),
     /// The same for scales in a second place.
     pub(crate) more_scales: (u32, u32),
+    /// How a stored number becomes a value.
+    pub(crate) quants: Quants,
+    /// A value is `scale * number + offset`, not `scale * number`.
+    #[allow(dead_code, reason = "for engine/build")]
+    pub(crate) offsets: bool,
+    /// Each sixteen values have a scale, and an offset, of their own.
+    #[allow(dead_code, reason = "for engine/build")]
+    pub(crate) sixteens: bool,
+}
+
+/// How the stored numbers of a format become values: kernels differ by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quants {
+    /// They are floating-point numbers.
+    Floats,
+    /// They are signed bytes.
+    Bytes,
+    /// They are integers of up to six bits, less a constant.
+    Integers,
+    /// They are indices into a codebook.
+    Codes,
 }
 
 /// Numbers of the same few bits: a run of bytes holds as many numbers in its lowest bits, the next ones in the next bits, and so on;
@@ -31,34 +55,49 @@ const fn plane(at: u32, bits: u32, run: u32) -> Plane {
     Plane { at, bits, run }
 }
 
-const fn block(low: Plane, high: Option<Plane>, scales: (u32, u32)) -> BlockLayout {
-    BlockLayout { low, high, scales, more_scales: (0, 0) }
+const fn block(quants: Quants, low: Plane, high: Option<Plane>, scales: (u32, u32)) -> BlockLayout {
+    BlockLayout { low, high, scales, more_scales: (0, 0), quants, offsets: false, sixteens: false }
+}
+
+impl BlockLayout {
+    const fn with_offsets(self) -> Self {
+        Self { offsets: true, ..self }
+    }
+
+    const fn in_sixteens(self) -> Self {
+        Self { sixteens: true, ..self }
+    }
 }
 
 /// Every format that can be decoded.
 pub(super) const FORMATS: [(DType, BlockLayout); 16] = [
-    (DType::F32, block(plane(0, 32, 1), None, (0, 0))),
-    (DType::F16, block(plane(0, 16, 1), None, (0, 0))),
-    (DType::BF16, block(plane(0, 16, 1), None, (0, 0))),
-    (DType::Q8_0, block(plane(2, 8, 1), None, (0, 2))),
-    (DType::Q4_0, block(plane(2, 4, 16), None, (0, 2))),
-    (DType::Q4_1, block(plane(4, 4, 16), None, (0, 4))),
-    (DType::Q5_0, block(plane(6, 4, 16), Some(plane(2, 1, 1)), (0, 2))),
-    (DType::Q5_1, block(plane(8, 4, 16), Some(plane(4, 1, 1)), (0, 4))),
-    (DType::Q2_K, BlockLayout { more_scales: (80, 4), ..block(plane(16, 2, 32), None, (0, 16)) }),
-    (DType::Q3_K, block(plane(32, 2, 32), Some(plane(0, 1, 32)), (96, 14))),
-    (DType::Q4_K, block(plane(16, 4, 32), None, (0, 16))),
-    (DType::Q5_K, block(plane(48, 4, 32), Some(plane(16, 1, 32)), (0, 16))),
-    (DType::Q6_K, block(plane(0, 4, 64), Some(plane(128, 2, 32)), (192, 18))),
-    (DType::IQ4_NL, block(plane(2, 4, 16), None, (0, 2))),
-    (DType::IQ4_XS, block(plane(8, 4, 16), None, (0, 8))),
-    (DType::MXFP4, block(plane(1, 4, 16), None, (0, 1))),
+    (DType::F32, block(Floats, plane(0, 32, 1), None, (0, 0))),
+    (DType::F16, block(Floats, plane(0, 16, 1), None, (0, 0))),
+    (DType::BF16, block(Floats, plane(0, 16, 1), None, (0, 0))),
+    (DType::Q8_0, block(Bytes, plane(2, 8, 1), None, (0, 2))),
+    (DType::Q4_0, block(Integers, plane(2, 4, 16), None, (0, 2))),
+    (DType::Q4_1, block(Integers, plane(4, 4, 16), None, (0, 4)).with_offsets()),
+    (DType::Q5_0, block(Integers, plane(6, 4, 16), Some(plane(2, 1, 1)), (0, 2))),
+    (DType::Q5_1, block(Integers, plane(8, 4, 16), Some(plane(4, 1, 1)), (0, 4)).with_offsets()),
+    (DType::Q2_K, BlockLayout { more_scales: (80, 4), ..block(Integers, plane(16, 2, 32), None, (0, 16)).with_offsets().in_sixteens() }),
+    (DType::Q3_K, block(Integers, plane(32, 2, 32), Some(plane(0, 1, 32)), (96, 14)).in_sixteens()),
+    (DType::Q4_K, block(Integers, plane(16, 4, 32), None, (0, 16)).with_offsets()),
+    (DType::Q5_K, block(Integers, plane(48, 4, 32), Some(plane(16, 1, 32)), (0, 16)).with_offsets()),
+    (DType::Q6_K, block(Integers, plane(0, 4, 64), Some(plane(128, 2, 32)), (192, 18)).in_sixteens()),
+    (DType::IQ4_NL, block(Codes, plane(2, 4, 16), None, (0, 2))),
+    (DType::IQ4_XS, block(Codes, plane(8, 4, 16), None, (0, 8))),
+    (DType::MXFP4, block(Codes, plane(1, 4, 16), None, (0, 1))),
 ];
 
 impl BlockLayout {
     /// The layout of a format's blocks; `None` for a format that cannot be decoded.
     pub(crate) fn of(dtype: DType) -> Option<Self> {
         FORMATS.iter().find(|(d, _)| *d == dtype).map(|(_, layout)| *layout)
+    }
+
+    /// Whether its numbers fit a byte each and are multiplied as such: the shader feature `bytes`.
+    pub(crate) fn has_byte_quants(&self) -> bool {
+        matches!(self.quants, Bytes | Integers)
     }
 
     /// The stored number of value `i` of a block, to be read by [`value`](super::dequantize::value).

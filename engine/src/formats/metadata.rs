@@ -233,13 +233,6 @@ impl Metadata {
             other => other.integer().map(|x| x as f32),
         };
         bool, bool_opt, bool, "a boolean", |v| match v { Value::Bool(x) => Some(*x), other => (0..2).contains(&other.integer()?).then(|| other.integer() == Some(1)) };
-        uniform_u32, uniform_u32_opt, u32, "an integer of 32 bits, the same for all layers", |v| match v {
-            Value::Array(a) => {
-                let values: Vec<u32> = a.integers()?;
-                values.first().copied().filter(|first| values.iter().all(|v| v == first))
-            }
-            other => u32::try_from(other.integer()?).ok(),
-        };
         bool_array, bool_array_opt, Vec<bool>, "an array of booleans", |v| match v { Value::Array(Array::Bool(a)) => Some(a.clone()), _ => None };
         u32_array, u32_array_opt, Vec<u32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };
         i32_array, i32_array_opt, Vec<i32>, "an array of integers of 32 bits", |v| match v { Value::Array(a) => a.integers(), _ => None };

@@ -4,7 +4,6 @@
 //! bounded by the size of the input.
 
 pub(crate) mod block;
-mod conventions;
 pub mod convert;
 pub mod dequantize;
 pub mod dtype;
@@ -24,7 +23,7 @@ pub use dtype::DType;
 pub use gguf::Gguf;
 pub use metadata::{Array, Metadata, Value};
 pub use quantize::convert_rows;
-pub use read::{read_checkpoint, read_rows, span_of_rows};
+pub use read::{read_rows, span_of_rows};
 
 /// Why a checkpoint could not be read. Every variant names the thing at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

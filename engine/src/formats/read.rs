@@ -1,61 +1,13 @@
-//! From a source to a checkpoint, and from a checkpoint to the bytes of its tensors.
+//! From a checkpoint to the bytes of its tensors.
 
 use std::ops::Range;
 
-use super::conventions::adapted;
-use super::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, Transform, dequantize, huggingface, split};
+use super::{FormatError, TensorInfo, Transform, dequantize};
 use crate::error::Result;
-use crate::source::{FileSpan, Source};
-
-/// The first bytes read of a file: a small model's whole header.
-const FIRST_READ: u64 = 1 << 20;
+use crate::source::Source;
 
 /// Largest tensor that is transposed, in bytes: it is read whole. GPT-2's are smaller.
 const MAX_TRANSPOSED: u64 = 256 << 20;
-
-/// Reads what a source holds: a GGUF file, all parts of a split one, or a model folder in Hugging Face's layout.
-///
-/// # Errors
-/// When the files are damaged, incomplete, of another kind, or cannot be read.
-pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
-    let files = source.files();
-    if huggingface::is_folder(&files) {
-        return huggingface::read(source, &files).await;
-    }
-    let mut parts = Vec::with_capacity(files.len());
-    for file in files {
-        let checkpoint = read_gguf(source, &file).await?;
-        parts.push((file, checkpoint));
-    }
-    let checkpoint = split::join(parts)?;
-    match no_model(&checkpoint.metadata)? {
-        Some(what) => Err(FormatError::NoModel { what }.into()),
-        None if checkpoint.tensors.is_empty() => {
-            Err(FormatError::NoModel { what: "a vocabulary without weights: choose the model itself" }.into())
-        }
-        None => Ok(adapted(checkpoint)?),
-    }
-}
-
-/// What a file is that belongs to models but is none.
-fn no_model(metadata: &Metadata) -> Result<Option<&'static str>, FormatError> {
-    // Early adapters do not say `general.type`.
-    let kind = metadata.str_opt("general.type")?.or_else(|| metadata.contains("adapter.type").then_some("adapter"));
-    Ok(doppler_files::no_model(kind, metadata.str_opt("general.architecture")?))
-}
-
-/// Reads and parses the header of one GGUF file, however long it is.
-async fn read_gguf(source: &dyn Source, file: &FileSpan) -> Result<Checkpoint> {
-    let mut bytes = FIRST_READ;
-    loop {
-        let length = file.bytes.min(bytes);
-        let prefix = source.read(file.start, length as usize).await?;
-        match Gguf::parse(&prefix, Some(file.bytes)) {
-            Err(FormatError::NeedMore { at_least }) if length < file.bytes => bytes = at_least.max(2 * bytes),
-            other => return Ok(other?),
-        }
-    }
-}
 
 /// Where the bytes lie that [`read_rows`] needs; empty for values that are not stored.
 ///

@@ -16,10 +16,11 @@ pub use readback::Readback;
 
 use std::sync::Arc;
 
+use crate::buffer::BufferId;
+use crate::counters::Counters;
 use crate::error::{EngineError, Result};
-use crate::executor::{Counters, buffer_size};
-use crate::kernels::{Capabilities, Kernel, Plan, Tuning, storage_bindings};
-use crate::recording::{BufferId, Command, Recording};
+use crate::kernels::{Capabilities, Plan, Tuning};
+use crate::recording::{Command, Recording};
 use crate::shaders::BindingKind;
 use device::Fault;
 use pipelines::{Pipeline, Pipelines};
@@ -37,6 +38,8 @@ pub struct Gpu {
     capabilities: Capabilities,
     fault: Arc<Fault>,
     buffers: Vec<Option<wgpu::Buffer>>,
+    /// Zeros, for bindings that are absent.
+    zeros: wgpu::Buffer,
     allocated: u64,
     /// Bytes that buffers may take together.
     memory: Option<u64>,
@@ -73,6 +76,12 @@ impl Gpu {
     /// When there is none that fits `options`, or it refuses to make a device.
     pub async fn open(options: &GpuOptions) -> Result<Self> {
         let opened = device::open(options).await?;
+        let zeros = opened.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("zeros"),
+            size: 16,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
         Ok(Self {
             pipelines: Pipelines::new(opened.device.clone()),
             device: opened.device,
@@ -81,6 +90,7 @@ impl Gpu {
             capabilities: opened.capabilities,
             fault: opened.fault,
             buffers: Vec::new(),
+            zeros,
             allocated: 0,
             memory: options.memory,
             staging: StagingPool::default(),
@@ -137,7 +147,7 @@ impl Gpu {
     }
 
     pub(crate) fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
-        let size = buffer_size(&self.capabilities, label, bytes)?;
+        let size = self.capabilities.buffer_size(label, bytes)?;
         if let Some(limit) = self.memory.filter(|limit| self.allocated + size > *limit) {
             return Err(EngineError::NoMemory { available: Some(limit) });
         }
@@ -190,7 +200,7 @@ impl Gpu {
     /// Begins to make the pipelines that recordings need. Their buffers may be those of another executor.
     pub(crate) fn prepare<'a>(&self, recordings: impl IntoIterator<Item = &'a Recording>) -> Preparation {
         let commands = recordings.into_iter().flat_map(|recording| &recording.commands);
-        self.pipelines.prepare(commands.map(|command| command.kernel.plan(&self.capabilities)))
+        self.pipelines.prepare(commands.map(|command| command.plan(&self.capabilities)))
     }
 
     /// Waits for these pipelines.
@@ -199,11 +209,11 @@ impl Gpu {
     }
 
     pub(crate) fn compile(&mut self, label: &str, recording: &Recording) -> GpuProgram {
-        let plans: Vec<Plan> = recording.commands.iter().map(|command| command.kernel.plan(&self.capabilities)).collect();
+        let plans: Vec<Plan> = recording.commands.iter().map(|command| command.plan(&self.capabilities)).collect();
         let (params, offsets) = self.upload_params(label, &plans);
         let mut steps = Vec::with_capacity(plans.len());
-        for ((Command { kernel, buffers }, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
-            steps.push(self.compile_dispatch(kernel.as_ref(), plan, buffers, &params, offset));
+        for ((command, plan), offset) in recording.commands.iter().zip(&plans).zip(offsets) {
+            steps.push(self.compile_dispatch(command.as_ref(), plan, &params, offset));
         }
         GpuProgram { label: label.to_owned(), steps }
     }
@@ -228,15 +238,8 @@ impl Gpu {
         (buffer, offsets)
     }
 
-    fn compile_dispatch(&mut self, kernel: &dyn Kernel, plan: &Plan, buffers: &[BufferId], params: &wgpu::Buffer, offset: u64) -> Step {
+    fn compile_dispatch(&mut self, command: &dyn Command, plan: &Plan, params: &wgpu::Buffer, offset: u64) -> Step {
         let Pipeline { pipeline, layout } = self.pipelines.get(plan);
-        assert_eq!(
-            storage_bindings(plan.shader).count(),
-            buffers.len(),
-            "{kernel:?}: one buffer for each storage binding of {}",
-            plan.shader.kernel
-        );
-        let mut storage = buffers.iter();
         let entries: Vec<_> = plan
             .shader
             .bindings
@@ -249,7 +252,7 @@ impl Gpu {
                         offset,
                         size: wgpu::BufferSize::new(u64::from(size)),
                     }),
-                    _ => self.buffer(*storage.next().expect("counted above")).as_entire_binding(),
+                    _ => command.buffer(binding.index).map_or(&self.zeros, |id| self.buffer(id)).as_entire_binding(),
                 },
             })
             .collect();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Gpu, Step};
 use crate::error::Result;
 use crate::kernels::Cost;
-use crate::recording::{Command, Recording};
+use crate::recording::Recording;
 
 /// Runs of a dispatch: the clock of a browser is coarse.
 const REPEATS: u32 = 40;
@@ -39,8 +39,7 @@ impl Gpu {
         if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
-        let plans: Vec<_> =
-            recording.commands.iter().map(|Command { kernel, .. }| (kernel.plan(&self.capabilities), kernel.cost(positions))).collect();
+        let plans: Vec<_> = recording.commands.iter().map(|command| (command.plan(&self.capabilities), command.cost(positions))).collect();
         let program = self.compile("profile", recording);
         let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 });
         let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {

@@ -4,10 +4,15 @@ use super::cache::{KvFormat, PAGE};
 use super::norm::{NormKind, normalize};
 use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
-use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, grid_2d};
-use crate::shaders::{
-    self,
-    params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams},
+use super::{
+    AttentionCombineBindings, AttentionDecodeBindings, AttentionPrefillBindings, Capabilities, Cost, Kernel, MAX_WORKGROUPS, Plan,
+    RopeKvBindings, grid_2d,
+};
+use crate::buffer::{BufferId, HostMemory};
+use crate::shaders::params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams};
+use crate::shaders::variants::{
+    AttentionCombineVariant, AttentionDecodeGroup, AttentionDecodeVariant, AttentionPrefillHead, AttentionPrefillVariant,
+    AttentionStreamingVariant, AttentionTiledHead, AttentionTiledVariant,
 };
 
 /// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
@@ -137,7 +142,9 @@ impl AttentionDecode {
 }
 
 impl Kernel for AttentionDecode {
-    fn plan(&self, capabilities: &Capabilities) -> Plan {
+    type Bindings = AttentionDecodeBindings;
+
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         let s = &self.shape;
         debug_assert_eq!(s.ahead, 0, "decoding is causal");
         debug_assert_eq!(s.q_stride, (s.heads + 2 * s.kv_heads) * s.head_dim);
@@ -163,19 +170,19 @@ impl Kernel for AttentionDecode {
         let sharing = s.heads / s.kv_heads;
         let shared = s.kv_heads * sharing.div_ceil(4) * self.splits.count * self.rows;
         let alone = sharing == 1 || shared < capabilities.tuning.decode_workgroups;
-        let (group, feature) = if alone { (1, "group_1") } else { (4, "group_4") };
+        let (queries, group) = if alone { (1, AttentionDecodeGroup::Group1) } else { (4, AttentionDecodeGroup::Group4) };
         // Streams with subgroups where one holds a stream.
         let quads = s.head_dim / 4;
         let lanes = quads.div_ceil(2).next_power_of_two();
         let subgroup = capabilities.subgroup_size.filter(|size| *size >= lanes);
-        let (subgroups, workgroup) = if subgroup.is_some() { ("subgroups", capabilities.tuning.decode_workgroup) } else { ("", 64) };
+        let workgroup = if subgroup.is_some() { capabilities.tuning.decode_workgroup } else { 64 };
         let members = (workgroup / subgroup.unwrap_or(lanes)).max(1);
-        let shader = shaders::find("attention_decode", &[feature, s.kv.feature(), "writes", subgroups]);
-        Plan::new(shader, &params, [s.kv_heads * sharing.div_ceil(group), self.splits.count, self.rows])
+        let variant = AttentionDecodeVariant { group, cache: s.kv.variant(), subgroups: subgroup.is_some() };
+        Plan::new(variant, &params, [s.kv_heads * sharing.div_ceil(queries), self.splits.count, self.rows])
             .with_cache(s.kv, s.head_dim)
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(group))
+            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(queries))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
     }
@@ -186,15 +193,15 @@ impl Kernel for AttentionDecode {
         self.shape.cost(self.rows, u64::from(visible), visible)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let s = &self.shape;
         let (heads, dim) = (s.heads as usize, s.head_dim as usize);
         // The kernel leaves qkv as it is.
-        let qkv = memory.view::<f32>("qkv").to_vec();
+        let qkv = memory.read::<f32>(b.qkv).to_vec();
         if let Some(eps) = self.qk_norm {
-            let weights = memory.view::<f32>("turning")[self.norm_weights() as usize..][..2 * dim].to_vec();
+            let weights = memory.read::<f32>(b.turning)[self.norm_weights() as usize..][..2 * dim].to_vec();
             let turned = heads + s.kv_heads as usize;
-            for row in memory.view_mut::<f32>("qkv").chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
+            for row in memory.write::<f32>(b.qkv).chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
                 for (i, head) in row.chunks_exact_mut(dim).take(turned).enumerate() {
                     let weights = if i < heads { &weights[..dim] } else { &weights[dim..] };
                     normalize(head, NormKind::Rms, weights, eps);
@@ -210,21 +217,23 @@ impl Kernel for AttentionDecode {
             pages_per_slot: s.pages_per_slot,
             kv: s.kv,
         };
-        rope.reference(memory);
-        let turned = memory.view::<f32>("qkv").to_vec();
-        memory.view_mut::<f32>("qkv").copy_from_slice(&qkv);
+        let AttentionDecodeBindings { qkv: buffer, keys, values, pages, rows, turning, .. } = *b;
+        rope.reference(memory, &RopeKvBindings { qkv: buffer, keys, values, pages, rows, turning });
+        let cached = Cached { keys, values, pages };
+        let turned = memory.read::<f32>(b.qkv).to_vec();
+        memory.write::<f32>(b.qkv).copy_from_slice(&qkv);
         for r in 0..self.rows as usize {
-            let row = memory.view::<Row>("rows")[r];
+            let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
                 for split in 0..self.splits.count {
                     let span = split * self.splits.length..(split + 1) * self.splits.length;
                     let q = &turned[r * s.q_stride as usize + head * dim..][..dim];
-                    let (sums, maximum, weight) = attend(memory, s, q, head, row.slot, row.position, span);
+                    let (sums, maximum, weight) = attend(memory, cached, s, q, head, row.slot, row.position, span);
                     if self.splits.count == 1 {
-                        store(memory, (r * heads + head) * dim, &sums, weight);
+                        store(memory, b.out, (r * heads + head) * dim, &sums, weight);
                     } else {
                         let at = (r * heads + head) * self.splits.count as usize + split as usize;
-                        store_part(memory, "partial", at, &(sums, maximum, weight));
+                        store_part(memory, b.partial, at, &(sums, maximum, weight));
                     }
                 }
             }
@@ -246,17 +255,19 @@ pub struct AttentionCombine {
 }
 
 impl Kernel for AttentionCombine {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = AttentionCombineBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         debug_assert!(self.splits <= MOST_SPLITS);
         let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
         debug_assert!(self.rows * self.heads <= MAX_WORKGROUPS);
-        Plan::new(shaders::find("attention_combine", &[]), &params, [self.rows * self.heads, 1, 1])
+        Plan::new(AttentionCombineVariant, &params, [self.rows * self.heads, 1, 1])
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let (dim, splits) = (self.head_dim as usize, self.splits as usize);
         for row_head in 0..(self.rows * self.heads) as usize {
-            let partial = &memory.view::<f32>("partial")[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
+            let partial = &memory.read::<f32>(b.partial)[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
             let maximum = partial.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
             let mut sums = vec![0.0f64; dim];
             let mut weight = 0.0f64;
@@ -267,7 +278,7 @@ impl Kernel for AttentionCombine {
                     *s += factor * f64::from(*p);
                 }
             }
-            store(memory, row_head * dim, &sums, weight);
+            store(memory, b.out, row_head * dim, &sums, weight);
         }
     }
 }
@@ -345,25 +356,34 @@ impl AttentionPrefill {
 }
 
 impl Kernel for AttentionPrefill {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = AttentionPrefillBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let s = &self.shape;
         debug_assert!(self.splits == 1 || self.tier == AttentionTier::Large);
         let params = s.params(self.rows, self.splits);
+        let cache = s.kv.variant();
         if self.tier == AttentionTier::Streaming {
             let tasks = self.rows * s.heads * (s.head_dim / 4).div_ceil(8);
-            return Plan::new(shaders::find("attention_streaming", &[s.kv.feature()]), &params, grid_2d(tasks.div_ceil(64)))
-                .with_cache(s.kv, s.head_dim);
+            return Plan::new(AttentionStreamingVariant { cache }, &params, grid_2d(tasks.div_ceil(64))).with_cache(s.kv, s.head_dim);
         }
-        let (kernel, heads, queries) = match (self.tier, s.head_dim) {
-            (AttentionTier::Large, 0..=64) => ("attention_tiled", "head_64", Self::TILE),
-            (AttentionTier::Large, 65..=128) => ("attention_tiled", "head_128", Self::TILE),
-            (AttentionTier::Large, _) => ("attention_tiled", "head_256", Self::TILE),
-            (_, 0..=64) => ("attention_prefill", "small_64", 16),
-            (_, 65..=128) => ("attention_prefill", "small_128", 16),
-            _ => ("attention_prefill", "small_256", 16),
+        let workgroups = |queries: u32| [self.rows.div_ceil(queries), s.heads, self.splits];
+        let plan = if self.tier == AttentionTier::Large {
+            let head = match s.head_dim {
+                0..=64 => AttentionTiledHead::Head64,
+                65..=128 => AttentionTiledHead::Head128,
+                _ => AttentionTiledHead::Head256,
+            };
+            Plan::new(AttentionTiledVariant { head, cache }, &params, workgroups(Self::TILE))
+        } else {
+            let head = match s.head_dim {
+                0..=64 => AttentionPrefillHead::Small64,
+                65..=128 => AttentionPrefillHead::Small128,
+                _ => AttentionPrefillHead::Small256,
+            };
+            Plan::new(AttentionPrefillVariant { head, cache }, &params, workgroups(16))
         };
-        Plan::new(shaders::find(kernel, &[heads, s.kv.feature()]), &params, [self.rows.div_ceil(queries), s.heads, self.splits])
-            .with_cache(s.kv, s.head_dim)
+        plan.with_cache(s.kv, s.head_dim)
     }
 
     fn cost(&self, positions: u32) -> Cost {
@@ -372,35 +392,46 @@ impl Kernel for AttentionPrefill {
         s.cost(self.rows, visible.sum(), s.visible(positions).max(self.rows.min(positions)))
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let (heads, dim) = (self.shape.heads as usize, self.shape.head_dim as usize);
+        let cached = Cached { keys: b.keys, values: b.values, pages: b.pages };
         for r in 0..self.rows as usize {
-            let row = memory.view::<Row>("rows")[r];
+            let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
                 let end = match self.shape.ahead {
                     0 => row.position,
-                    ahead => (row.position + ahead).min(memory.view::<Row>("rows")[self.rows as usize - 1].position),
+                    ahead => (row.position + ahead).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
                 };
-                let q = memory.view::<f32>("q")[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
+                let q = memory.read::<f32>(b.q)[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
                 if self.splits == 1 {
-                    let (sums, _, weight) = attend(memory, &self.shape, &q, head, row.slot, row.position, 0..end + 1);
-                    store(memory, (r * heads + head) * dim, &sums, weight);
+                    let (sums, _, weight) = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, 0..end + 1);
+                    store(memory, b.out, (r * heads + head) * dim, &sums, weight);
                     continue;
                 }
                 let tile = r as u32 / Self::TILE * Self::TILE;
                 for split in 0..self.splits {
                     let span = self.span(tile, row.position - r as u32, split);
-                    let part = attend(memory, &self.shape, &q, head, row.slot, row.position, span.start..span.end.min(end + 1));
-                    store_part(memory, "out", (r * heads + head) * self.splits as usize + split as usize, &part);
+                    let part = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, span.start..span.end.min(end + 1));
+                    store_part(memory, b.out, (r * heads + head) * self.splits as usize + split as usize, &part);
                 }
             }
         }
     }
 }
 
+/// The key/value cache.
+#[derive(Clone, Copy)]
+struct Cached {
+    keys: BufferId,
+    values: BufferId,
+    pages: BufferId,
+}
+
 /// Softmax-weighted values over the visible positions in `span`: unnormalized sums, largest score, sum of weights.
+#[allow(clippy::too_many_arguments, reason = "a query, what it sees, and where that lies")]
 fn attend(
-    memory: &HostBindings<'_>,
+    memory: &HostMemory,
+    cached: Cached,
     shape: &AttentionShape,
     q: &[f32],
     head: usize,
@@ -411,15 +442,15 @@ fn attend(
     let kv_heads = shape.kv_heads as usize;
     let kv_head = head / (shape.heads as usize / kv_heads);
     let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.ahead + 1);
-    let head_of = |name: &str, p: u32| {
-        let page = memory.view::<u32>("pages")[(slot * shape.pages_per_slot + p / PAGE) as usize];
+    let head_of = |buffer: BufferId, p: u32| {
+        let page = memory.read::<u32>(cached.pages)[(slot * shape.pages_per_slot + p / PAGE) as usize];
         let head = (page * PAGE + p % PAGE) as usize * kv_heads + kv_head;
-        shape.kv.load(memory.view(name), shape.head_dim, head)
+        shape.kv.load(memory.read(buffer), shape.head_dim, head)
     };
     let scores: Vec<f64> = visible
         .clone()
         .map(|p| {
-            let dot: f64 = q.iter().zip(head_of("keys", p)).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
+            let dot: f64 = q.iter().zip(head_of(cached.keys, p)).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
             let score = dot * f64::from(shape.scale);
             if shape.cap > 0.0 { f64::from(shape.cap) * (score / f64::from(shape.cap)).tanh() } else { score }
         })
@@ -430,7 +461,7 @@ fn attend(
     for (p, score) in visible.zip(scores) {
         let w = (score - maximum).exp();
         weight += w;
-        for (s, v) in sums.iter_mut().zip(head_of("values", p)) {
+        for (s, v) in sums.iter_mut().zip(head_of(cached.values, p)) {
             *s += w * f64::from(v);
         }
     }
@@ -438,17 +469,17 @@ fn attend(
 }
 
 /// Puts what [`attend`] found in a part of the cache into row `index` of the partial results.
-fn store_part(memory: &mut HostBindings<'_>, buffer: &str, index: usize, (sums, maximum, weight): &(Vec<f64>, f64, f64)) {
+fn store_part(memory: &mut HostMemory, buffer: BufferId, index: usize, (sums, maximum, weight): &(Vec<f64>, f64, f64)) {
     let dim = sums.len();
-    let part = &mut memory.view_mut::<f32>(buffer)[index * (dim + 4)..][..dim + 4];
+    let part = &mut memory.write::<f32>(buffer)[index * (dim + 4)..][..dim + 4];
     for (p, s) in part.iter_mut().zip(sums) {
         *p = *s as f32;
     }
     part[dim..].copy_from_slice(&[*maximum as f32, *weight as f32, 0.0, 0.0]);
 }
 
-fn store(memory: &mut HostBindings<'_>, at: usize, sums: &[f64], weight: f64) {
-    for (out, s) in memory.view_mut::<f32>("out")[at..].iter_mut().zip(sums) {
+fn store(memory: &mut HostMemory, out: BufferId, at: usize, sums: &[f64], weight: f64) {
+    for (out, s) in memory.write::<f32>(out)[at..].iter_mut().zip(sums) {
         *out = (s / weight) as f32;
     }
 }

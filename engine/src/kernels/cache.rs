@@ -8,6 +8,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as NameError;
 
 use super::Plan;
+use crate::shaders::variants::Cache;
 
 /// Positions in a page of the cache.
 pub const PAGE: u32 = 32;
@@ -35,11 +36,12 @@ impl FromStr for KvFormat {
 }
 
 impl KvFormat {
-    pub(super) fn feature(self) -> &'static str {
+    /// The variant of kernels.
+    pub(super) fn variant(self) -> Cache {
         match self {
-            Self::F32 => "kv_f32",
-            Self::F16 => "kv_f16",
-            Self::Q8 => "kv_q8",
+            Self::F32 => Cache::KvF32,
+            Self::F16 => Cache::KvF16,
+            Self::Q8 => Cache::KvQ8,
         }
     }
 
@@ -100,7 +102,7 @@ fn block(head_dim: u32) -> u32 {
     4 * (1..=8).rev().find(|quads| (head_dim / 4).is_multiple_of(*quads)).unwrap_or(1)
 }
 
-impl Plan {
+impl<B> Plan<B> {
     /// Sets the constants of `shared/cache.wesl`.
     #[must_use]
     pub(super) fn with_cache(self, kv: KvFormat, head_dim: u32) -> Self {

@@ -1,10 +1,9 @@
 //! What a device can do at most: kernels that only read or only multiply, to hold the others' times against.
 
-use super::{Capabilities, Cost, HostBindings, Kernel, Plan, grid_2d};
-use crate::shaders::{
-    self,
-    params::{CeilingMultiplyParams, CeilingReadParams},
-};
+use super::{Capabilities, CeilingMultiplyBindings, CeilingReadBindings, Cost, Kernel, Plan, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::params::{CeilingMultiplyParams, CeilingReadParams};
+use crate::shaders::variants::{CeilingMultiplyVariant, CeilingReadVariant};
 
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 256;
@@ -30,21 +29,23 @@ impl CeilingRead {
 }
 
 impl Kernel for CeilingRead {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = CeilingReadBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let params = CeilingReadParams { vectors: self.vectors };
-        Plan::new(shaders::find("ceiling_read", &[]), &params, grid_2d(self.vectors.div_ceil(WORKGROUP * READS)))
+        Plan::new(CeilingReadVariant, &params, grid_2d(self.vectors.div_ceil(WORKGROUP * READS)))
     }
 
     fn cost(&self, _: u32) -> Cost {
         Cost { bytes: 16 * u64::from(self.vectors) + 4 * u64::from(self.sums()), multiply_adds: 0 }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
-        let x = memory.view::<[u32; 4]>("x")[..self.vectors as usize].to_vec();
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
+        let x = memory.read::<[u32; 4]>(b.x)[..self.vectors as usize].to_vec();
         for (group, x) in x.chunks((WORKGROUP * READS) as usize).enumerate() {
             for lid in 0..x.len().min(WORKGROUP as usize) {
                 let sum = x.iter().skip(lid).step_by(WORKGROUP as usize).flatten().fold(0u32, |sum, word| sum.wrapping_add(*word));
-                memory.view_mut::<u32>("out")[group * WORKGROUP as usize + lid] = sum;
+                memory.write::<u32>(b.out)[group * WORKGROUP as usize + lid] = sum;
             }
         }
     }
@@ -60,8 +61,10 @@ pub struct CeilingMultiply {
 }
 
 impl Kernel for CeilingMultiply {
-    fn plan(&self, _: &Capabilities) -> Plan {
-        Plan::new(shaders::find("ceiling_multiply", &[]), &CeilingMultiplyParams { rounds: self.rounds }, grid_2d(self.workgroups))
+    type Bindings = CeilingMultiplyBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
+        Plan::new(CeilingMultiplyVariant, &CeilingMultiplyParams { rounds: self.rounds }, grid_2d(self.workgroups))
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -69,11 +72,11 @@ impl Kernel for CeilingMultiply {
         Cost { bytes: 4 * invocations, multiply_adds: invocations * u64::from(4 * CHAINS * self.rounds) }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let after = |begin: f64| (0..self.rounds).fold(begin, |x, _| x * 0.75 + 0.25);
         let sum = |lid: u32| (1..=CHAINS).flat_map(|chain| (0..4).map(move |i| after(f64::from(chain * (lid + i))))).sum::<f64>() as f32;
         let sums: Vec<f32> = (0..WORKGROUP).map(sum).collect();
-        for out in memory.view_mut::<f32>("out").chunks_exact_mut(WORKGROUP as usize).take(self.workgroups as usize) {
+        for out in memory.write::<f32>(b.out).chunks_exact_mut(WORKGROUP as usize).take(self.workgroups as usize) {
             out.copy_from_slice(&sums);
         }
     }

@@ -1,9 +1,9 @@
 //! Embeddings of tokens and positions.
 
 use super::sample::Row;
-use super::{HostBindings, Kernel, Plan, WeightLayout, dequantize_row, grid_2d};
-use crate::kernels::Capabilities;
-use crate::shaders::{self, params::EmbedParams};
+use super::{Capabilities, EmbedBindings, Kernel, Plan, WeightLayout, dequantize_row, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::{params::EmbedParams, variants::EmbedVariant};
 
 /// Which row of the embedding is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,9 @@ pub struct Embed {
 }
 
 impl Kernel for Embed {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = EmbedBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let params = EmbedParams {
             rows: self.rows,
             dim: self.layout.cols,
@@ -46,23 +48,23 @@ impl Kernel for Embed {
             scale: self.scale,
         };
         let groups = self.rows * (self.layout.cols / 8);
-        Plan::new(shaders::find("embed", &[self.layout.feature()]), &params, grid_2d(groups.div_ceil(64)))
+        Plan::new(EmbedVariant { weights: self.layout.weights() }, &params, grid_2d(groups.div_ceil(64)))
             .with("INDEX", self.index as u32)
             .with("ADD", u32::from(self.add))
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let (dim, stride) = (self.layout.cols as usize, self.layout.stride as usize);
         for r in 0..self.rows as usize {
-            let row = memory.view::<Row>("rows")[r];
+            let row = memory.read::<Row>(b.rows)[r];
             let index = match self.index {
                 EmbedIndex::Token => row.token,
                 EmbedIndex::Position => row.position,
                 EmbedIndex::First => 0,
             };
             if let Some(index) = index.checked_sub(self.first_index).filter(|i| *i < self.slab_rows) {
-                let row = dequantize_row(&self.layout, &memory.view::<u32>("weights")[index as usize * stride..][..stride]);
-                for (out, w) in memory.view_mut::<f32>("out")[r * dim..][..dim].iter_mut().zip(row) {
+                let row = dequantize_row(&self.layout, &memory.read::<u32>(b.weights)[index as usize * stride..][..stride]);
+                for (out, w) in memory.write::<f32>(b.out)[r * dim..][..dim].iter_mut().zip(row) {
                     *out = if self.add { *out } else { 0.0 } + self.scale * w;
                 }
             }

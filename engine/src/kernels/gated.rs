@@ -1,7 +1,8 @@
 //! Activations, and gated linear units (Shazeer 2020) on interleaved gate and up.
 
-use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
-use crate::shaders::{self, params::GatedParams};
+use super::{Capabilities, GatedBindings, Kernel, Plan, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::{params::GatedParams, variants::GatedVariant};
 
 /// What a feed-forward network does between its products. The values are those of `shaders/shared/activations.wesl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,17 +62,18 @@ pub struct Gated {
 }
 
 impl Kernel for Gated {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = GatedBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let params = GatedParams { rows: self.rows, ff: self.dim };
-        Plan::new(shaders::find("gated", &[]), &params, grid_2d((self.rows * self.dim / 2).div_ceil(256)))
-            .with("ACTIVATION", self.activation as u32)
+        Plan::new(GatedVariant, &params, grid_2d((self.rows * self.dim / 2).div_ceil(256))).with("ACTIVATION", self.activation as u32)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let count = (self.rows * self.dim) as usize;
-        let pairs = memory.view::<f32>("gate_up").chunks_exact(2).take(count);
+        let pairs = memory.read::<f32>(b.gate_up).chunks_exact(2).take(count);
         let y: Vec<f32> = pairs.map(|pair| self.activation.apply(pair[0]) * pair[1]).collect();
-        memory.view_mut::<f32>("out")[..count].copy_from_slice(&y);
+        memory.write::<f32>(b.out)[..count].copy_from_slice(&y);
     }
 }
 

@@ -2,13 +2,20 @@
 
 use super::gated::Activation;
 use super::norm::{NormKind, normalize};
-use super::{Capabilities, Cost, HostBindings, Kernel, MAX_WORKGROUPS, Plan, SubgroupMatrix, WeightLayout, dequantize_row, grid_2d};
-use crate::shaders::{self, params::LinearParams};
+use super::{
+    Capabilities, Cost, Kernel, MAX_WORKGROUPS, MatmulBindings, MatmulCombineBindings, MatvecBindings, Plan, SubgroupMatrix, WeightLayout,
+    dequantize_row, grid_2d,
+};
+use crate::buffer::{BufferId, HostMemory};
+use crate::shaders::params::LinearParams;
+use crate::shaders::variants::{
+    MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant, MatvecRows, MatvecVariant,
+};
 
 /// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epilogue {
-    /// Add the bias that is bound; otherwise any buffer is.
+    /// Add the bias, which is bound.
     pub bias: bool,
     /// On the biased product.
     pub activation: Activation,
@@ -59,25 +66,27 @@ pub struct Linear {
 pub struct Matvec {
     /// Shapes and places.
     pub linear: Linear,
-    /// Normalize x first (`RMSNorm`) with this epsilon and the norm weights that are bound; otherwise any buffer is.
+    /// Normalize x first (`RMSNorm`) with this epsilon and the norm weights, which are bound.
     pub norm: Option<f32>,
 }
 
 impl Kernel for Matvec {
-    fn plan(&self, capabilities: &Capabilities) -> Plan {
+    type Bindings = MatvecBindings;
+
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
         /// So many read 128 bytes of a row together.
         const LEAST_LANES: u32 = 8;
         // A workgroup of four rows stages four of x: up to four rows are multiplied sooner one by one, though the weights are read
-        // again (README, Answers at once).
+        // again (docs/benchmarks.md, Concurrent answers).
         const LEAST_ROWS: u32 = 5;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
         let workgroup = tuning.matvec_workgroup;
-        let (rows_feature, rows_at_once) = if l.rows < LEAST_ROWS { ("rows_1", 1) } else { ("rows_4", 4) };
-        let tile = if l.layout.multiplied_as_bytes() { 128 } else { 64 } / rows_at_once;
+        let (rows, rows_at_once) = if l.rows < LEAST_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
+        let tile = if l.layout.has_byte_quants() { 128 } else { 64 } / rows_at_once;
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
         // blocks. The rest of the workgroup takes other outputs.
@@ -95,9 +104,9 @@ impl Kernel for Matvec {
         }
         // Rows of x that fit a tile are brought once for many outputs.
         let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
-        let shader = shaders::find("matvec", &[l.layout.feature(), rows_feature, capabilities.subgroups()]);
+        let variant = MatvecVariant { weights: l.layout.weights(), rows, subgroups: capabilities.has_subgroups() };
         let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(turns));
-        l.specialize(Plan::new(shader, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
+        l.specialize(Plan::new(variant, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
             .with("TURNS", turns)
@@ -109,15 +118,15 @@ impl Kernel for Matvec {
         self.linear.cost()
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
-        let mut x = self.linear.x(memory);
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
+        let mut x = self.linear.x(memory, b.x);
         if let Some(eps) = self.norm {
-            let weight = memory.view::<f32>("norm_weight").to_vec();
+            let weight = memory.read::<f32>(b.norm_weight.expect("norm weights")).to_vec();
             for row in &mut x {
                 normalize(row, NormKind::Rms, &weight, eps);
             }
         }
-        self.linear.finish(memory, &x);
+        self.linear.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias }, &x);
     }
 }
 
@@ -194,13 +203,12 @@ impl Matmul {
 struct Tile {
     rows: u32,
     outputs: u32,
-    feature: &'static str,
 }
 
 impl Tile {
-    const SMALL: Self = Self { rows: 64, outputs: 64, feature: "tile_64x64" };
-    const WIDE: Self = Self { rows: 64, outputs: 128, feature: "tile_64x128" };
-    const LARGE: Self = Self { rows: 128, outputs: 128, feature: "tile_128x128" };
+    const SMALL: Self = Self { rows: 64, outputs: 64 };
+    const WIDE: Self = Self { rows: 64, outputs: 128 };
+    const LARGE: Self = Self { rows: 128, outputs: 128 };
 
     /// For few rows: with matrices of 16 x 16 as many as keep four subgroups busy.
     fn least(matrix: Option<SubgroupMatrix>) -> Self {
@@ -220,20 +228,27 @@ impl Tile {
 }
 
 impl Kernel for Matmul {
-    fn plan(&self, capabilities: &Capabilities) -> Plan {
+    type Bindings = MatmulBindings;
+
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
         let tile = Self::tile(l, capabilities);
         debug_assert!(l.n_out.div_ceil(tile.outputs) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
         let workgroups = [l.n_out.div_ceil(tile.outputs), l.rows.div_ceil(tile.rows), self.splits];
+        let weights = l.layout.weights();
         if let Some((matrix, lanes)) = Self::matrices(capabilities) {
-            let shader = shaders::find("matmul_subgroup", &[l.layout.feature(), tile.feature, matrix.feature()]);
-            return l.specialize(Plan::new(shader, &params, workgroups)).with("LANES", lanes);
+            let tile = match matrix {
+                SubgroupMatrix::F32x8 => MatmulSubgroupTile::Tile64x64F32_8x8,
+                SubgroupMatrix::F16x8 => MatmulSubgroupTile::Tile64x64F16_8x8,
+                SubgroupMatrix::F16x16 if tile == Tile::LARGE => MatmulSubgroupTile::Tile128x128F16_16x16,
+                SubgroupMatrix::F16x16 => MatmulSubgroupTile::Tile64x128F16_16x16,
+            };
+            return l.specialize(Plan::new(MatmulSubgroupVariant { weights, tile }, &params, workgroups)).with("LANES", lanes);
         }
-        let half = if Self::half(capabilities) { "half" } else { "" };
-        let shader = shaders::find("matmul", &[l.layout.feature(), tile.feature, half]);
-        l.specialize(Plan::new(shader, &params, workgroups))
+        let tile = if tile == Tile::LARGE { MatmulTile::Tile128x128 } else { MatmulTile::Tile64x64 };
+        l.specialize(Plan::new(MatmulVariant { weights, tile, half: Self::half(capabilities) }, &params, workgroups))
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -242,9 +257,10 @@ impl Kernel for Matmul {
         Cost { bytes: whole.bytes + parts, ..whole }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
-        let x = self.linear.x(memory);
-        self.linear.multiply_parts(memory, &x, self.splits);
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
+        let x = self.linear.x(memory, b.x);
+        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
+        self.linear.multiply_parts(memory, operands, &x, self.splits);
     }
 }
 
@@ -258,10 +274,12 @@ pub struct MatmulCombine {
 }
 
 impl Kernel for MatmulCombine {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = MatmulCombineBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let l = &self.linear;
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        l.specialize(Plan::new(shaders::find("matmul_combine", &[]), &params, grid_2d((l.rows * l.n_out).div_ceil(64))))
+        l.specialize(Plan::new(MatmulCombineVariant, &params, grid_2d((l.rows * l.n_out).div_ceil(64))))
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -269,14 +287,22 @@ impl Kernel for MatmulCombine {
         Cost { bytes: 4 * product * (u64::from(self.splits) + 1), multiply_adds: 0 }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let l = &self.linear;
         let all = (l.rows * l.n_out) as usize;
-        let partial = memory.view::<f32>("partial")[..all * self.splits as usize].to_vec();
+        let partial = memory.read::<f32>(b.partial)[..all * self.splits as usize].to_vec();
         let sum = |i: usize| partial.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
         let products = (0..all).map(sum).collect::<Vec<_>>().chunks_exact(l.n_out as usize).map(<[f32]>::to_vec).collect();
-        l.store(memory, products);
+        l.store(memory, b.out, b.bias, products);
     }
+}
+
+/// Buffers of a product's reference.
+#[derive(Clone, Copy)]
+pub(super) struct Operands {
+    pub(super) weights: BufferId,
+    pub(super) out: BufferId,
+    pub(super) bias: Option<BufferId>,
 }
 
 impl Linear {
@@ -305,21 +331,21 @@ impl Linear {
     }
 
     /// The pipeline constants of the epilogue.
-    pub(super) fn specialize(&self, plan: Plan) -> Plan {
+    pub(super) fn specialize<B>(&self, plan: Plan<B>) -> Plan<B> {
         let e = &self.epilogue;
         plan.with("BIAS", u32::from(e.bias)).with("ACTIVATION", e.activation as u32).with("ADD", u32::from(e.add))
     }
 
     /// The rows of x.
-    fn x(&self, memory: &HostBindings<'_>) -> Vec<Vec<f32>> {
-        let x = memory.view::<f32>("x");
+    fn x(&self, memory: &HostMemory, x: BufferId) -> Vec<Vec<f32>> {
+        let x = memory.read::<f32>(x);
         (0..self.rows).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
     }
 
     /// The product of these rows, or with several splits its parts, without epilogue, as `(splits, rows, n_out)`.
-    pub(super) fn multiply_parts(&self, memory: &mut HostBindings<'_>, x: &[Vec<f32>], splits: u32) {
+    pub(super) fn multiply_parts(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>], splits: u32) {
         if splits == 1 {
-            self.finish(memory, x);
+            self.finish(memory, operands, x);
             return;
         }
         // A part is the product with the rest of x zero.
@@ -329,29 +355,30 @@ impl Linear {
             let keep = |(i, v): (usize, &f32)| if range.contains(&i) { *v } else { 0.0 };
             let x: Vec<Vec<f32>> = x.iter().map(|row| row.iter().enumerate().map(keep).collect()).collect();
             let (out_offset, out_stride) = (split * self.rows * self.n_out, self.n_out);
-            Self { out_offset, out_stride, out_step: 1, epilogue: Epilogue::STORE, ..*self }.finish(memory, &x);
+            Self { out_offset, out_stride, out_step: 1, epilogue: Epilogue::STORE, ..*self }.finish(memory, operands, &x);
         }
     }
 
     /// Multiplies and writes the output.
-    fn finish(&self, memory: &mut HostBindings<'_>, x: &[Vec<f32>]) {
-        let weights = memory.view::<u32>("weights").chunks_exact(self.layout.stride as usize).take(self.n_out as usize);
+    fn finish(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>]) {
+        let weights = memory.read::<u32>(operands.weights).chunks_exact(self.layout.stride as usize).take(self.n_out as usize);
         let weights: Vec<Vec<f32>> = weights.map(|row| dequantize_row(&self.layout, row)).collect();
         let dot = |w: &Vec<f32>, x: &Vec<f32>| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
         let products = x.iter().map(|x| weights.iter().map(|w| dot(w, x)).collect()).collect();
-        self.store(memory, products);
+        self.store(memory, operands.out, operands.bias, products);
     }
 
     /// Puts the products (rows, `n_out`) where they belong, in the way that the epilogue says.
-    fn store(&self, memory: &mut HostBindings<'_>, products: Vec<Vec<f32>>) {
+    fn store(&self, memory: &mut HostMemory, out: BufferId, bias: Option<BufferId>, products: Vec<Vec<f32>>) {
         let e = &self.epilogue;
-        let mut bias = vec![0.0; self.n_out as usize];
+        let mut biases = vec![0.0; self.n_out as usize];
         if e.bias {
-            bias.copy_from_slice(&memory.view::<f32>("bias")[self.first_out as usize..][..self.n_out as usize]);
+            let bound = memory.read::<f32>(bias.expect("a bias"));
+            biases.copy_from_slice(&bound[self.first_out as usize..][..self.n_out as usize]);
         }
-        let out = memory.view_mut::<f32>("out");
+        let out = memory.write::<f32>(out);
         for (r, products) in products.into_iter().enumerate() {
-            let mut y: Vec<f32> = products.iter().zip(&bias).map(|(y, b)| y + b).collect();
+            let mut y: Vec<f32> = products.iter().zip(&biases).map(|(y, b)| y + b).collect();
             if e.gated {
                 y = y.chunks_exact(2).map(|pair| e.activation.apply(pair[0]) * pair[1]).collect();
             } else {

@@ -1,9 +1,10 @@
 //! Matrix products of many rows where both sides are bytes: x is rounded to them first.
 
-use super::linear::{Linear, MOST_SPLITS, parts_of};
-use super::{Capabilities, Cost, HostBindings, Kernel, Matmul, Plan, WeightLayout, grid_2d};
-use crate::formats::DType;
-use crate::shaders::{self, params::LinearParams, params::QuantizeRowsParams};
+use super::linear::{Linear, MOST_SPLITS, Operands, parts_of};
+use super::{Capabilities, Cost, Kernel, Matmul, MatmulBytesBindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::params::{LinearParams, QuantizeRowsParams};
+use crate::shaders::variants::{MatmulBytesVariant, QuantizeRowsVariant, Quants};
 
 /// Elements that share a scale.
 const BLOCK: u32 = 32;
@@ -52,10 +53,12 @@ impl QuantizeRows {
 }
 
 impl Kernel for QuantizeRows {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = QuantizeRowsBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         debug_assert!(self.n_in.is_multiple_of(BLOCK), "whole blocks");
         let params = QuantizeRowsParams { rows: self.rows, n_in: self.n_in, x_offset: self.x_offset / 4, x_stride: self.x_stride / 4 };
-        Plan::new(shaders::find("quantize_rows", &[]), &params, grid_2d((self.rows * self.n_in / BLOCK).div_ceil(64)))
+        Plan::new(QuantizeRowsVariant, &params, grid_2d((self.rows * self.n_in / BLOCK).div_ceil(64)))
             .with("LINEAR", u32::from(self.order == ByteOrder::Linear))
     }
 
@@ -64,19 +67,19 @@ impl Kernel for QuantizeRows {
         Cost { bytes: 5 * bytes + scales, multiply_adds: 0 }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let n_in = self.n_in as usize;
         for r in 0..self.rows as usize {
             let at = self.x_offset as usize + r * self.x_stride as usize;
-            let x = memory.view::<f32>("x")[at..][..n_in].to_vec();
-            for (b, block) in x.chunks_exact(BLOCK as usize).enumerate() {
+            let x = memory.read::<f32>(b.x)[at..][..n_in].to_vec();
+            for (i, block) in x.chunks_exact(BLOCK as usize).enumerate() {
                 let largest = block.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
                 let factor = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
-                let first = r * n_in + b * BLOCK as usize;
+                let first = r * n_in + i * BLOCK as usize;
                 for (i, v) in block.iter().enumerate() {
-                    memory.view_mut::<i8>("bytes")[first + self.order.place(i)] = (factor * v).round_ties_even() as i8;
+                    memory.write::<i8>(b.bytes)[first + self.order.place(i)] = (factor * v).round_ties_even() as i8;
                 }
-                memory.view_mut::<f32>("scales")[first / BLOCK as usize] = largest / 127.0;
+                memory.write::<f32>(b.scales)[first / BLOCK as usize] = largest / 127.0;
             }
         }
     }
@@ -103,12 +106,12 @@ impl MatmulBytes {
 
     /// Whether it is the best way to multiply such weights.
     pub fn suits(layout: &WeightLayout, capabilities: &Capabilities) -> bool {
-        Self::used(capabilities) && !matches!(layout.dtype, DType::F32 | DType::F16 | DType::BF16)
+        Self::used(capabilities) && Quants::of(layout.dtype).is_some()
     }
 
     /// How x has to lie for such weights.
     pub fn order(layout: &WeightLayout) -> ByteOrder {
-        if layout.dtype == DType::Q8_0 { ByteOrder::Linear } else { ByteOrder::EvenFirst }
+        if layout.stores_bytes() { ByteOrder::Linear } else { ByteOrder::EvenFirst }
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
@@ -118,13 +121,19 @@ impl MatmulBytes {
 }
 
 impl Kernel for MatmulBytes {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = MatmulBytesBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
         debug_assert!(self.splits <= MOST_SPLITS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        let shader = shaders::find("matmul_bytes", &[l.layout.feature()]);
-        l.specialize(Plan::new(shader, &params, [l.n_out.div_ceil(Self::TILE), l.rows.div_ceil(Self::TILE), self.splits]))
+        let quants = Quants::of(l.layout.dtype).expect("weights that are not floats");
+        l.specialize(Plan::new(
+            MatmulBytesVariant { quants },
+            &params,
+            [l.n_out.div_ceil(Self::TILE), l.rows.div_ceil(Self::TILE), self.splits],
+        ))
     }
 
     fn cost(&self, positions: u32) -> Cost {
@@ -134,13 +143,14 @@ impl Kernel for MatmulBytes {
         Cost { bytes: floats.bytes - 4 * bytes + bytes + scales, ..floats }
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let n_in = self.linear.layout.cols as usize;
         let order = Self::order(&self.linear.layout);
-        let bytes = memory.view::<i8>("x");
-        let scales = memory.view::<f32>("x_scales");
+        let bytes = memory.read::<i8>(b.x);
+        let scales = memory.read::<f32>(b.x_scales);
         let element = |at: usize| scales[at / BLOCK as usize] * f32::from(bytes[order.place(at)]);
         let x: Vec<Vec<f32>> = (0..self.linear.rows as usize).map(|r| (r * n_in..(r + 1) * n_in).map(element).collect()).collect();
-        self.linear.multiply_parts(memory, &x, self.splits);
+        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
+        self.linear.multiply_parts(memory, operands, &x, self.splits);
     }
 }

@@ -1,6 +1,6 @@
 //! The kernels: typed parameters, choice of variant, dispatch geometry, and a plain CPU reference each.
 //!
-//! A kernel's WGSL is `shaders/<name>.wesl`; its twin is the file of the same name here. To add one, see the README.
+//! A kernel's WGSL is `shaders/<name>.wesl`; its twin is the file of the same name here. To add one, see `docs/kernels.md`.
 
 mod attention;
 mod cache;
@@ -30,13 +30,16 @@ pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
 pub use sample::{Best, Group, NO_TOKEN, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
 
-use std::fmt;
+pub use crate::shaders::bindings::*;
 
-use bytemuck::Pod;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
 use serde::{Deserialize, Serialize};
 
-use crate::recording::BufferId;
-use crate::shaders::{BindingKind, Shader};
+use crate::buffer::HostMemory;
+use crate::error::{EngineError, Result};
+use crate::shaders::{Bindings, Shader, Variant};
 
 /// Matrices that the invocations of a subgroup multiply together: elements, rows and columns. Sums are in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +64,6 @@ impl SubgroupMatrix {
     /// Whether elements are in half precision.
     pub const fn half(self) -> bool {
         !matches!(self, Self::F32x8)
-    }
-
-    /// The shader feature to ask for.
-    pub(crate) const fn feature(self) -> &'static str {
-        match self {
-            Self::F16x16 => "f16_16x16",
-            Self::F16x8 => "f16_8x8",
-            Self::F32x8 => "f32_8x8",
-        }
     }
 }
 
@@ -162,15 +156,28 @@ impl Capabilities {
         Tuning::of(self.subgroup_size, self.discrete)
     }
 
-    /// The shader feature to ask for.
-    pub(crate) fn subgroups(&self) -> &'static str {
-        if self.subgroup_size.is_some() { "subgroups" } else { "" }
+    /// Whether kernels use subgroup operations.
+    pub(crate) fn has_subgroups(&self) -> bool {
+        self.subgroup_size.is_some()
+    }
+
+    /// The size that a buffer of at least `bytes` has on such a device.
+    ///
+    /// # Errors
+    /// When it is larger than the device's limits.
+    pub(crate) fn buffer_size(&self, label: &str, bytes: u64) -> Result<u64> {
+        let size = bytes.next_multiple_of(16).max(16);
+        let limit = self.max_binding.min(self.max_buffer);
+        if size > limit {
+            return Err(EngineError::TooLarge { what: label.to_owned(), needed: size, limit });
+        }
+        Ok(size)
     }
 }
 
-/// How a kernel runs on a device: the variant and the geometry, decided together.
+/// How a kernel runs on a device: the variant and the geometry, decided together. `B` is what it binds.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Plan<B = ()> {
     /// The compiled variant.
     pub shader: &'static Shader,
     /// Values of the shader's `override` constants.
@@ -179,13 +186,15 @@ pub struct Plan {
     pub params: Vec<u8>,
     /// Workgroups in x, y, z. Each is at most 65,535.
     pub workgroups: [u32; 3],
+    bindings: PhantomData<B>,
 }
 
-impl Plan {
+impl<B> Plan<B> {
     /// A plan without `override` constants.
-    pub fn new<P: Pod>(shader: &'static Shader, params: &P, workgroups: [u32; 3]) -> Self {
+    pub fn new<V: Variant<Bindings = B>>(variant: V, params: &V::Params, workgroups: [u32; 3]) -> Self {
+        let shader = variant.shader();
         debug_assert!(workgroups.iter().all(|&n| n <= MAX_WORKGROUPS), "{}: {workgroups:?}", shader.kernel);
-        Self { shader, constants: Vec::new(), params: bytemuck::bytes_of(params).to_vec(), workgroups }
+        Self { shader, constants: Vec::new(), params: bytemuck::bytes_of(params).to_vec(), workgroups, bindings: PhantomData }
     }
 
     /// Sets an `override` constant.
@@ -193,6 +202,12 @@ impl Plan {
     pub fn with(mut self, name: &'static str, value: u32) -> Self {
         self.constants.push((name, f64::from(value)));
         self
+    }
+
+    /// The plan of any kernel.
+    pub(crate) fn erased(self) -> Plan {
+        let Self { shader, constants, params, workgroups, .. } = self;
+        Plan { shader, constants, params, workgroups, bindings: PhantomData }
     }
 }
 
@@ -205,10 +220,13 @@ pub struct Cost {
     pub multiply_adds: u64,
 }
 
-/// A unit of GPU work with its CPU twin.
-pub trait Kernel: fmt::Debug {
+/// A unit of GPU work with its reference on the CPU.
+pub trait Kernel: Debug {
+    /// The buffers that it runs on.
+    type Bindings: Bindings;
+
     /// Chooses variant and geometry for a device.
-    fn plan(&self, capabilities: &Capabilities) -> Plan;
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings>;
 
     /// What it takes while the cache holds so many positions, its own rows included; nothing where that tells little of its time.
     fn cost(&self, _positions: u32) -> Cost {
@@ -216,7 +234,7 @@ pub trait Kernel: fmt::Debug {
     }
 
     /// Does the same on host memory, plainly.
-    fn reference(&self, memory: &mut HostBindings<'_>);
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings);
 }
 
 /// WebGPU's limit on workgroups per dimension.
@@ -230,36 +248,4 @@ pub fn grid_2d(count: u32) -> [u32; 3] {
     }
     let rows = count.div_ceil(MAX_WORKGROUPS);
     [count.div_ceil(rows), rows, 1]
-}
-
-/// A dispatch's buffers in host memory, found by the names of the shader's bindings.
-pub struct HostBindings<'a> {
-    pub(crate) shader: &'static Shader,
-    pub(crate) buffers: &'a [BufferId],
-    pub(crate) memory: &'a mut [Option<Vec<u32>>],
-}
-
-impl HostBindings<'_> {
-    fn index(&self, name: &str) -> usize {
-        let position = storage_bindings(self.shader)
-            .position(|b| b.name == name)
-            .unwrap_or_else(|| panic!("{} has no binding {name}", self.shader.kernel));
-        self.buffers[position].0 as usize
-    }
-
-    /// The buffer bound as `name`.
-    pub fn view<T: Pod>(&self, name: &str) -> &[T] {
-        bytemuck::cast_slice(self.memory[self.index(name)].as_deref().expect("live buffer"))
-    }
-
-    /// The buffer bound as `name`, to write.
-    pub fn view_mut<T: Pod>(&mut self, name: &str) -> &mut [T] {
-        let index = self.index(name);
-        bytemuck::cast_slice_mut(self.memory[index].as_deref_mut().expect("live buffer"))
-    }
-}
-
-/// The storage bindings of a shader in order: what a [`crate::recording::Command`] gives buffers for.
-pub fn storage_bindings(shader: &'static Shader) -> impl Iterator<Item = &'static crate::shaders::Binding> {
-    shader.bindings.iter().filter(|b| !matches!(b.kind, BindingKind::Uniform { .. }))
 }

@@ -1,10 +1,9 @@
 //! Root mean square (Zhang & Sennrich 2019) and layer normalization (Ba et al. 2016).
 
-use super::{Capabilities, HostBindings, Kernel, MAX_WORKGROUPS, Plan, grid_2d};
-use crate::shaders::{
-    self,
-    params::{NormParams, QkNormParams},
-};
+use super::{Capabilities, Kernel, MAX_WORKGROUPS, NormBindings, Plan, QkNormBindings, grid_2d};
+use crate::buffer::{BufferId, HostMemory};
+use crate::shaders::params::{NormParams, QkNormParams};
+use crate::shaders::variants::{NormVariant, QkNormVariant};
 
 /// What is taken out of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,33 +29,35 @@ pub struct Norm {
     pub out_offset: u32,
     /// Epsilon.
     pub eps: f32,
-    /// Add the bias that is bound; otherwise any buffer is.
+    /// Add the bias, which is bound.
     pub bias: bool,
     /// Add to what the output holds.
     pub add: bool,
 }
 
 impl Kernel for Norm {
-    fn plan(&self, capabilities: &Capabilities) -> Plan {
+    type Bindings = NormBindings;
+
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         debug_assert!(self.rows <= MAX_WORKGROUPS);
         let (x_offset, out_offset) = (self.x_offset / 4, self.out_offset / 4);
         let params = NormParams { rows: self.rows, dim: self.dim, x_offset, out_offset, eps: self.eps };
-        Plan::new(shaders::find("norm", &[capabilities.subgroups()]), &params, [self.rows, 1, 1])
+        Plan::new(NormVariant { subgroups: capabilities.has_subgroups() }, &params, [self.rows, 1, 1])
             .with("LAYER", self.kind as u32)
             .with("BIAS", u32::from(self.bias))
             .with("ADD", u32::from(self.add))
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let dim = self.dim as usize;
-        let weight = memory.view::<f32>("weight")[..dim].to_vec();
-        let bias = if self.bias { memory.view::<f32>("bias")[..dim].to_vec() } else { vec![0.0; dim] };
-        let mut x = memory.view::<f32>("x")[self.x_offset as usize..][..dim * self.rows as usize].to_vec();
+        let weight = memory.read::<f32>(b.weight)[..dim].to_vec();
+        let bias = if self.bias { memory.read::<f32>(b.bias.expect("a bias"))[..dim].to_vec() } else { vec![0.0; dim] };
+        let mut x = memory.read::<f32>(b.x)[self.x_offset as usize..][..dim * self.rows as usize].to_vec();
         for row in x.chunks_exact_mut(dim) {
             normalize(row, self.kind, &weight, self.eps);
-            row.iter_mut().zip(&bias).for_each(|(y, b)| *y += b);
+            row.iter_mut().zip(&bias).for_each(|(y, bias)| *y += bias);
         }
-        let out = &mut memory.view_mut::<f32>("out")[self.out_offset as usize..][..x.len()];
+        let out = &mut memory.write::<f32>(b.out)[self.out_offset as usize..][..x.len()];
         for (out, y) in out.iter_mut().zip(x) {
             *out = if self.add { *out + y } else { y };
         }
@@ -85,7 +86,9 @@ pub struct QkNorm {
 }
 
 impl Kernel for QkNorm {
-    fn plan(&self, capabilities: &Capabilities) -> Plan {
+    type Bindings = QkNormBindings;
+
+    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         let params = QkNormParams {
             rows: self.rows,
             row_stride: self.row_stride,
@@ -98,17 +101,17 @@ impl Kernel for QkNorm {
             eps: self.eps,
         };
         let groups = self.rows * (self.q_segments.0 + self.k_segments.0);
-        Plan::new(shaders::find("qk_norm", &[capabilities.subgroups()]), &params, grid_2d(groups)).with("LAYER", self.kind as u32)
+        Plan::new(QkNormVariant { subgroups: capabilities.has_subgroups() }, &params, grid_2d(groups)).with("LAYER", self.kind as u32)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
-        let repeated = |name: &str, count: u32, (segments, length): (u32, u32)| -> Vec<f32> {
-            memory.view::<f32>(name)[..count as usize].iter().copied().cycle().take((segments * length) as usize).collect()
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
+        let repeated = |weights: BufferId, count: u32, (segments, length): (u32, u32)| -> Vec<f32> {
+            memory.read::<f32>(weights)[..count as usize].iter().copied().cycle().take((segments * length) as usize).collect()
         };
-        let q_weight = repeated("q_weight", self.q_weights, self.q_segments);
-        let k_weight = repeated("k_weight", self.k_weights, self.k_segments);
+        let q_weight = repeated(b.q_weight, self.q_weights, self.q_segments);
+        let k_weight = repeated(b.k_weight, self.k_weights, self.k_segments);
         let (q_len, k_len) = (q_weight.len(), k_weight.len());
-        for row in memory.view_mut::<f32>("qkv").chunks_exact_mut(self.row_stride as usize).take(self.rows as usize) {
+        for row in memory.write::<f32>(b.qkv).chunks_exact_mut(self.row_stride as usize).take(self.rows as usize) {
             let (q, rest) = row.split_at_mut(q_len);
             for (part, weight, length) in [(q, &q_weight, self.q_segments.1), (&mut rest[..k_len], &k_weight, self.k_segments.1)] {
                 for (segment, weight) in part.chunks_exact_mut(length as usize).zip(weight.chunks_exact(length as usize)) {

@@ -1,7 +1,8 @@
 //! The embedding of a text from the rows of its tokens.
 
-use super::{Capabilities, HostBindings, Kernel, Plan};
-use crate::shaders::{self, params::PoolParams};
+use super::{Capabilities, Kernel, Plan, PoolBindings};
+use crate::buffer::HostMemory;
+use crate::shaders::{params::PoolParams, variants::PoolVariant};
 
 /// `out = mean(x[first..first + count])`.
 #[derive(Debug)]
@@ -15,16 +16,18 @@ pub struct Pool {
 }
 
 impl Kernel for Pool {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = PoolBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let params = PoolParams { dim: self.dim, first: self.first, count: self.count };
-        Plan::new(shaders::find("pool", &[]), &params, [(self.dim / 4).div_ceil(64), 1, 1])
+        Plan::new(PoolVariant, &params, [(self.dim / 4).div_ceil(64), 1, 1])
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let dim = self.dim as usize;
-        let rows = &memory.view::<f32>("x")[self.first as usize * dim..][..self.count as usize * dim];
+        let rows = &memory.read::<f32>(b.x)[self.first as usize * dim..][..self.count as usize * dim];
         let mean = |i: usize| rows.iter().skip(i).step_by(dim).map(|v| f64::from(*v)).sum::<f64>() / f64::from(self.count);
         let means: Vec<f32> = (0..dim).map(|i| mean(i) as f32).collect();
-        memory.view_mut::<f32>("out")[..dim].copy_from_slice(&means);
+        memory.write::<f32>(b.out)[..dim].copy_from_slice(&means);
     }
 }

@@ -1,8 +1,8 @@
 //! Raw GGUF rows into the layout that the matmuls read.
 
-use super::{HostBindings, Kernel, Plan, WeightLayout, grid_2d};
-use crate::kernels::Capabilities;
-use crate::shaders::{self, params::RepackParams};
+use super::{Capabilities, Kernel, Plan, RepackBindings, WeightLayout, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::{params::RepackParams, variants::RepackVariant};
 
 /// Packs `rows` rows of a file (`raw`) into a slab (`packed`).
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub struct Repack {
 }
 
 impl Kernel for Repack {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = RepackBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let parts = self.layout.parts();
         let params = RepackParams {
             rows: self.rows,
@@ -41,12 +43,12 @@ impl Kernel for Repack {
             more_scales: parts.more_scales.1,
             scale_bytes: self.layout.scale_bytes(),
         };
-        Plan::new(shaders::find("repack", &[]), &params, grid_2d((self.rows * self.layout.stride).div_ceil(64)))
+        Plan::new(RepackVariant, &params, grid_2d((self.rows * self.layout.stride).div_ceil(64)))
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
-        let raw: Vec<u8> = memory.view::<u8>("raw").to_vec();
-        let packed = memory.view_mut::<u32>("packed");
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
+        let raw: Vec<u8> = memory.read::<u8>(b.raw).to_vec();
+        let packed = memory.write::<u32>(b.packed);
         let stride = self.layout.stride as usize;
         for (i, row) in raw.chunks_exact(self.layout.file_row_bytes as usize).take(self.rows as usize).enumerate() {
             let target = (self.first_row as usize + i * self.row_step as usize) * stride;

@@ -2,8 +2,9 @@
 
 use super::cache::{KvFormat, PAGE};
 use super::sample::Row;
-use super::{Capabilities, HostBindings, Kernel, Plan, grid_2d};
-use crate::shaders::{self, params::RopeKvParams};
+use super::{Capabilities, Kernel, Plan, RopeKvBindings, grid_2d};
+use crate::buffer::HostMemory;
+use crate::shaders::{params::RopeKvParams, variants::RopeKvVariant};
 
 /// Which elements of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,9 @@ pub struct RopeKv {
 }
 
 impl Kernel for RopeKv {
-    fn plan(&self, _: &Capabilities) -> Plan {
+    type Bindings = RopeKvBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let rotary = &self.rotary;
         let (temperature, temperature_span) = rotary.temperature_params();
         let params = RopeKvParams {
@@ -79,37 +82,37 @@ impl Kernel for RopeKv {
         };
         debug_assert!(rotary.temperature.is_none() || rotary.rotated == self.head_dim);
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
-        Plan::new(shaders::find("rope_kv", &[self.kv.feature(), "writes"]), &params, grid_2d(quads.div_ceil(64)))
+        Plan::new(RopeKvVariant { cache: self.kv.variant() }, &params, grid_2d(quads.div_ceil(64)))
             .with_cache(self.kv, self.head_dim)
             .with("PAIRING", rotary.pairing as u32)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let dim = self.head_dim as usize;
         let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
         let kv_len = self.kv_heads as usize * dim;
-        let frequencies = memory.view::<f32>("turning").to_vec();
+        let frequencies = memory.read::<f32>(b.turning).to_vec();
         let Rotary { rotated, pairing, magnitude, temperature } = self.rotary;
         let half = rotated as usize / 2;
         for r in 0..self.rows as usize {
-            let row = memory.view::<Row>("rows")[r];
-            let page = memory.view::<u32>("pages")[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
+            let row = memory.read::<Row>(b.rows)[r];
+            let page = memory.read::<u32>(b.pages)[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
             let first_head = (page * PAGE + row.position % PAGE) as usize * self.kv_heads as usize;
-            let qkv = &mut memory.view_mut::<f32>("qkv")[r * row_len..][..row_len];
+            let qkv = &mut memory.write::<f32>(b.qkv)[r * row_len..][..row_len];
             // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
             let mut turned = qkv.to_vec();
             for head in turned[..row_len - kv_len].chunks_exact_mut(dim) {
                 for (i, f) in frequencies.iter().take(half).enumerate() {
-                    let (a, b) = match pairing {
+                    let (even, odd) = match pairing {
                         RopePairing::Neighbours => (2 * i, 2 * i + 1),
                         RopePairing::Halves => (i, i + half),
                     };
                     // As transformers: the angle is a product in single precision.
                     let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
                     let m = f64::from(magnitude);
-                    let (x, y) = (m * f64::from(head[a]), m * f64::from(head[b]));
-                    head[a] = (x * cos - y * sin) as f32;
-                    head[b] = (y * cos + x * sin) as f32;
+                    let (x, y) = (m * f64::from(head[even]), m * f64::from(head[odd]));
+                    head[even] = (x * cos - y * sin) as f32;
+                    head[odd] = (y * cos + x * sin) as f32;
                 }
             }
             let queries = self.heads as usize * dim;
@@ -119,9 +122,9 @@ impl Kernel for RopeKv {
             }
             qkv[..queries].copy_from_slice(&turned[..queries]);
             let (keys, values) = turned[queries..].split_at(kv_len);
-            for (name, heads) in [("keys", keys), ("values", values)] {
+            for (buffer, heads) in [(b.keys, keys), (b.values, values)] {
                 for (i, head) in heads.chunks_exact(dim).enumerate() {
-                    self.kv.store(memory.view_mut(name), self.head_dim, first_head + i, head);
+                    self.kv.store(memory.write(buffer), self.head_dim, first_head + i, head);
                 }
             }
         }

@@ -10,9 +10,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Capabilities, HostBindings, Kernel, Plan};
-use crate::recording::{BufferId, Recording};
-use crate::shaders::{self, params::SampleParams};
+use super::{Capabilities, Kernel, Plan, SampleBindings};
+use crate::buffer::HostMemory;
+use crate::shaders::Variant;
+use crate::shaders::params::SampleParams;
+use crate::shaders::variants::{SampleDrawVariant, SampleGroupsVariant, SampleVariant};
 
 /// A token on its way through the model, and where its sequence's cache is: `shaders/shared/rows.wesl`.
 #[repr(C)]
@@ -101,7 +103,8 @@ pub struct Group {
     pub mass: f32,
 }
 
-/// Rows to sample, and how they lie in memory.
+/// Rows to sample, and how they lie in memory: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), groups (rows,
+/// [`Self::groups`]), sampled (rows, ring).
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
     /// Vocabulary.
@@ -115,18 +118,6 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// Records the choice of the next token of each row. `draws`: some row [draws from all](Sampler::draws_from_all).
-    ///
-    /// Buffers: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), groups (rows, [`Self::groups`]),
-    /// sampled (rows, ring). Rows that are not active stay as they are.
-    pub fn record(self, recording: &mut Recording, draws: bool, buffers: &[BufferId; 6]) {
-        recording.dispatch(SampleGroups(self), &buffers[..5]);
-        if draws {
-            recording.dispatch(SampleDraw(self), &buffers[..5]);
-        }
-        recording.dispatch(Sample(self), buffers);
-    }
-
     /// Groups of a row: at most 1024, as many as a workgroup keeps.
     pub fn groups(vocab: u32) -> u32 {
         vocab.div_ceil(Self::group_tokens(vocab))
@@ -151,43 +142,43 @@ impl Sampling {
     }
 
     /// The plan of a stage: with a workgroup for each row, or for eight groups of one.
-    fn plan(self, kernel: &str, whole_rows: bool) -> Plan {
+    fn plan<V: Variant<Params = SampleParams>>(self, variant: V, whole_rows: bool) -> Plan<V::Bindings> {
         let Self { vocab, first_row, rows, ring } = self;
         let (groups, group_tokens) = (Self::groups(vocab), Self::group_tokens(vocab));
         let params = SampleParams { vocab, first_row, ring, groups, group_tokens };
         let workgroups = if whole_rows { [rows, 1, 1] } else { [groups.div_ceil(8), rows, 1] };
-        Plan::new(shaders::find(kernel, &[]), &params, workgroups)
+        Plan::new(variant, &params, workgroups)
     }
 
     /// Calls `f` with sampler, logits after penalties, and groups of each active row.
-    fn each_row(self, memory: &mut HostBindings<'_>, f: impl Fn(&Sampler, &[f32], &mut [Group])) {
+    fn each_row(self, memory: &mut HostMemory, b: &SampleBindings, f: impl Fn(&Sampler, &[f32], &mut [Group])) {
         let (vocab, groups) = (self.vocab as usize, Self::groups(self.vocab) as usize);
         for index in self.first_row as usize..(self.first_row + self.rows) as usize {
-            let row = memory.view::<Row>("rows")[index];
-            let sampler = memory.view::<Sampler>("samplers")[index];
-            let counts = &memory.view::<u32>("counts")[row.slot as usize * vocab..][..vocab];
-            let logits = all_penalized(&memory.view::<f32>("logits")[index * vocab..][..vocab], counts, &sampler);
+            let row = memory.read::<Row>(b.rows)[index];
+            let sampler = memory.read::<Sampler>(b.samplers)[index];
+            let counts = &memory.read::<u32>(b.counts)[row.slot as usize * vocab..][..vocab];
+            let logits = all_penalized(&memory.read::<f32>(b.logits)[index * vocab..][..vocab], counts, &sampler);
             if row.flags & Row::ACTIVE != 0 {
-                f(&sampler, &logits, &mut memory.view_mut::<Group>("groups")[index * groups..][..groups]);
+                f(&sampler, &logits, &mut memory.write::<Group>(b.groups)[index * groups..][..groups]);
             }
         }
     }
 }
 
 /// First stage: [`Group::best`], and [`Group::mass`] where it is asked for.
-///
-/// Bindings: logits, counts, samplers, rows, groups; see [`Sampling::record`].
 #[derive(Debug)]
 pub struct SampleGroups(pub Sampling);
 
 impl Kernel for SampleGroups {
-    fn plan(&self, _: &Capabilities) -> Plan {
-        self.0.plan("sample_groups", false)
+    type Bindings = SampleBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
+        self.0.plan(SampleGroupsVariant, false)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let tokens = Sampling::group_tokens(self.0.vocab);
-        self.0.each_row(memory, |sampler, logits, groups| {
+        self.0.each_row(memory, b, |sampler, logits, groups| {
             for ((group, logits), first) in groups.iter_mut().zip(logits.chunks(tokens as usize)).zip((0..).step_by(tokens as usize)) {
                 group.best = best(first, logits.iter().copied());
                 if sampler.temperature >= GREEDY && sampler.top_p < 1.0 {
@@ -199,19 +190,19 @@ impl Kernel for SampleGroups {
 }
 
 /// Second stage, for rows without `top_k` and `top_p`: [`Group::drawn`].
-///
-/// Bindings: logits, counts, samplers, rows, groups; see [`Sampling::record`].
 #[derive(Debug)]
 pub struct SampleDraw(pub Sampling);
 
 impl Kernel for SampleDraw {
-    fn plan(&self, _: &Capabilities) -> Plan {
-        self.0.plan("sample_draw", false)
+    type Bindings = SampleBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
+        self.0.plan(SampleDrawVariant, false)
     }
 
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let tokens = Sampling::group_tokens(self.0.vocab);
-        self.0.each_row(memory, |sampler, logits, groups| {
+        self.0.each_row(memory, b, |sampler, logits, groups| {
             let largest = logits[best(0, logits.iter().copied()).token as usize];
             for ((group, logits), first) in groups.iter_mut().zip(logits.chunks(tokens as usize)).zip((0..).step_by(tokens as usize)) {
                 if sampler.draws_from_all() {
@@ -224,30 +215,30 @@ impl Kernel for SampleDraw {
 
 /// Last stage: chooses the next token of each row. Writes it to the row, to the ring and, if the sampler penalizes, to the counts;
 /// moves the row to the next position. Where logits are no numbers the ring gets [`NO_TOKEN`] and the row token 0.
-///
-/// Bindings: logits, counts, samplers, rows, groups, sampled; see [`Sampling::record`].
 #[derive(Debug)]
 pub struct Sample(pub Sampling);
 
 impl Kernel for Sample {
-    fn plan(&self, _: &Capabilities) -> Plan {
-        self.0.plan("sample", true)
+    type Bindings = SampleBindings;
+
+    fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
+        self.0.plan(SampleVariant, true)
     }
 
     /// Without looking at the groups.
-    fn reference(&self, memory: &mut HostBindings<'_>) {
+    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let Sampling { vocab, first_row, rows, ring } = self.0;
         let vocab = vocab as usize;
         for index in first_row as usize..(first_row + rows) as usize {
-            let mut row = memory.view::<Row>("rows")[index];
-            let mut sampler = memory.view::<Sampler>("samplers")[index];
+            let mut row = memory.read::<Row>(b.rows)[index];
+            let mut sampler = memory.read::<Sampler>(b.samplers)[index];
             let step = sampler.step;
-            let logits = memory.view::<f32>("logits")[index * vocab..][..vocab].to_vec();
-            let counts = &mut memory.view_mut::<u32>("counts")[row.slot as usize * vocab..][..vocab];
+            let logits = memory.read::<f32>(b.logits)[index * vocab..][..vocab].to_vec();
+            let counts = &mut memory.write::<u32>(b.counts)[row.slot as usize * vocab..][..vocab];
             if let Some(token) = sample_reference(&logits, counts, &mut sampler, &mut row) {
-                memory.view_mut::<Row>("rows")[index] = row;
-                memory.view_mut::<Sampler>("samplers")[index] = sampler;
-                memory.view_mut::<u32>("sampled")[index * ring as usize + (step % ring) as usize] = token;
+                memory.write::<Row>(b.rows)[index] = row;
+                memory.write::<Sampler>(b.samplers)[index] = sampler;
+                memory.write::<u32>(b.sampled)[index * ring as usize + (step % ring) as usize] = token;
             }
         }
     }

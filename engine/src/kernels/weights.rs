@@ -4,9 +4,10 @@
 //! scales of its blocks. Every value of the GGUF block is kept exactly.
 
 use crate::error::{EngineError, Result};
-use crate::formats::block::BlockLayout;
+use crate::formats::block::{BlockLayout, Quants};
 use crate::formats::dequantize::value;
 use crate::formats::{DType, FormatError};
+use crate::shaders::variants::Weights;
 
 /// How a matrix of one type lies in a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,33 +48,19 @@ impl WeightLayout {
         })
     }
 
-    /// The shader feature that reads this type.
-    pub fn feature(&self) -> &'static str {
-        match self.dtype {
-            DType::F32 => "w_f32",
-            DType::F16 => "w_f16",
-            DType::BF16 => "w_bf16",
-            DType::Q8_0 => "w_q8_0",
-            DType::Q4_0 => "w_q4_0",
-            DType::Q4_1 => "w_q4_1",
-            DType::Q5_0 => "w_q5_0",
-            DType::Q5_1 => "w_q5_1",
-            DType::Q2_K => "w_q2_k",
-            DType::Q3_K => "w_q3_k",
-            DType::Q4_K => "w_q4_k",
-            DType::Q5_K => "w_q5_k",
-            DType::Q6_K => "w_q6_k",
-            DType::IQ4_NL => "w_iq4_nl",
-            DType::IQ4_XS => "w_iq4_xs",
-            DType::MXFP4 => "w_mxfp4",
-            _ => unreachable!("new() refused it"),
-        }
+    /// The variant of kernels that read this type.
+    pub(super) fn weights(&self) -> Weights {
+        Weights::of(self.dtype).expect("new() refused others")
     }
 
-    /// Whether its numbers fit a byte each, and [`super::Matvec`] multiplies them as such: the shader feature `bytes`.
-    pub(super) fn multiplied_as_bytes(&self) -> bool {
-        use DType::{BF16, F16, F32, IQ4_NL, IQ4_XS, MXFP4};
-        !matches!(self.dtype, F32 | F16 | BF16 | IQ4_NL | IQ4_XS | MXFP4)
+    /// Whether [`super::Matvec`] multiplies its numbers as bytes.
+    pub(super) fn has_byte_quants(&self) -> bool {
+        self.parts().has_byte_quants()
+    }
+
+    /// Whether its numbers are bytes as they are stored.
+    pub(super) fn stores_bytes(&self) -> bool {
+        self.parts().quants == Quants::Bytes
     }
 
     /// Where the parts of a block lie in the file.

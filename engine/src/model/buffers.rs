@@ -1,8 +1,9 @@
 //! Activations and state on the device.
 
-use super::architecture::Block;
-use super::hyperparameters::Hyperparameters;
+use std::collections::BTreeSet;
+
 use super::padding::padded_width;
+use super::spec::{ModelSpec, OutputNorm};
 use super::transformer::{MATVEC_ROWS, ModelOptions};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -53,49 +54,55 @@ impl Buffers {
     /// When the device has no memory for them.
     pub(super) fn create(
         executor: &mut Executor,
-        h: &Hyperparameters,
+        spec: &ModelSpec,
         options: &ModelOptions,
         pages_per_slot: u32,
         tier: AttentionTier,
     ) -> Result<Self> {
         let rows = options.prefill_rows.max(options.sequences);
-        let splits = Splits::of(options.context, h.head_dim).count;
-        let parts_read = AttentionPrefill::most_partial(h.heads, options.prefill_rows, tier, executor.capabilities());
+        let splits = Splits::of(options.context, spec.head_dim()).count;
+        let heads = spec.widest(|layer| layer.attention().heads);
+        let qkv = spec.widest(|layer| layer.attention().qkv_row());
+        let feed_forward = spec.widest(|layer| layer.dense().width);
+        let gated = spec.layers.iter().any(|layer| layer.dense().gated);
+        // A product reads beyond a row that is no multiple of what it reads at once, and multiplies that by zeros.
+        let attended = spec.widest(|layer| layer.attention().output_row());
+        let over_reads = spec.attentions().any(|attention| padded_width(attention.output_row()) != attention.output_row());
+        let head_counts: BTreeSet<u32> = spec.attentions().map(|attention| attention.heads).collect();
+        let parts_read = |heads| AttentionPrefill::most_partial(heads, options.prefill_rows, tier, executor.capabilities());
+        let parts_read = head_counts.into_iter().map(parts_read).max().unwrap_or(0);
         // Few rows are multiplied without parts.
-        let widest = if rows > MATVEC_ROWS { h.qkv_dim().max(2 * h.feed_forward).max(h.dim).max(h.vocab) } else { 0 };
+        let widest = if rows > MATVEC_ROWS { qkv.max(2 * feed_forward).max(spec.dim).max(spec.vocab) } else { 0 };
         let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
         let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
-        let wide = if rows > MATVEC_ROWS && MatmulBytes::used(executor.capabilities()) {
-            h.dim.max(h.feed_forward).max(h.heads * h.head_dim)
-        } else {
-            0
-        };
+        let wide =
+            if rows > MATVEC_ROWS && MatmulBytes::used(executor.capabilities()) { spec.dim.max(feed_forward).max(attended) } else { 0 };
         let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
         let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
         let x_scales = executor.create_buffer("scales of x", x_scales)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
-        let encodes = h.pooling.is_some();
-        // A product reads beyond a row that is no multiple of what it reads at once, and multiplies that by zeros.
-        let attended = h.heads * h.head_dim;
-        let attended_rows = rows + u32::from(padded_width(attended) != attended);
-        let branch_rows = if h.architecture.block == Block::PreNorm { 0 } else { rows };
-        let gate_up_rows = if h.architecture.gated { rows } else { 0 };
+        let encodes = spec.head.pooling.is_some();
+        let attended_rows = rows + u32::from(over_reads);
+        // Where a branch's output or an embedding waits for its norm.
+        let norms_outputs = spec.embedding.norm || spec.layers.iter().any(|layer| layer.norms.output != OutputNorm::None);
+        let branch_rows = if norms_outputs { rows } else { 0 };
+        let gate_up_rows = if gated { rows } else { 0 };
         // Encoders make no logits, and decode nothing.
-        let (logit_rows, decode_rows) = if h.architecture.causal { (options.sequences, options.sequences) } else { (0, 0) };
+        let (logit_rows, decode_rows) = if spec.is_causal() { (options.sequences, options.sequences) } else { (0, 0) };
         Ok(Self {
             prefill_rows: buffer("prefill rows", options.prefill_rows, 4)?,
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
-            logits: buffer("logits", logit_rows, h.vocab)?,
-            embedding: buffer("embedding", u32::from(encodes), h.dim)?,
-            x: buffer("x", rows, h.dim)?,
-            normed: buffer("normed", rows, h.dim)?,
-            branch: buffer("branch", branch_rows, h.dim)?,
-            qkv: buffer("qkv", rows, h.qkv_dim())?,
+            logits: buffer("logits", logit_rows, spec.vocab)?,
+            embedding: buffer("embedding", u32::from(encodes), spec.dim)?,
+            x: buffer("x", rows, spec.dim)?,
+            normed: buffer("normed", rows, spec.dim)?,
+            branch: buffer("branch", branch_rows, spec.dim)?,
+            qkv: buffer("qkv", rows, qkv)?,
             attended: buffer("attended", attended_rows, attended)?,
-            gate_up: buffer("gate_up", gate_up_rows, 2 * h.feed_forward)?,
-            activated: buffer("activated", rows, h.feed_forward)?,
-            partial: buffer("partial", parts_read.max(decode_rows * h.heads * splits), h.head_dim + 4)?,
+            gate_up: buffer("gate_up", gate_up_rows, 2 * feed_forward)?,
+            activated: buffer("activated", rows, feed_forward)?,
+            partial: buffer("partial", parts_read.max(decode_rows * heads * splits), spec.head_dim() + 4)?,
             product_parts,
             x_bytes,
             x_scales,

@@ -1,16 +1,21 @@
-//! Models: architectures as data, hyperparameters, weights on the device, and the forward pass as a recording of kernels.
+//! Models: [`families`] turn a checkpoint's metadata into a [`spec`]; weights on the device; the forward pass as a recording of kernels.
 
-pub mod architecture;
 mod blocks;
 mod buffers;
-mod hyperparameters;
+mod checkpoint;
+mod conventions;
+pub mod families;
+mod loader;
 mod padding;
+mod pieces;
 mod rope;
+mod slab;
+pub mod spec;
 mod transformer;
-mod weights;
 
-pub(crate) use hyperparameters::MAX_CONTEXT;
-pub use hyperparameters::{Hyperparameters, Pooling, Rope};
-pub use rope::{RopeScaling, RopeTable};
+pub use checkpoint::{folder_checkpoint, read_checkpoint};
+pub use pieces::LoadTimes;
+pub use rope::{RopeScaling, RopeSpec};
+pub use slab::Weight;
+pub use spec::ModelSpec;
 pub use transformer::{Attend, MemoryUse, Model, ModelOptions, Output, Pass};
-pub use weights::{LoadTimes, Weight};

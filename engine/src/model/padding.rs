@@ -1,6 +1,6 @@
 //! Widths that are no multiple of what kernels read at once, filled up with zeros: the results are the same.
 
-use super::hyperparameters::Hyperparameters;
+use super::spec::{FfnSpec, ModelSpec};
 use crate::error::{EngineError, Result};
 use crate::formats::{Checkpoint, TensorInfo, Transform};
 
@@ -12,20 +12,25 @@ pub(super) fn padded_width(width: u32) -> u32 {
     width.next_multiple_of(AT_ONCE)
 }
 
-/// The checkpoint with zeros behind the rows and columns of the feed-forward network, whose width in `h` becomes the padded one, and
+/// The checkpoint with zeros behind the rows and columns of feed-forward networks, whose widths in `spec` become the padded ones, and
 /// behind the columns of attention's output; `None` when nothing needs it.
 ///
 /// # Errors
 /// When a tensor of a model folder would need it that is stored in another order.
-pub(super) fn padded(checkpoint: &Checkpoint, h: &mut Hyperparameters) -> Result<Option<Checkpoint>> {
-    let (width, attended) = (h.feed_forward, h.heads * h.head_dim);
-    h.feed_forward = padded_width(width);
-    if h.feed_forward == width && attended == padded_width(attended) {
+pub(super) fn padded(checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Result<Option<Checkpoint>> {
+    let widths: Vec<(u32, u32)> = spec.layers.iter().map(|layer| (layer.dense().width, layer.attention().output_row())).collect();
+    if widths.iter().all(|(width, attended)| *width == padded_width(*width) && *attended == padded_width(*attended)) {
         return Ok(None);
     }
+    for layer in &mut spec.layers {
+        let FfnSpec::Dense(dense) = &mut layer.ffn;
+        dense.width = padded_width(dense.width);
+    }
     let mut padded = checkpoint.clone();
-    for tensor in padded.tensors.iter_mut().filter(|tensor| tensor.name.starts_with("blk.")) {
-        let part = tensor.name.splitn(3, '.').nth(2).unwrap_or_default();
+    for tensor in &mut padded.tensors {
+        let name = tensor.name.clone();
+        let Some((layer, part)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else { continue };
+        let Some(&(width, attended)) = layer.parse().ok().and_then(|layer: usize| widths.get(layer)) else { continue };
         match part {
             "ffn_down.weight" | "ffn_gate.bias" | "ffn_up.bias" => pad(tensor, 0, width, 1)?,
             "ffn_gate.weight" | "ffn_up.weight" => {

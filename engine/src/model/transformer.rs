@@ -1,26 +1,32 @@
 //! The forward pass of all architectures (Vaswani et al. 2017 and after), written once over kernels.
 
 use std::cell::Cell;
+use std::ops::Range;
 
-use super::architecture::Block;
 use super::blocks::{Layer, NormWeights, Projection, Up};
 use super::buffers::Buffers;
-use super::hyperparameters::{Hyperparameters, Pooling, Rope};
+use super::families;
+use super::loader::{Floats, Loader, Part};
 use super::padding::padded;
-use super::weights::{LoadTimes, Loader, Part, Weight};
+use super::pieces::{LoadTimes, Pieces};
+use super::rope::{LONG_ROPE_FACTORS, ROPE_FACTORS, RopeSpec, SHORT_ROPE_FACTORS};
+use super::slab::Weight;
+use super::spec::{AttentionSpec, DenseSpec, ModelSpec, NormSpec, OutputNorm, Pooling, QkNormSpec};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
-    AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedIndex,
-    Epilogue, Gated, KvFormat, Linear, Matmul, MatmulBytes, MatmulCombine, Matvec, Norm, NormKind, PAGE, Pool, QkNorm, QuantizeRows,
-    RopeKv, RopePairing, Rotary, Row, Splits,
+    AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
+    AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, KvFormat,
+    Linear, Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec, MatvecBindings, Norm,
+    NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings, QuantizeRows, QuantizeRowsBindings, RopeKv, RopeKvBindings,
+    RopePairing, Rotary, Row, Splits,
 };
 use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
-/// Rows up to which a product reads x anew for each output instead of tiling it.
+/// Rows up to which a product re-reads the activations for each output instead of tiling them.
 pub(super) const MATVEC_ROWS: u32 = 8;
 
 /// How much a model may use at run time.
@@ -28,7 +34,7 @@ pub(super) const MATVEC_ROWS: u32 = 8;
 pub struct ModelOptions {
     /// Positions of one sequence; clipped to what the model was trained for.
     pub context: u32,
-    /// Sequences at a time.
+    /// Concurrent sequences.
     pub sequences: u32,
     /// Most rows of a prefill step; the device's tuning may want fewer. An encoder reads a text in one step: there it is the context.
     pub prefill_rows: u32,
@@ -67,8 +73,8 @@ impl MemoryUse {
 /// A model on a device: weights, cache and activations.
 #[derive(Debug)]
 pub struct Model {
-    /// Its shape.
-    pub hyperparameters: Hyperparameters,
+    /// Its description.
+    pub spec: ModelSpec,
     /// What it may use; `context` is what was granted.
     pub options: ModelOptions,
     /// What it takes.
@@ -93,7 +99,7 @@ pub struct Model {
     /// What comes after pooling.
     dense: Vec<Weight>,
     /// Of each layer the frequencies of its rotary embedding, and behind them the weights of its QK-norm where each head has the same.
-    turning: Vec<BufferId>,
+    rope_constants: Vec<BufferId>,
     tier: AttentionTier,
     capabilities: Capabilities,
     /// First and behind the last of all its buffers.
@@ -164,103 +170,126 @@ struct Target {
 }
 
 impl Model {
-    /// Loads a checkpoint onto a device. Without a source it only asks for the memory: see [`crate::plan`].
+    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read.
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
         executor: &mut Executor,
         checkpoint: &Checkpoint,
-        source: Option<&dyn Source>,
-        mut options: ModelOptions,
+        source: &dyn Source,
+        options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let mut h = Hyperparameters::from_gguf(checkpoint)?;
-        let padded = padded(checkpoint, &mut h)?;
+        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        let load_times = pieces.load(executor, source, progress).await?;
+        complete(executor, load_times)
+    }
+
+    /// A model whose weights are not read, and the ranges of the source that [`Self::load`] reads, in order: see [`crate::plan`].
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for reading.
+    pub(crate) fn plan(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<(Self, Vec<Range<u64>>)> {
+        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        Ok((complete(executor, LoadTimes::default())?, pieces.ranges()))
+    }
+
+    /// Allocates cache and weights. Returns what fills the weights, and what makes the model of them once they are filled.
+    fn allocate(
+        executor: &mut Executor,
+        checkpoint: &Checkpoint,
+        mut options: ModelOptions,
+    ) -> Result<(Pieces, impl FnOnce(&mut Executor, LoadTimes) -> Result<Self> + use<>)> {
+        let mut spec = families::spec(checkpoint)?;
+        let padded = padded(checkpoint, &mut spec)?;
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
-        options.context = options.context.min(h.context).max(1);
+        options.context = options.context.min(spec.context).max(1);
         let capabilities = executor.capabilities().clone();
         options.prefill_rows = options.prefill_rows.min(capabilities.tuning.prefill_rows);
-        if !h.architecture.causal {
+        if !spec.is_causal() {
             options.prefill_rows = options.context;
         }
-        let tier = AttentionTier::choose(&capabilities, h.head_dim);
+        let tier = AttentionTier::choose(&capabilities, spec.head_dim());
         let first_buffer = executor.mark();
         let mut memory = MemoryUse::default();
         let before = executor.allocated_bytes();
 
         let pages_per_slot = options.context.div_ceil(PAGE);
-        let page_bytes = h.kv_bytes_per_position(options.kv) * u64::from(PAGE);
+        let page_bytes = spec.kv_bytes_per_position(options.kv) * u64::from(PAGE);
         let affordable = u32::try_from(options.kv_bytes / page_bytes).unwrap_or(u32::MAX);
         let page_count = affordable.clamp(pages_per_slot, pages_per_slot.saturating_mul(options.sequences));
-        let layer_bytes = page_bytes / u64::from(2 * h.layers) * u64::from(page_count);
-        let mut cache = Vec::with_capacity(h.layers as usize);
-        for _ in 0..h.layers {
-            cache.push((executor.create_buffer("keys", layer_bytes)?, executor.create_buffer("values", layer_bytes)?));
+        let mut cache = Vec::with_capacity(spec.layers.len());
+        for attention in spec.attentions() {
+            let bytes = attention.key_bytes_per_position(options.kv) * u64::from(PAGE) * u64::from(page_count);
+            cache.push((executor.create_buffer("keys", bytes)?, executor.create_buffer("values", bytes)?));
         }
         memory.cache = executor.allocated_bytes() - before;
         executor.check()?;
 
-        let mut loader = Loader::new(executor, checkpoint, source, options.quantize, progress)?;
-        let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: h.vocab }], h.dim).await?;
-        let mut table = async |name: &str| -> Result<Option<Weight>> {
-            match checkpoint.find(name).and_then(|t| t.shape.get(1)).and_then(|rows| u32::try_from(*rows).ok()) {
-                Some(rows) => Ok(Some(loader.stacked(&[Part { name, first_row: 0, rows }], h.dim).await?)),
+        let mut loader = Loader::new(executor, checkpoint, options.quantize)?;
+        let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: spec.vocab }], spec.dim)?;
+        let mut table = |name: &str, rows: Option<u32>| -> Result<Option<Weight>> {
+            match rows {
+                Some(rows) => Ok(Some(loader.stacked(&[Part { name, first_row: 0, rows }], spec.dim)?)),
                 None => Ok(None),
             }
         };
-        let positions = table("position_embd.weight").await?;
-        let token_types = table("token_types.weight").await?;
-        let embedding_norm = if loader.has("token_embd_norm.weight") { Some(loader.norm("token_embd_norm", h.dim).await?) } else { None };
-        let mut layers = Vec::with_capacity(h.layers as usize);
-        for i in 0..h.layers {
-            layers.push(Layer::load(&mut loader, &h, i).await?);
+        let positions = table("position_embd.weight", spec.embedding.positions)?;
+        let token_types = table("token_types.weight", spec.embedding.token_types)?;
+        let embedding_norm = if spec.embedding.norm { Some(loader.norm("token_embd_norm", spec.dim)?) } else { None };
+        let mut layers = Vec::with_capacity(spec.layers.len());
+        for i in 0..spec.layers.len() as u32 {
+            layers.push(Layer::load(&mut loader, &spec, i)?);
         }
-        let output_norm = if h.architecture.block == Block::ResidualNorm { None } else { Some(loader.norm("output_norm", h.dim).await?) };
-        let output = if loader.has("output.weight") { Some(loader.projection("output", h.vocab, h.dim).await?) } else { None };
+        let output_norm = if spec.head.norm { Some(loader.norm("output_norm", spec.dim)?) } else { None };
+        let output = if spec.head.tied { None } else { Some(loader.projection("output", spec.vocab, spec.dim)?) };
         let mut dense = Vec::new();
-        if loader.has("dense_2.weight") {
-            let wide = checkpoint.tensor("dense_2.weight")?.shape.get(1).and_then(|rows| u32::try_from(*rows).ok()).unwrap_or(0);
+        if let Some(wide) = spec.head.dense {
             // It goes where gates go: see `record_pooling`.
-            let most = if h.architecture.gated { 2 * u64::from(h.feed_forward) * u64::from(options.prefill_rows) } else { 0 };
+            let gates = spec.widest(|layer| if layer.dense().gated { 2 * layer.dense().width } else { 0 });
+            let most = u64::from(gates) * u64::from(options.prefill_rows);
             if u64::from(wide) > most {
                 let (value, supported) = (format!("{wide} rows"), format!("up to {most}"));
                 return Err(EngineError::Unsupported { what: "the size of dense_2.weight", value, supported });
             }
-            dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], h.dim).await?);
-            dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: h.dim }], wide).await?);
+            dense.push(loader.stacked(&[Part { name: "dense_2.weight", first_row: 0, rows: wide }], spec.dim)?);
+            dense.push(loader.stacked(&[Part { name: "dense_3.weight", first_row: 0, rows: spec.dim }], wide)?);
         }
-        let turning = load_turning(&mut loader, &h, &options, &layers).await?;
-        loader.settle().await?;
-        let load_times = loader.finish()?;
-        memory.weights = executor.allocated_bytes() - before - memory.cache;
-        // Where the loader's own buffer was.
-        let buffers = Buffers::create(executor, &h, &options, pages_per_slot, tier)?;
-        executor.check()?;
-        memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
-
-        Ok(Self {
-            tier,
-            capabilities,
-            owned: (first_buffer, executor.mark()),
-            hyperparameters: h,
-            options,
-            memory,
-            load_times,
-            page_count,
-            pages_per_slot,
-            buffers,
-            embedding,
-            positions,
-            token_types,
-            embedding_norm,
-            layers,
-            cache,
-            output_norm,
-            output,
-            dense,
-            turning,
-        })
+        let rope_constants = load_rope_constants(&mut loader, &spec, &options, &layers)?;
+        let pieces = loader.finish()?;
+        let staging = pieces.staging;
+        let complete = move |executor: &mut Executor, load_times: LoadTimes| {
+            executor.destroy_buffer(staging);
+            memory.weights = executor.allocated_bytes() - before - memory.cache;
+            // Where the staging buffer was.
+            let buffers = Buffers::create(executor, &spec, &options, pages_per_slot, tier)?;
+            executor.check()?;
+            memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
+            Ok(Self {
+                tier,
+                capabilities,
+                owned: (first_buffer, executor.mark()),
+                spec,
+                options,
+                memory,
+                load_times,
+                page_count,
+                pages_per_slot,
+                buffers,
+                embedding,
+                positions,
+                token_types,
+                embedding_norm,
+                layers,
+                cache,
+                output_norm,
+                output,
+                dense,
+                rope_constants,
+            })
+        };
+        Ok((pieces, complete))
     }
 
     /// Frees every buffer of the model.
@@ -285,7 +314,7 @@ impl Model {
 
     /// A step of `rows` sequences with caches of up to `positions`.
     pub fn decode_pass(&self, rows: u32, positions: u32) -> Pass {
-        let splits = Splits::of(positions, self.hyperparameters.head_dim);
+        let splits = Splits::of(positions, self.spec.head_dim());
         Pass { rows, attend: Attend::Decode { splits }, output: Output::Logits }
     }
 
@@ -297,27 +326,28 @@ impl Model {
         self.record_embedding(r, pass, rows_buffer);
         let mut x = self.buffers.x;
         for (i, layer) in self.layers.iter().enumerate() {
+            let spec = &self.spec.layers[i];
             let input = self.normalized(r, x, 0..pass.rows, layer.attention_norm.as_ref());
             self.record_qkv(r, pass.rows, i, &input);
-            let whole = !self.decodes(pass);
-            if whole {
-                self.record_turning(r, pass.rows, i, rows_buffer);
+            let fused = self.uses_fused_decode(pass);
+            if !fused {
+                self.record_rope_and_kv_write(r, pass.rows, i, rows_buffer);
             }
             // What was asked for is done once the last layer's keys and values are written.
-            if whole && i + 1 == self.layers.len() && pass.output == Output::Cache {
+            if !fused && i + 1 == self.layers.len() && pass.output == Output::Cache {
                 return recording;
             }
             self.record_attention(r, pass, i, rows_buffer);
-            if layer.parallel {
-                self.record_up(r, pass.rows, layer, x);
+            if spec.parallel {
+                self.record_up(r, pass.rows, i, x);
             }
-            let attended = (self.buffers.attended, self.hyperparameters.heads * self.hyperparameters.head_dim);
-            x = self.record_branch(r, pass.rows, &layer.attention_output, attended, x, layer.attention_post_norm.as_ref());
-            if !layer.parallel {
-                self.record_up(r, pass.rows, layer, x);
+            let attended = (self.buffers.attended, spec.attention().output_row());
+            x = self.record_branch(r, pass.rows, i, &layer.attention_output, attended, x, layer.attention_post_norm.as_ref());
+            if !spec.parallel {
+                self.record_up(r, pass.rows, i, x);
             }
-            let activated = (self.buffers.activated, self.hyperparameters.feed_forward);
-            x = self.record_branch(r, pass.rows, &layer.down, activated, x, layer.feed_forward_post_norm.as_ref());
+            let activated = (self.buffers.activated, spec.dense().width);
+            x = self.record_branch(r, pass.rows, i, &layer.down, activated, x, layer.feed_forward_post_norm.as_ref());
         }
         match pass.output {
             Output::Cache => {}
@@ -329,17 +359,16 @@ impl Model {
     }
 
     fn record_embedding(&self, r: &mut Recording, pass: &Pass, rows_buffer: BufferId) {
-        let h = &self.hyperparameters;
         let out = if self.embedding_norm.is_some() { self.buffers.branch } else { self.buffers.x };
         let mut embed = |weight: &Weight, index: EmbedIndex, scale: f32| {
             for slab in &weight.slabs {
                 let add = index != EmbedIndex::Token;
                 let kernel =
                     Embed { layout: weight.layout, rows: pass.rows, first_index: slab.first_row, slab_rows: slab.rows, index, add, scale };
-                r.dispatch(kernel, &[slab.buffer, rows_buffer, out]);
+                r.dispatch(kernel, EmbedBindings { weights: slab.buffer, rows: rows_buffer, out });
             }
         };
-        embed(&self.embedding, EmbedIndex::Token, h.embedding_scale);
+        embed(&self.embedding, EmbedIndex::Token, self.spec.embedding.scale);
         if let Some(positions) = &self.positions {
             embed(positions, EmbedIndex::Position, 1.0);
         }
@@ -351,9 +380,9 @@ impl Model {
         }
     }
 
-    /// Whether attention turns queries and keys, and fills the cache, itself.
-    fn decodes(&self, pass: &Pass) -> bool {
-        matches!(pass.attend, Attend::Decode { .. }) && AttentionDecode::serves(self.hyperparameters.head_dim)
+    /// Whether attention rotates queries and keys, and fills the cache, itself.
+    fn uses_fused_decode(&self, pass: &Pass) -> bool {
+        matches!(pass.attend, Attend::Decode { .. }) && AttentionDecode::serves(self.spec.head_dim())
     }
 
     /// Whether layer `i` has a norm of queries and keys that [`AttentionDecode`] applies.
@@ -363,126 +392,122 @@ impl Model {
 
     /// Queries, keys and values of the normalized rows.
     fn record_qkv(&self, r: &mut Recording, rows: u32, i: usize, input: &Operand) {
-        let stride = self.hyperparameters.qkv_dim();
+        let stride = self.attention(i).qkv_row();
         for (projection, offset) in &self.layers[i].qkv {
             let target = Target { buffer: self.buffers.qkv, offset: *offset, stride, step: 1 };
             self.record_product(r, rows, projection, input, target, Epilogue::STORE);
         }
     }
 
-    /// Normalizes queries and keys.
-    fn record_qk_norm(&self, r: &mut Recording, rows: u32, i: usize) {
-        let h = &self.hyperparameters;
-        let Some(norm) = &self.layers[i].qk_norm else { return };
-        // A weight for each element of a head, or for all heads of a row: OLMo 2 normalizes the whole row, others each head.
-        let whole = h.architecture.block == Block::PostNorm;
-        let segments = |heads: u32| if whole { (1, heads * h.head_dim) } else { (heads, h.head_dim) };
-        let kernel = QkNorm {
-            kind: h.architecture.norm,
-            rows,
-            row_stride: h.qkv_dim(),
-            q_segments: segments(h.heads),
-            k_segments: segments(h.kv_heads),
-            q_weights: norm.q.1,
-            k_weights: norm.k.1,
-            eps: h.eps,
-        };
-        r.dispatch(kernel, &[self.buffers.qkv, norm.q.0, norm.k.0]);
+    fn attention(&self, i: usize) -> &AttentionSpec {
+        self.spec.layers[i].attention()
     }
 
-    /// Turns queries and keys, and puts keys and values into the cache.
-    fn record_turning(&self, r: &mut Recording, rows: u32, i: usize, rows_buffer: BufferId) {
-        let h = &self.hyperparameters;
+    /// Normalizes queries and keys.
+    fn record_qk_norm(&self, r: &mut Recording, rows: u32, i: usize) {
+        let spec = self.attention(i);
+        let (Some(norm), Some(span)) = (&self.layers[i].qk_norm, spec.qk_norm) else { return };
+        let segments = |heads: u32| match span {
+            QkNormSpec::Row => (1, heads * spec.key_dim),
+            QkNormSpec::Head => (heads, spec.key_dim),
+        };
+        let kernel = QkNorm {
+            kind: self.spec.norm.kind,
+            rows,
+            row_stride: spec.qkv_row(),
+            q_segments: segments(spec.heads),
+            k_segments: segments(spec.kv_heads),
+            q_weights: norm.q.1,
+            k_weights: norm.k.1,
+            eps: self.spec.norm.eps,
+        };
+        r.dispatch(kernel, QkNormBindings { qkv: self.buffers.qkv, q_weight: norm.q.0, k_weight: norm.k.0 });
+    }
+
+    /// Rotates queries and keys, and puts keys and values into the cache.
+    fn record_rope_and_kv_write(&self, r: &mut Recording, rows: u32, i: usize, rows_buffer: BufferId) {
+        let spec = self.attention(i);
         let b = &self.buffers;
         self.record_qk_norm(r, rows, i);
         let kernel = RopeKv {
             rows,
-            heads: h.heads,
-            kv_heads: h.kv_heads,
-            head_dim: h.head_dim,
-            rotary: self.rotary(i),
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.key_dim,
+            rotary: rotary(spec),
             pages_per_slot: self.pages_per_slot,
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        r.dispatch(kernel, &[b.qkv, keys, values, b.pages, rows_buffer, self.turning[i]]);
-    }
-
-    /// How queries and keys of layer `i` turn.
-    fn rotary(&self, i: usize) -> Rotary {
-        let h = &self.hyperparameters;
-        let rope = h.rope.as_ref().filter(|_| h.rotates(i as u32));
-        let table = rope.map(|rope| if h.windows[i] > 0 { rope.local } else { rope.table });
-        Rotary {
-            rotated: rope.map_or(0, |rope| rope.rotated),
-            pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
-            magnitude: table.map_or(1.0, |table| table.magnitude),
-            temperature: rope.and_then(|rope| rope.temperature),
-        }
+        let bindings = RopeKvBindings { qkv: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, turning: self.rope_constants[i] };
+        r.dispatch(kernel, bindings);
     }
 
     /// Attention of the queries in qkv over the cache.
     fn record_attention(&self, r: &mut Recording, pass: &Pass, i: usize, rows_buffer: BufferId) {
-        let h = &self.hyperparameters;
+        let spec = self.attention(i);
+        let (heads, head_dim) = (spec.heads, spec.key_dim);
         let b = &self.buffers;
-        // An encoder's window lies around a token, half of it on each side.
-        let (window, ahead) = match (h.architecture.causal, h.windows[i]) {
-            (true, window) => (window, 0),
-            (false, 0) => (0, self.options.context),
-            (false, window) => (window / 2 + 1, window / 2),
-        };
         let shape = AttentionShape {
-            heads: h.heads,
-            kv_heads: h.kv_heads,
-            head_dim: h.head_dim,
-            q_stride: h.qkv_dim(),
+            heads,
+            kv_heads: spec.kv_heads,
+            head_dim,
+            q_stride: spec.qkv_row(),
             pages_per_slot: self.pages_per_slot,
-            window,
-            ahead,
-            scale: h.attention_scale,
-            cap: h.attention_cap,
+            window: spec.window.left.unwrap_or(0),
+            ahead: spec.window.right.unwrap_or(self.options.context),
+            scale: spec.scale,
+            cap: spec.cap,
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        let inputs = [b.qkv, keys, values, b.pages, rows_buffer, b.attended];
+        let bindings = AttentionPrefillBindings { q: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, out: b.attended };
+        let combine = AttentionCombineBindings { partial: b.partial, out: b.attended };
         match pass.attend {
-            Attend::Decode { splits } if self.decodes(pass) => {
+            Attend::Decode { splits } if self.uses_fused_decode(pass) => {
                 let each_head = self.norms_each_head(i);
                 if !each_head {
                     self.record_qk_norm(r, pass.rows, i);
                 }
-                let kernel =
-                    AttentionDecode { shape, rows: pass.rows, splits, rotary: self.rotary(i), qk_norm: each_head.then_some(h.eps) };
-                let [qkv, k, v, pages, rows, out] = inputs;
-                r.dispatch(kernel, &[qkv, k, v, pages, rows, self.turning[i], out, b.partial]);
+                let qk_norm = each_head.then_some(self.spec.norm.eps);
+                let kernel = AttentionDecode { shape, rows: pass.rows, splits, rotary: rotary(spec), qk_norm };
+                let bindings = AttentionDecodeBindings {
+                    qkv: b.qkv,
+                    keys,
+                    values,
+                    pages: b.pages,
+                    rows: rows_buffer,
+                    turning: self.rope_constants[i],
+                    out: b.attended,
+                    partial: b.partial,
+                };
+                r.dispatch(kernel, bindings);
                 if splits.count > 1 {
-                    let combine = AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows: pass.rows, splits: splits.count };
-                    r.dispatch(combine, &[b.partial, b.attended]);
+                    r.dispatch(AttentionCombine { heads, head_dim, rows: pass.rows, splits: splits.count }, combine);
                 }
             }
             Attend::Decode { .. } => {
-                r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming, splits: 1 }, &inputs);
+                r.dispatch(AttentionPrefill { shape, rows: pass.rows, tier: AttentionTier::Streaming, splits: 1 }, bindings);
             }
             Attend::Prefill => {
                 let rows = pass.rows;
-                let splits = AttentionPrefill::splits(h.heads, rows, self.tier, &self.capabilities);
-                let [q, k, v, pages, row, out] = inputs;
-                let target = if splits == 1 { out } else { b.partial };
-                r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, &[q, k, v, pages, row, target]);
+                let splits = AttentionPrefill::splits(heads, rows, self.tier, &self.capabilities);
+                let out = if splits == 1 { b.attended } else { b.partial };
+                r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, AttentionPrefillBindings { out, ..bindings });
                 if splits > 1 {
-                    r.dispatch(AttentionCombine { heads: h.heads, head_dim: h.head_dim, rows, splits }, &[target, out]);
+                    r.dispatch(AttentionCombine { heads, head_dim, rows, splits }, combine);
                 }
             }
         }
     }
 
     /// The feed-forward network up to its activation, from the residual stream `x`.
-    fn record_up(&self, r: &mut Recording, rows: u32, layer: &Layer, x: BufferId) {
-        let h = &self.hyperparameters;
+    fn record_up(&self, r: &mut Recording, rows: u32, i: usize, x: BufferId) {
+        let layer = &self.layers[i];
+        let DenseSpec { width, activation, .. } = *self.spec.layers[i].dense();
         let b = &self.buffers;
-        let activation = h.architecture.activation;
         let input = self.normalized(r, x, 0..rows, layer.feed_forward_norm.as_ref());
-        let activated = Target { buffer: b.activated, offset: 0, stride: h.feed_forward, step: 1 };
+        let activated = Target { buffer: b.activated, offset: 0, stride: width, step: 1 };
         match &layer.up {
             Up::Plain(up) => self.record_product(r, rows, up, &input, activated, Epilogue { activation, ..Epilogue::STORE }),
             Up::Interleaved(gate_up) if rows <= MATVEC_ROWS => {
@@ -490,61 +515,63 @@ impl Model {
                 self.record_product(r, rows, gate_up, &input, activated, epilogue);
             }
             Up::Interleaved(gate_up) => {
-                let target = Target { buffer: b.gate_up, offset: 0, stride: 2 * h.feed_forward, step: 1 };
+                let target = Target { buffer: b.gate_up, offset: 0, stride: 2 * width, step: 1 };
                 self.record_product(r, rows, gate_up, &input, target, Epilogue::STORE);
-                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+                r.dispatch(Gated { rows, dim: width, activation }, GatedBindings { gate_up: b.gate_up, out: b.activated });
             }
             Up::Separate { gate, up } => {
                 for (offset, projection) in [(0, gate), (1, up)] {
-                    let target = Target { buffer: b.gate_up, offset, stride: 2 * h.feed_forward, step: 2 };
+                    let target = Target { buffer: b.gate_up, offset, stride: 2 * width, step: 2 };
                     self.record_product(r, rows, projection, &input, target, Epilogue::STORE);
                 }
-                r.dispatch(Gated { rows, dim: h.feed_forward, activation }, &[b.gate_up, b.activated]);
+                r.dispatch(Gated { rows, dim: width, activation }, GatedBindings { gate_up: b.gate_up, out: b.activated });
             }
         }
     }
 
-    /// Multiplies a branch's last rows and adds them to the residual stream `x`, with the norms that the architecture has there.
+    /// Multiplies the last rows of a branch of layer `i` and adds them to the residual stream `x`, with the norms that it has there.
     /// Returns the buffer that the residual stream is in.
+    #[allow(clippy::too_many_arguments, reason = "operands, target and norm of a branch")]
     fn record_branch(
         &self,
         r: &mut Recording,
         rows: u32,
+        i: usize,
         projection: &Projection,
         (buffer, stride): (BufferId, u32),
         x: BufferId,
         norm: Option<&NormWeights>,
     ) -> BufferId {
-        let h = &self.hyperparameters;
+        let spec = &self.spec.layers[i];
         let b = &self.buffers;
         let input = Operand::plain(buffer, 0, stride);
-        let to = |buffer| Target { buffer, offset: 0, stride: h.dim, step: 1 };
-        match (h.architecture.block, norm) {
-            (Block::Sandwich | Block::PostNorm, Some(norm)) => {
+        let to = |buffer| Target { buffer, offset: 0, stride: self.spec.dim, step: 1 };
+        let add = Epilogue { scale: spec.residual_scale, ..Epilogue::ADD };
+        match (spec.norms.output, norm) {
+            (OutputNorm::Branch, Some(norm)) => {
                 self.record_product(r, rows, projection, &input, to(b.branch), Epilogue::STORE);
                 self.record_norm(r, norm, (b.branch, 0), (x, 0), rows, true);
                 x
             }
-            (Block::ResidualNorm, Some(norm)) => {
-                self.record_product(r, rows, projection, &input, to(x), Epilogue::ADD);
+            (OutputNorm::Sum, Some(norm)) => {
+                self.record_product(r, rows, projection, &input, to(x), add);
                 let other = if x == b.x { b.branch } else { b.x };
                 self.record_norm(r, norm, (x, 0), (other, 0), rows, false);
                 other
             }
             _ => {
-                let epilogue = Epilogue { scale: h.residual_scale, ..Epilogue::ADD };
-                self.record_product(r, rows, projection, &input, to(x), epilogue);
+                self.record_product(r, rows, projection, &input, to(x), add);
                 x
             }
         }
     }
 
-    fn record_logits(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, first_logits: u32) {
-        let h = &self.hyperparameters;
+    fn record_logits(&self, r: &mut Recording, x: BufferId, rows: Range<u32>, first_logits: u32) {
+        let (vocab, head) = (self.spec.vocab, &self.spec.head);
         let count = rows.end - rows.start;
         let input = self.normalized(r, x, rows, self.output_norm.as_ref());
-        let epilogue = Epilogue { cap: h.logit_cap, scale: h.logit_scale, ..Epilogue::STORE };
-        let target = Target { buffer: self.buffers.logits, offset: first_logits * h.vocab, stride: h.vocab, step: 1 };
+        let epilogue = Epilogue { cap: head.cap, scale: head.scale, ..Epilogue::STORE };
+        let target = Target { buffer: self.buffers.logits, offset: first_logits * vocab, stride: vocab, step: 1 };
         match &self.output {
             Some(output) => self.record_product(r, count, output, &input, target, epilogue),
             None => self.record_weight(r, count, &self.embedding, None, &input, target, epilogue),
@@ -553,7 +580,7 @@ impl Model {
 
     /// One vector of all rows.
     fn record_pooling(&self, r: &mut Recording, x: BufferId, rows: u32) {
-        let h = &self.hyperparameters;
+        let dim = self.spec.dim;
         let b = &self.buffers;
         let x = match &self.output_norm {
             Some(norm) => {
@@ -562,42 +589,42 @@ impl Model {
             }
             None => x,
         };
-        let (first, count) = match h.pooling {
+        let (first, count) = match self.spec.head.pooling {
             Some(Pooling::First) => (0, 1),
             Some(Pooling::Last) => (rows - 1, 1),
             _ => (0, rows),
         };
-        r.dispatch(Pool { dim: h.dim, first, count }, &[x, b.embedding]);
+        r.dispatch(Pool { dim, first, count }, PoolBindings { x, out: b.embedding });
         if let [wide, narrow] = self.dense.as_slice() {
             let input = |buffer, stride| Operand::plain(buffer, 0, stride);
             let to = |buffer, stride| Target { buffer, offset: 0, stride, step: 1 };
-            self.record_weight(r, 1, wide, None, &input(b.embedding, h.dim), to(b.gate_up, wide.rows), Epilogue::STORE);
-            self.record_weight(r, 1, narrow, None, &input(b.gate_up, wide.rows), to(b.embedding, h.dim), Epilogue::STORE);
+            self.record_weight(r, 1, wide, None, &input(b.embedding, dim), to(b.gate_up, wide.rows), Epilogue::STORE);
+            self.record_weight(r, 1, narrow, None, &input(b.gate_up, wide.rows), to(b.embedding, dim), Epilogue::STORE);
         }
     }
 
     /// Rows of the residual stream ready to be multiplied: normalized on the way where the product can, beforehand otherwise.
-    fn normalized(&self, r: &mut Recording, x: BufferId, rows: std::ops::Range<u32>, norm: Option<&NormWeights>) -> Operand {
-        let h = &self.hyperparameters;
+    fn normalized(&self, r: &mut Recording, x: BufferId, rows: Range<u32>, norm: Option<&NormWeights>) -> Operand {
+        let dim = self.spec.dim;
         let count = rows.end - rows.start;
-        let offset = rows.start * h.dim;
+        let offset = rows.start * dim;
         match norm {
-            None => Operand::plain(x, offset, h.dim),
-            Some(norm) if count <= MATVEC_ROWS && h.architecture.norm == NormKind::Rms && norm.bias.is_none() => {
-                Operand { norm: Some(norm.weight), ..Operand::plain(x, offset, h.dim) }
+            None => Operand::plain(x, offset, dim),
+            Some(norm) if count <= MATVEC_ROWS && self.spec.norm.kind == NormKind::Rms && norm.bias.is_none() => {
+                Operand { norm: Some(norm.weight), ..Operand::plain(x, offset, dim) }
             }
             Some(norm) => {
                 self.record_norm(r, norm, (x, offset), (self.buffers.normed, 0), count, false);
-                Operand::plain(self.buffers.normed, 0, h.dim)
+                Operand::plain(self.buffers.normed, 0, dim)
             }
         }
     }
 
     fn record_norm(&self, r: &mut Recording, norm: &NormWeights, x: (BufferId, u32), out: (BufferId, u32), rows: u32, add: bool) {
-        let h = &self.hyperparameters;
+        let NormSpec { kind, eps } = self.spec.norm;
         let bias = norm.bias.is_some();
-        let kernel = Norm { kind: h.architecture.norm, rows, dim: h.dim, x_offset: x.1, out_offset: out.1, eps: h.eps, bias, add };
-        r.dispatch(kernel, &[x.0, norm.weight, norm.bias.unwrap_or(norm.weight), out.0]);
+        let kernel = Norm { kind, rows, dim: self.spec.dim, x_offset: x.1, out_offset: out.1, eps, bias, add };
+        r.dispatch(kernel, NormBindings { x: x.0, weight: norm.weight, bias: norm.bias, out: out.0 });
     }
 
     /// A product with its bias, in the way that `epilogue` says.
@@ -633,10 +660,10 @@ impl Model {
                 first_out: slab.first_row,
                 epilogue,
             };
-            let bias = bias.unwrap_or(slab.buffer);
             if rows <= MATVEC_ROWS {
-                let norm = x.norm.map(|_| self.hyperparameters.eps);
-                r.dispatch(Matvec { linear, norm }, &[slab.buffer, x.buffer, out.buffer, x.norm.unwrap_or(slab.buffer), bias]);
+                let norm = x.norm.map(|_| self.spec.norm.eps);
+                let bindings = MatvecBindings { weights: slab.buffer, x: x.buffer, out: out.buffer, norm_weight: x.norm, bias };
+                r.dispatch(Matvec { linear, norm }, bindings);
                 continue;
             }
             let b = &self.buffers;
@@ -645,12 +672,13 @@ impl Model {
             let target = if splits == 1 { out.buffer } else { b.product_parts };
             if bytes {
                 self.record_bytes(r, &linear, x);
-                r.dispatch(MatmulBytes { linear, splits }, &[slab.buffer, b.x_bytes, target, b.x_scales, bias]);
+                let bindings = MatmulBytesBindings { weights: slab.buffer, x: b.x_bytes, out: target, x_scales: b.x_scales, bias };
+                r.dispatch(MatmulBytes { linear, splits }, bindings);
             } else {
-                r.dispatch(Matmul { linear, splits }, &[slab.buffer, x.buffer, target, bias]);
+                r.dispatch(Matmul { linear, splits }, MatmulBindings { weights: slab.buffer, x: x.buffer, out: target, bias });
             }
             if splits > 1 {
-                r.dispatch(MatmulCombine { linear, splits }, &[target, out.buffer, bias]);
+                r.dispatch(MatmulCombine { linear, splits }, MatmulCombineBindings { partial: target, out: out.buffer, bias });
             }
         }
     }
@@ -662,43 +690,53 @@ impl Model {
             return;
         }
         let kernel = QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: x.offset, x_stride: x.stride, order };
-        r.dispatch(kernel, &[x.buffer, self.buffers.x_bytes, self.buffers.x_scales]);
+        r.dispatch(kernel, QuantizeRowsBindings { x: x.buffer, bytes: self.buffers.x_bytes, scales: self.buffers.x_scales });
     }
 }
 
-/// [`Model::turning`].
-async fn load_turning(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions, layers: &[Layer]) -> Result<Vec<BufferId>> {
-    let [all, local] = rope_frequencies(loader, h, options).await?;
-    let mut shared = [None, None, None];
-    let mut turning = Vec::with_capacity(layers.len());
-    for (i, layer) in layers.iter().enumerate() {
-        let (kind, frequencies): (usize, &[f32]) = match (h.rotates(i as u32), h.windows[i] > 0) {
-            (false, _) => (0, &[0.0]),
-            (true, false) => (1, &all),
-            (true, true) => (2, &local),
+/// How a layer rotates queries and keys.
+fn rotary(spec: &AttentionSpec) -> Rotary {
+    let rope = spec.rope.as_ref();
+    Rotary {
+        rotated: rope.map_or(0, |rope| rope.rotated),
+        pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
+        magnitude: rope.map_or(1.0, |rope| rope.magnitude),
+        temperature: rope.and_then(|rope| rope.temperature),
+    }
+}
+
+/// [`Model::rope_constants`]; layers without a norm share those of the same rotary embedding.
+fn load_rope_constants(loader: &mut Loader<'_>, spec: &ModelSpec, options: &ModelOptions, layers: &[Layer]) -> Result<Vec<BufferId>> {
+    let mut kinds: Vec<(Option<&RopeSpec>, Floats, Option<BufferId>)> = Vec::new();
+    let mut constants = Vec::with_capacity(layers.len());
+    for (layer, spec) in layers.iter().zip(&spec.layers) {
+        let rope = spec.attention().rope.as_ref();
+        let kind = match kinds.iter().position(|(kind, ..)| *kind == rope) {
+            Some(kind) => kind,
+            None => {
+                kinds.push((rope, rope_frequencies(loader, rope, options)?, None));
+                kinds.len() - 1
+            }
         };
+        let (_, frequencies, shared) = &mut kinds[kind];
         let norm = layer.qk_norm.as_ref().filter(|norm| norm.of_each_head);
-        turning.push(match (norm, shared[kind]) {
-            (Some(norm), _) => loader.upload("turning", &[frequencies, &norm.weights].concat())?,
+        constants.push(match (norm, *shared) {
+            (Some(norm), _) => loader.buffer("rope constants", &[*frequencies, norm.values[0], norm.values[1]])?,
             (None, Some(buffer)) => buffer,
-            (None, None) => *shared[kind].insert(loader.upload("turning", frequencies)?),
+            (None, None) => *shared.insert(loader.buffer("rope constants", &[*frequencies])?),
         });
     }
-    Ok(turning)
+    Ok(constants)
 }
 
-/// Frequencies of the layers that see everything, and of those that see a window.
-async fn rope_frequencies(loader: &mut Loader<'_>, h: &Hyperparameters, options: &ModelOptions) -> Result<[Vec<f32>; 2]> {
-    let Some(Rope { rotated, table, local, original_context, .. }) = &h.rope else { return Ok([vec![0.0], vec![0.0]]) };
-    // Llama 3 has one set of factors, LongRoPE one for each side of the original context.
-    let long = if options.context > *original_context { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
-    let mut factors = None;
-    for name in ["rope_freqs.weight", long] {
-        if loader.has(name) {
-            factors = Some(loader.floats(name, rotated / 2).await?);
-        }
+/// The frequencies of a rotary embedding, or something to bind where there is none.
+fn rope_frequencies(loader: &mut Loader<'_>, rope: Option<&RopeSpec>, options: &ModelOptions) -> Result<Floats> {
+    let Some(rope) = rope.cloned() else { return loader.computed(&[], 1, |_| vec![0.0]) };
+    let long = if options.context > rope.original_context { LONG_ROPE_FACTORS } else { SHORT_ROPE_FACTORS };
+    let pairs = rope.rotated / 2;
+    let mut factors = Vec::new();
+    if rope.factors {
+        factors.extend([ROPE_FACTORS, long].into_iter().filter(|name| loader.has(name)).map(|name| (name, pairs)));
     }
-    let all = table.frequencies(*rotated, factors.as_deref());
-    let local = if local == table { all.clone() } else { local.frequencies(*rotated, None) };
-    Ok([all, local])
+    loader.computed(&factors, pairs, move |factors| rope.frequencies(factors.last().map(Vec::as_slice)))
 }

@@ -21,8 +21,7 @@ impl Scheduler {
         sequence.prefilled += rows;
         extend(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
-        let (from, elements) =
-            if embeds { (b.embedding, model.hyperparameters.dim) } else { (b.logits, rows * model.hyperparameters.vocab) };
+        let (from, elements) = if embeds { (b.embedding, model.spec.dim) } else { (b.logits, rows * model.spec.vocab) };
         let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
         let bytes = executor.submit_and_read(&[&pass], from, 0, 4 * u64::from(elements))?.wait().await?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
@@ -32,7 +31,7 @@ impl Scheduler {
             values.iter().all(|value| value.is_finite()).then_some(Event::Embedding(values))
         } else {
             let next = sequence.job.prompt[begin as usize + 1..].iter();
-            let rows = values.chunks_exact(model.hyperparameters.vocab as usize);
+            let rows = values.chunks_exact(model.spec.vocab as usize);
             let scores: Vec<f32> = rows.zip(next).map(|(row, token)| log_softmax(row, *token)).collect();
             (!scores.iter().any(|score| score.is_nan())).then_some(Event::Scores(scores))
         };

@@ -11,7 +11,7 @@ use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
 use crate::executor::{Executor, Pending, Program};
-use crate::kernels::{Group, Row, Sampler, Sampling};
+use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::{BufferId, Recording};
 
@@ -81,7 +81,7 @@ impl Scheduler {
     /// When the buffers do not fit.
     pub fn new(executor: &mut Executor, model: &Model) -> Result<Self> {
         let sequences = model.options.sequences;
-        let vocab = model.hyperparameters.vocab;
+        let vocab = model.spec.vocab;
         Ok(Self {
             waiting: VecDeque::new(),
             prefilling: VecDeque::new(),
@@ -202,7 +202,7 @@ impl Scheduler {
             job.max_tokens = most - job.prompt.len() as u32;
             write_pages(executor, model, slot, 0, held.pages());
             if job.sampling.sampler(0).penalizes() {
-                let vocab = model.hyperparameters.vocab as usize;
+                let vocab = model.spec.vocab as usize;
                 let counts = Sampling::counts(&waiting.job.prompt, waiting.begun().unwrap_or_default(), vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
@@ -336,7 +336,7 @@ impl Scheduler {
         for row in first..first + count {
             if self.decoding[row as usize].wants_logits() {
                 // Nothing was submitted since: decode() waits for this.
-                let row_bytes = 4 * u64::from(model.hyperparameters.vocab);
+                let row_bytes = 4 * u64::from(model.spec.vocab);
                 let pending = executor.submit_and_read(&[], model.buffers.logits, u64::from(row) * row_bytes, row_bytes)?;
                 let logits = bytemuck::pod_collect_to_vec(&pending.wait().await?);
                 let _ = self.decoding[row as usize].job.events.unbounded_send(Ok(Event::Logits(logits)));
@@ -409,10 +409,16 @@ impl Scheduler {
             ProgramKey::Pass(pass) => model.record(&pass),
             ProgramKey::Sample { first_row, rows, draws } => {
                 let mut recording = Recording::new();
-                let sampling = Sampling { vocab: model.hyperparameters.vocab, first_row, rows, ring: RING };
-                let b = &model.buffers;
-                let buffers = [b.logits, self.counts, self.samplers, b.decode_rows, self.groups, self.sampled];
-                sampling.record(&mut recording, draws, &buffers);
+                let sampling = Sampling { vocab: model.spec.vocab, first_row, rows, ring: RING };
+                let bindings = SampleBindings {
+                    logits: model.buffers.logits,
+                    counts: self.counts,
+                    samplers: self.samplers,
+                    rows: model.buffers.decode_rows,
+                    groups: self.groups,
+                    sampled: self.sampled,
+                };
+                recording.sample(sampling, draws, bindings);
                 recording
             }
         }
@@ -422,7 +428,7 @@ impl Scheduler {
     /// what very short and long prompts, long contexts, drawn tokens and answers beside others do.
     pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         const SHORT_PROMPT: u32 = 64;
-        let generates = model.hyperparameters.architecture.causal;
+        let generates = model.spec.is_causal();
         let output = if generates { Output::LastLogits(0) } else { Output::Embedding };
         let most = model.options.prefill_rows;
         let read = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });

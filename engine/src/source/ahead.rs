@@ -37,7 +37,7 @@ impl<'a> ReadAhead<'a> {
         Self { source, state: RefCell::new(State { coming, ..State::default() }) }
     }
 
-    /// The range, begun now if it was not before. What nobody foresaw is read by itself, and nothing ahead of it any more.
+    /// The range, begun now if it was not before. One out of order is read by itself, and from then on nothing is read ahead.
     fn take(&self, range: &Range<u64>) -> Reading<'a> {
         let mut state = self.state.borrow_mut();
         state.begin(self.source);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_foresaw_is_read_as_well() {
+    fn a_range_out_of_order_is_read_as_well() {
         let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         let ahead = ReadAhead::new(&source, [0..10, 10..20]);
         for (offset, first) in [(0, 0), (40, 40), (10, 10)] {

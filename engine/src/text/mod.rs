@@ -22,7 +22,7 @@ pub use detokenizer::Detokenizer;
 pub use pace::Pace;
 pub use stop::StopStrings;
 pub use template::ChatTemplate;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{STRIP_AFTER_ADDED_KEY, Tokenizer};
 
 use crate::formats::FormatError;
 

@@ -18,6 +18,9 @@ use super::vocabulary::{Kind, TokenType, Vocabulary};
 use super::wordpiece::WordPiece;
 use crate::formats::Metadata;
 
+/// Metadata key: added tokens take the white space behind them. No file has it; families set it that are so.
+pub const STRIP_AFTER_ADDED_KEY: &str = "doppler.tokenizer.strip_after_added";
+
 /// Text to token ids and back.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -94,8 +97,7 @@ impl Tokenizer {
         let suffix = [("sep", flag("add_sep_token", kind == Kind::WordPiece)?), ("eos", flag("add_eos_token", kind == Kind::Unigram)?)];
         let mut suffix: Vec<u32> = suffix.iter().filter_map(|(name, add)| special.get(name).copied().filter(|_| *add)).collect();
         suffix.dedup(); // files of BERT name [SEP] twice
-        // The added tokens of Phi-3 take the white space behind them. The file does not say so; llama.cpp knows it by name, too.
-        let strips = kind == Kind::SentencePiece && metadata.str_opt("general.architecture")? == Some("phi3");
+        let strips = kind == Kind::SentencePiece && metadata.bool_opt(STRIP_AFTER_ADDED_KEY)?.unwrap_or(false);
         let added = |chat| Added::new(&vocabulary, tokens, kind, strips, chat);
         let (typed, chat) = (added(false)?, if vocabulary.has_markers() { Some(added(true)?) } else { None });
         Ok(Self {

@@ -1,4 +1,4 @@
-//! The engine in its dedicated worker: frames in, frames out (see README, "Wire protocol").
+//! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
 //! `worker.js` makes one [`Host`] and hands it every message. A model is loaded by the first request that names it, and loaded
 //! anew by the next request after the device was lost.

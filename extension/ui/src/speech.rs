@@ -42,6 +42,7 @@ mod tests {
             ("One! Two? Three", "One! Two? "),
             ("Pi is 3.14 or", ""),
             ("- a\n- b", "- a\n"),
+            ("... and so", "... "),
             ("1. a", ""),
             ("1. a\n2. b", "1. a\n"),
             ("一。二", "一。"),

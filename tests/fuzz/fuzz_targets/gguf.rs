@@ -1,7 +1,8 @@
 //! A GGUF file: whole, and as a prefix of unknown length.
 #![no_main]
 
-use doppler_engine::formats::{FormatError, Gguf, read_checkpoint};
+use doppler_engine::formats::{FormatError, Gguf};
+use doppler_engine::model::read_checkpoint;
 use doppler_engine::source::MemorySource;
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;

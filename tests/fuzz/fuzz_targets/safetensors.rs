@@ -1,7 +1,7 @@
 //! A model folder: `config.json`, the length of the header, the header, the data.
 #![no_main]
 
-use doppler_engine::formats::read_checkpoint;
+use doppler_engine::model::read_checkpoint;
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! Up to four parts of a split GGUF file.
 #![no_main]
 
-use doppler_engine::formats::read_checkpoint;
+use doppler_engine::model::read_checkpoint;
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
 

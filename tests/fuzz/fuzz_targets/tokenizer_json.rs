@@ -1,7 +1,8 @@
 //! A text, then `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and a chat template.
 #![no_main]
 
-use doppler_engine::formats::huggingface::{Folder, checkpoint};
+use doppler_engine::formats::huggingface::Folder;
+use doppler_engine::model::folder_checkpoint;
 use doppler_engine::text::ChatTemplate;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         chat_template: piece(),
         ..Folder::default()
     };
-    let Ok(checkpoint) = checkpoint(&folder, Vec::new()) else { return };
+    let Ok(checkpoint) = folder_checkpoint(&folder, Vec::new()) else { return };
     let _ = ChatTemplate::from_gguf(&checkpoint.metadata);
     doppler_fuzz::encode(&checkpoint.metadata, &text);
 });

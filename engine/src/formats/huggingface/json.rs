@@ -6,7 +6,7 @@ use crate::formats::FormatError;
 
 /// A JSON object of a file. A key with the value null is taken for absent.
 #[derive(Debug)]
-pub(super) struct Json {
+pub(crate) struct Json {
     file: String,
     object: Map<String, Value>,
 }
@@ -14,7 +14,7 @@ pub(super) struct Json {
 macro_rules! getters {
     ($($name:ident, $type:ty, $expected:literal, $convert:expr;)*) => {$(
         #[doc = concat!("The first of `keys` that is there, which must be ", $expected, ".")]
-        pub(super) fn $name(&self, keys: &[&str]) -> Result<Option<$type>, FormatError> {
+        pub(crate) fn $name(&self, keys: &[&str]) -> Result<Option<$type>, FormatError> {
             let Some((key, value)) = self.first(keys) else { return Ok(None) };
             let convert: fn(&Value) -> Option<$type> = $convert;
             convert(value).map(Some).ok_or_else(|| self.invalid(format!("{key} is {value}, expected {}", $expected)))
@@ -29,7 +29,7 @@ impl Json {
     }
 
     /// An error about this file.
-    pub(super) fn invalid(&self, problem: String) -> FormatError {
+    pub(crate) fn invalid(&self, problem: String) -> FormatError {
         FormatError::Json { file: self.file.clone(), problem }
     }
 
@@ -37,7 +37,7 @@ impl Json {
         keys.iter().find_map(|key| self.get(key).map(|value| (*key, value)))
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
@@ -48,12 +48,12 @@ impl Json {
     }
 
     /// The value of `key`, a string.
-    pub(super) fn str(&self, key: &str) -> Option<&str> {
+    pub(crate) fn str(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
 
     /// As [`Json::u32`], but the key must be there.
-    pub(super) fn need_u32(&self, keys: &[&str]) -> Result<u32, FormatError> {
+    pub(crate) fn need_u32(&self, keys: &[&str]) -> Result<u32, FormatError> {
         self.u32(keys)?.ok_or_else(|| self.invalid(format!("{} is missing", keys.join(" or "))))
     }
 

@@ -8,6 +8,7 @@ mod config;
 mod json;
 mod names;
 mod rope;
+mod spec;
 mod tokenizer;
 
 use std::collections::BTreeSet;
@@ -15,9 +16,15 @@ use std::collections::BTreeSet;
 use super::{Checkpoint, FormatError, TensorInfo, safetensors};
 use crate::error::Result;
 use crate::source::{FileSpan, Source};
-use json::Json;
 
+pub(crate) use config::{Heads, Put};
+pub(crate) use json::Json;
 pub use names::pair_neighbours;
+pub(crate) use names::{NameTable, TensorNames};
+pub(crate) use spec::{Defaults, FolderSpec, KvHeads, RopeOrder, SlidingWindow, as_stored, no_variant, refused, stated_kv_heads};
+
+/// The families whose folders are known, each under its `general.architecture`.
+pub(crate) type Families<'a> = &'a [(&'static str, &'static FolderSpec)];
 
 /// Metadata key that says which elements of a head form a pair where the architecture's convention in GGUF is another; its only value
 /// is `halves`: element i and element i + half.
@@ -51,12 +58,12 @@ pub struct Folder {
 }
 
 /// Whether these files are a model folder, or what is there of one.
-pub(super) fn is_folder(files: &[FileSpan]) -> bool {
+pub(crate) fn is_folder(files: &[FileSpan]) -> bool {
     files.iter().any(|file| file.base_name() == "config.json" || file.base_name().ends_with(".safetensors"))
 }
 
 /// Reads a model folder.
-pub(super) async fn read(source: &dyn Source, files: &[FileSpan]) -> Result<Checkpoint> {
+pub(crate) async fn read(source: &dyn Source, files: &[FileSpan], families: Families<'_>) -> Result<Checkpoint> {
     let read = async |name: &str, limit: u64| match find(files, name) {
         None => Ok(None),
         Some(file) if file.bytes > limit => {
@@ -80,7 +87,7 @@ pub(super) async fn read(source: &dyn Source, files: &[FileSpan]) -> Result<Chec
         let header = source.read(file.start, safetensors::header_bytes(file, &prefix)?).await?;
         tensors.extend(safetensors::parse(file, &header)?);
     }
-    Ok(checkpoint(&folder, tensors)?)
+    Ok(checkpoint(&folder, tensors, families)?)
 }
 
 /// The file of this name; those of the pooling folder bear its name too.
@@ -113,18 +120,18 @@ fn shards<'a>(files: &'a [FileSpan], index: Option<&[u8]>) -> Result<Vec<&'a Fil
 ///
 /// # Errors
 /// When a file is no JSON, a key is missing, or the model is of a kind that has no conversion.
-pub fn checkpoint(folder: &Folder, tensors: Vec<TensorInfo>) -> Result<Checkpoint, FormatError> {
+pub(crate) fn checkpoint(folder: &Folder, tensors: Vec<TensorInfo>, families: Families<'_>) -> Result<Checkpoint, FormatError> {
     let mut config = Json::parse("config.json", &folder.config)?;
     if let Some(text) = config.take("text_config") {
         config = text;
     }
-    let architecture = config::architecture(&config)?;
-    let mut metadata = config::metadata(architecture, &config, &folder.name)?;
+    let (family, spec) = config::family(&config, families)?;
+    let mut metadata = config::metadata(family, spec, &config, &folder.name)?;
     if let Some(pooling) = &folder.pooling {
-        config::pooling(architecture, &Json::parse(POOLING, pooling)?, &mut metadata)?;
+        config::pooling(family, &Json::parse(POOLING, pooling)?, &mut metadata)?;
     }
-    let mut tensors = names::tensors(architecture, &config, tensors)?;
-    tensors.extend(rope::add(architecture, &config, &mut metadata)?);
+    let mut tensors = names::tensors(family, spec, &config, tensors)?;
+    tensors.extend(rope::add(family, spec, &config, &mut metadata)?);
     let vocab = tensors.iter().find(|t| t.name == "token_embd.weight").and_then(|t| t.shape.get(1).copied());
     tokenizer::add(folder, &config, vocab.unwrap_or(0), &mut metadata)?;
     Checkpoint::new(metadata, tensors)

@@ -2,18 +2,18 @@
 
 use std::f64::consts::TAU;
 
-use super::config::{Architecture, RopeOrder, Sizes};
+use super::config::Heads;
 use super::json::Json;
+use super::spec::{FolderSpec, RopeOrder};
 use crate::formats::{DType, FormatError, Metadata, TensorInfo, Transform, Value};
 
 /// Adds the keys; gives the tensors that GGUF files hold for it (`rope_freqs.weight` and the like), whose values follow from the
 /// configuration.
-pub(super) fn add(architecture: &Architecture, config: &Json, metadata: &mut Metadata) -> Result<Vec<TensorInfo>, FormatError> {
-    if architecture.rope == RopeOrder::None {
+pub(super) fn add(family: &str, spec: &FolderSpec, config: &Json, metadata: &mut Metadata) -> Result<Vec<TensorInfo>, FormatError> {
+    if spec.rope == RopeOrder::None {
         return Ok(Vec::new());
     }
-    let arch = architecture.name;
-    let mut put = |key: &str, value: Value| drop(metadata.insert(format!("{arch}.rope.{key}"), value));
+    let mut put = |key: &str, value: Value| drop(metadata.insert(format!("{family}.rope.{key}"), value));
     // transformers 5 has everything in rope_parameters, Gemma 3 by the kind of layer; before, rope_scaling had what is not the base.
     let parameters = |key: &str| Ok(config.object(key)?.map(|object| config.part(key, object)));
     let all = parameters("rope_parameters")?;
@@ -27,20 +27,20 @@ pub(super) fn add(architecture: &Architecture, config: &Json, metadata: &mut Met
         Some(scaling) => scaling.f32(keys).transpose().or_else(|| config.f32(keys).transpose()).transpose(),
         None => config.f32(keys),
     };
-    let base = number(&["rope_theta"])?.unwrap_or(if arch == "gemma3" { 1e6 } else { 1e4 });
+    let base = number(&["rope_theta"])?.unwrap_or(spec.defaults.rope_base);
     put("freq_base", Value::F32(base));
-    if arch == "gemma3" {
+    if let Some(default) = spec.defaults.local_rope_base {
         let local = match sliding {
             Some(sliding) => sliding.f32(&["rope_theta"])?,
             None => config.f32(&["rope_local_base_freq"])?,
         };
-        put("freq_base_swa", Value::F32(local.unwrap_or(1e4)));
+        put("freq_base_swa", Value::F32(local.unwrap_or(default)));
     }
-    let fraction = number(&["partial_rotary_factor", "rope_pct"])?.unwrap_or(if arch == "stablelm" { 0.25 } else { 1.0 });
-    let head_dim = Sizes::new(config, architecture)?.head_dim;
+    let fraction = number(&["partial_rotary_factor", "rope_pct"])?.unwrap_or(spec.defaults.rotated);
+    let head_dim = Heads::new(config, spec)?.dim;
     let rotated = (fraction * head_dim as f32) as u32;
     if !(2..=head_dim).contains(&rotated) {
-        return Err(config.invalid(format!("{rotated} of {head_dim} elements of a head cannot turn")));
+        return Err(config.invalid(format!("{rotated} of {head_dim} elements of a head cannot be rotated")));
     }
     put("dimension_count", Value::U32(rotated));
     let Some(scaling) = &scaling else { return Ok(Vec::new()) };

@@ -8,9 +8,9 @@ use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Sh
 use doppler_engine::engine::Engine;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::convert::Recipe;
-use doppler_engine::formats::read_checkpoint;
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, KvFormat, Tuning};
+use doppler_engine::model::read_checkpoint;
 use doppler_engine::plan::plan;
 use doppler_engine::source::{self, Source};
 

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use doppler_engine::engine::main_dtype;
 use doppler_engine::error::EngineError;
-use doppler_engine::formats::{Checkpoint, TensorInfo, read_checkpoint};
+use doppler_engine::formats::{Checkpoint, TensorInfo};
 use doppler_engine::gpu::{AdapterSummary, Gpu};
 use doppler_engine::kernels::{Capabilities, KvFormat};
-use doppler_engine::model::{Hyperparameters, ModelOptions};
+use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::{MemoryPlan, largest_context, plan};
 use doppler_engine::source;
 use doppler_files::printable;
@@ -122,7 +122,7 @@ struct Fit {
 
 impl Memory {
     fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, args: &ModelArgs) -> Result<Self, EngineError> {
-        let trained = Hyperparameters::from_gguf(checkpoint)?.context;
+        let trained = families::spec(checkpoint)?.context;
         let options = args.model_options();
         let mut table = Vec::new();
         for context in CONTEXTS.into_iter().filter(|context| *context < trained).chain([trained]) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use doppler_engine::formats::convert::{Recipe, write_gguf};
-use doppler_engine::formats::read_checkpoint;
+use doppler_engine::model::read_checkpoint;
 use doppler_engine::source;
 use doppler_files::printable;
 

@@ -1,0 +1,39 @@
+//! The shader features of weight formats, from the engine's own table of them.
+
+use std::collections::BTreeMap;
+
+use crate::block::{BlockLayout, FORMATS, Quants};
+use crate::dtype::DType;
+
+/// The feature of a format: `w_q8_0`.
+pub(crate) fn feature(dtype: DType) -> String {
+    format!("w_{}", dtype.name().to_lowercase())
+}
+
+/// The format that a feature stands for.
+pub(crate) fn of_feature(name: &str) -> Option<DType> {
+    DType::supported().find(|dtype| feature(*dtype) == name)
+}
+
+/// The axes `weights` and `quants`.
+pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
+    let quants = |layout: &BlockLayout| layout.quants != Quants::Floats;
+    BTreeMap::from([("weights".to_owned(), features(|_| true)), ("quants".to_owned(), features(quants))])
+}
+
+/// Features that group formats.
+pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
+    let groups: [(&str, fn(&BlockLayout) -> bool); 6] = [
+        ("floats", |layout| layout.quants == Quants::Floats),
+        ("bytes", BlockLayout::has_byte_quants),
+        ("integers", |layout| layout.quants == Quants::Integers),
+        ("codes", |layout| layout.quants == Quants::Codes),
+        ("offsets", |layout| layout.offsets),
+        ("sixteens", |layout| layout.sixteens),
+    ];
+    groups.into_iter().map(|(name, belongs)| (name.to_owned(), features(belongs))).collect()
+}
+
+fn features(belongs: impl Fn(&BlockLayout) -> bool) -> Vec<String> {
+    FORMATS.iter().filter(|(_, layout)| belongs(layout)).map(|(dtype, _)| feature(*dtype)).collect()
+}

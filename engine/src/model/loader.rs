@@ -1,0 +1,250 @@
+//! From a checkpoint's header to buffers for its weights, and to the pieces that fill them: no weight is read here.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::blocks::{NormWeights, Projection};
+use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
+use super::slab::Weight;
+use crate::error::{EngineError, Result};
+use crate::executor::Executor;
+use crate::formats::convert::{Recipe, loaded_dtypes};
+use crate::formats::{Checkpoint, DType, FormatError, TensorInfo};
+use crate::kernels::{Repack, WeightLayout};
+use crate::recording::BufferId;
+
+/// Bytes of a file that are in memory at a time.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// Rows of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) name: &'a str,
+    pub(super) first_row: u32,
+    pub(super) rows: u32,
+}
+
+/// Floats on the host that a load computes; [`Loader::buffer`] says where they go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Floats {
+    /// Index of their piece.
+    piece: usize,
+}
+
+/// Allocates weights, lists what fills them, and keeps count of the tensors that are used.
+pub(super) struct Loader<'a> {
+    executor: &'a mut Executor,
+    checkpoint: &'a Checkpoint,
+    /// The format that a tensor's weights get.
+    loaded_dtype: Box<dyn Fn(&TensorInfo) -> DType>,
+    staging: BufferId,
+    /// Bytes of `staging`.
+    piece: u64,
+    pieces: Vec<Piece>,
+    used: HashSet<&'a str>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(executor: &'a mut Executor, checkpoint: &'a Checkpoint, quantize: Option<Recipe>) -> Result<Self> {
+        let loaded_dtype = Box::new(loaded_dtypes(checkpoint, quantize)?);
+        let widest = checkpoint.tensors.iter().map(|t| row_bytes(t, t.dtype).max(row_bytes(t, loaded_dtype(t)))).max().unwrap_or(0);
+        let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);
+        let staging = executor.create_buffer("staging", piece)?;
+        Ok(Self { executor, checkpoint, loaded_dtype, staging, piece, pieces: Vec::new(), used: HashSet::new() })
+    }
+
+    /// What fills all that was asked for, in the order in which it was.
+    ///
+    /// # Errors
+    /// When the file holds tensors that the model has no use for: it is not what it claims to be.
+    pub(super) fn finish(self) -> Result<Pieces> {
+        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used.
+        let optional =
+            |name: &str| ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].iter().any(|o| name.ends_with(o));
+        let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !optional(&t.name);
+        match self.checkpoint.tensors.iter().find(unused) {
+            Some(tensor) => Err(EngineError::Unsupported {
+                what: "tensor",
+                value: tensor.name.clone(),
+                supported: "the tensors that models of this architecture have".to_owned(),
+            }),
+            None => {
+                let total = self.checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
+                Ok(Pieces { list: self.pieces, staging: self.staging, total })
+            }
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.checkpoint.find(name).is_some()
+    }
+
+    fn tensor(&mut self, name: &str) -> Result<&'a TensorInfo> {
+        let tensor = self.checkpoint.tensor(name)?;
+        self.used.insert(&tensor.name);
+        Ok(tensor)
+    }
+
+    /// Number of values of a tensor.
+    pub(super) fn elements(&self, name: &str) -> Result<u64> {
+        Ok(self.checkpoint.tensor(name)?.elements())
+    }
+
+    /// `count` floats that `compute` makes of small tensors, given with their lengths.
+    pub(super) fn computed(
+        &mut self,
+        tensors: &[(&str, u32)],
+        count: u32,
+        compute: impl FnOnce(&[Vec<f32>]) -> Vec<f32> + 'static,
+    ) -> Result<Floats> {
+        let mut reads = Vec::with_capacity(tensors.len());
+        for &(name, elements) in tensors {
+            let tensor = self.tensor(name)?;
+            if tensor.elements() != u64::from(elements) {
+                return Err(wrong_shape(tensor, &[u64::from(elements)]));
+            }
+            if !tensor.dtype.is_supported() {
+                return Err(FormatError::UnsupportedTensor { name: name.to_owned(), dtype: tensor.dtype }.into());
+            }
+            reads.push(Rows::new(&Rc::new(tensor.clone()), 0, tensor.rows())?);
+        }
+        self.pieces.push(Piece::Floats(FloatPiece { tensors: reads, count, compute: Box::new(compute), targets: Vec::new() }));
+        Ok(Floats { piece: self.pieces.len() - 1 })
+    }
+
+    /// A small tensor as floats.
+    pub(super) fn floats(&mut self, name: &str, count: u32) -> Result<Floats> {
+        self.computed(&[(name, count)], count, <[Vec<f32>]>::concat)
+    }
+
+    /// A buffer of floats, one part behind the other. A part may be in several buffers.
+    pub(super) fn buffer(&mut self, label: &str, parts: &[Floats]) -> Result<BufferId> {
+        let counts = parts.iter().map(|part| u64::from(self.float_piece(*part).count)).sum::<u64>();
+        let buffer = self.executor.create_buffer(label, 4 * counts)?;
+        let mut first = 0;
+        for part in parts {
+            let piece = self.float_piece(*part);
+            piece.targets.push((buffer, first));
+            first += piece.count;
+        }
+        Ok(buffer)
+    }
+
+    fn float_piece(&mut self, floats: Floats) -> &mut FloatPiece {
+        match &mut self.pieces[floats.piece] {
+            Piece::Floats(piece) => piece,
+            Piece::Matrix(_) => unreachable!("computed() made it"),
+        }
+    }
+
+    /// A small tensor as floats in a buffer.
+    pub(super) fn vector(&mut self, name: &str, count: u32) -> Result<BufferId> {
+        let values = self.floats(name, count)?;
+        self.buffer(name, &[values])
+    }
+
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm.
+    pub(super) fn norm(&mut self, name: &str, dim: u32) -> Result<NormWeights> {
+        let weight = self.vector(&format!("{name}.weight"), dim)?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias, dim)?) } else { None };
+        Ok(NormWeights { weight, bias })
+    }
+
+    /// `<name>.weight` and, where there is one, `<name>.bias`.
+    pub(super) fn projection(&mut self, name: &str, rows: u32, cols: u32) -> Result<Projection> {
+        self.stacked_projection(&[(name, rows)], cols)
+    }
+
+    /// One projection from several of the same type and row length, one below the other. Missing biases are zero.
+    pub(super) fn stacked_projection(&mut self, parts: &[(impl AsRef<str>, u32)], cols: u32) -> Result<Projection> {
+        let names: Vec<String> = parts.iter().map(|(name, _)| format!("{}.weight", name.as_ref())).collect();
+        let matrices: Vec<Part<'_>> = names.iter().zip(parts).map(|(name, (_, rows))| Part { name, first_row: 0, rows: *rows }).collect();
+        let weight = self.stacked(&matrices, cols)?;
+        let biases: Vec<(String, u32)> = parts.iter().map(|(name, rows)| (format!("{}.bias", name.as_ref()), *rows)).collect();
+        if !biases.iter().any(|(name, _)| self.has(name)) {
+            return Ok(Projection { weight, bias: None });
+        }
+        let mut values = Vec::with_capacity(biases.len());
+        for (name, rows) in &biases {
+            let rows = *rows;
+            values.push(if self.has(name) {
+                self.floats(name, rows)?
+            } else {
+                self.computed(&[], rows, move |_| vec![0.0; rows as usize])?
+            });
+        }
+        Ok(Projection { weight, bias: Some(self.buffer("bias", &values)?) })
+    }
+
+    /// The type that a tensor's weights have on the device.
+    pub(super) fn dtype(&mut self, name: &str) -> Result<DType> {
+        let tensor = self.tensor(name)?;
+        Ok((self.loaded_dtype)(tensor))
+    }
+
+    /// One matrix from tensors of the same type and row length, one below the other.
+    pub(super) fn stacked(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
+        let weight = self.allocate(parts, cols)?;
+        let mut first_row = 0;
+        for part in parts {
+            self.fill(&weight, part, first_row, 1)?;
+            first_row += part.rows;
+        }
+        Ok(weight)
+    }
+
+    /// One matrix from two parts whose rows alternate.
+    pub(super) fn interleaved(&mut self, parts: [Part<'_>; 2], cols: u32) -> Result<Weight> {
+        let weight = self.allocate(&parts, cols)?;
+        self.fill(&weight, &parts[0], 0, 2)?;
+        self.fill(&weight, &parts[1], 1, 2)?;
+        Ok(weight)
+    }
+
+    fn allocate(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
+        let first = parts[0].name;
+        let dtype = self.dtype(first)?;
+        for part in parts {
+            let tensor = self.tensor(part.name)?;
+            let rows: u32 = parts.iter().filter(|p| p.name == part.name).map(|p| p.rows).sum();
+            let shape = [u64::from(cols), u64::from(rows)];
+            if tensor.shape != shape {
+                return Err(wrong_shape(tensor, &shape));
+            }
+            let other = (self.loaded_dtype)(tensor);
+            if other != dtype {
+                return Err(EngineError::Unsupported {
+                    what: "mixed types",
+                    value: format!("{first} is {dtype}, {} is {other}", part.name),
+                    supported: "one type for both".to_owned(),
+                });
+            }
+        }
+        let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
+        Weight::allocate(self.executor, first, layout, parts.iter().map(|part| part.rows).sum())
+    }
+
+    /// Lists the pieces that pack rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.
+    fn fill(&mut self, weight: &Weight, part: &Part<'_>, first_row: u32, step: u32) -> Result<()> {
+        let tensor = Rc::new(self.tensor(part.name)?.clone());
+        let longer = row_bytes(&tensor, tensor.dtype).max(weight.layout.file_row_bytes.into());
+        let piece_rows = (self.piece / longer).max(1) as u32;
+        let mut row = 0;
+        while row < part.rows {
+            let target = first_row + row * step;
+            let slab = weight.slab_of(target);
+            let left_in_slab = (slab.first_row + slab.rows - target).div_ceil(step);
+            let count = piece_rows.min(part.rows - row).min(left_in_slab);
+            let rows = Rows::new(&tensor, (part.first_row + row).into(), count.into())?;
+            let repack = Repack { layout: weight.layout, rows: count, first_row: target - slab.first_row, row_step: step };
+            self.pieces.push(Piece::Matrix(MatrixPiece { rows, repack, slab: slab.buffer }));
+            row += count;
+        }
+        Ok(())
+    }
+}
+
+fn wrong_shape(tensor: &TensorInfo, expected: &[u64]) -> EngineError {
+    EngineError::Tensor { name: tensor.name.clone(), problem: format!("has shape {:?} instead of {expected:?}", tensor.shape) }
+}
