@@ -9,8 +9,9 @@ import { engineStopped, Refusal, toWire } from "../shared/errors.js";
  * @typedef {import("../shared/errors.js").WireError} WireError
  * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: WireError) => void}} Receiver
  *   zero or more `chunk`, then exactly one of `done` and `error`
- * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean}} Request
- *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more
+ * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean, suspected: boolean}} Request
+ *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more;
+ *   `suspected`: a worker that had it ended, and it is not known for whom it worked
  */
 
 /** What may be asked again: its answer does not depend on what became of the first time. */
@@ -22,13 +23,15 @@ export class Engine {
   /** @type {Worker | undefined} */
   #worker;
   #heart;
-  /** What the worker has. @type {Map<string, Request>} */
+  /** In memory shared with the worker, once its program runs: the id of the request that it works for, or 0. @type {Int32Array | undefined} */
+  #working;
+  /** What the worker has. @type {Map<number, Request>} */
   #running = new Map();
-  /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<string, Request>} */
+  /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<number, Request>} */
   #waiting = new Map();
-  /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {string | undefined} */
+  /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {number | undefined} */
   #suspect;
-  #next = 0;
+  #next = 1;
   #onEvent;
   #answer;
   #onDeath;
@@ -62,9 +65,9 @@ export class Engine {
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
   send(method, params, receiver, client) {
-    const id = `r${this.#next++}`;
+    const id = this.#next++;
     /** @type {Request} */
-    const request = { method, params, client, receiver, tries: 0, settled: false };
+    const request = { method, params, client, receiver, tries: 0, settled: false, suspected: false };
     this.#post(id, request);
     return () => {
       request.settled = true;
@@ -90,7 +93,7 @@ export class Engine {
 
   /**
    * Hands a request to the worker.
-   * @param {string} id
+   * @param {number} id
    * @param {Request} request
    */
   #post(id, request) {
@@ -128,6 +131,10 @@ export class Engine {
     if (worker !== this.#worker) return;
     this.#heart.heard();
     if (frame.pong) return;
+    if (frame.working) {
+      this.#working = frame.working;
+      return;
+    }
     if (frame.event) return this.#event(worker, frame.event, frame.detail);
     if (frame.ask !== undefined) {
       this.#answer(frame.method, frame.params).then(
@@ -162,7 +169,7 @@ export class Engine {
 
   /**
    * A request has ended: if it was the suspect, the next one is.
-   * @param {string} id
+   * @param {number} id
    */
   #cleared(id) {
     if (this.#suspect === id) this.#suspect = undefined;
@@ -174,8 +181,8 @@ export class Engine {
   }
 
   /**
-   * @param {Map<string, Request>} requests
-   * @param {string} id
+   * @param {Map<number, Request>} requests
+   * @param {number} id
    */
   #take(requests, id) {
     const request = requests.get(id);
@@ -189,19 +196,32 @@ export class Engine {
    * @param {any} detail
    */
   #event(worker, event, detail) {
-    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason", detail?.client ?? undefined);
+    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason");
     this.#onEvent(event, detail);
+  }
+
+  /**
+   * The request that stopped the worker, where that is known: its program worked for it, or had nothing else and the request is suspected.
+   * @returns {Request | undefined}
+   */
+  #culprit() {
+    if (!this.#working) return undefined;
+    const [only, ...others] = this.#running.values();
+    const alone = others.length === 0 && only?.suspected ? only : undefined;
+    return this.#running.get(Atomics.load(this.#working, 0)) ?? alone;
   }
 
   /**
    * @param {Worker | undefined} worker
    * @param {string} why
-   * @param {string} [client]  whose request it was working for
    */
-  #died(worker, why, client) {
+  #died(worker, why) {
     if (!worker || worker !== this.#worker) return;
     worker.terminate();
+    const culprit = this.#culprit();
+    const client = culprit?.client;
     this.#worker = undefined;
+    this.#working = undefined;
     this.#heart.stop();
     this.#onDeath(client);
     const error = toWire(engineStopped(why));
@@ -211,12 +231,13 @@ export class Engine {
     this.#running.clear();
     this.#onEvent("status", { state: "failed", error });
     for (const [id, request] of requests) {
-      const blamed = client !== undefined && request.client === client;
+      request.suspected = culprit === undefined;
+      const blamed = request === culprit || (client !== undefined && request.client === client);
       if (repeatable(request) && !blamed) this.#waiting.set(id, request);
       else this.#finish(request, error);
     }
     this.#suspect = undefined;
-    this.#cleared("");
+    this.#cleared(0);
   }
 }
 

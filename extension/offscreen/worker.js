@@ -2,13 +2,14 @@
 
 import init, { Host } from "../pkg/worker/doppler_worker.js";
 
-// `workingFor`: the origin whose request the module is working for at this moment. Global: the module's panics say it, too.
-const scope = /** @type {{workingFor?: string}} */ (/** @type {unknown} */ (globalThis));
+// The id of the request that the module works for at this moment, or 0. In shared memory, which the manifest's policies allow: a worker
+// that hangs can post nothing, and a message before each step of each request would cost more than a store.
+const working = new Int32Array(new SharedArrayBuffer(4));
 
 /** @param {unknown} reason */
 function fatal(reason) {
   const message = reason instanceof Error ? reason.message : String(reason);
-  postMessage({ event: "fatal", detail: { message, client: scope.workingFor } });
+  postMessage({ event: "fatal", detail: { message } });
 }
 
 // A panic in the module traps: it cannot go on, and the offscreen document starts another worker.
@@ -20,8 +21,10 @@ addEventListener("error", (event) => {
 });
 
 const [models, reader] = [new URL("../models", import.meta.url), new URL("reader.js", import.meta.url)];
-const host = init().then(() => new Host(postMessage.bind(globalThis), models.href, reader.href,
-  (/** @type {string | undefined} */ origin) => { scope.workingFor = origin; }));
+const host = init().then(() => {
+  postMessage({ working });
+  return new Host(postMessage.bind(globalThis), models.href, reader.href, working);
+});
 host.catch(fatal);
 
 addEventListener("message", async ({ data }) => {

@@ -56,13 +56,20 @@ const end = async (page) => {
 /** @param {Page} page */
 const streaming = (page) => page.waitForFunction(() => /** @type {any} */ (window).heard.length > 0);
 const text = (/** @type {number} */ tokens) => Array.from({ length: tokens }, (_, i) => `t${i} `).join("");
-/** What the worker was asked so far. @param {Page} page @returns {Promise<{id: string, method: string}[]>} */
+/** What the worker was asked so far. @param {Page} page @returns {Promise<{id: number, method: string}[]>} */
 const log = (page) => page.evaluate(() => doppler.models.list().then((list) => /** @type {any} */ (list).log));
 /** @param {Page} page @param {Script} script @returns {Promise<any>} the answer, or its error */
 const complete = (page, script) => page.evaluate(
   (content) => doppler.chat.completions.create({ messages: [{ role: "user", content }] })
     .then(({ choices }) => choices[0]?.message.content, (/** @type {any} */ { name, reason, message }) => ({ name, reason, message })),
   JSON.stringify(script));
+
+/** A page of another site, with a grant. */
+async function otherSite() {
+  const other = await browser.open(browser.loopback);
+  if (await other.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(other, "session");
+  return other;
+}
 
 const T = { timeout: 60_000 };
 
@@ -137,26 +144,30 @@ test("aborting: the page's signal, the stream's controller, leaving the loop; th
 });
 
 test("the engine crashes: what runs ends with a clear error, the next request starts it again", T, async () => {
+  const culprit = await otherSite();
   for (const script of [{ crash: true }, { fatal: "out of memory" }]) {
     await start(page, { tokens: 100_000, every: 10 });
     await streaming(page);
-    const error = await complete(page, script);
+    const error = await complete(culprit, script);
     assert.deepEqual([error.name, error.message], ["OperationError", "The engine stopped: ask again, it starts afresh."]);
     assert.equal(await end(page), "OperationError engine_stopped");
     assert.equal(await complete(page, { tokens: 3 }), text(3));
+    // The site that stopped it is paused; a new offscreen document knows nothing of it.
+    await browser.killOffscreen();
   }
+  await culprit.close();
 });
 
 test("a site whose request stops the engine is not heard for a while, and another goes on", T, async () => {
-  const culprit = await browser.open(browser.loopback);
-  if (await culprit.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(culprit, "session");
-  assert.equal((await complete(culprit, { fatal: "unreachable", blamed: true })).reason, "engine_stopped");
-  const { name, reason, message } = await complete(culprit, { tokens: 1 });
-  assert.deepEqual([name, reason], ["OperationError", "site_paused"]);
-  assert.match(message, /heard again in \d+ s/);
-  assert.equal(await complete(page, { tokens: 3 }), text(3));
-  // In a new offscreen document nothing of it is known.
-  await browser.killOffscreen();
+  const culprit = await otherSite();
+  for (const script of [{ crash: true }, { fatal: "unreachable", blamed: true }, { block: true, blamed: true }]) {
+    assert.equal((await complete(culprit, script)).reason, "engine_stopped");
+    const { name, reason, message } = await complete(culprit, { tokens: 1 });
+    assert.deepEqual([name, reason], ["OperationError", "site_paused"]);
+    assert.match(message, /heard again in \d+ s/);
+    assert.equal(await complete(page, { tokens: 3 }), text(3));
+    await browser.killOffscreen();
+  }
   await culprit.close();
 });
 
@@ -212,6 +223,8 @@ test("killed before the first chunk: the request is sent again by itself, and an
     assert.equal(await heard(page), text(2), what);
     assert.equal(await whole, text(4), what);
   }
+  // The crashes have paused the site.
+  await browser.killOffscreen();
 });
 
 test("kills at any moment: an answer that had not begun comes, one that had ends with a clear error, none is wrong", { timeout: 120_000 }, async () => {
@@ -254,12 +267,14 @@ test("a worker that does not answer any more is ended: what runs ends, what had 
   await start(page, { tokens: 100_000, every: 10 });
   await streaming(page);
   await start(other, { tokens: 3, every: 800 });
-  const blocking = await complete(page, { block: true });
+  const culprit = await otherSite();
+  const blocking = await complete(culprit, { block: true });
   assert.deepEqual([blocking.name, blocking.reason], ["OperationError", "engine_stopped"]);
   assert.equal(await end(page), "OperationError engine_stopped");
   assert.deepEqual([await end(other), await heard(other)], ["done", text(3)]);
   assert.equal(await complete(page, { tokens: 3 }), text(3));
-  await other.close();
+  await browser.killOffscreen();
+  await Promise.all([other.close(), culprit.close()]);
 });
 
 test("the router opened in a tab is no second one", T, async () => {

@@ -516,6 +516,32 @@ test("where no reader can be started bytes come in messages as well", T, async (
   }
 });
 
+test("a GPU that comes late: the status says that there is none, and the request is answered when it is there", T, async () => {
+  const extension = await copyExtension();
+  const worker = join(extension, "extension/offscreen/worker.js");
+  await writeFile(worker, `${await readFile(worker, "utf8")}
+    const { requestAdapter } = GPU.prototype;
+    let there = false;
+    new BroadcastChannel("gpu").onmessage = () => { there = true; };
+    GPU.prototype.requestAdapter = async function (...options) { return there ? requestAdapter.apply(this, options) : null; };`);
+  const late = await launch({ extension });
+  try {
+    late.context.setDefaultTimeout(LIMIT);
+    const page = await connect(late);
+    const asked = ask(page, "tokens.count", { messages: [{ role: "user", content: "hi" }] });
+    await page.waitForFunction(() => {
+      const failed = /** @type {any} */ (window).seen.some((/** @type {any} */ { state, error }) => state === "failed" && error.code === "no_gpu");
+      if (failed) new BroadcastChannel("gpu").postMessage("come");
+      return failed;
+    });
+    assert.ok((await asked).tokens > 0);
+    const states = await page.evaluate(() => /** @type {any} */ (window).seen.map((/** @type {any} */ { state }) => state));
+    assert.deepEqual(states.filter((/** @type {string} */ state, /** @type {number} */ i) => state !== states[i - 1]), ["loading", "failed", "loading", "ready"]);
+  } finally {
+    await late.close();
+  }
+});
+
 test("without a host the embedded model answers, and the list says how to get one", T, async () => {
   const bare = await launch();
   try {

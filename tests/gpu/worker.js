@@ -1,9 +1,9 @@
 // The engine's worker outside of the extension, on whatever GPU the browser has: what the pages of this folder share.
 
 const worker = new Worker("/extension/offscreen/worker.js", { type: "module" });
-/** @type {Map<string, {resolve: (answer: {done: any, chunks: any[]}) => void, reject: (error: Error) => void, chunks: any[]}>} */
+/** @type {Map<number, {resolve: (answer: {done: any, chunks: any[]}) => void, reject: (error: Error) => void, chunks: any[]}>} */
 const waiting = new Map();
-let next = 0;
+let next = 1;
 
 worker.onmessage = ({ data }) => {
   if (data.event === "fatal") throw new Error(data.detail.message);
@@ -22,7 +22,7 @@ worker.onmessage = ({ data }) => {
  * @returns {Promise<{done: any, chunks: any[]}>}
  */
 export const ask = (method, params = {}) => new Promise((resolve, reject) => {
-  const id = `v${next++}`;
+  const id = next++;
   waiting.set(id, { resolve, reject, chunks: [] });
   worker.postMessage({ id, method, params });
 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: string, method: string, params: any, client?: string, ping?: boolean}} Frame */
+/** @typedef {{id: number, method: string, params: any, client?: string, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -14,6 +14,7 @@ class FakeWorker {
   asked = [];
   pings = 0;
   ended = false;
+  working = new Int32Array(new SharedArrayBuffer(4));
   onmessage = (/** @type {object} */ _) => {};
   onerror = (/** @type {object} */ _) => {};
 
@@ -34,6 +35,12 @@ class FakeWorker {
   /** @param {object} data */
   say(data) {
     this.onmessage({ data });
+  }
+
+  /** Its program runs, and works for a request from now on. @param {string} [text] */
+  workFor(text) {
+    this.say({ working: this.working });
+    this.working[0] = text === undefined ? 0 : this.idOf(text);
   }
 
   die() {
@@ -67,8 +74,9 @@ beforeEach(() => {
 function setUp(heartbeat = { every: 1e6, missed: 3 }) {
   /** @type {any[]} */
   const events = [];
-  let deaths = 0;
-  const engine = new Engine((event, detail) => events.push([event, detail]), async () => ({}), () => { deaths++; }, heartbeat);
+  /** @type {(string | undefined)[]} */
+  const culprits = [];
+  const engine = new Engine((event, detail) => events.push([event, detail]), async () => ({}), (client) => { culprits.push(client); }, heartbeat);
   /** @param {string} text @param {string} [method] @param {string} [client] */
   const ask = (text, method = "chat.completions", client = "https://x.org") => {
     /** @type {{chunks: any[], ends: any[], cancel: () => void}} */
@@ -80,18 +88,18 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
     }, client);
     return heard;
   };
-  return { engine, ask, events, deaths: () => deaths };
+  return { engine, ask, events, culprits };
 }
 
 test("the worker dies: what had begun ends with an error, what had not is asked again and answered once", () => {
-  const { ask, deaths } = setUp();
+  const { ask, culprits } = setUp();
   const begun = ask("begun");
   const waiting = ask("waiting");
   const first = worker();
   first.say({ id: first.idOf("begun"), chunk: "a" });
   first.die();
   first.die();
-  assert.deepEqual([begun.chunks, begun.ends, deaths(), first.ended], [["a"], ["engine_stopped"], 1, true]);
+  assert.deepEqual([begun.chunks, begun.ends, culprits, first.ended], [["a"], ["engine_stopped"], [undefined], true]);
   assert.deepEqual(worker().chats, ["waiting"]);
   // A late word of the first one is not heard.
   first.say({ id: first.idOf("waiting"), done: "stale" });
@@ -101,14 +109,16 @@ test("the worker dies: what had begun ends with an error, what had not is asked 
 });
 
 test("a request that takes the worker down comes to an end, and takes no other with it", () => {
-  const { ask } = setUp();
-  const poison = ask("poison");
+  const { ask, culprits } = setUp();
+  const poison = ask("poison", "chat.completions", "https://poison.org");
   const others = ["a", "b", "c"].map((text) => ask(text));
+  worker().workFor();
   worker().die();
   // One after the other, so that it is known which it was.
   assert.deepEqual(worker().chats, ["poison"]);
+  worker().workFor();
   worker().die();
-  assert.deepEqual(poison.ends, ["engine_stopped"]);
+  assert.deepEqual([poison.ends, culprits], [["engine_stopped"], [undefined, "https://poison.org"]]);
   for (const text of ["a", "b", "c"]) {
     assert.equal(worker().chats.at(-1), text);
     // Not before it has ended: the next may be what ends the worker.
@@ -118,6 +128,30 @@ test("a request that takes the worker down comes to an end, and takes no other w
   }
   assert.deepEqual(others.map(({ ends }) => ends), [["a"], ["b"], ["c"]]);
   assert.equal(FakeWorker.all.length, 3);
+});
+
+test("whose request a worker worked for when it trapped or fell silent is known: its origin's requests end, others' are asked again", () => {
+  for (const end of [() => worker().die(), () => worker().say({ event: "fatal", detail: { message: "unreachable" } }), () => mock.timers.tick(10)]) {
+    const { ask, culprits } = setUp({ every: 10, missed: 0 });
+    const [before, poison, other] = ["before", "poison", "other"].map((text) => ask(text, "chat.completions", text === "other" ? "https://y.org" : "https://x.org"));
+    const first = worker();
+    first.workFor("poison");
+    end();
+    assert.deepEqual([first.ended, culprits], [true, ["https://x.org"]]);
+    assert.deepEqual([before?.ends, poison?.ends, worker().chats], [["engine_stopped"], ["engine_stopped"], ["other"]]);
+    // It was not suspected, and that the next worker ends for no known reason is not its fault.
+    worker().workFor();
+    worker().die();
+    assert.deepEqual([other?.ends, culprits], [["engine_stopped"], ["https://x.org", undefined]]);
+  }
+});
+
+test("a worker whose program cannot be started is nobody's fault", () => {
+  const { ask, culprits } = setUp();
+  const lone = ask("lone");
+  worker().die();
+  worker().die();
+  assert.deepEqual([lone.ends, culprits], [["engine_stopped"], [undefined, undefined]]);
 });
 
 test("the device is lost: what had not begun is asked again", () => {

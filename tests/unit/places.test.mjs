@@ -91,7 +91,7 @@ function openPage(origin = ORIGIN) {
 
 /** Requests that the worker has and has not answered. @returns {any[]} */
 const running = () => worker.sent.filter(({ id, method }) => method !== "cancel" && !worker.sent.some((other) => other.method === "ended" && other.id === id));
-/** @param {(id: string) => object} answer */
+/** @param {(id: number) => object} answer */
 function answerAll(answer) {
   for (const { id } of running()) {
     worker.sent.push({ id, method: "ended" });
@@ -102,8 +102,10 @@ function answerAll(answer) {
 /** The worker ends, and where something waited another begins. @param {string} [client]  whose request it was working for, if that is known */
 function die(client) {
   const { sent, say, end } = worker;
-  if (client === undefined) end();
-  else say({ event: "fatal", detail: { message: "unreachable", client } });
+  if (client !== undefined) {
+    say({ working: Int32Array.of(sent.find((frame) => frame.client === client).id) });
+  }
+  end();
   sent.length = 0;
 }
 

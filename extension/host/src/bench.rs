@@ -40,7 +40,7 @@ pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, Sh
     let Params { shape, quant, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
     options.check()?;
     let source = open(serving, &shape, quant).await?;
-    let mut gpu = open_gpu().await?;
+    let mut gpu = open_gpu(&|_| {}).await?;
     serving.tunings().apply(&mut gpu).await;
     let begin = Instant::now();
     let executor = Executor::Gpu(Box::new(gpu));

@@ -10,7 +10,7 @@ use wasm_bindgen::JsValue;
 /// `{id, method, params, client?}`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {
-    pub(crate) id: String,
+    pub(crate) id: u32,
     pub(crate) method: String,
     #[serde(default)]
     pub(crate) params: Value,
@@ -54,15 +54,15 @@ impl Outbox {
         Self(post)
     }
 
-    pub(crate) fn chunk(&self, id: &str, chunk: &Value) {
+    pub(crate) fn chunk(&self, id: u32, chunk: &Value) {
         self.post(&json!({ "id": id, "chunk": chunk }));
     }
 
-    pub(crate) fn done(&self, id: &str, done: &Value) {
+    pub(crate) fn done(&self, id: u32, done: &Value) {
         self.post(&json!({ "id": id, "done": done }));
     }
 
-    pub(crate) fn error(&self, id: &str, error: &EngineError) {
+    pub(crate) fn error(&self, id: u32, error: &EngineError) {
         self.post(&json!({ "id": id, "error": error_value(error) }));
     }
 

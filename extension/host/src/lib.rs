@@ -24,7 +24,7 @@ use doppler_engine::engine::{Client, Piece};
 use doppler_engine::error::EngineError;
 use doppler_engine::verify::{Reference, compare};
 use futures::future::{AbortHandle, abortable};
-use js_sys::{Function, Reflect};
+use js_sys::{Function, Int32Array, Reflect};
 use serde_json::{Value, json};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
@@ -37,7 +37,7 @@ use models::{EMBEDDED, Models};
 use router::Router;
 use serving::Serving;
 use tuning::Tunings;
-use working::working_for;
+use working::{Working, working_for};
 
 /// An error that several requests can be told.
 type SharedError = Rc<EngineError>;
@@ -52,22 +52,22 @@ struct Inner {
     outbox: Rc<Outbox>,
     router: Rc<Router>,
     serving: Rc<Serving>,
-    running: RefCell<HashMap<String, AbortHandle>>,
-    working: Function,
+    running: RefCell<HashMap<u32, AbortHandle>>,
+    working: Working,
 }
 
 #[wasm_bindgen]
 impl Host {
-    /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`; `working` is told the
-    /// origin whose request is worked for at a moment, and `undefined` for nobody's.
+    /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`; `working` is
+    /// one number in memory that is shared with the offscreen document.
     #[wasm_bindgen(constructor)]
-    pub fn new(post: Function, models: String, reader: String, working: Function) -> Self {
+    pub fn new(post: Function, models: String, reader: String, working: Int32Array) -> Self {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
         let router = Rc::new(Router::new(post));
         let tunings = Tunings::new(Rc::clone(&router));
         let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), tunings, Rc::clone(&outbox)));
-        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), working }) }
+        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), working: Working::new(working) }) }
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
@@ -77,7 +77,7 @@ impl Host {
         }
         let received = Instant::now();
         match Request::from_js(frame) {
-            Ok(request) if request.method == "cancel" => self.inner.cancel(&request.id),
+            Ok(request) if request.method == "cancel" => self.inner.cancel(request.id),
             Ok(request) => Rc::clone(&self.inner).start(request, received),
             Err(problem) => self.inner.refuse(frame, problem),
         }
@@ -86,39 +86,35 @@ impl Host {
 
 impl Inner {
     fn start(self: Rc<Self>, request: Request, received: Instant) {
-        let id = request.id.clone();
+        let id = request.id;
         let this = Rc::clone(&self);
         let (work, handle) = abortable(async move {
-            let tell = |client: Option<&str>| {
-                // It only keeps the word.
-                let _ = this.working.call1(&JsValue::NULL, &client.map_or(JsValue::UNDEFINED, JsValue::from_str));
-            };
             // A chat is a large state, and it is moved.
-            working_for(request.client.as_deref(), tell, Box::pin(this.answer(&request, received))).await
+            working_for(id, |from, to| this.working.exchange(from, to), Box::pin(this.answer(&request, received))).await
         });
-        self.running.borrow_mut().insert(id.clone(), handle);
+        self.running.borrow_mut().insert(id, handle);
         spawn_local(async move {
             let result = work.await;
             self.running.borrow_mut().remove(&id);
             match result {
-                Ok(Ok(done)) => self.outbox.done(&id, &done),
-                Ok(Err(error)) => self.outbox.error(&id, &error),
+                Ok(Ok(done)) => self.outbox.done(id, &done),
+                Ok(Err(error)) => self.outbox.error(id, &error),
                 // Dropping the work dropped its completion, which frees its place in the batch.
-                Err(_) => self.outbox.error(&id, &EngineError::Aborted),
+                Err(_) => self.outbox.error(id, &EngineError::Aborted),
             }
         });
     }
 
     /// Answers a request that cannot be read.
     fn refuse(&self, frame: &JsValue, problem: String) {
-        match Reflect::get(frame, &"id".into()).ok().and_then(|id| id.as_string()) {
-            Some(id) => self.outbox.error(&id, &EngineError::InvalidRequest { field: "request".to_owned(), problem }),
+        match Reflect::get(frame, &"id".into()).ok().and_then(|id| id.as_f64()) {
+            Some(id) => self.outbox.error(id as u32, &EngineError::InvalidRequest { field: "request".to_owned(), problem }),
             None => log::error!("unreadable frame: {problem}"),
         }
     }
 
-    fn cancel(&self, id: &str) {
-        if let Some(handle) = self.running.borrow().get(id) {
+    fn cancel(&self, id: u32) {
+        if let Some(handle) = self.running.borrow().get(&id) {
             handle.abort();
         }
     }
@@ -136,7 +132,7 @@ impl Inner {
             "tokens.count" => self.count(request).await,
             "engine.verify" => self.verify(&request.params).await,
             "engine.bench" => bench::bench(&self.serving, &request.params).await,
-            "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(&request.id, chunk)).await,
+            "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(request.id, chunk)).await,
             "engine.untune" => tuning::untune(&self.serving).await,
             other => Err(Rc::new(EngineError::UnsupportedField { field: other.to_owned(), hint: "there is no such method".to_owned() })),
         }
@@ -159,7 +155,7 @@ impl Inner {
                     let first = first_token_ms.is_none();
                     first_token_ms.get_or_insert_with(|| received.elapsed().as_secs_f64() * 1e3);
                     if chat.stream {
-                        self.outbox.chunk(&request.id, &shape.chunk(&more, first));
+                        self.outbox.chunk(request.id, &shape.chunk(&more, first));
                     } else {
                         text.push_str(&more);
                     }
@@ -169,7 +165,7 @@ impl Inner {
                     if !chat.stream {
                         return Ok(shape.completion(&text, reason, &timings, first_token_ms));
                     }
-                    self.outbox.chunk(&request.id, &shape.last_chunk(reason, &timings, first_token_ms, chat.include_usage));
+                    self.outbox.chunk(request.id, &shape.last_chunk(reason, &timings, first_token_ms, chat.include_usage));
                     return Ok(json!({}));
                 }
             }

@@ -36,11 +36,8 @@ pub(crate) fn init() {
 /// Says that the module is about to trap, and why.
 fn report(panic: &str) {
     console::error_1(&JsValue::from_str(panic));
-    let global = js_sys::global();
-    // Whose request it was working for, as `worker.js` keeps it.
-    let client = js_sys::Reflect::get(&global, &"workingFor".into()).ok().and_then(|client| client.as_string());
-    let frame = json!({ "event": "fatal", "detail": { "message": panic, "client": client } }).serialize(&Serializer::json_compatible());
-    if let (Ok(frame), Ok(scope)) = (frame, global.dyn_into::<DedicatedWorkerGlobalScope>()) {
+    let frame = json!({ "event": "fatal", "detail": { "message": panic } }).serialize(&Serializer::json_compatible());
+    if let (Ok(frame), Ok(scope)) = (frame, js_sys::global().dyn_into::<DedicatedWorkerGlobalScope>()) {
         // There is nobody left to tell that this failed too.
         let _ = scope.post_message(&frame);
     }

@@ -172,7 +172,7 @@ impl Serving {
         let capabilities = if let Some(capabilities) = known {
             capabilities
         } else {
-            let device = self.device().await?;
+            let device = self.device(&|_| {}).await?;
             let capabilities = device.capabilities().clone();
             *self.idle.borrow_mut() = Some(device);
             capabilities
@@ -277,7 +277,12 @@ impl Serving {
     async fn load(&self, id: &str, opened: Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
         let loading = |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "way": opened.way() }));
         loading(0.0);
-        let device = self.device().await?;
+        let missing = |error: &EngineError| self.set_status(failed(id, error));
+        let device = self.device(&missing).await?;
+        let late = self.status.borrow()["state"] == "failed";
+        if late {
+            loading(0.0);
+        }
         let begin = Instant::now();
         let mut shown = 0.0;
         let mut progress = |done: f32| {
@@ -303,12 +308,12 @@ impl Serving {
         }
     }
 
-    /// A working device without a model, set up as was found for it.
-    async fn device(&self) -> Result<Executor, EngineError> {
+    /// A working device without a model, set up as was found for it. `missing` as for [`open_gpu`].
+    async fn device(&self, missing: &dyn Fn(&EngineError)) -> Result<Executor, EngineError> {
         let idle = self.idle.borrow_mut().take();
         let mut gpu = match idle.filter(|device| device.check().is_ok()) {
             Some(Executor::Gpu(gpu)) => gpu,
-            _ => Box::new(open_gpu().await?),
+            _ => Box::new(open_gpu(missing).await?),
         };
         let tuned = self.tunings.apply(&mut gpu).await;
         *self.known.borrow_mut() = Some(Known { adapter: gpu.adapter().clone(), capabilities: gpu.capabilities().clone(), tuned });
@@ -340,7 +345,7 @@ impl Serving {
     fn forget(&self, number: u32, id: &str, error: &EngineError) {
         if self.is_current(number) {
             *self.current.borrow_mut() = None;
-            self.set_status(json!({ "state": "failed", "id": id, "error": error_value(error) }));
+            self.set_status(failed(id, error));
         }
     }
 
@@ -379,14 +384,26 @@ impl Before {
     }
 }
 
-/// Opens the GPU. The browser's GPU process may be on its way back from a crash: it gets some seconds.
-pub(crate) async fn open_gpu() -> Result<Gpu, EngineError> {
+/// The status of a model that cannot answer.
+fn failed(id: &str, error: &EngineError) -> Value {
+    json!({ "state": "failed", "id": id, "error": error_value(error) })
+}
+
+/// Opens the GPU. The browser's GPU process may be on its way back from a crash: it gets some seconds. `missing` is called when it is
+/// not there after the first.
+pub(crate) async fn open_gpu(missing: &dyn Fn(&EngineError)) -> Result<Gpu, EngineError> {
     const ATTEMPTS: u32 = 20;
+    const FIRST: u32 = 4;
     const PAUSE_MS: u32 = 250;
     let mut attempt = 1;
     loop {
         match Gpu::open(&GpuOptions::default()).await {
-            Err(_) if attempt < ATTEMPTS && Gpu::may_come() => TimeoutFuture::new(PAUSE_MS).await,
+            Err(error) if attempt < ATTEMPTS && Gpu::may_come() => {
+                if attempt == FIRST {
+                    missing(&error);
+                }
+                TimeoutFuture::new(PAUSE_MS).await;
+            }
             other => return other,
         }
         attempt += 1;

@@ -117,7 +117,7 @@ struct Params {
 pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
     let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
     let options = BenchOptions { kernels: false, streams: Vec::new(), ..options };
-    let gpu = open_gpu().await?;
+    let gpu = open_gpu(&|_| {}).await?;
     let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
     drop(gpu);
     let trials = trials.unwrap_or(usize::MAX).min(tune::trials(&device));

@@ -1,15 +1,36 @@
-//! Whose request the module is working for: what a trap ended the worker with is then known outside of it.
+//! Whose request the module works for, in memory that the offscreen document shares: it reads there who stopped the worker, also
+//! when the worker hangs and can say nothing any more.
 
 use std::pin::pin;
 use std::task::Poll;
 
-/// Does `work`, and tells before each of its steps for whom, and after it nobody. A step that traps leaves its word behind.
-pub(crate) async fn working_for<F: Future>(client: Option<&str>, tell: impl Fn(Option<&str>), work: F) -> F::Output {
+use js_sys::{Atomics, Int32Array};
+
+/// One number: the id of the request of which a step runs now, or 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Working(Int32Array);
+
+impl Working {
+    /// Over shared memory of one element.
+    pub(crate) fn new(shared: Int32Array) -> Self {
+        Self(shared)
+    }
+
+    /// Replaces `from`, if that is the number, by `to`.
+    pub(crate) fn exchange(&self, from: u32, to: u32) {
+        if let Err(error) = Atomics::compare_exchange(&self.0, 0, from.cast_signed(), to.cast_signed()) {
+            log::error!("whose request runs is not known: {error:?}");
+        }
+    }
+}
+
+/// Does `work`, whose steps have 0 replaced by `id` while they run. The id of a step that never ends stays: none after it replaces it.
+pub(crate) async fn working_for<F: Future>(id: u32, exchange: impl Fn(u32, u32), work: F) -> F::Output {
     let mut work = pin!(work);
     std::future::poll_fn(|context| -> Poll<F::Output> {
-        tell(client);
+        exchange(0, id);
         let state = work.as_mut().poll(context);
-        tell(None);
+        exchange(id, 0);
         state
     })
     .await
@@ -17,29 +38,46 @@ pub(crate) async fn working_for<F: Future>(client: Option<&str>, tell: impl Fn(O
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use futures::FutureExt;
     use futures::channel::oneshot;
 
     use super::*;
 
+    fn exchange(number: &Cell<u32>) -> impl Fn(u32, u32) {
+        |from, to| {
+            if number.get() == from {
+                number.set(to);
+            }
+        }
+    }
+
     #[test]
-    fn every_step_says_whose_it_is_and_a_pause_is_nobodys() {
-        let said = RefCell::new(Vec::new());
-        let now = || said.borrow().last().cloned().flatten();
+    fn steps_are_marked_and_pauses_are_not() {
+        let number = Cell::new(0);
         let (sender, receiver) = oneshot::channel::<()>();
         let steps = RefCell::new(Vec::new());
-        let mut work = pin!(working_for(Some("https://x.org"), |client| said.borrow_mut().push(client.map(str::to_owned)), async {
-            steps.borrow_mut().push(now());
+        let mut work = pin!(working_for(7, exchange(&number), async {
+            steps.borrow_mut().push(number.get());
             let _ = receiver.await;
-            steps.borrow_mut().push(now());
+            steps.borrow_mut().push(number.get());
         }));
         assert!(work.as_mut().now_or_never().is_none());
-        assert_eq!(now(), None, "between its steps others work");
+        assert_eq!(number.get(), 0, "between its steps others work");
         sender.send(()).expect("somebody waits");
         assert!(work.as_mut().now_or_never().is_some());
-        assert_eq!(*steps.borrow(), [Some("https://x.org".to_owned()), Some("https://x.org".to_owned())]);
-        assert_eq!(now(), None);
+        assert_eq!((steps.borrow().as_slice(), number.get()), (&[7, 7][..], 0));
+    }
+
+    #[test]
+    fn a_step_that_never_ended_stays_marked_while_others_run() {
+        let number = Cell::new(0);
+        let ended = working_for(7, exchange(&number), async { panic!("a trap") });
+        let step = AssertUnwindSafe(|| ended.now_or_never());
+        assert!(catch_unwind(step).is_err());
+        assert!(working_for(8, exchange(&number), async {}).now_or_never().is_some());
+        assert_eq!(number.get(), 7);
     }
 }

@@ -37,20 +37,13 @@ pub const NO_GPU_SENTENCE: &str = "This browser gives pages no GPU.";
 const FILE_FAULTS: [&str; 5] = ["not_a_model", "model_file_invalid", "unsupported_model", "tensor_invalid", "text_processing_failed"];
 
 impl Failure {
-    /// The message as a sentence of its own: the engine's begin without a capital and end without a full stop. The name of a file
-    /// or a field stays as it is.
+    /// The message as a sentence of its own.
     pub fn sentence(&self) -> String {
         if self.is_no_gpu() {
             return NO_GPU_SENTENCE.to_owned();
         }
         let words = [&self.message, &self.name].into_iter().find(|words| !words.is_empty());
-        let message = words.map_or("something failed", String::as_str);
-        let mut characters = message.trim_end_matches('.').chars();
-        let word = message.split_whitespace().next().unwrap_or_default().trim_end_matches(['.', ',', ':', ';', '!', '?', '…']);
-        let is_word = word.chars().all(|letter| letter.is_alphabetic() || "'’-".contains(letter));
-        let first = characters.next().map(|first| if is_word { first.to_ascii_uppercase() } else { first });
-        let ended = message.ends_with(['!', '?', '…']);
-        first.into_iter().chain(characters).chain((!ended).then_some('.')).collect()
+        sentence(words.map_or("something failed", String::as_str))
     }
 
     /// Whether there is no GPU.
@@ -62,6 +55,16 @@ impl Failure {
     pub fn is_of_the_file(&self) -> bool {
         FILE_FAULTS.contains(&self.code.as_str())
     }
+}
+
+/// A sentence of the engine's words, which begin without a capital and end without a full stop. The name of a file or a field stays as it is.
+pub fn sentence(words: &str) -> String {
+    let mut characters = words.trim_end_matches('.').chars();
+    let word = words.split_whitespace().next().unwrap_or_default().trim_end_matches(['.', ',', ':', ';', '!', '?', '…']);
+    let is_word = word.chars().all(|letter| letter.is_alphabetic() || "'’-".contains(letter));
+    let first = characters.next().map(|first| if is_word { first.to_ascii_uppercase() } else { first });
+    let ended = words.ends_with(['!', '?', '…']);
+    first.into_iter().chain(characters).chain((!ended).then_some('.')).collect()
 }
 
 /// How fast an answer came.
@@ -356,6 +359,8 @@ pub struct Described {
     pub parameters: f64,
     /// Bytes on the device.
     pub memory: Memory,
+    /// Parts of the file that are not used, or used otherwise than it says: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Bytes on the device, and for what.

@@ -1,6 +1,6 @@
 //! The list of models: a modal dialog over the chat.
 
-use crate::protocol::{Described, EngineState, EngineStatus, Failure, Listed, Source};
+use crate::protocol::{Described, EngineState, EngineStatus, Failure, Listed, Source, sentence};
 use crate::state::State;
 use crate::view::{dom, status::LOADED};
 use wasm_bindgen::{JsCast, JsValue};
@@ -127,6 +127,10 @@ fn update(item: &Element, model: &Listed, state: &State) -> Result<(), JsValue> 
         _ => progress.remove_attribute("value")?,
     }
     dom::set_text(&*dom::find(item, ".about")?, &about(model, choosing, state));
+    let notes = dom::find(item, ".notes")?;
+    let sentences = notes_of(model, state);
+    dom::show(&notes, !sentences.is_empty());
+    dom::set_text(&notes, &sentences);
     Ok(())
 }
 
@@ -153,7 +157,13 @@ fn about(model: &Listed, choosing: bool, state: &State) -> String {
     }
 }
 
-fn facts(Described { architecture, quantization, parameters, memory }: &Described) -> String {
+/// How a model differs from what its file says.
+fn notes_of(model: &Listed, state: &State) -> String {
+    let described = state.models.description(&model.id).and_then(|described| described.as_ref().ok());
+    described.map(|described| described.notes.iter().map(|note| sentence(note)).collect::<Vec<_>>().join(" ")).unwrap_or_default()
+}
+
+fn facts(Described { architecture, quantization, parameters, memory, .. }: &Described) -> String {
     let parameters = match *parameters {
         few if few < 1e7 => format!("{:.1} M", few / 1e6),
         more if more < 1e9 => format!("{:.0} M", more / 1e6),
@@ -180,12 +190,18 @@ mod tests {
     #[test]
     fn lines() {
         let memory = Memory { weights: 4.9e9, cache: 0.5e9, scratch: 65e6 };
-        let described = Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory };
+        let described =
+            Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, notes: Vec::new() };
         assert_eq!(facts(&described), "llama, 8.0 B parameters, Q4_K, needs 5.5 GB of graphics memory");
         let model = Listed { id: "a".into(), name: "a.gguf".into(), source: Source::Host, bytes: Some(30.4e6), format: None };
         assert_eq!([30.4e6, 17_000.0, 120.0].map(size), ["30 MB", "17 kB", "1 kB"]);
         let mut state = State::default();
         assert_eq!(about(&model, false, &state), "Reading its header…");
+        assert_eq!(notes_of(&model, &state), "");
+        let notes = vec!["2 tensors for pictures or sound are not used".into(), "the file states a context of 9 tokens".into()];
+        state.models.described.push(("a".into(), Ok(Described { notes, ..Described::default() })));
+        assert_eq!(notes_of(&model, &state), "2 tensors for pictures or sound are not used. The file states a context of 9 tokens.");
+        state.models.described.clear();
         state.engine = EngineStatus { state: EngineState::Loading, id: Some("a".into()), progress: Some(0.426), ..EngineStatus::default() };
         assert_eq!(about(&model, true, &state), "Loading… 43 %");
         state.engine.progress = Some(1.0);
