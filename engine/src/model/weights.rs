@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use web_time::Instant;
 
-use super::blocks::{NormWeights, Projection};
+use super::layers::{NormWeights, Projection};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
 use crate::formats::convert::{Recipe, loaded_dtypes};
