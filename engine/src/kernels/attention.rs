@@ -254,6 +254,14 @@ pub struct AttentionCombine {
     pub splits: u32,
 }
 
+impl AttentionCombine {
+    /// Bytes of the partial results, `(rows, heads, splits, head_dim + 4)`; none with one split, whose result is the output.
+    pub fn partial_bytes(&self) -> u64 {
+        let results = u64::from(self.rows) * u64::from(self.heads) * u64::from(self.splits);
+        if self.splits > 1 { 4 * results * u64::from(self.head_dim + 4) } else { 0 }
+    }
+}
+
 impl Kernel for AttentionCombine {
     type Bindings = AttentionCombineBindings;
 
@@ -334,15 +342,6 @@ impl AttentionPrefill {
         let workgroups = rows.div_ceil(Self::TILE) * heads;
         let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
         (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
-    }
-
-    /// Rows of partial results that up to so many rows of queries have at most, over all heads and splits.
-    pub fn most_partial(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
-        let partial = |rows| match Self::splits(heads, rows, tier, capabilities) {
-            1 => 0,
-            splits => rows * heads * splits,
-        };
-        (1..=rows).map(partial).max().unwrap_or(0)
     }
 
     /// The positions that a split reads for the queries of a tile, the first of which is row `first`.

@@ -153,13 +153,6 @@ impl Matmul {
     /// Elements of a row that a tile has.
     const DEPTH: u32 = 32;
 
-    /// Elements that the parts of a product of up to so many rows and outputs take at most.
-    pub fn most_partial(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
-        let product = u64::from(rows) * u64::from(n_out);
-        let largest = u64::from(Tile::LARGE.rows * Tile::LARGE.outputs);
-        (u64::from(MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
-    }
-
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
         parts_of(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
@@ -271,6 +264,13 @@ pub struct MatmulCombine {
     pub linear: Linear,
     /// Parts.
     pub splits: u32,
+}
+
+impl MatmulCombine {
+    /// Bytes of the parts, `(splits, rows, n_out)`.
+    pub fn partial_bytes(&self) -> u64 {
+        4 * u64::from(self.splits) * u64::from(self.linear.rows) * u64::from(self.linear.n_out)
+    }
 }
 
 impl Kernel for MatmulCombine {

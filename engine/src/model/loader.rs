@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::blocks::{NormWeights, Projection};
+use super::layers::{NormWeights, Projection};
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
 use crate::error::{EngineError, Result};

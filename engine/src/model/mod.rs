@@ -1,21 +1,27 @@
 //! Models: [`families`] turn a checkpoint's metadata into a [`spec`]; weights on the device; the forward pass as a recording of kernels.
 
-mod blocks;
-mod buffers;
 mod checkpoint;
 mod conventions;
 pub mod families;
+mod layers;
 mod loader;
+mod options;
 mod padding;
+mod pass;
 mod pieces;
 mod rope;
+mod scratch;
 mod slab;
 pub mod spec;
+mod state;
 mod transformer;
 
 pub use checkpoint::{folder_checkpoint, read_checkpoint};
+pub use options::{MemoryUse, ModelOptions};
+pub use pass::{Attend, Buffers, Output, Pass};
 pub use pieces::LoadTimes;
 pub use rope::{RopeScaling, RopeSpec};
 pub use slab::Weight;
 pub use spec::ModelSpec;
-pub use transformer::{Attend, MemoryUse, Model, ModelOptions, Output, Pass};
+pub use state::StateSpec;
+pub use transformer::Model;

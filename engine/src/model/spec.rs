@@ -5,6 +5,7 @@
 //! [`MixerSpec`] or [`FfnSpec`].
 
 use super::rope::RopeSpec;
+use super::state::StateSpec;
 use crate::error::{EngineError, Result};
 use crate::kernels::{Activation, KvFormat, NormKind};
 
@@ -211,12 +212,10 @@ impl ModelSpec {
 
     /// Bytes that one position takes in the cache over all layers.
     pub fn kv_bytes_per_position(&self, kv: KvFormat) -> u64 {
-        self.attentions().map(|attention| 2 * attention.key_bytes_per_position(kv)).sum()
-    }
-
-    /// The largest of a size over all layers.
-    pub fn widest(&self, size: impl Fn(&LayerSpec) -> u32) -> u32 {
-        self.layers.iter().map(size).max().unwrap_or(0)
+        let bytes = |layer: &LayerSpec| match layer.state(kv) {
+            StateSpec::Pages { bytes_per_position } => bytes_per_position,
+        };
+        self.layers.iter().map(bytes).sum()
     }
 
     /// Refuses what no kernel computes.

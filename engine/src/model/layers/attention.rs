@@ -1,0 +1,166 @@
+//! Attention with keys and values of all positions in the cache.
+
+use super::super::loader::Loader;
+use super::super::padding::padded_width;
+use super::super::pass::{Act, Attend, PassRecorder};
+use super::super::spec::{AttentionSpec, ModelSpec};
+use super::super::state::KvCache;
+use super::linear::{Operand, Projection};
+use super::norm::QkNormWeights;
+use super::packed::Stacked;
+use super::rope::rotary;
+use crate::error::Result;
+use crate::kernels::{
+    AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
+    AttentionShape, AttentionTier, RopeKv, RopeKvBindings, Splits,
+};
+use crate::recording::BufferId;
+
+/// Attention of one layer.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub(super) spec: AttentionSpec,
+    qkv: Stacked,
+    pub(super) qk_norm: Option<QkNormWeights>,
+    /// From the heads to the residual stream.
+    pub(super) output: Projection,
+}
+
+/// What attention of one layer reads and writes besides its weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionBuffers {
+    /// Keys and values.
+    pub(crate) cache: KvCache,
+    /// See [`load_constants`](super::load_constants).
+    pub(crate) rope_constants: BufferId,
+}
+
+impl Attention {
+    /// Loads the attention of layer `i`.
+    pub(super) fn load(loader: &mut Loader<'_>, model: &ModelSpec, spec: &AttentionSpec, i: u32) -> Result<Self> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let parts = [(name("attn_q"), spec.query_row()), (name("attn_k"), spec.key_row()), (name("attn_v"), spec.value_row())];
+        Ok(Self {
+            spec: spec.clone(),
+            qkv: Stacked::load(loader, &name("attn_qkv"), &parts, model.dim)?,
+            qk_norm: QkNormWeights::load(loader, spec, model.norm.kind, i)?,
+            output: loader.projection(&name("attn_output"), model.dim, padded_width(spec.output_row()))?,
+        })
+    }
+
+    /// Whether one kernel rotates queries and keys, fills the cache and attends.
+    pub(super) fn fuses(&self, attend: Attend) -> bool {
+        matches!(attend, Attend::Decode { .. }) && AttentionDecode::serves(self.spec.key_dim)
+    }
+
+    /// Puts the keys and values of the rows into the cache; not where that is [fused](Self::fuses) with attention. Returns queries, keys
+    /// and values.
+    pub(super) fn record_cache(&self, pass: &mut PassRecorder<'_>, x: Operand, buffers: &AttentionBuffers) -> Act {
+        let qkv = self.qkv.record(pass, x);
+        self.record_qk_norm(pass, &qkv);
+        let kernel = RopeKv {
+            rows: qkv.rows,
+            heads: self.spec.heads,
+            kv_heads: self.spec.kv_heads,
+            head_dim: self.spec.key_dim,
+            rotary: rotary(&self.spec),
+            pages_per_slot: pass.pages_per_slot,
+            kv: pass.options.kv,
+        };
+        let KvCache { keys, values } = buffers.cache;
+        let (pages, rows) = (pass.buffers.pages, pass.rows_buffer);
+        let bindings = RopeKvBindings { qkv: qkv.buffer, keys, values, pages, rows, turning: buffers.rope_constants };
+        pass.dispatch(kernel, bindings);
+        qkv
+    }
+
+    /// The heads' values, weighted by attention.
+    pub(super) fn record_heads(&self, pass: &mut PassRecorder<'_>, x: Operand, buffers: &AttentionBuffers) -> Act {
+        match pass.pass.attend {
+            Attend::Decode { splits } if self.fuses(pass.pass.attend) => self.record_decode(pass, x, splits, buffers),
+            attend => {
+                let qkv = self.record_cache(pass, x, buffers);
+                let tier = if attend == Attend::Prefill { pass.tier } else { AttentionTier::Streaming };
+                self.record_prefill(pass, &qkv, tier, &buffers.cache)
+            }
+        }
+    }
+
+    fn record_decode(&self, pass: &mut PassRecorder<'_>, x: Operand, splits: Splits, buffers: &AttentionBuffers) -> Act {
+        let qkv = self.qkv.record(pass, x);
+        let norms_heads = self.qk_norm.as_ref().is_some_and(|norm| norm.of_each_head);
+        if !norms_heads {
+            self.record_qk_norm(pass, &qkv);
+        }
+        let qk_norm = norms_heads.then_some(pass.norm.eps);
+        let out = pass.rows_to_multiply(self.spec.output_row());
+        let combine = self.combine(qkv.rows, splits.count);
+        let partial = pass.workspace(combine.partial_bytes());
+        let kernel = AttentionDecode { shape: self.shape(pass), rows: qkv.rows, splits, rotary: rotary(&self.spec), qk_norm };
+        let bindings = AttentionDecodeBindings {
+            qkv: qkv.buffer,
+            keys: buffers.cache.keys,
+            values: buffers.cache.values,
+            pages: pass.buffers.pages,
+            rows: pass.rows_buffer,
+            turning: buffers.rope_constants,
+            out: out.buffer,
+            partial: partial.buffer,
+        };
+        pass.dispatch(kernel, bindings);
+        if splits.count > 1 {
+            pass.dispatch(combine, AttentionCombineBindings { partial: partial.buffer, out: out.buffer });
+        }
+        out
+    }
+
+    fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, cache: &KvCache) -> Act {
+        let (shape, rows) = (self.shape(pass), qkv.rows);
+        let splits = match pass.pass.attend {
+            Attend::Prefill => AttentionPrefill::splits(shape.heads, rows, tier, pass.capabilities),
+            Attend::Decode { .. } => 1,
+        };
+        let out = pass.rows_to_multiply(self.spec.output_row());
+        let combine = self.combine(rows, splits);
+        let partial = (splits > 1).then(|| pass.workspace(combine.partial_bytes()));
+        let bindings = AttentionPrefillBindings {
+            q: qkv.buffer,
+            keys: cache.keys,
+            values: cache.values,
+            pages: pass.buffers.pages,
+            rows: pass.rows_buffer,
+            out: partial.as_ref().map_or(out.buffer, |partial| partial.buffer),
+        };
+        pass.dispatch(AttentionPrefill { shape, rows, tier, splits }, bindings);
+        if let Some(partial) = partial {
+            pass.dispatch(combine, AttentionCombineBindings { partial: partial.buffer, out: out.buffer });
+        }
+        out
+    }
+
+    fn record_qk_norm(&self, pass: &mut PassRecorder<'_>, qkv: &Act) {
+        if let Some(norm) = &self.qk_norm {
+            norm.record(pass, &self.spec, qkv);
+        }
+    }
+
+    fn shape(&self, pass: &PassRecorder<'_>) -> AttentionShape {
+        let spec = &self.spec;
+        AttentionShape {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.key_dim,
+            q_stride: spec.qkv_row(),
+            pages_per_slot: pass.pages_per_slot,
+            window: spec.window.left.unwrap_or(0),
+            ahead: spec.window.right.unwrap_or(pass.options.context),
+            scale: spec.scale,
+            cap: spec.cap,
+            kv: pass.options.kv,
+        }
+    }
+
+    fn combine(&self, rows: u32, splits: u32) -> AttentionCombine {
+        AttentionCombine { heads: self.spec.heads, head_dim: self.spec.key_dim, rows, splits }
+    }
+}

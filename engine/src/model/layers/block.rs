@@ -1,0 +1,125 @@
+//! One layer of the model: mixer and feed-forward network around the residual stream.
+
+use super::super::loader::Loader;
+use super::super::pass::{Act, Output, PassRecorder};
+use super::super::spec::{LayerSpec, ModelSpec, OutputNorm};
+use super::attention::{Attention, AttentionBuffers};
+use super::linear::{Operand, Projection, Target};
+use super::mlp::Mlp;
+use super::norm::{NormWeights, operand};
+use crate::error::Result;
+use crate::kernels::Epilogue;
+
+/// One layer. The norms that it has depend on the spec's [`NormPlacement`](super::super::spec::NormPlacement).
+#[derive(Debug)]
+pub(crate) struct Block {
+    output_norm: OutputNorm,
+    parallel: bool,
+    residual_scale: f32,
+    attention_norm: Option<NormWeights>,
+    pub(super) attention: Attention,
+    attention_post_norm: Option<NormWeights>,
+    mlp_norm: Option<NormWeights>,
+    mlp: Mlp,
+    mlp_post_norm: Option<NormWeights>,
+}
+
+impl Block {
+    /// Loads layer `i`.
+    pub(crate) fn load(loader: &mut Loader<'_>, spec: &ModelSpec, i: u32) -> Result<Self> {
+        let layer = &spec.layers[i as usize];
+        let (attention_norm, mlp_norm) = load_input_norms(loader, layer, spec.dim, i)?;
+        let (mut attention_post_norm, mut mlp_post_norm) = (None, None);
+        let post_norms = match layer.norms.output {
+            OutputNorm::None => None,
+            OutputNorm::Branch => Some(["post_attention_norm", "post_ffw_norm"]),
+            OutputNorm::Sum => Some(["attn_output_norm", "layer_output_norm"]),
+        };
+        if let Some([attention, mlp]) = post_norms {
+            attention_post_norm = Some(loader.norm(&format!("blk.{i}.{attention}"), spec.dim)?);
+            mlp_post_norm = Some(loader.norm(&format!("blk.{i}.{mlp}"), spec.dim)?);
+        }
+        Ok(Self {
+            output_norm: layer.norms.output,
+            parallel: layer.parallel,
+            residual_scale: layer.residual_scale,
+            attention_norm,
+            attention: Attention::load(loader, spec, layer.attention(), i)?,
+            attention_post_norm,
+            mlp_norm,
+            mlp: Mlp::load(loader, layer.dense(), spec.dim, i)?,
+            mlp_post_norm,
+        })
+    }
+
+    /// The residual stream behind the layer.
+    pub(crate) fn record(&self, pass: &mut PassRecorder<'_>, x: Act, buffers: &AttentionBuffers) -> Act {
+        let input = operand(pass, self.attention_norm.as_ref(), &x);
+        let heads = self.attention.record_heads(pass, input, buffers);
+        let parallel = self.parallel.then(|| self.record_hidden(pass, &x));
+        let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
+        let hidden = parallel.unwrap_or_else(|| self.record_hidden(pass, &x));
+        self.record_residual(pass, x, hidden, &self.mlp.down, self.mlp_post_norm.as_ref())
+    }
+
+    /// Whether a pass that ends with this layer needs nothing but [`Self::record_cache`] of it.
+    pub(crate) fn ends_with_cache(&self, pass: &PassRecorder<'_>) -> bool {
+        pass.pass.output == Output::Cache && !self.attention.fuses(pass.pass.attend)
+    }
+
+    /// Puts the layer's keys and values into the cache, and does nothing else.
+    pub(crate) fn record_cache(&self, pass: &mut PassRecorder<'_>, x: &Act, buffers: &AttentionBuffers) {
+        let input = operand(pass, self.attention_norm.as_ref(), x);
+        self.attention.record_cache(pass, input, buffers);
+    }
+
+    fn record_hidden(&self, pass: &mut PassRecorder<'_>, x: &Act) -> Act {
+        let input = operand(pass, self.mlp_norm.as_ref(), x);
+        self.mlp.record_hidden(pass, input)
+    }
+
+    /// Multiplies the last rows of a branch and adds them to the residual stream `x`, with the norm that it has there.
+    fn record_residual(
+        &self,
+        pass: &mut PassRecorder<'_>,
+        x: Act,
+        branch: Act,
+        projection: &Projection,
+        norm: Option<&NormWeights>,
+    ) -> Act {
+        let mut branch = Operand::plain(branch);
+        let add = Epilogue { scale: self.residual_scale, ..Epilogue::ADD };
+        match (self.output_norm, norm) {
+            (OutputNorm::Branch, Some(norm)) => {
+                let out = pass.act(x.stride);
+                projection.record(pass, &mut branch, Target::rows(&out), Epilogue::STORE);
+                norm.record(pass, &out, &x, true);
+                x
+            }
+            (OutputNorm::Sum, Some(norm)) => {
+                projection.record(pass, &mut branch, Target::rows(&x), add);
+                drop(branch);
+                norm.record_new(pass, &x)
+            }
+            _ => {
+                projection.record(pass, &mut branch, Target::rows(&x), add);
+                x
+            }
+        }
+    }
+}
+
+/// The norms before attention and before the feed-forward network.
+fn load_input_norms(loader: &mut Loader<'_>, layer: &LayerSpec, dim: u32, i: u32) -> Result<(Option<NormWeights>, Option<NormWeights>)> {
+    if !layer.norms.input {
+        return Ok((None, None));
+    }
+    let first = loader.norm(&format!("blk.{i}.attn_norm"), dim)?;
+    if !layer.parallel {
+        return Ok((Some(first), Some(loader.norm(&format!("blk.{i}.ffn_norm"), dim)?)));
+    }
+    // Falcon 40B: the first norm is the feed-forward network's alone.
+    let second = format!("blk.{i}.attn_norm_2");
+    let attention = if loader.has(&format!("{second}.weight")) { loader.norm(&second, dim)? } else { first };
+    Ok((Some(attention), Some(first)))
+}

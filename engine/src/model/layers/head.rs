@@ -1,0 +1,76 @@
+//! From the residual stream to logits or the embedding of a text.
+
+use std::ops::Range;
+
+use super::super::loader::{Loader, Part};
+use super::super::pass::{Act, PassRecorder};
+use super::super::spec::{HeadSpec, ModelSpec, Pooling};
+use super::embedding::Embedding;
+use super::linear::{Operand, Projection, Target};
+use super::norm::{NormWeights, operand};
+use crate::error::Result;
+use crate::kernels::{Epilogue, Pool, PoolBindings};
+
+/// What follows the last layer.
+#[derive(Debug)]
+pub(crate) struct Head {
+    spec: HeadSpec,
+    norm: Option<NormWeights>,
+    /// To logits.
+    output: Projection,
+    /// The two matrices that the pooled vector is multiplied by.
+    dense: Option<[Projection; 2]>,
+}
+
+impl Head {
+    /// Loads the head; tied to `embedding` where the spec says so.
+    pub(crate) fn load(loader: &mut Loader<'_>, spec: &ModelSpec, embedding: &Embedding) -> Result<Self> {
+        let norm = if spec.head.norm { Some(loader.norm("output_norm", spec.dim)?) } else { None };
+        let output = if spec.head.tied {
+            Projection { weight: embedding.tokens.clone(), bias: None }
+        } else {
+            loader.projection("output", spec.vocab, spec.dim)?
+        };
+        let dense = match spec.head.dense {
+            Some(width) => {
+                Some([load_unbiased(loader, "dense_2.weight", width, spec.dim)?, load_unbiased(loader, "dense_3.weight", spec.dim, width)?])
+            }
+            None => None,
+        };
+        Ok(Self { spec: spec.head, norm, output, dense })
+    }
+
+    /// The logits of `rows` of x, from row `first` of [`Buffers::logits`](super::super::pass::Buffers::logits) on.
+    pub(crate) fn record_logits(&self, pass: &mut PassRecorder<'_>, x: &Act, rows: Range<u32>, first: u32) {
+        let mut input = operand(pass, self.norm.as_ref(), &x.slice(rows));
+        let epilogue = Epilogue { cap: self.spec.cap, scale: self.spec.scale, ..Epilogue::STORE };
+        let vocab = self.output.weight.rows;
+        let logits = Act::named(pass.buffers.logits, first * vocab, input.rows.rows, vocab);
+        self.output.record(pass, &mut input, Target::rows(&logits), epilogue);
+    }
+
+    /// One vector of all rows, in [`Buffers::embedding`](super::super::pass::Buffers::embedding).
+    pub(crate) fn record_embedding(&self, pass: &mut PassRecorder<'_>, x: Act) {
+        let x = match &self.norm {
+            Some(norm) => norm.record_new(pass, &x),
+            None => x,
+        };
+        let (first, count) = match self.spec.pooling {
+            Some(Pooling::First) => (0, 1),
+            Some(Pooling::Last) => (x.rows - 1, 1),
+            Some(Pooling::Mean) | None => (0, x.rows),
+        };
+        let embedding = Act::named(pass.buffers.embedding, 0, 1, x.stride);
+        pass.dispatch(Pool { dim: x.stride, first, count }, PoolBindings { x: x.buffer, out: embedding.buffer });
+        if let Some([wide, narrow]) = &self.dense {
+            let hidden = pass.rows(1, wide.weight.rows);
+            wide.record(pass, &mut Operand::plain(embedding.clone()), Target::rows(&hidden), Epilogue::STORE);
+            narrow.record(pass, &mut Operand::plain(hidden), Target::rows(&embedding), Epilogue::STORE);
+        }
+    }
+}
+
+/// A matrix whose products have no bias.
+fn load_unbiased(loader: &mut Loader<'_>, name: &str, rows: u32, cols: u32) -> Result<Projection> {
+    Ok(Projection { weight: loader.stacked(&[Part { name, first_row: 0, rows }], cols)?, bias: None })
+}

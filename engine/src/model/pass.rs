@@ -1,0 +1,172 @@
+//! A pass through the model, and what layers record it with.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::options::ModelOptions;
+use super::padding::padded_width;
+use super::scratch::{Arena, Lease, SlotKind};
+use super::spec::{ModelSpec, NormSpec};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
+use crate::recording::{BufferId, Recording};
+
+/// How the rows of a pass attend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attend {
+    /// Rows of different sequences.
+    Decode {
+        /// Parts of the longest cache.
+        splits: Splits,
+    },
+    /// Consecutive positions of one sequence.
+    Prefill,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Keys and values in the cache.
+    Cache,
+    /// The logits of all rows, in as many rows of [`Buffers::logits`].
+    Logits,
+    /// The logits of the last row, in this row of [`Buffers::logits`].
+    LastLogits(u32),
+    /// The embedding of the text that the rows are.
+    Embedding,
+}
+
+/// One pass through the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pass {
+    /// Rows, in [`Buffers::decode_rows`] or [`Buffers::prefill_rows`].
+    pub rows: u32,
+    /// How they attend.
+    pub attend: Attend,
+    /// What is wanted.
+    pub output: Output,
+}
+
+/// Buffers that the scheduler writes and reads. Shapes in elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// `Row (prefill_rows)`: the tokens of a prefill step.
+    pub prefill_rows: BufferId,
+    /// `Row (sequences)`: the newest token of each sequence.
+    pub decode_rows: BufferId,
+    /// `u32 (sequences, pages_per_slot)`.
+    pub pages: BufferId,
+    /// `f32 (sequences, vocab)`.
+    pub logits: BufferId,
+    /// `f32 (dim)`: the embedding of a text, where the model makes any.
+    pub embedding: BufferId,
+}
+
+impl Buffers {
+    /// Makes them all.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub(super) fn create(executor: &mut Executor, spec: &ModelSpec, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
+        let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
+        // Encoders make no logits.
+        let logit_rows = if spec.is_causal() { options.sequences } else { 0 };
+        Ok(Self {
+            prefill_rows: buffer("prefill rows", options.prefill_rows, 4)?,
+            decode_rows: buffer("decode rows", options.sequences, 4)?,
+            pages: buffer("pages", options.sequences, pages_per_slot)?,
+            logits: buffer("logits", logit_rows, spec.vocab)?,
+            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.dim)?,
+        })
+    }
+
+    /// The rows of a pass.
+    pub(super) fn rows(&self, attend: Attend) -> BufferId {
+        if attend == Attend::Prefill { self.prefill_rows } else { self.decode_rows }
+    }
+}
+
+/// Rows of floats on the device. Their slot of the scratch is free once all clones are dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Act {
+    pub(super) buffer: BufferId,
+    /// First element.
+    pub(super) offset: u32,
+    pub(super) rows: u32,
+    /// Elements from a row to the next.
+    pub(super) stride: u32,
+    /// `None`: a buffer of [`Buffers`].
+    _lease: Option<Rc<Lease>>,
+}
+
+impl Act {
+    /// Rows of a buffer of [`Buffers`].
+    pub(super) fn named(buffer: BufferId, offset: u32, rows: u32, stride: u32) -> Self {
+        Self { buffer, offset, rows, stride, _lease: None }
+    }
+
+    /// Some of the rows.
+    pub(super) fn slice(&self, rows: Range<u32>) -> Self {
+        Self { offset: self.offset + rows.start * self.stride, rows: rows.end - rows.start, ..self.clone() }
+    }
+}
+
+/// Records a pass, layer by layer.
+#[derive(Debug)]
+pub(super) struct PassRecorder<'a> {
+    /// The pass.
+    pub(super) pass: Pass,
+    pub(super) capabilities: &'a Capabilities,
+    /// Kernel of attention in prefill.
+    pub(super) tier: AttentionTier,
+    pub(super) options: &'a ModelOptions,
+    /// All norms of the model.
+    pub(super) norm: NormSpec,
+    pub(super) buffers: &'a Buffers,
+    /// The rows of the pass.
+    pub(super) rows_buffer: BufferId,
+    /// Row length of [`Buffers::pages`].
+    pub(super) pages_per_slot: u32,
+    /// Slots for activations.
+    pub(super) arena: Arena,
+    /// The kernels so far.
+    pub(super) recording: Recording,
+}
+
+impl PassRecorder<'_> {
+    /// Appends a kernel.
+    pub(super) fn dispatch<K: Kernel + 'static>(&mut self, kernel: K, bindings: K::Bindings) {
+        self.recording.dispatch(kernel, bindings);
+    }
+
+    /// Activations for the rows of the pass. What they hold is undefined.
+    pub(super) fn act(&self, width: u32) -> Act {
+        self.rows(self.pass.rows, width)
+    }
+
+    /// Activations for so many rows. What they hold is undefined.
+    pub(super) fn rows(&self, rows: u32, width: u32) -> Act {
+        self.take_rows(SlotKind::Any, rows, width, width)
+    }
+
+    /// Activations for the rows of the pass, to be multiplied by a matrix with the padded width.
+    pub(super) fn rows_to_multiply(&self, width: u32) -> Act {
+        let padded = padded_width(width);
+        self.take_rows(if padded == width { SlotKind::Any } else { SlotKind::OverRead }, self.pass.rows, width, padded)
+    }
+
+    /// Bytes that a kernel needs on the way to its output.
+    ///
+    /// Taken behind the output and released with the kernel, so that whether there is one moves no other slot.
+    pub(super) fn workspace(&self, bytes: u64) -> Lease {
+        self.arena.take(SlotKind::Any, bytes)
+    }
+
+    /// The last row has room for `last` elements.
+    fn take_rows(&self, kind: SlotKind, rows: u32, width: u32, last: u32) -> Act {
+        let elements = u64::from(rows) * u64::from(width) + u64::from(last - width);
+        let lease = self.arena.take(kind, 4 * elements);
+        Act { buffer: lease.buffer, offset: 0, rows, stride: width, _lease: Some(Rc::new(lease)) }
+    }
+}
