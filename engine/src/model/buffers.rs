@@ -6,7 +6,7 @@ use super::padding::padded_width;
 use super::spec::{ModelSpec, OutputNorm};
 use super::transformer::{MATVEC_ROWS, ModelOptions};
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::kernels::{AttentionPrefill, AttentionTier, Matmul, MatmulBytes, QuantizeRows, Splits};
 use crate::recording::BufferId;
 
@@ -54,6 +54,7 @@ impl Buffers {
     /// When the device has no memory for them.
     pub(super) fn create(
         executor: &mut Executor,
+        scope: &mut Scope,
         spec: &ModelSpec,
         options: &ModelOptions,
         pages_per_slot: u32,
@@ -74,13 +75,13 @@ impl Buffers {
         // Few rows are multiplied without parts.
         let widest = if rows > MATVEC_ROWS { qkv.max(2 * feed_forward).max(spec.dim).max(spec.vocab) } else { 0 };
         let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
-        let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
+        let product_parts = scope.create_buffer(executor, "product parts", 4 * product_parts)?;
         let wide =
             if rows > MATVEC_ROWS && MatmulBytes::used(executor.capabilities()) { spec.dim.max(feed_forward).max(attended) } else { 0 };
         let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
-        let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
-        let x_scales = executor.create_buffer("scales of x", x_scales)?;
-        let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
+        let x_bytes = scope.create_buffer(executor, "x as bytes", x_bytes)?;
+        let x_scales = scope.create_buffer(executor, "scales of x", x_scales)?;
+        let mut buffer = |label: &str, a: u32, b: u32| scope.create_buffer(executor, label, 4 * u64::from(a) * u64::from(b));
         let encodes = spec.head.pooling.is_some();
         let attended_rows = rows + u32::from(over_reads);
         // Where a branch's output or an embedding waits for its norm.

@@ -13,7 +13,7 @@ use super::rope::{LONG_ROPE_FACTORS, ROPE_FACTORS, RopeSpec, SHORT_ROPE_FACTORS}
 use super::slab::Weight;
 use super::spec::{AttentionSpec, DenseSpec, ModelSpec, NormSpec, OutputNorm, Pooling, QkNormSpec};
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
@@ -102,8 +102,6 @@ pub struct Model {
     rope_constants: Vec<BufferId>,
     tier: AttentionTier,
     capabilities: Capabilities,
-    /// First and behind the last of all its buffers.
-    owned: (usize, usize),
 }
 
 /// How the rows of a pass attend.
@@ -170,37 +168,45 @@ struct Target {
 }
 
 impl Model {
-    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read.
+    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read. All buffers are in
+    /// `scope`, also after a failure.
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
         executor: &mut Executor,
+        scope: &mut Scope,
         checkpoint: &Checkpoint,
         source: &dyn Source,
         options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        let (pieces, complete) = Self::allocate(executor, scope, checkpoint, options)?;
         let load_times = pieces.load(executor, source, progress).await?;
-        complete(executor, load_times)
+        complete(executor, scope, load_times)
     }
 
     /// A model whose weights are not read, and the ranges of the source that [`Self::load`] reads, in order: see [`crate::plan`].
     ///
     /// # Errors
     /// As [`Self::load`], but for reading.
-    pub(crate) fn plan(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<(Self, Vec<Range<u64>>)> {
-        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
-        Ok((complete(executor, LoadTimes::default())?, pieces.ranges()))
+    pub(crate) fn plan(
+        executor: &mut Executor,
+        scope: &mut Scope,
+        checkpoint: &Checkpoint,
+        options: ModelOptions,
+    ) -> Result<(Self, Vec<Range<u64>>)> {
+        let (pieces, complete) = Self::allocate(executor, scope, checkpoint, options)?;
+        Ok((complete(executor, scope, LoadTimes::default())?, pieces.ranges()))
     }
 
     /// Allocates cache and weights. Returns what fills the weights, and what makes the model of them once they are filled.
     fn allocate(
         executor: &mut Executor,
+        scope: &mut Scope,
         checkpoint: &Checkpoint,
         mut options: ModelOptions,
-    ) -> Result<(Pieces, impl FnOnce(&mut Executor, LoadTimes) -> Result<Self> + use<>)> {
+    ) -> Result<(Pieces, impl FnOnce(&mut Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
         let mut spec = families::spec(checkpoint)?;
         let padded = padded(checkpoint, &mut spec)?;
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
@@ -211,7 +217,6 @@ impl Model {
             options.prefill_rows = options.context;
         }
         let tier = AttentionTier::choose(&capabilities, spec.head_dim());
-        let first_buffer = executor.mark();
         let mut memory = MemoryUse::default();
         let before = executor.allocated_bytes();
 
@@ -222,12 +227,12 @@ impl Model {
         let mut cache = Vec::with_capacity(spec.layers.len());
         for attention in spec.attentions() {
             let bytes = attention.key_bytes_per_position(options.kv) * u64::from(PAGE) * u64::from(page_count);
-            cache.push((executor.create_buffer("keys", bytes)?, executor.create_buffer("values", bytes)?));
+            cache.push((scope.create_buffer(executor, "keys", bytes)?, scope.create_buffer(executor, "values", bytes)?));
         }
         memory.cache = executor.allocated_bytes() - before;
         executor.check()?;
 
-        let mut loader = Loader::new(executor, checkpoint, options.quantize)?;
+        let mut loader = Loader::new(executor, scope, checkpoint, options.quantize)?;
         let embedding = loader.stacked(&[Part { name: "token_embd.weight", first_row: 0, rows: spec.vocab }], spec.dim)?;
         let mut table = |name: &str, rows: Option<u32>| -> Result<Option<Weight>> {
             match rows {
@@ -259,17 +264,16 @@ impl Model {
         let rope_constants = load_rope_constants(&mut loader, &spec, &options, &layers)?;
         let pieces = loader.finish()?;
         let staging = pieces.staging;
-        let complete = move |executor: &mut Executor, load_times: LoadTimes| {
+        let complete = move |executor: &mut Executor, scope: &mut Scope, load_times: LoadTimes| {
             executor.destroy_buffer(staging);
             memory.weights = executor.allocated_bytes() - before - memory.cache;
             // Where the staging buffer was.
-            let buffers = Buffers::create(executor, &spec, &options, pages_per_slot, tier)?;
+            let buffers = Buffers::create(executor, scope, &spec, &options, pages_per_slot, tier)?;
             executor.check()?;
             memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
             Ok(Self {
                 tier,
                 capabilities,
-                owned: (first_buffer, executor.mark()),
                 spec,
                 options,
                 memory,
@@ -290,11 +294,6 @@ impl Model {
             })
         };
         Ok((pieces, complete))
-    }
-
-    /// Frees every buffer of the model.
-    pub fn unload(self, executor: &mut Executor) {
-        executor.destroy_between(self.owned.0, self.owned.1);
     }
 
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a
