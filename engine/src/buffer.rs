@@ -17,11 +17,6 @@ impl HostMemory {
         BufferId(self.0.len() as u32 - 1)
     }
 
-    /// Buffers made so far.
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// Frees a buffer.
     pub(crate) fn destroy(&mut self, id: BufferId) {
         self.0[id.0 as usize] = None;

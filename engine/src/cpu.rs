@@ -26,10 +26,6 @@ impl Cpu {
         self.memory.create(bytes)
     }
 
-    pub(crate) fn buffer_count(&self) -> usize {
-        self.memory.count()
-    }
-
     pub(crate) fn destroy_buffer(&mut self, id: BufferId) {
         self.memory.destroy(id);
     }

@@ -11,7 +11,7 @@ use web_time::Instant;
 
 use crate::api::{ChatRequest, Defaults};
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo};
 use crate::kernels::Capabilities;
@@ -93,6 +93,8 @@ pub struct Engine {
     executor: Executor,
     model: Model,
     scheduler: Scheduler,
+    /// All buffers of model and scheduler.
+    scope: Scope,
     jobs: UnboundedReceiver<Job>,
 }
 
@@ -140,14 +142,14 @@ impl Engine {
         options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<(Self, Client), (Executor, EngineError)> {
-        let mark = executor.mark();
-        match Self::load_parts(&mut executor, id, source, options, progress).await {
+        let mut scope = Scope::default();
+        match Self::load_parts(&mut executor, &mut scope, id, source, options, progress).await {
             Ok((model, scheduler, shared)) => {
                 let (sender, jobs) = unbounded();
-                Ok((Self { executor, model, scheduler, jobs }, Client { jobs: sender, shared: Rc::new(shared), namespace: None }))
+                Ok((Self { executor, model, scheduler, scope, jobs }, Client { jobs: sender, shared: Rc::new(shared), namespace: None }))
             }
             Err(error) => {
-                executor.destroy_since(mark);
+                scope.free(&mut executor);
                 Err((executor, error))
             }
         }
@@ -155,6 +157,7 @@ impl Engine {
 
     async fn load_parts(
         executor: &mut Executor,
+        scope: &mut Scope,
         id: &str,
         source: &dyn Source,
         options: ModelOptions,
@@ -172,7 +175,7 @@ impl Engine {
                 supported: format!("up to {rows}, which have embeddings"),
             });
         }
-        let (mark, before) = (executor.mark(), executor.allocated_bytes());
+        let before = executor.allocated_bytes();
         // Refused before anything is read, where the memory is known.
         if let Some(limit) = executor.memory_limit()
             && before + plan::plan(&checkpoint, executor.capabilities(), options)?.peak > limit
@@ -185,15 +188,15 @@ impl Engine {
             // The processor that compiles for a software adapter has to compute as well.
             let preparation = executor.prepare(every.iter().chain(some.iter().filter(|_| !executor.is_software())));
             let order = if source.ahead() > 0 { reads } else { Vec::new() };
-            let model = Model::load(executor, &checkpoint, &ReadAhead::new(source, order), options, progress).await?;
-            let scheduler = Scheduler::new(executor, &model)?;
+            let model = Model::load(executor, scope, &checkpoint, &ReadAhead::new(source, order), options, progress).await?;
+            let scheduler = Scheduler::new(executor, scope, &model)?;
             executor.prepared(preparation).await;
             executor.check()?;
             Ok((model, scheduler))
         };
         let (model, scheduler) = match loaded.await {
             Err(EngineError::NoMemory { available }) => {
-                executor.destroy_since(mark);
+                std::mem::take(scope).free(executor);
                 return Err(plan::out_of_memory(&checkpoint, executor, options, available).await);
             }
             loaded => loaded?,
@@ -258,8 +261,7 @@ impl Engine {
 
     /// Frees the model and gives the device back.
     pub fn unload(mut self) -> Executor {
-        self.scheduler.unload(&mut self.executor);
-        self.model.unload(&mut self.executor);
+        self.scope.free(&mut self.executor);
         self.executor
     }
 }

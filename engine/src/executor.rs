@@ -48,6 +48,32 @@ impl Planner {
     }
 }
 
+/// Buffers that are freed together: those of a model, or of a measurement. [`Scope::free`] frees them, dropping does not: a buffer is
+/// the executor's.
+#[derive(Debug, Default)]
+pub struct Scope {
+    buffers: Vec<BufferId>,
+}
+
+impl Scope {
+    /// Creates a buffer as [`Executor::create_buffer`] does, and frees it with the scope.
+    ///
+    /// # Errors
+    /// When it is larger than the device's limits.
+    pub fn create_buffer(&mut self, executor: &mut Executor, label: &str, bytes: u64) -> Result<BufferId> {
+        let buffer = executor.create_buffer(label, bytes)?;
+        self.buffers.push(buffer);
+        Ok(buffer)
+    }
+
+    /// Frees all buffers that are left.
+    pub fn free(self, executor: &mut Executor) {
+        for buffer in self.buffers {
+            executor.destroy_buffer(buffer);
+        }
+    }
+}
+
 /// A recording made ready to be run many times.
 #[derive(Debug)]
 pub enum Program {
@@ -101,33 +127,12 @@ impl Executor {
         }
     }
 
-    /// Frees a buffer at once.
+    /// Frees a buffer at once, unless it was freed before.
     pub fn destroy_buffer(&mut self, id: BufferId) {
         match self {
             Self::Gpu(gpu) => gpu.destroy_buffer(id),
             Self::Cpu(cpu) => cpu.destroy_buffer(id),
             Self::Plan(planner) => planner.sizes[id.0 as usize] = 0,
-        }
-    }
-
-    /// A mark for [`Self::destroy_since`].
-    pub fn mark(&self) -> usize {
-        match self {
-            Self::Gpu(gpu) => gpu.buffer_count(),
-            Self::Cpu(cpu) => cpu.buffer_count(),
-            Self::Plan(planner) => planner.sizes.len(),
-        }
-    }
-
-    /// Frees every buffer created since a mark: what a failed load leaves.
-    pub fn destroy_since(&mut self, mark: usize) {
-        self.destroy_between(mark, self.mark());
-    }
-
-    /// Frees every buffer created between two marks.
-    pub fn destroy_between(&mut self, first: usize, end: usize) {
-        for id in first..end {
-            self.destroy_buffer(BufferId(id as u32));
         }
     }
 
@@ -264,5 +269,26 @@ fn run_on_cpu(cpu: &mut Cpu, programs: &[&Program]) {
         if let Program::Cpu(recording) = program {
             cpu.run(recording);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freeing_a_scope_leaves_the_buffers_of_others() {
+        let mut executor = Executor::Plan(Planner::new(Capabilities::BASELINE));
+        let (mut one, mut other) = (Scope::default(), Scope::default());
+        let mut buffer = |scope: &mut Scope, bytes| scope.create_buffer(&mut executor, "test", bytes).unwrap();
+        let first = buffer(&mut one, 256);
+        buffer(&mut other, 512);
+        buffer(&mut one, 1024);
+        executor.destroy_buffer(first);
+        assert_eq!(executor.allocated_bytes(), 512 + 1024);
+        one.free(&mut executor);
+        assert_eq!(executor.allocated_bytes(), 512);
+        other.free(&mut executor);
+        assert_eq!(executor.allocated_bytes(), 0);
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
-use doppler_engine::executor::Executor;
+use doppler_engine::executor::{Executor, Scope};
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::formats::{Checkpoint, DType, TensorInfo};
 use doppler_engine::kernels::Capabilities;
@@ -87,7 +87,8 @@ fn no_weight_is_read_when_a_tensor_does_not_fit_the_model() {
         let changed = Checkpoint::new(checkpoint.metadata.clone(), tensors).unwrap();
         let mut executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
         let options = ModelOptions { context: 64, ..ModelOptions::default() };
-        let error = block_on(Model::load(&mut executor, &changed, &source, options, &mut |_| {})).unwrap_err().to_string();
+        let error =
+            block_on(Model::load(&mut executor, &mut Scope::default(), &changed, &source, options, &mut |_| {})).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
         assert_eq!(source.1.take(), [], "{error}");
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::{Client, Engine};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::Executor;
+use doppler_engine::executor::{Executor, Scope};
 use doppler_engine::gpu::{Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel, KvFormat, Tuning};
 use doppler_engine::model::ModelOptions;
@@ -303,12 +303,12 @@ struct Bound<'a> {
 }
 
 fn run<'a, K: Kernel + 'static>(executor: &mut Executor, kernel: K, buffers: &'a BoundData<K>) -> Vec<Bound<'a>> {
-    let mark = executor.mark();
+    let mut scope = Scope::default();
     let mut bound = Vec::new();
     let bindings = K::Bindings::bind(buffers, &mut |name, data| {
         let mut words = data.words();
         words.resize(words.len() + SENTINELS, SENTINEL);
-        let id = executor.create_buffer(name, 4 * words.len() as u64).expect("a small buffer");
+        let id = scope.create_buffer(executor, name, 4 * words.len() as u64).expect("a small buffer");
         executor.write(id, 0, bytemuck::cast_slice(&words));
         bound.push((name, data, id, words.len()));
         id
@@ -317,7 +317,7 @@ fn run<'a, K: Kernel + 'static>(executor: &mut Executor, kernel: K, buffers: &'a
     recording.dispatch(kernel, bindings);
     executor.run_once("test", recording).expect("a run");
     let results = bound.into_iter().map(|(name, data, id, words)| Bound { name, data, after: read(executor, id, words) }).collect();
-    executor.destroy_since(mark);
+    scope.free(executor);
     results
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::BenchOptions;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::gpu::{DeviceTier, Gpu, KernelTime};
 use crate::kernels::{
     CeilingMultiply, CeilingMultiplyBindings, CeilingRead, CeilingReadBindings, Group, SampleBindings, Sampler, Sampling,
@@ -54,13 +54,13 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
     let positions = options.prompts.last().copied().unwrap_or(512).min(engine.parts().1.options.context);
     let (executor, model) = engine.parts();
     let rows = model.options.prefill_rows.min(positions);
-    let mark = executor.mark();
+    let mut scope = Scope::default();
     let [decode, prefill] = [model.decode_pass(1, positions), Pass { rows, attend: Attend::Prefill, output: Output::Cache }];
     let filtered = Sampler { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampler::default() };
     let mut passes =
         [("decode", decode, model.record(&decode)), ("prefill", prefill, model.record(&prefill)), ("sampling", decode, Recording::new())];
-    record_sampling(executor, model, Sampler::default(), &mut passes[0].2)?;
-    record_sampling(executor, model, filtered, &mut passes[2].2)?;
+    record_sampling(executor, &mut scope, model, Sampler::default(), &mut passes[0].2)?;
+    record_sampling(executor, &mut scope, model, filtered, &mut passes[2].2)?;
     let mut reports = Vec::new();
     for (name, pass, recording) in passes {
         model.place(executor, &pass, positions - pass.rows);
@@ -69,7 +69,7 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
         let total_us = kernels.iter().map(|k| k.total_us).sum();
         reports.push(PassReport { pass: name, rows: pass.rows, positions, total_us, kernels });
     }
-    executor.destroy_since(mark);
+    scope.free(executor);
     if reports.is_empty() {
         return Ok(None);
     }
@@ -78,9 +78,9 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
 }
 
 /// Appends the sampling of the first decode row, with state in buffers of its own.
-fn record_sampling(executor: &mut Executor, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
+fn record_sampling(executor: &mut Executor, scope: &mut Scope, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
     let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows: 1, ring: 1 };
-    let mut buffer = |label, elements: u32, size: usize| executor.create_buffer(label, u64::from(elements) * size as u64);
+    let mut buffer = |label, elements: u32, size: usize| scope.create_buffer(executor, label, u64::from(elements) * size as u64);
     let counts = buffer("token counts", sampling.vocab, 4)?;
     let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
     let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;

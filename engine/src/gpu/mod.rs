@@ -178,10 +178,6 @@ impl Gpu {
         !failed && !matches!(self.fault.check(), Err(EngineError::DeviceLost { .. }))
     }
 
-    pub(crate) fn buffer_count(&self) -> usize {
-        self.buffers.len()
-    }
-
     pub(crate) fn destroy_buffer(&mut self, id: BufferId) {
         if let Some(buffer) = self.buffers[id.0 as usize].take() {
             self.allocated -= buffer.size();

@@ -7,7 +7,7 @@ use super::layers::{NormWeights, Projection};
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, FormatError, TensorInfo};
 use crate::kernels::{Repack, WeightLayout};
@@ -34,6 +34,7 @@ pub(super) struct Floats {
 /// Allocates weights, lists what fills them, and keeps count of the tensors that are used.
 pub(super) struct Loader<'a> {
     executor: &'a mut Executor,
+    scope: &'a mut Scope,
     checkpoint: &'a Checkpoint,
     /// The format that a tensor's weights get.
     loaded_dtype: Box<dyn Fn(&TensorInfo) -> DType>,
@@ -45,12 +46,17 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(executor: &'a mut Executor, checkpoint: &'a Checkpoint, quantize: Option<Recipe>) -> Result<Self> {
+    pub(super) fn new(
+        executor: &'a mut Executor,
+        scope: &'a mut Scope,
+        checkpoint: &'a Checkpoint,
+        quantize: Option<Recipe>,
+    ) -> Result<Self> {
         let loaded_dtype = Box::new(loaded_dtypes(checkpoint, quantize)?);
         let widest = checkpoint.tensors.iter().map(|t| row_bytes(t, t.dtype).max(row_bytes(t, loaded_dtype(t)))).max().unwrap_or(0);
         let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);
-        let staging = executor.create_buffer("staging", piece)?;
-        Ok(Self { executor, checkpoint, loaded_dtype, staging, piece, pieces: Vec::new(), used: HashSet::new() })
+        let staging = scope.create_buffer(executor, "staging", piece)?;
+        Ok(Self { executor, scope, checkpoint, loaded_dtype, staging, piece, pieces: Vec::new(), used: HashSet::new() })
     }
 
     /// What fills all that was asked for, in the order in which it was.
@@ -120,7 +126,7 @@ impl<'a> Loader<'a> {
     /// A buffer of floats, one part behind the other. A part may be in several buffers.
     pub(super) fn buffer(&mut self, label: &str, parts: &[Floats]) -> Result<BufferId> {
         let counts = parts.iter().map(|part| u64::from(self.float_piece(*part).count)).sum::<u64>();
-        let buffer = self.executor.create_buffer(label, 4 * counts)?;
+        let buffer = self.scope.create_buffer(self.executor, label, 4 * counts)?;
         let mut first = 0;
         for part in parts {
             let piece = self.float_piece(*part);
@@ -222,7 +228,7 @@ impl<'a> Loader<'a> {
             }
         }
         let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
-        Weight::allocate(self.executor, first, layout, parts.iter().map(|part| part.rows).sum())
+        Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())
     }
 
     /// Lists the pieces that pack rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.

@@ -8,7 +8,7 @@ use super::padding::padded_width;
 use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
 use crate::recording::{BufferId, Recording};
 
@@ -68,8 +68,14 @@ impl Buffers {
     ///
     /// # Errors
     /// When the device has no memory for them.
-    pub(super) fn create(executor: &mut Executor, spec: &ModelSpec, options: &ModelOptions, pages_per_slot: u32) -> Result<Self> {
-        let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
+    pub(super) fn create(
+        executor: &mut Executor,
+        scope: &mut Scope,
+        spec: &ModelSpec,
+        options: &ModelOptions,
+        pages_per_slot: u32,
+    ) -> Result<Self> {
+        let mut buffer = |label: &str, a: u32, b: u32| scope.create_buffer(executor, label, 4 * u64::from(a) * u64::from(b));
         // Encoders make no logits.
         let logit_rows = if spec.is_causal() { options.sequences } else { 0 };
         Ok(Self {

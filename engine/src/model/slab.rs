@@ -1,7 +1,7 @@
 //! Packed matrices on the device.
 
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::kernels::WeightLayout;
 use crate::recording::BufferId;
 
@@ -32,7 +32,7 @@ impl Weight {
     ///
     /// # Errors
     /// When the device cannot hold it.
-    pub(super) fn allocate(executor: &mut Executor, name: &str, layout: WeightLayout, rows: u32) -> Result<Self> {
+    pub(super) fn allocate(executor: &mut Executor, scope: &mut Scope, name: &str, layout: WeightLayout, rows: u32) -> Result<Self> {
         let row_bytes = 4 * u64::from(layout.stride);
         let capabilities = executor.capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer);
@@ -44,7 +44,7 @@ impl Weight {
         let mut slabs = Vec::new();
         for first_row in (0..rows).step_by(slab_rows as usize) {
             let rows = slab_rows.min(rows - first_row);
-            let buffer = executor.create_buffer(name, row_bytes * u64::from(rows))?;
+            let buffer = scope.create_buffer(executor, name, row_bytes * u64::from(rows))?;
             slabs.push(Slab { buffer, first_row, rows });
         }
         Ok(Self { layout, rows, slabs })

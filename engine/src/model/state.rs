@@ -3,7 +3,7 @@
 use super::options::ModelOptions;
 use super::spec::{LayerSpec, ModelSpec};
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::kernels::{KvFormat, PAGE};
 use crate::recording::BufferId;
 
@@ -47,7 +47,7 @@ impl State {
     ///
     /// # Errors
     /// When the device has no memory for it.
-    pub(super) fn create(executor: &mut Executor, spec: &ModelSpec, options: &ModelOptions) -> Result<Self> {
+    pub(super) fn create(executor: &mut Executor, scope: &mut Scope, spec: &ModelSpec, options: &ModelOptions) -> Result<Self> {
         let pages_per_slot = options.context.div_ceil(PAGE);
         let page_bytes = spec.kv_bytes_per_position(options.kv) * u64::from(PAGE);
         let affordable = u32::try_from(options.kv_bytes / page_bytes).unwrap_or(u32::MAX);
@@ -56,7 +56,8 @@ impl State {
         for layer in &spec.layers {
             let StateSpec::Pages { bytes_per_position } = layer.state(options.kv);
             let bytes = bytes_per_position / 2 * u64::from(PAGE) * u64::from(page_count);
-            layers.push(KvCache { keys: executor.create_buffer("keys", bytes)?, values: executor.create_buffer("values", bytes)? });
+            let mut create = |label| scope.create_buffer(executor, label, bytes);
+            layers.push(KvCache { keys: create("keys")?, values: create("values")? });
         }
         Ok(Self { page_count, pages_per_slot, layers })
     }

@@ -13,7 +13,7 @@ use super::scratch::{Arena, Scratch};
 use super::spec::ModelSpec;
 use super::state::State;
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::executor::{Executor, Scope};
 use crate::formats::Checkpoint;
 use crate::kernels::{AttentionTier, Capabilities, Row, Splits};
 use crate::recording::Recording;
@@ -42,42 +42,48 @@ pub struct Model {
     scratch: Scratch,
     tier: AttentionTier,
     capabilities: Capabilities,
-    /// First and behind the last of all its buffers.
-    owned: (usize, usize),
 }
 
 impl Model {
-    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read.
+    /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read. All buffers are in
+    /// `scope`, also after a failure.
     ///
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
         executor: &mut Executor,
+        scope: &mut Scope,
         checkpoint: &Checkpoint,
         source: &dyn Source,
         options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self> {
-        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
+        let (pieces, complete) = Self::allocate(executor, scope, checkpoint, options)?;
         let load_times = pieces.load(executor, source, progress).await?;
-        complete(executor, load_times)
+        complete(executor, scope, load_times)
     }
 
     /// A model whose weights are not read, and the ranges of the source that [`Self::load`] reads, in order: see [`crate::plan`].
     ///
     /// # Errors
     /// As [`Self::load`], but for reading.
-    pub fn plan(executor: &mut Executor, checkpoint: &Checkpoint, options: ModelOptions) -> Result<(Self, Vec<Range<u64>>)> {
-        let (pieces, complete) = Self::allocate(executor, checkpoint, options)?;
-        Ok((complete(executor, LoadTimes::default())?, pieces.ranges()))
+    pub fn plan(
+        executor: &mut Executor,
+        scope: &mut Scope,
+        checkpoint: &Checkpoint,
+        options: ModelOptions,
+    ) -> Result<(Self, Vec<Range<u64>>)> {
+        let (pieces, complete) = Self::allocate(executor, scope, checkpoint, options)?;
+        Ok((complete(executor, scope, LoadTimes::default())?, pieces.ranges()))
     }
 
     /// Allocates state and weights. Returns what fills the weights, and what makes the model of them once they are filled.
     fn allocate(
         executor: &mut Executor,
+        scope: &mut Scope,
         checkpoint: &Checkpoint,
         mut options: ModelOptions,
-    ) -> Result<(Pieces, impl FnOnce(&mut Executor, LoadTimes) -> Result<Self> + use<>)> {
+    ) -> Result<(Pieces, impl FnOnce(&mut Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
         let mut spec = families::spec(checkpoint)?;
         let padded = padded(checkpoint, &mut spec)?;
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
@@ -87,15 +93,14 @@ impl Model {
         if !spec.is_causal() {
             options.prefill_rows = options.context;
         }
-        let first_buffer = executor.mark();
         let mut memory = MemoryUse::default();
         let before = executor.allocated_bytes();
 
-        let state = State::create(executor, &spec, &options)?;
+        let state = State::create(executor, scope, &spec, &options)?;
         memory.cache = executor.allocated_bytes() - before;
         executor.check()?;
 
-        let mut loader = Loader::new(executor, checkpoint, options.quantize)?;
+        let mut loader = Loader::new(executor, scope, checkpoint, options.quantize)?;
         let embedding = Embedding::load(&mut loader, &spec)?;
         let mut blocks = Vec::with_capacity(spec.layers.len());
         for i in 0..spec.layers.len() as u32 {
@@ -109,15 +114,14 @@ impl Model {
         let pieces = loader.finish()?;
 
         let staging = pieces.staging;
-        let complete = move |executor: &mut Executor, load_times: LoadTimes| {
+        let complete = move |executor: &mut Executor, scope: &mut Scope, load_times: LoadTimes| {
             executor.destroy_buffer(staging);
             memory.weights = executor.allocated_bytes() - before - memory.cache;
             let mut model = Self {
                 // Where the staging buffer was.
-                buffers: Buffers::create(executor, &spec, &options, state.pages_per_slot)?,
+                buffers: Buffers::create(executor, scope, &spec, &options, state.pages_per_slot)?,
                 tier: AttentionTier::choose(&capabilities, spec.head_dim()),
                 capabilities,
-                owned: (first_buffer, first_buffer),
                 spec,
                 options,
                 memory,
@@ -129,18 +133,12 @@ impl Model {
                 head,
                 scratch: Scratch::default(),
             };
-            model.scratch = model.measure().create(executor)?;
+            model.scratch = model.measure().create(executor, scope)?;
             executor.check()?;
             model.memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
-            model.owned.1 = executor.mark();
             Ok(model)
         };
         Ok((pieces, complete))
-    }
-
-    /// Frees every buffer of the model.
-    pub fn unload(self, executor: &mut Executor) {
-        executor.destroy_between(self.owned.0, self.owned.1);
     }
 
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a

@@ -10,7 +10,7 @@ use web_time::Instant;
 use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Pending, Program};
+use crate::executor::{Executor, Pending, Program, Scope};
 use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::{BufferId, Recording};
@@ -75,11 +75,11 @@ pub(super) enum ProgramKey {
 }
 
 impl Scheduler {
-    /// A scheduler with its state on the device.
+    /// A scheduler with its state on the device, in buffers of `scope`.
     ///
     /// # Errors
     /// When the buffers do not fit.
-    pub fn new(executor: &mut Executor, model: &Model) -> Result<Self> {
+    pub fn new(executor: &mut Executor, scope: &mut Scope, model: &Model) -> Result<Self> {
         let sequences = model.options.sequences;
         let vocab = model.spec.vocab;
         Ok(Self {
@@ -91,19 +91,15 @@ impl Scheduler {
             in_flight: VecDeque::new(),
             programs: HashMap::new(),
             steps: 1,
-            samplers: executor.create_buffer("samplers", u64::from(sequences) * size_of::<Sampler>() as u64)?,
-            counts: executor.create_buffer("token counts", 4 * u64::from(sequences) * u64::from(vocab))?,
-            groups: executor
-                .create_buffer("token groups", u64::from(sequences) * u64::from(Sampling::groups(vocab)) * size_of::<Group>() as u64)?,
-            sampled: executor.create_buffer("sampled", 4 * u64::from(sequences) * u64::from(RING))?,
+            samplers: scope.create_buffer(executor, "samplers", u64::from(sequences) * size_of::<Sampler>() as u64)?,
+            counts: scope.create_buffer(executor, "token counts", 4 * u64::from(sequences) * u64::from(vocab))?,
+            groups: scope.create_buffer(
+                executor,
+                "token groups",
+                u64::from(sequences) * u64::from(Sampling::groups(vocab)) * size_of::<Group>() as u64,
+            )?,
+            sampled: scope.create_buffer(executor, "sampled", 4 * u64::from(sequences) * u64::from(RING))?,
         })
-    }
-
-    /// Frees the scheduler's buffers.
-    pub fn unload(self, executor: &mut Executor) {
-        for buffer in [self.samplers, self.counts, self.groups, self.sampled] {
-            executor.destroy_buffer(buffer);
-        }
     }
 
     /// Puts a job into the queue.
