@@ -109,7 +109,7 @@ const POOL_ROW: usize = 256;
 /// Rows of values that repeat through all weights of a type: a prime number, so that the rows of a matrix differ.
 const POOL_ROWS: usize = 1021;
 
-/// What was said, one message a line.
+/// Chat template: one message a line.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
 
 impl Shape {

@@ -1,4 +1,4 @@
-//! Several requests at once: what they get together, and whether each gets what it would get alone.
+//! Concurrent requests: their total rate, and whether each gets the same answer as alone.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{BenchOptions, median, prompt};
 use crate::engine::{Client, Trace};
 use crate::error::EngineError;
 
-/// What was measured of requests that were made at once, with prompts that differ. Rates are medians over the runs.
+/// Measurements of concurrent requests with different prompts. Rates are medians over the runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamsReport {
     /// Requests.
@@ -31,7 +31,7 @@ pub struct StreamsReport {
     pub first_token_ms: f64,
     /// Milliseconds until the last of them has its first token.
     pub last_first_token_ms: f64,
-    /// Answers that differ, in any run, from what the same prompt got alone.
+    /// Answers that differ, in any run, from the answer that the same prompt got alone.
     pub differing: u32,
 }
 
