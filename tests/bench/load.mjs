@@ -18,7 +18,7 @@ import { printTable } from "./table.mjs";
 /** @typedef {import("../e2e/harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
 /**
- * Seconds and bytes. `times`: see LoadTimes in engine/src/model/weights.rs; `cpu`: processor time by kind of process; `resident`: most
+ * Seconds and bytes. `times`: see LoadTimes in engine/src/model/pieces.rs; `cpu`: processor time by kind of process; `resident`: most
  * memory of the host, of all renderers and of the GPU process together, one reading after the other.
  * @typedef {{
  *   way: string, cold: boolean, load_seconds: number, bytes_per_second: number, first_token_seconds: number, download_seconds?: number,
