@@ -253,7 +253,7 @@ impl Synthetic {
         Ok(Self { name: shape.name.to_owned(), header, tensors, pools, bytes: offset })
     }
 
-    /// Fills `out`, which is zero, with the file's bytes from `offset` on. Any number of threads may do so at a time.
+    /// Fills `out`, which is zero, with the file's bytes from `offset` on. Any number of threads may do so concurrently.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
         let end = offset + out.len() as u64;
         if offset < self.header.len() as u64 {

@@ -15,7 +15,7 @@ use crate::error::EngineError;
 pub struct StreamsReport {
     /// Requests.
     pub streams: u32,
-    /// Of these, how many are answered at a time; the others wait for a place.
+    /// Requests that are served concurrently; the others wait for a slot.
     pub places: u32,
     /// Tokens of each prompt.
     pub prompt_tokens: u32,

@@ -11,7 +11,7 @@ use super::pages::BlockTable;
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
 
-/// How the next token is sampled.
+/// Parameters of sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
     /// 0: the most likely token always.
@@ -225,7 +225,7 @@ impl Sequence {
         }
     }
 
-    /// Gives up slot and pages, to be recomputed later. Nothing but prefill steps may be in flight.
+    /// Releases slot and block table; the job waits for admission again. Nothing but prefill steps may be in flight.
     pub(super) fn preempt(self) -> (Waiting, u32, BlockTable) {
         (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.block_table)
     }
