@@ -191,7 +191,7 @@ fn epilogues(dtype: DType, others: usize) -> Vec<(Epilogue, u32)> {
     all
 }
 
-/// The data of an optional binding, drawn in any case: what is drawn later does not depend on whether it is bound.
+/// The data of an optional binding, drawn in any case, so that later draws do not depend on whether it is bound.
 fn optional(bound: bool, floats: Vec<f32>) -> Option<Data> {
     bound.then_some(Data::F32(floats))
 }
@@ -482,7 +482,7 @@ fn pool() {
     }
 }
 
-/// What kernels are held against does what it says, or its figures mean nothing.
+/// The roofline kernels read and multiply as much as they claim, or their figures mean nothing.
 #[test]
 fn roofline() {
     let mut devices = Devices::open();
@@ -651,7 +651,7 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 fn attention_decode() {
     let mut devices = Devices::open();
     let mut random = Random::new(10);
-    // Nothing turns; all turn with norms; neighbours turn in a part of the head, with norms.
+    // No rotation; whole heads rotated, with norms; neighbours rotated in a part of the head, with norms.
     let rotary = |rotated, pairing| Rotary { rotated, pairing, magnitude: 1.25, temperature: None };
     let temperature = Some(Temperature { growth: 0.1, span: 16.0 });
     for kv in KV_FORMATS {
@@ -665,7 +665,7 @@ fn attention_decode() {
             for (list, count, length) in [
                 (vec![(0, 0), (1, 63)], 1, 64),
                 (vec![(1, 5), (0, 639)], 1, 640),
-                // Of different sequences: what one row writes is not what another reads.
+                // Rows of different sequences: no row reads pages that another writes.
                 (vec![(0, 300), (1, 639)], 10, 64),
                 (vec![(1, 5), (0, 300)], 2, 512),
             ] {
@@ -740,7 +740,7 @@ fn attention_prefill() {
     }
 }
 
-/// Encoders: a query sees what follows it, all of it or a window around it.
+/// Encoders: a query sees later positions too, all or a window around it.
 #[test]
 fn attention_in_both_directions() {
     let mut devices = Devices::open();

@@ -1,4 +1,4 @@
-//! The time of each kernel, and what the device can do at most.
+//! The time of each kernel, and the device's roofline.
 
 use serde::Serialize;
 
@@ -16,18 +16,18 @@ use crate::recording::Recording;
 /// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelReport {
-    /// What the device can do at most, measured as the kernels are.
+    /// The device's roofline, measured like the kernels.
     pub roofline: Roofline,
-    /// Of each.
+    /// One for each pass.
     pub kernels: Vec<PassReport>,
 }
 
-/// What kernels reach that do nothing else.
+/// Peak rates of kernels that do nothing else.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Roofline {
     /// Reading a buffer larger than the device's caches, in billions of bytes a second.
     pub gigabytes_per_second: f64,
-    /// Multiplying and adding single-precision numbers, in trillions of operations a second. Products of halves may be above.
+    /// Multiply-adds in single precision, in trillions of operations a second. Half precision may exceed it.
     pub teraflops: f64,
 }
 
@@ -92,7 +92,7 @@ fn record_sampling(executor: &mut Executor, scope: &mut Scope, model: &Model, sa
 }
 
 async fn roofline(gpu: &mut Gpu) -> Result<Option<Roofline>> {
-    // A program on the CPU would take minutes for what a GPU does in a moment.
+    // A software adapter would take minutes for the sizes of a GPU.
     let (most_bytes, workgroups) = if gpu.adapter().tier == DeviceTier::Basic { (16 << 20, 64) } else { (512 << 20, 1 << 14) };
     let bytes = gpu.capabilities().max_binding.min(most_bytes);
     let read = RooflineRead { vectors: (bytes / 16) as u32 };

@@ -16,24 +16,24 @@ pub(crate) struct BlockLayout {
     pub(crate) scales: (u32, u32),
     /// The same for scales in a second place.
     pub(crate) more_scales: (u32, u32),
-    /// How a stored number becomes a value.
+    /// How a quant becomes a value.
     pub(crate) quants: Quants,
-    /// A value is `scale * number + offset`, not `scale * number`.
+    /// A value is `scale * quant + offset`, not `scale * quant`.
     #[allow(dead_code, reason = "for engine/build")]
     pub(crate) offsets: bool,
-    /// Each sixteen values have a scale, and an offset, of their own.
+    /// Each 16 values have a scale, and an offset, of their own.
     #[allow(dead_code, reason = "for engine/build")]
     pub(crate) per16_scales: bool,
 }
 
-/// How the stored numbers of a format become values: kernels differ by it.
+/// How the quants of a format become values: kernels differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quants {
     /// They are floating-point numbers.
     Floats,
     /// They are signed bytes.
     Int8,
-    /// They are integers of up to six bits, less a constant.
+    /// They are integers of up to six bits, less a zero point.
     Packed,
     /// They are indices into a codebook.
     Codebook,
@@ -98,12 +98,12 @@ impl BlockLayout {
         FORMATS.iter().find(|(d, _)| *d == dtype).map(|(_, layout)| *layout)
     }
 
-    /// Whether its numbers fit a byte each and are multiplied as such: the shader feature `int8_quants`.
+    /// Whether its quants are multiplied as int8: the shader feature `int8_quants`.
     pub(crate) fn has_int8_quants(&self) -> bool {
         matches!(self.quants, Int8 | Packed)
     }
 
-    /// The stored number of value `i` of a block, to be read by [`value`](super::dequantize::value).
+    /// Quant `i` of a block, to be read by [`value`](super::dequantize::value).
     pub(crate) fn quant(&self, block: &[u8], i: usize) -> u32 {
         self.low.get(block, i) | self.high.map_or(0, |high| high.get(block, i) << self.low.bits)
     }

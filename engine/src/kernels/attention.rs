@@ -15,7 +15,7 @@ use crate::shaders::variants::{
     AttentionStreamingVariant, AttentionTiledHead, AttentionTiledVariant,
 };
 
-/// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
+/// Fewest positions of a split, by head size: with fewer, reducing the splits costs more than it saves.
 fn min_split(head_dim: u32) -> u32 {
     match head_dim {
         0..=64 => 512,
@@ -24,21 +24,21 @@ fn min_split(head_dim: u32) -> u32 {
     }
 }
 
-/// Most parts, so that joining them stays short.
+/// Most splits, so that reducing them stays cheap.
 const MAX_SPLITS: u32 = 64;
 
 /// How decoding divides the cache among workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Splits {
-    /// Number of parts. More than one need [`AttentionCombine`].
+    /// Number of splits. More than one need [`AttentionCombine`].
     pub count: u32,
-    /// Positions of a part.
+    /// Positions of a split.
     pub length: u32,
 }
 
 impl Splits {
-    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. What two parts would have is one: joining them
-    /// takes longer.
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. Never two: reducing them takes longer than one
+    /// split.
     pub fn of(positions: u32, head_dim: u32) -> Self {
         let least = min_split(head_dim);
         let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
@@ -50,7 +50,7 @@ impl Splits {
 /// Largest head of the kernels that use workgroup memory.
 const MAX_TILED_HEAD: u32 = 256;
 
-/// What all attention kernels need to know.
+/// Parameters of all attention kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Query heads.
@@ -61,7 +61,7 @@ pub struct AttentionShape {
     pub head_dim: u32,
     /// Elements from a row of q to the next; a multiple of 4.
     pub q_stride: u32,
-    /// Row length of the page table.
+    /// Row length of the block tables.
     pub pages_per_slot: u32,
     /// Positions that a query sees, itself included; 0: all.
     pub window: u32,
@@ -110,24 +110,24 @@ impl AttentionShape {
     }
 }
 
-/// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Queries and keys are
-/// turned on the way, and keys and values put into the cache.
+/// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Rotates queries
+/// and keys (`RoPE`) and writes keys and values to the cache.
 #[derive(Debug)]
 pub struct AttentionDecode {
     /// Shape. The queries' stride is that of qkv.
     pub shape: AttentionShape,
     /// Rows of qkv.
     pub rows: u32,
-    /// Parts of the longest row's cache.
+    /// Splits of the longest row's cache.
     pub splits: Splits,
-    /// Turning.
+    /// Rotary position embedding.
     pub rotary: Rotary,
     /// Normalize each query and key first (`RMSNorm`) with this epsilon; the weights are bound behind the frequencies.
     pub qk_norm: Option<f32>,
 }
 
 impl AttentionDecode {
-    /// The shader's constant: quads that it can join at a time.
+    /// The shader's constant: quads that it reduces together.
     const SCRATCH: u32 = 512;
 
     /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
@@ -241,7 +241,7 @@ impl Kernel for AttentionDecode {
     }
 }
 
-/// Joins the splits of [`AttentionDecode`] or [`AttentionPrefill`].
+/// Reduces the splits of [`AttentionDecode`] or [`AttentionPrefill`].
 #[derive(Debug)]
 pub struct AttentionCombine {
     /// Query heads.
@@ -255,7 +255,7 @@ pub struct AttentionCombine {
 }
 
 impl AttentionCombine {
-    /// Bytes of the partial results, `(rows, heads, splits, head_dim + 4)`; none with one split, whose result is the output.
+    /// Bytes of the workspace, `(rows, heads, splits, head_dim + 4)`; 0 with one split, whose result is the output.
     pub fn workspace_bytes(&self) -> u64 {
         let results = u64::from(self.rows) * u64::from(self.heads) * u64::from(self.splits);
         if self.splits > 1 { 4 * results * u64::from(self.head_dim + 4) } else { 0 }
@@ -325,7 +325,7 @@ pub struct AttentionPrefill {
     pub rows: u32,
     /// Kernel; [`AttentionTier::Streaming`] also serves rows of different sequences.
     pub tier: AttentionTier,
-    /// Parts of the cache, each with a result of its own in `(rows, heads, splits, head_dim + 4)`, to be joined by [`AttentionCombine`].
+    /// Splits of the cache, each with a row of the workspace `(rows, heads, splits, head_dim + 4)`, to be reduced by [`AttentionCombine`].
     /// More than one in [`AttentionTier::Large`] only.
     pub splits: u32,
 }
@@ -335,16 +335,16 @@ impl AttentionPrefill {
     const TILE: u32 = 32;
     const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
-    /// Into how many parts to divide the cache, so that few rows keep a large device busy; 1 where they do anyway.
+    /// Splits of the cache that fill the device; 1 where there are enough rows.
     pub fn splits(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
-        // There are at least as many positions as rows: two tiles for each part of the last ones.
+        // There are at least as many positions as rows, so a split of the last tile of queries has two tiles of keys or more.
         let most = if tier == AttentionTier::Large { (rows / (2 * Self::TILE)).min(8) } else { 1 };
         let workgroups = rows.div_ceil(Self::TILE) * heads;
         let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
         (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
     }
 
-    /// The positions that a split reads for the queries of a tile, the first of which is row `first`.
+    /// The positions that a split reads for the tile of queries whose first row is `first`.
     fn span(&self, first: u32, position: u32, split: u32) -> std::ops::Range<u32> {
         let last = (first + Self::TILE).min(self.rows) - 1;
         let end = position + (last + self.shape.right_window).min(self.rows - 1) + 1;
@@ -428,7 +428,7 @@ struct Cached {
 }
 
 /// Softmax-weighted values over the visible positions in `span`: unnormalized sums, largest score, sum of weights.
-#[allow(clippy::too_many_arguments, reason = "a query, what it sees, and where that lies")]
+#[allow(clippy::too_many_arguments, reason = "a query, its visible positions and their buffers")]
 fn attend(
     memory: &HostMemory,
     cached: Cached,
@@ -468,7 +468,7 @@ fn attend(
     (sums, maximum, weight)
 }
 
-/// Puts what [`attend`] found in a part of the cache into row `index` of the partial results.
+/// Writes the result of [`attend`] for a split to row `index` of the workspace.
 fn store_part(memory: &mut HostMemory, buffer: BufferId, index: usize, (sums, maximum, weight): &(Vec<f64>, f64, f64)) {
     let dim = sums.len();
     let part = &mut memory.write::<f32>(buffer)[index * (dim + 4)..][..dim + 4];

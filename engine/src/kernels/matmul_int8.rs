@@ -1,4 +1,4 @@
-//! Matrix products of many rows where both sides are bytes: x is rounded to them first.
+//! Matrix products of many rows with int8 activations and int8 quants (dp4a).
 
 use super::linear::{Linear, MAX_SPLITS, Operands, split_k};
 use super::{Capabilities, Cost, Kernel, Matmul, MatmulInt8Bindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
@@ -9,8 +9,8 @@ use crate::shaders::variants::{MatmulInt8Variant, QuantizeRowsVariant, Quants};
 /// Elements that share a scale.
 const BLOCK: u32 = 32;
 
-/// Rows of x as bytes with a scale for each 32: GGUF's `Q8_0` with scales in single precision. Normalized error of normally
-/// distributed numbers: 3e-5.
+/// Quantizes activations to int8 with a scale for each 32: GGUF's `Q8_0` with scales in single precision. The normalized error of normally
+/// distributed activations is 3e-5.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizeRows {
     /// Rows.
@@ -21,21 +21,21 @@ pub struct QuantizeRows {
     pub x_offset: u32,
     /// Elements from a row of x to the next; a multiple of 4.
     pub x_stride: u32,
-    /// How the bytes lie: see [`MatmulInt8::order`].
+    /// Order of the bytes: see [`MatmulInt8::order`].
     pub order: Interleave,
 }
 
-/// In which order eight neighbours lie.
+/// Order of eight neighbouring bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interleave {
-    /// As they are.
+    /// The order of the elements.
     None,
-    /// First those with even numbers.
+    /// Even elements first: the order of packed quants.
     EvenOdd,
 }
 
 impl Interleave {
-    /// Where element `i` of a row lies.
+    /// Position of element `i` of a row.
     fn place(self, i: usize) -> usize {
         match self {
             Self::None => i,
@@ -85,13 +85,13 @@ impl Kernel for QuantizeRows {
     }
 }
 
-/// The product for many rows of x that [`QuantizeRows`] made bytes, with weights that are not floats. `x_offset` and `x_stride` mean
-/// nothing; no gated [`super::Epilogue`]. With several splits as [`Matmul`].
+/// The product of activations from [`QuantizeRows`] with quantized weights. Ignores `x_offset` and `x_stride`; no gated
+/// [`super::Epilogue`]. Split-K as in [`Matmul`].
 #[derive(Debug)]
 pub struct MatmulInt8 {
     /// Shapes and places.
     pub linear: Linear,
-    /// Parts of a row that are summed apart, to be joined by [`super::MatmulCombine`].
+    /// Split-K: parts of `n_in` with sums of their own, to be reduced by [`super::MatmulCombine`].
     pub splits: u32,
 }
 
@@ -99,22 +99,22 @@ impl MatmulInt8 {
     /// Rows, and as many outputs, of a tile.
     const TILE: u32 = 64;
 
-    /// Whether such a device multiplies so where weights are no floats.
+    /// Whether a device with these capabilities uses int8 activations.
     pub fn used(capabilities: &Capabilities) -> bool {
         capabilities.tuning.matmul_int8 && !Matmul::multiplies_matrices(capabilities)
     }
 
-    /// Whether it is the best way to multiply such weights.
+    /// Whether weights of this layout are multiplied with int8 activations.
     pub fn suits(layout: &WeightLayout, capabilities: &Capabilities) -> bool {
         Self::used(capabilities) && Quants::of(layout.dtype).is_some()
     }
 
-    /// How x has to lie for such weights.
+    /// The order of the activations for weights of this layout.
     pub fn order(layout: &WeightLayout) -> Interleave {
         if layout.stores_int8() { Interleave::None } else { Interleave::EvenOdd }
     }
 
-    /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
+    /// Splits that fill the device; 1 where there are enough tiles.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
         split_k(linear, linear.rows.div_ceil(Self::TILE) * linear.n_out.div_ceil(Self::TILE), capabilities)
     }

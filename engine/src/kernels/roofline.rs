@@ -1,4 +1,4 @@
-//! What a device can do at most: kernels that only read or only multiply, to hold the others' times against.
+//! The device's roofline, to compare other kernels with: its peak bandwidth and its peak rate of multiply-adds.
 
 use super::{Capabilities, Cost, Kernel, Plan, RooflineMultiplyBindings, RooflineReadBindings, grid_2d};
 use crate::buffer::HostMemory;
@@ -8,13 +8,13 @@ use crate::shaders::variants::{RooflineMultiplyVariant, RooflineReadVariant};
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 256;
 
-/// Vectors that an invocation reads.
+/// Vectors read by an invocation.
 const READS: u32 = 16;
 
-/// Chains of vectors of an invocation.
+/// Independent chains of multiply-adds in an invocation.
 const CHAINS: u32 = 8;
 
-/// Reads a buffer; every [`READS`] vectors leave their sum.
+/// Reads a buffer once; an invocation writes the sum of its [`READS`] vectors.
 #[derive(Debug)]
 pub struct RooflineRead {
     /// Vectors of four words.
@@ -51,7 +51,7 @@ impl Kernel for RooflineRead {
     }
 }
 
-/// Multiplies and adds.
+/// Multiplies and adds without reading memory.
 #[derive(Debug)]
 pub struct RooflineMultiply {
     /// Workgroups, each of 256 invocations with a number of the output.

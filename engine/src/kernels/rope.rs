@@ -6,7 +6,7 @@ use super::{Capabilities, Kernel, Plan, RopeKvBindings, grid_2d};
 use crate::buffer::HostMemory;
 use crate::shaders::{params::RopeKvParams, variants::RopeKvVariant};
 
-/// Which elements of a head turn together.
+/// Pairs of elements of a head that are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairing {
     /// 2i and 2i + 1: GGUF files of the llama architecture.
@@ -24,16 +24,16 @@ pub struct Temperature {
     pub span: f32,
 }
 
-/// How queries and keys turn.
+/// Parameters of the rotation of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rotary {
-    /// Leading elements of a head that turn; even, 0 for none.
+    /// Rotary dimensions: leading elements of a head that are rotated; even, 0 for none.
     pub rotated: u32,
     /// Pairs.
     pub pairing: RopePairing,
-    /// Factor on turned pairs (`YaRN`'s attention factor); 1: none.
+    /// Factor on rotated pairs (`YaRN`'s attention factor); 1: none.
     pub magnitude: f32,
-    /// Growth of queries with position; needs whole heads to turn.
+    /// Growth of queries with position; needs the whole head to be rotated.
     pub temperature: Option<Temperature>,
 }
 
@@ -44,7 +44,7 @@ impl Rotary {
     }
 }
 
-/// Turns the queries of `qkv` in place, and the keys on their way into the cache, beside the values.
+/// Rotates the queries of `qkv` in place and writes rotated keys, and values, to the cache.
 #[derive(Debug)]
 pub struct RopeKv {
     /// Rows of qkv.
@@ -55,9 +55,9 @@ pub struct RopeKv {
     pub kv_heads: u32,
     /// Elements of a head; a multiple of 4.
     pub head_dim: u32,
-    /// Turning.
+    /// Rotation.
     pub rotary: Rotary,
-    /// Row length of the page table.
+    /// Row length of the block tables.
     pub pages_per_slot: u32,
     /// Elements of the cache.
     pub kv: KvFormat,
@@ -99,7 +99,7 @@ impl Kernel for RopeKv {
             let page = memory.read::<u32>(b.pages)[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
             let first_head = (page * PAGE + row.position % PAGE) as usize * self.kv_heads as usize;
             let qkv = &mut memory.write::<f32>(b.qkv)[r * row_len..][..row_len];
-            // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
+            // The kernel writes rotated keys to the cache only, and leaves the keys of qkv as they are.
             let mut rotated_qkv = qkv.to_vec();
             for head in rotated_qkv[..row_len - kv_len].chunks_exact_mut(dim) {
                 for (i, f) in frequencies.iter().take(half).enumerate() {

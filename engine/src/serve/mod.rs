@@ -1,4 +1,4 @@
-//! Serving: many sequences share one model. Prefill steps of one alternate with decode steps of all others.
+//! Serving: many sequences share one model. Prefill steps of one sequence alternate with decode steps of all others.
 
 mod pages;
 mod scheduler;

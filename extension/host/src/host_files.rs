@@ -1,7 +1,7 @@
 //! Files that the native host serves: byte ranges over HTTP on the loopback interface, or in messages where that is blocked.
 //!
-//! Address and token hold for one launch of the host. When a connection breaks, whatever the reason, the model is opened anew and
-//! reading goes on at the same byte, if it is still the same file.
+//! Address and token hold for one launch of the host. When a connection breaks, for any reason, the model is reopened and
+//! reading continues at the same byte, if it is still the same file.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,8 +24,8 @@ use wasm_bindgen_futures::spawn_local;
 use crate::readers::{Answer, Piece, Readers};
 use crate::router::Router;
 
-/// Bytes that are on their way while others are used: twice a run, so that two come at once, each through a reader of its own, or one
-/// while the one before is used. Browsers bring a long range two or three times as fast as many short ones.
+/// Bytes to read ahead: two runs, so that two are fetched at once, each by a reader of its own, or one while the other is used. Browsers
+/// fetch a long range two or three times as fast as many short ones.
 const AHEAD: u64 = 128 << 20;
 
 /// Most bytes of one message of the native host.
@@ -35,7 +35,7 @@ const MESSAGE_BYTES: usize = 700 << 10;
 const ATTEMPTS: u32 = 5;
 const PAUSE_MS: u32 = 50;
 
-/// How bytes come.
+/// Transport of a model's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// HTTP on the loopback interface.
@@ -83,12 +83,12 @@ type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineErro
 pub(crate) struct HostModel {
     id: String,
     router: Rc<Router>,
-    /// Who fetch; they end with this.
+    /// Workers that fetch; they end with this.
     readers: Readers,
     launch: RefCell<Rc<Launch>>,
     reopening: RefCell<Option<Reopening>>,
     transport: Cell<Transport>,
-    /// Whether HTTP has ever brought bytes.
+    /// Whether HTTP has ever delivered bytes.
     proven: Cell<bool>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct HostModel {
 enum Failure {
     /// The file is another one.
     Changed,
-    /// The way to it broke.
+    /// The transport failed.
     Lost(String),
 }
 
@@ -113,7 +113,7 @@ impl HostModel {
         })
     }
 
-    /// How its bytes come.
+    /// The transport of its bytes.
     pub(crate) fn transport(&self) -> Transport {
         self.transport.get()
     }
@@ -128,7 +128,7 @@ impl HostModel {
         launch.files.iter().enumerate().map(file).collect()
     }
 
-    /// Opens the model anew, once for all whose connection to `broken` broke.
+    /// Reopens the model, once for all readers whose connection to `broken` failed.
     async fn reopen(self: &Rc<Self>, broken: &Rc<Launch>) -> Result<()> {
         if !Rc::ptr_eq(&self.launch.borrow(), broken) {
             return Ok(());
@@ -195,7 +195,7 @@ impl Run {
     fn deliver(&mut self, piece: Result<Piece>) {
         if let Some((bytes, wanted)) = self.pieces.pop_front() {
             self.offset += bytes as u64;
-            // Who asked may have lost interest.
+            // The reader may have been dropped.
             let _ = wanted.send(piece);
         }
     }
@@ -234,7 +234,7 @@ impl Source for HostFile {
 }
 
 impl File {
-    /// Brings a run's pieces; the first that cannot be had gets the reason.
+    /// Fetches a run's pieces; the first that cannot be fetched gets the error.
     async fn fetch_run(&self, mut run: Run) {
         let mut attempt = 1;
         while run.next().is_some() {
@@ -264,7 +264,7 @@ impl File {
             if let Err(error) = self.model.reopen(&launch).await {
                 return run.deliver(Err(error));
             }
-            // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
+            // The host reopened the model twice and HTTP never worked: the browser or the system blocks the loopback interface.
             if transport == Transport::Loopback && attempt >= 2 && !self.model.proven.get() {
                 self.model.transport.set(Transport::Messages);
             }
@@ -272,7 +272,7 @@ impl File {
         }
     }
 
-    /// Over HTTP, as one range.
+    /// Fetches a run over HTTP, as one range.
     async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
         let headers = json!({
             "Authorization": format!("Bearer {}", launch.token),
@@ -298,7 +298,7 @@ impl File {
         Ok(())
     }
 
-    /// The same in native messages.
+    /// Fetches a run in native messages.
     async fn fetch_in_messages(&self, run: &mut Run) -> Result<(), Failure> {
         while let Some(bytes) = run.next() {
             let mut data = Vec::with_capacity(bytes);

@@ -37,7 +37,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// The way on which the bytes come, where there are several.
+    /// The transport of the bytes, for models of the native host.
     pub(crate) fn transport(&self) -> Option<&'static str> {
         self.host.as_ref().map(|host| host.transport().name())
     }

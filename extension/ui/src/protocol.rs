@@ -267,7 +267,7 @@ pub struct EngineStatus {
     pub state: EngineState,
     /// The model that is being loaded or failed.
     pub id: Option<String>,
-    /// How its bytes come, where there are several ways: [`MESSAGES`] is the slow one.
+    /// The transport of its bytes, where there are several: [`MESSAGES`] is the slow one.
     pub transport: Option<String>,
     /// Loaded part, 0 to 1.
     pub progress: Option<f64>,
