@@ -3,12 +3,12 @@
 use super::scheduler::{ProgramKey, Scheduler, extend};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::exec::Executor;
 use crate::model::{Attend, Model, Output, Pass};
 
 impl Scheduler {
     /// Reads the next part of the oldest unread prompt and waits for what it gives. Serving others goes on between the parts.
-    pub(super) async fn read_prompt(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+    pub(super) async fn read_prompt(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         // The logits of the batch are used.
         self.drain(executor, model).await?;
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
