@@ -75,9 +75,9 @@ pub struct Tuning {
     pub matmul_half: bool,
     /// Whether a `Matmul` multiplies with [`SubgroupMatrix`] where the device has them.
     pub matmul_matrices: bool,
-    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and `MatmulBytes` used: where
+    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and `MatmulInt8` used: where
     /// [`SubgroupMatrix`] is not. Less exact, and twice as fast where packed products are instructions.
-    pub matmul_bytes: bool,
+    pub matmul_int8: bool,
 }
 
 impl Tuning {
@@ -96,7 +96,7 @@ impl Tuning {
             matmul_tiles: workgroups,
             matmul_half: false,
             matmul_matrices: true,
-            matmul_bytes: discrete,
+            matmul_int8: discrete,
         }
     }
 }
