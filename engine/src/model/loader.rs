@@ -7,7 +7,7 @@ use super::layers::{NormWeights, Projection};
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, FormatError, TensorInfo};
 use crate::kernels::{Repack, WeightLayout};
@@ -33,7 +33,7 @@ pub(super) struct Floats {
 
 /// Allocates weights, lists what fills them, and keeps count of the tensors that are used.
 pub(super) struct Loader<'a> {
-    executor: &'a mut Executor,
+    executor: &'a Executor,
     scope: &'a mut Scope,
     checkpoint: &'a Checkpoint,
     /// The format that a tensor's weights get.
@@ -46,12 +46,7 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(
-        executor: &'a mut Executor,
-        scope: &'a mut Scope,
-        checkpoint: &'a Checkpoint,
-        quantize: Option<Recipe>,
-    ) -> Result<Self> {
+    pub(super) fn new(executor: &'a Executor, scope: &'a mut Scope, checkpoint: &'a Checkpoint, quantize: Option<Recipe>) -> Result<Self> {
         let loaded_dtype = Box::new(loaded_dtypes(checkpoint, quantize)?);
         let widest = checkpoint.tensors.iter().map(|t| row_bytes(t, t.dtype).max(row_bytes(t, loaded_dtype(t)))).max().unwrap_or(0);
         let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);

@@ -8,7 +8,7 @@ use super::padding::padded_width;
 use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
 use crate::recording::{BufferId, Recording};
 
@@ -69,7 +69,7 @@ impl Buffers {
     /// # Errors
     /// When the device has no memory for them.
     pub(super) fn create(
-        executor: &mut Executor,
+        executor: &Executor,
         scope: &mut Scope,
         spec: &ModelSpec,
         options: &ModelOptions,
