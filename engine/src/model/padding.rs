@@ -17,7 +17,7 @@ impl ModelSpec {
         padded_width(self.dim)
     }
 
-    /// Elements of a row that are no padding, of one.
+    /// The part of a row that is no padding, from 0 to 1.
     fn share(&self) -> f64 {
         f64::from(self.dim) / f64::from(self.row())
     }
@@ -63,9 +63,17 @@ pub(super) fn padded(checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Option<Ch
             },
         };
         let (cols, rows) = match part {
-            "token_embd.weight" | "position_embd.weight" | "token_types.weight" | "output.weight" | "dense_2.weight" => (Some(dim), None),
-            "attn_q.weight" | "attn_k.weight" | "attn_v.weight" | "attn_qkv.weight" => (Some(dim), None),
-            "attn_output.bias" | "ffn_down.bias" => (Some(dim), None),
+            "token_embd.weight"
+            | "position_embd.weight"
+            | "token_types.weight"
+            | "output.weight"
+            | "dense_2.weight"
+            | "attn_q.weight"
+            | "attn_k.weight"
+            | "attn_v.weight"
+            | "attn_qkv.weight"
+            | "attn_output.bias"
+            | "ffn_down.bias" => (Some(dim), None),
             "dense_3.weight" => (None, Some(dim)),
             "attn_output.weight" => (Some(attended), Some(dim)),
             "ffn_gate.weight" | "ffn_up.weight" => (Some(dim), Some(width)),
@@ -81,7 +89,8 @@ pub(super) fn padded(checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Option<Ch
 /// Pads a tensor of `cols` columns and of once or twice `rows` rows (gate and up in one); `None` stays as it is. A tensor of another
 /// shape is left for the loader to refuse.
 fn pad(tensor: &mut TensorInfo, cols: Option<u32>, rows: Option<u32>) {
-    let (stored_cols, stored_rows) = (tensor.shape[0], tensor.rows());
+    let Some(&stored_cols) = tensor.shape.first() else { return };
+    let stored_rows = tensor.rows();
     let groups = if rows.is_some_and(|rows| stored_rows == 2 * u64::from(rows)) { 2 } else { 1 };
     let fits = |size: Option<u32>, stored: u64| size.is_none_or(|size| u64::from(size) == stored);
     if !fits(cols, stored_cols) || !fits(rows, stored_rows / groups) {
