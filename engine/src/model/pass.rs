@@ -59,7 +59,7 @@ pub struct Buffers {
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
-    /// `f32 (dim)`: the embedding of a text, where the model makes any.
+    /// `f32 (dim)` and padding: the embedding of a text, where the model makes any.
     pub embedding: BufferId,
 }
 
@@ -83,7 +83,7 @@ impl Buffers {
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
             logits: buffer("logits", logit_rows, spec.vocab)?,
-            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.dim)?,
+            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.row())?,
         })
     }
 
@@ -127,7 +127,7 @@ pub(super) struct PassRecorder<'a> {
     /// Kernel of attention in prefill.
     pub(super) tier: AttentionTier,
     pub(super) options: &'a ModelOptions,
-    /// All norms of the model.
+    /// The norms of whole rows.
     pub(super) norm: NormSpec,
     pub(super) buffers: &'a Buffers,
     /// The rows of the pass.
