@@ -71,14 +71,14 @@ fn raw_rows(random: &mut Random, layout: &WeightLayout, rows: u32) -> Vec<u8> {
 
 /// Packed rows, made by the reference that `repack` is tested against.
 fn packed_rows(random: &mut Random, layout: &WeightLayout, rows: u32) -> Data {
-    let mut executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
+    let executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
     let raw = raw_rows(random, layout, rows);
-    let packed = pack(&mut executor, layout, rows, &raw);
-    Data::U32(doppler_tests::read(&mut executor, packed, (rows * layout.stride) as usize))
+    let packed = pack(&executor, layout, rows, &raw);
+    Data::U32(doppler_tests::read(&executor, packed, (rows * layout.stride) as usize))
 }
 
 /// A buffer with the packed form of `rows` rows of a file.
-fn pack(executor: &mut Executor, layout: &WeightLayout, rows: u32, raw: &[u8]) -> BufferId {
+fn pack(executor: &Executor, layout: &WeightLayout, rows: u32, raw: &[u8]) -> BufferId {
     let mut raw = raw.to_vec();
     raw.resize(raw.len().next_multiple_of(4), 0);
     let source = executor.create_buffer("raw", raw.len() as u64).expect("memory");
@@ -118,19 +118,19 @@ fn packed_blocks_keep_their_values() {
         let digits = value.as_str().expect("hex").as_bytes().chunks(2);
         digits.map(|h| u8::from_str_radix(str::from_utf8(h).expect("ASCII"), 16).expect("hex")).collect()
     };
-    let mut host = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
-    let mut gpus: Vec<Executor> = devices().iter().map(|(_, options)| Executor::Gpu(Box::new(gpu(options)))).collect();
+    let host = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
+    let gpus: Vec<Executor> = devices().iter().map(|(_, options)| Executor::Gpu(Box::new(gpu(options)))).collect();
     for dtype in DType::supported() {
         let raw = hex(&fixture[dtype.name()]["blocks"]);
         let want: Vec<f32> = bytemuck::pod_collect_to_vec(&hex(&fixture[dtype.name()]["values"]));
         let cols = want.len() as u32;
         let layout = layout(dtype, cols);
-        let packed = pack(&mut host, &layout, 1, &raw);
-        let row = doppler_tests::read(&mut host, packed, layout.stride as usize);
+        let packed = pack(&host, &layout, 1, &raw);
+        let row = doppler_tests::read(&host, packed, layout.stride as usize);
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(dequantize_row(&layout, &row)), bits(want.clone()), "{dtype}");
 
-        for executor in &mut gpus {
+        for executor in &gpus {
             let weights = pack(executor, &layout, 1, &raw);
             let rows = executor.create_buffer("rows", 16).expect("memory");
             let out = executor.create_buffer("out", u64::from(4 * cols)).expect("memory");
@@ -769,7 +769,7 @@ fn attention_prefill_large() {
         let what = format!("heads of {}: the adapter has {have} bytes of workgroup memory", shape.head_dim);
         doppler_tests::skip("attention_prefill_large", &what);
     }
-    let mut executor = Executor::Gpu(Box::new(gpu));
+    let executor = Executor::Gpu(Box::new(gpu));
     let mut random = Random::new(13);
     for shape in served {
         for (first, count, window, right_window) in [(0, 1, 0, 0), (0, 70, 0, 0), (131, 137, 0, 0), (0, 70, 0, 4096), (0, 70, 13, 12)] {
@@ -777,10 +777,10 @@ fn attention_prefill_large() {
             let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
             let mut buffers = attention_buffers(&mut random, &shape, &list);
             let kernel = |splits| move || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large, splits };
-            compare(&mut executor, kernel(1), &buffers, 1e-9).expect("equal");
+            compare(&executor, kernel(1), &buffers, 1e-9).expect("equal");
             // In parts, some of which see nothing.
             buffers.out = Data::Parts(vec![0.5; (count * shape.heads * 3 * (shape.head_dim + 4)) as usize]);
-            compare(&mut executor, kernel(3), &buffers, 1e-9).expect("equal in parts");
+            compare(&executor, kernel(3), &buffers, 1e-9).expect("equal in parts");
         }
     }
 }

@@ -104,7 +104,7 @@ fn mixed() -> Vec<Sampler> {
 
 /// State of a batch on a device.
 struct Batch<'a> {
-    executor: &'a mut Executor,
+    executor: &'a Executor,
     sampling: Sampling,
     draws: bool,
     /// Buffers with their words.
@@ -112,8 +112,8 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(executor: &'a mut Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> Self {
-        fn upload<T: Pod>(executor: &mut Executor, data: &[T]) -> (BufferId, usize) {
+    fn new(executor: &'a Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> Self {
+        fn upload<T: Pod>(executor: &Executor, data: &[T]) -> (BufferId, usize) {
             let buffer = executor.create_buffer("test", size_of_val(data) as u64).expect("fits");
             executor.write(buffer, 0, bytemuck::cast_slice(data));
             (buffer, size_of_val(data) / 4)
@@ -160,7 +160,7 @@ impl Drop for Batch<'_> {
 }
 
 /// Everything that some steps leave behind: counts, samplers, rows, ring.
-fn sample(executor: &mut Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> [Vec<u32>; 4] {
+fn sample(executor: &Executor, vocab: u32, shape: Shape, samplers: &[Sampler]) -> [Vec<u32>; 4] {
     let mut batch = Batch::new(executor, vocab, shape, samplers);
     let mut recording = Recording::new();
     recording.sample(batch.sampling, batch.draws, batch.bindings());
@@ -175,10 +175,10 @@ fn executors() -> (Executor, Executor) {
 }
 
 fn check(shape: Shape, vocabularies: &[u32], samplers: &[Sampler]) {
-    let (mut gpu, mut cpu) = executors();
+    let (gpu, cpu) = executors();
     for &vocab in vocabularies {
-        let expected = sample(&mut cpu, vocab, shape, samplers);
-        let found = sample(&mut gpu, vocab, shape, samplers);
+        let expected = sample(&cpu, vocab, shape, samplers);
+        let found = sample(&gpu, vocab, shape, samplers);
         let ring = RING as usize;
         for (i, (found, expected)) in found[3].chunks(ring).zip(expected[3].chunks(ring)).enumerate() {
             assert_eq!(found, expected, "tokens of {:?}, vocabulary {vocab}", samplers[i]);
@@ -220,13 +220,13 @@ fn no_logit_is_too_strange() {
 fn what_is_no_number_gives_no_token() {
     for shape in [Shape::OneNan, Shape::OneInfinity, Shape::Nothing] {
         check(shape, &[7, 5000], &mixed());
-        let [_, _, _, sampled] = sample(&mut executors().0, 5000, shape, &mixed());
+        let [_, _, _, sampled] = sample(&executors().0, 5000, shape, &mixed());
         assert!(sampled.iter().all(|token| *token == NO_TOKEN), "{shape:?}: {sampled:?}");
     }
 }
 
 /// Groups after a stage of sampling, from what the reference of the stage before left.
-fn groups(executor: &mut Executor, vocab: u32, draws: bool) -> Vec<Group> {
+fn groups(executor: &Executor, vocab: u32, draws: bool) -> Vec<Group> {
     let mut batch = Batch::new(executor, vocab, Shape::Bell, &mixed());
     let mut recording = Recording::new();
     recording.dispatch(SampleGroups(batch.sampling), batch.bindings());
@@ -239,11 +239,11 @@ fn groups(executor: &mut Executor, vocab: u32, draws: bool) -> Vec<Group> {
 
 #[test]
 fn groups_are_those_of_the_reference() {
-    let (mut gpu, mut cpu) = executors();
+    let (gpu, cpu) = executors();
     let close = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0) || a.to_bits() == b.to_bits();
     for (vocab, draws) in [(7, true), (1031, false), (1031, true), (151_937, true)] {
-        let found = groups(&mut gpu, vocab, draws);
-        let expected = groups(&mut cpu, vocab, draws);
+        let found = groups(&gpu, vocab, draws);
+        let expected = groups(&cpu, vocab, draws);
         assert_eq!(found.len(), expected.len());
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let tokens = |group: &Group| (group.best.token, group.drawn.token);

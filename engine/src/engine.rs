@@ -11,7 +11,7 @@ use web_time::Instant;
 
 use crate::api::{ChatRequest, Defaults};
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo};
 use crate::kernels::{Capabilities, Sampler};
@@ -136,27 +136,27 @@ impl Engine {
     /// # Errors
     /// When the file is damaged, not supported, or does not fit. The device is left as it was.
     pub async fn load(
-        mut executor: Executor,
+        executor: Executor,
         id: &str,
         source: &dyn Source,
         options: ModelOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<(Self, Client), (Executor, EngineError)> {
         let mut scope = Scope::default();
-        match Self::load_parts(&mut executor, &mut scope, id, source, options, progress).await {
+        match Self::load_parts(&executor, &mut scope, id, source, options, progress).await {
             Ok((model, scheduler, shared)) => {
                 let (sender, jobs) = unbounded();
                 Ok((Self { executor, model, scheduler, scope, jobs }, Client { jobs: sender, shared: Rc::new(shared), namespace: None }))
             }
             Err(error) => {
-                scope.free(&mut executor);
+                scope.free(&executor);
                 Err((executor, error))
             }
         }
     }
 
     async fn load_parts(
-        executor: &mut Executor,
+        executor: &Executor,
         scope: &mut Scope,
         id: &str,
         source: &dyn Source,
@@ -186,11 +186,13 @@ impl Engine {
             let LoadPlan { reads, recordings } = plan::load_plan(&checkpoint, executor.capabilities(), options)?;
             let [every, some] = &recordings;
             // The processor that compiles for a software adapter has to compute as well.
-            let preparation = executor.prepare(every.iter().chain(some.iter().filter(|_| !executor.is_software())));
+            let preparation = executor.prepare(&mut every.iter().chain(some.iter().filter(|_| !executor.is_software())));
             let order = if source.ahead() > 0 { reads } else { Vec::new() };
             let model = Model::load(executor, scope, &checkpoint, &ReadAhead::new(source, order), options, progress).await?;
             let scheduler = Scheduler::new(executor, scope, &model)?;
-            executor.prepared(preparation).await;
+            if let Some(preparation) = preparation {
+                executor.prepared(preparation).await;
+            }
             executor.check()?;
             Ok((model, scheduler))
         };
@@ -226,8 +228,8 @@ impl Engine {
     }
 
     /// The model, to record passes outside of the scheduler (tests, benches).
-    pub fn parts(&mut self) -> (&mut Executor, &mut Model) {
-        (&mut self.executor, &mut self.model)
+    pub fn parts(&mut self) -> (&Executor, &mut Model) {
+        (&self.executor, &mut self.model)
     }
 
     /// Serves until every [`Client`] is gone.
@@ -239,7 +241,7 @@ impl Engine {
             self.scheduler.push(job);
             while self.scheduler.busy() {
                 self.take_jobs();
-                if let Err(error) = self.scheduler.step(&mut self.executor, &self.model).await {
+                if let Err(error) = self.scheduler.step(&self.executor, &self.model).await {
                     // Whoever asked meanwhile is told as well.
                     self.jobs.close();
                     self.take_jobs();
@@ -260,8 +262,8 @@ impl Engine {
     }
 
     /// Frees the model and gives the device back.
-    pub fn unload(mut self) -> Executor {
-        self.scope.free(&mut self.executor);
+    pub fn unload(self) -> Executor {
+        self.scope.free(&self.executor);
         self.executor
     }
 }

@@ -1,27 +1,25 @@
 //! DOPPLER's engine: a GGUF file in, tokens out, on any WebGPU device, natively and in the browser.
 //!
 //! A request goes [`api`] → [`engine`] → [`serve`] (batching) → [`model`] (forward pass) → [`kernels`] →
-//! [`executor`] ([`gpu`], or [`cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
+//! [`exec`] ([`gpu`], or [`cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
 //! The engine knows nothing of extensions, tabs or pages.
 
 pub mod api;
 pub mod bench;
-pub mod buffer;
-pub mod counters;
-pub mod cpu;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod eval;
-pub mod executor;
+pub mod exec;
 pub mod formats;
-pub mod gpu;
 pub mod kernels;
 pub mod model;
 pub mod plan;
-pub mod recording;
 pub mod serve;
 pub mod shaders;
 pub mod source;
 pub mod text;
 mod turns;
 pub mod verify;
+
+pub use exec::{self as executor, buffer, cpu, gpu, recording};

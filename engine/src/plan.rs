@@ -8,7 +8,7 @@ use std::ops::Range;
 use futures::FutureExt;
 
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Planner, Scope};
+use crate::exec::{DryRun, Executor, Scope};
 use crate::formats::Checkpoint;
 use crate::kernels::{Capabilities, PAGE};
 use crate::model::{MemoryUse, Model, ModelOptions};
@@ -33,13 +33,13 @@ pub struct MemoryPlan {
 /// # Errors
 /// As [`Model::load`], but for reading: the model is not supported, or one of its buffers is larger than the device takes.
 pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<MemoryPlan> {
-    let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
+    let executor = Executor::Dry(DryRun::new(capabilities.clone()));
     let mut scope = Scope::default();
-    let (model, _) = Model::plan(&mut executor, &mut scope, checkpoint, options)?;
+    let (model, _) = Model::plan(&executor, &mut scope, checkpoint, options)?;
     let before = executor.allocated_bytes();
-    Scheduler::new(&mut executor, &mut scope, &model)?;
+    Scheduler::new(&executor, &mut scope, &model)?;
     let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
-    let peak = if let Executor::Plan(planner) = &executor { planner.peak() } else { memory.total() };
+    let peak = if let Executor::Dry(dry) = &executor { dry.peak() } else { memory.total() };
     Ok(MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
 }
 
@@ -57,10 +57,10 @@ pub struct LoadPlan {
 /// # Errors
 /// As [`plan`].
 pub fn load_plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<LoadPlan> {
-    let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
+    let executor = Executor::Dry(DryRun::new(capabilities.clone()));
     let mut scope = Scope::default();
-    let (model, reads) = Model::plan(&mut executor, &mut scope, checkpoint, options)?;
-    let recordings = Scheduler::new(&mut executor, &mut scope, &model)?.usual_recordings(&model);
+    let (model, reads) = Model::plan(&executor, &mut scope, checkpoint, options)?;
+    let recordings = Scheduler::new(&executor, &mut scope, &model)?.usual_recordings(&model);
     Ok(LoadPlan { reads, recordings })
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use doppler_engine::api::ChatRequest;
 use doppler_engine::engine::{Client, Completion, Engine};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::{Executor, Planner};
+use doppler_engine::executor::{DryRun, Executor};
 use doppler_engine::kernels::Capabilities;
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source;
@@ -26,7 +26,7 @@ fn client(context: u32) -> Client {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../extension/models/spark-28m-q8_0.gguf");
     let source = source::open(&path).expect("a file");
     let options = ModelOptions { context, ..ModelOptions::default() };
-    let executor = Executor::Plan(Planner::new(Capabilities::BASELINE));
+    let executor = Executor::Dry(DryRun::new(Capabilities::BASELINE));
     let loaded = Engine::load(executor, "spark", &*source, options, &mut |_| {}).now_or_never().expect("no waiting");
     loaded.map_err(|(_, error)| error).expect("a model").1
 }

@@ -85,10 +85,10 @@ fn no_weight_is_read_when_a_tensor_does_not_fit_the_model() {
         let mut tensors = checkpoint.tensors.clone();
         change(&mut tensors);
         let changed = Checkpoint::new(checkpoint.metadata.clone(), tensors).unwrap();
-        let mut executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
+        let executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
         let options = ModelOptions { context: 64, ..ModelOptions::default() };
         let error =
-            block_on(Model::load(&mut executor, &mut Scope::default(), &changed, &source, options, &mut |_| {})).unwrap_err().to_string();
+            block_on(Model::load(&executor, &mut Scope::default(), &changed, &source, options, &mut |_| {})).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
         assert_eq!(source.1.take(), [], "{error}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use doppler_engine::executor::{Executor, Planner, Scope};
+use doppler_engine::executor::{DryRun, Executor, Scope};
 use doppler_engine::kernels::{Capabilities, SubgroupMatrix, Tuning};
 use doppler_engine::model::{Attend, Model, ModelOptions, Output, Pass, read_checkpoint};
 use doppler_engine::recording::{BufferId, Command};
@@ -61,8 +61,8 @@ fn passes_of_all_sizes_fit_the_scratch_of_the_largest() {
         for capabilities in [&Capabilities::BASELINE, &bytes, &matrices, &split] {
             for (sequences, prefill_rows) in [(1, 1), (12, 300), (40, 48)] {
                 let options = ModelOptions { context: 2048, sequences, prefill_rows, ..ModelOptions::default() };
-                let mut executor = Executor::Plan(Planner::new(capabilities.clone()));
-                let (model, _) = Model::plan(&mut executor, &mut Scope::default(), &checkpoint, options).unwrap();
+                let executor = Executor::Dry(DryRun::new(capabilities.clone()));
+                let (model, _) = Model::plan(&executor, &mut Scope::default(), &checkpoint, options).unwrap();
                 for pass in passes(&model) {
                     // It panics where an activation has no room.
                     let recording = model.record(&pass);

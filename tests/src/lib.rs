@@ -246,7 +246,7 @@ impl Devices {
     /// With what is wrong.
     pub fn check_on_one<K: Kernel + 'static>(&mut self, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) {
         self.0.rotate_left(1);
-        let (name, executor) = &mut self.0[0];
+        let (name, executor) = &self.0[0];
         if let Err(problem) = compare(executor, kernel, buffers, bound) {
             panic!("{name}: {problem}");
         }
@@ -266,12 +266,7 @@ const HALF_FACTORS: f64 = 2e-5;
 ///
 /// # Panics
 /// When the device fails.
-pub fn compare<K: Kernel + 'static>(
-    executor: &mut Executor,
-    kernel: impl Fn() -> K,
-    buffers: &BoundData<K>,
-    bound: f64,
-) -> Result<(), String> {
+pub fn compare<K: Kernel + 'static>(executor: &Executor, kernel: impl Fn() -> K, buffers: &BoundData<K>, bound: f64) -> Result<(), String> {
     let capabilities = executor.capabilities().clone();
     let plan = kernel().plan(&capabilities);
     let name = format!("{:?} as {} [{}]", kernel(), plan.shader.kernel, plan.shader.variant);
@@ -281,7 +276,7 @@ pub fn compare<K: Kernel + 'static>(
         _ => bound.max(HALF),
     };
     let got = run(executor, kernel(), buffers);
-    let want = run(&mut Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
+    let want = run(&Executor::Cpu(Cpu::new(capabilities)), kernel(), buffers);
     for (Bound { name: buffer, data, after: got }, Bound { after: want, .. }) in got.iter().zip(&want) {
         let len = data.words().len();
         if let Some(at) = got[len..].iter().position(|w| *w != SENTINEL) {
@@ -302,7 +297,7 @@ struct Bound<'a> {
     after: Vec<u32>,
 }
 
-fn run<'a, K: Kernel + 'static>(executor: &mut Executor, kernel: K, buffers: &'a BoundData<K>) -> Vec<Bound<'a>> {
+fn run<'a, K: Kernel + 'static>(executor: &Executor, kernel: K, buffers: &'a BoundData<K>) -> Vec<Bound<'a>> {
     let mut scope = Scope::default();
     let mut bound = Vec::new();
     let bindings = K::Bindings::bind(buffers, &mut |name, data| {
@@ -325,7 +320,7 @@ fn run<'a, K: Kernel + 'static>(executor: &mut Executor, kernel: K, buffers: &'a
 ///
 /// # Panics
 /// When the device fails.
-pub fn read(executor: &mut Executor, id: BufferId, words: usize) -> Vec<u32> {
+pub fn read(executor: &Executor, id: BufferId, words: usize) -> Vec<u32> {
     let pending = executor.submit_and_read(&[], id, 0, 4 * words as u64).expect("a read");
     let bytes = pollster::block_on(pending.wait()).expect("bytes");
     executor.check().expect("no error on the device");

@@ -45,7 +45,7 @@ class GPUAdapter {
 Object.assign(globalThis, { GPUDevice, GPUAdapter });
 Object.defineProperty(globalThis, "navigator", { value: { hardwareConcurrency: 3 }, configurable: true });
 /** @type {any} */
-const features = await import(/** @type {any} */ ("../../engine/src/gpu/web_features.js"));
+const features = await import(/** @type {any} */ ("../../engine/src/exec/gpu/web_features.js"));
 
 const settled = () => new Promise((resolve) => setTimeout(resolve));
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::BenchOptions;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Device, Executor, Scope};
 use crate::gpu::{DeviceTier, Gpu, KernelTime};
 use crate::kernels::{
     Group, RooflineMultiply, RooflineMultiplyBindings, RooflineRead, RooflineReadBindings, SampleBindings, Sampler, Sampling,
@@ -78,7 +78,7 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
 }
 
 /// Appends the sampling of the first decode row, with state in buffers of its own.
-fn record_sampling(executor: &mut Executor, scope: &mut Scope, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
+fn record_sampling(executor: &Executor, scope: &mut Scope, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
     let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows: 1, ring: 1 };
     let mut buffer = |label, elements: u32, size: usize| scope.create_buffer(executor, label, u64::from(elements) * size as u64);
     let counts = buffer("token counts", sampling.vocab, 4)?;
@@ -91,7 +91,7 @@ fn record_sampling(executor: &mut Executor, scope: &mut Scope, model: &Model, sa
     Ok(())
 }
 
-async fn roofline(gpu: &mut Gpu) -> Result<Option<Roofline>> {
+async fn roofline(gpu: &Gpu) -> Result<Option<Roofline>> {
     // A software adapter would take minutes for the sizes of a GPU.
     let (most_bytes, workgroups) = if gpu.adapter().tier == DeviceTier::Basic { (16 << 20, 64) } else { (512 << 20, 1 << 14) };
     let bytes = gpu.capabilities().max_binding.min(most_bytes);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BenchOptions, LengthReport, run};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::executor::Executor;
+use crate::exec::Executor;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::kernels::{Capabilities, Tuning};
 use crate::source::Source;

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::layers::{NormWeights, Projection};
+use super::padding::padded_row;
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
+use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, FormatError, TensorInfo};
 use crate::kernels::{Repack, WeightLayout};
@@ -33,7 +35,7 @@ pub(super) struct Floats {
 
 /// Allocates weights, lists what fills them, and keeps count of the tensors that are used.
 pub(super) struct Loader<'a> {
-    executor: &'a mut Executor,
+    executor: &'a Executor,
     scope: &'a mut Scope,
     checkpoint: &'a Checkpoint,
     /// The format that a tensor's weights get.
@@ -46,12 +48,7 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(
-        executor: &'a mut Executor,
-        scope: &'a mut Scope,
-        checkpoint: &'a Checkpoint,
-        quantize: Option<Recipe>,
-    ) -> Result<Self> {
+    pub(super) fn new(executor: &'a Executor, scope: &'a mut Scope, checkpoint: &'a Checkpoint, quantize: Option<Recipe>) -> Result<Self> {
         let loaded_dtype = Box::new(loaded_dtypes(checkpoint, quantize)?);
         let widest = checkpoint.tensors.iter().map(|t| row_bytes(t, t.dtype).max(row_bytes(t, loaded_dtype(t)))).max().unwrap_or(0);
         let piece = PIECE_BYTES.min(executor.capabilities().max_binding).max(widest);
@@ -143,18 +140,19 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A small tensor as floats in a buffer.
-    pub(super) fn vector(&mut self, name: &str, count: u32) -> Result<BufferId> {
-        let values = self.floats(name, count)?;
-        self.buffer(name, &[values])
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream.
+    pub(super) fn norm(&mut self, name: &str, spec: &ModelSpec) -> Result<NormWeights> {
+        let weight = self.residual_row(&format!("{name}.weight"), spec, spec.norm_factor())?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.residual_row(&bias, spec, 1.0)?) } else { None };
+        Ok(NormWeights { weight, bias })
     }
 
-    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm.
-    pub(super) fn norm(&mut self, name: &str, dim: u32) -> Result<NormWeights> {
-        let weight = self.vector(&format!("{name}.weight"), dim)?;
-        let bias = format!("{name}.bias");
-        let bias = if self.has(&bias) { Some(self.vector(&bias, dim)?) } else { None };
-        Ok(NormWeights { weight, bias })
+    /// A small tensor times `factor` as a row of the residual stream in a buffer.
+    fn residual_row(&mut self, name: &str, spec: &ModelSpec, factor: f64) -> Result<BufferId> {
+        let row = spec.row();
+        let values = self.computed(&[(name, spec.dim)], row, move |tensors| padded_row(&tensors.concat(), factor, row))?;
+        self.buffer(name, &[values])
     }
 
     /// `<name>.weight` and, where there is one, `<name>.bias`.

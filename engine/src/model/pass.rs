@@ -8,7 +8,7 @@ use super::padding::padded_width;
 use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
 use crate::recording::{BufferId, Recording};
 
@@ -59,7 +59,7 @@ pub struct Buffers {
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
-    /// `f32 (dim)`: the embedding of a text, where the model makes any.
+    /// `f32 (dim)` and padding: the embedding of a text, where the model makes any.
     pub embedding: BufferId,
 }
 
@@ -69,7 +69,7 @@ impl Buffers {
     /// # Errors
     /// When the device has no memory for them.
     pub(super) fn create(
-        executor: &mut Executor,
+        executor: &Executor,
         scope: &mut Scope,
         spec: &ModelSpec,
         options: &ModelOptions,
@@ -84,7 +84,7 @@ impl Buffers {
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
             logits: buffer("logits", logit_rows, spec.vocab)?,
-            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.dim)?,
+            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.row())?,
         })
     }
 
@@ -128,7 +128,7 @@ pub(super) struct PassRecorder<'a> {
     /// Kernel of attention in prefill.
     pub(super) tier: AttentionTier,
     pub(super) options: &'a ModelOptions,
-    /// All norms of the model.
+    /// The norms of whole rows.
     pub(super) norm: NormSpec,
     pub(super) buffers: &'a Buffers,
     /// The rows of the pass.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use crate::error::Result;
-use crate::executor::Executor;
+use crate::exec::Executor;
 use crate::formats::{DType, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
 use crate::kernels::{Repack, RepackBindings};
 use crate::recording::{BufferId, Recording};
@@ -113,7 +113,7 @@ impl Pieces {
     ///
     /// # Errors
     /// When the source or the device fails.
-    pub(super) async fn load(self, executor: &mut Executor, source: &dyn Source, progress: &mut dyn FnMut(f32)) -> Result<LoadTimes> {
+    pub(super) async fn load(self, executor: &Executor, source: &dyn Source, progress: &mut dyn FnMut(f32)) -> Result<LoadTimes> {
         executor.check()?;
         let Self { list, staging, total } = self;
         let mut load = Load { executor, source, progress, staging, total, loaded: 0, in_flight: 0, times: LoadTimes::default() };
@@ -130,7 +130,7 @@ impl Pieces {
 
 /// A load under way.
 struct Load<'a> {
-    executor: &'a mut Executor,
+    executor: &'a Executor,
     source: &'a dyn Source,
     progress: &'a mut dyn FnMut(f32),
     staging: BufferId,

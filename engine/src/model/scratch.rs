@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::recording::BufferId;
 
 /// What a slot is for.
@@ -79,7 +79,7 @@ impl Arena {
     ///
     /// # Errors
     /// When the device has no memory for them.
-    pub(super) fn create(self, executor: &mut Executor, scope: &mut Scope) -> Result<Scratch> {
+    pub(super) fn create(self, executor: &Executor, scope: &mut Scope) -> Result<Scratch> {
         let mut slots = self.slots.take();
         for (i, slot) in slots.iter_mut().enumerate() {
             debug_assert!(!slot.taken, "slot {i} is never released");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn scratch(dry: Arena) -> Scratch {
-        dry.create(&mut Executor::Cpu(Cpu::new(Capabilities::BASELINE)), &mut Scope::default()).unwrap()
+        dry.create(&Executor::Cpu(Cpu::new(Capabilities::BASELINE)), &mut Scope::default()).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Packed matrices on the device.
 
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::kernels::WeightLayout;
 use crate::recording::BufferId;
 
@@ -32,7 +32,7 @@ impl Weight {
     ///
     /// # Errors
     /// When the device cannot hold it.
-    pub(super) fn allocate(executor: &mut Executor, scope: &mut Scope, name: &str, layout: WeightLayout, rows: u32) -> Result<Self> {
+    pub(super) fn allocate(executor: &Executor, scope: &mut Scope, name: &str, layout: WeightLayout, rows: u32) -> Result<Self> {
         let row_bytes = 4 * u64::from(layout.stride);
         let capabilities = executor.capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer);

@@ -3,7 +3,7 @@
 use super::options::ModelOptions;
 use super::spec::{LayerSpec, ModelSpec};
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::kernels::{KvFormat, PAGE};
 use crate::recording::BufferId;
 
@@ -47,7 +47,7 @@ impl State {
     ///
     /// # Errors
     /// When the device has no memory for it.
-    pub(super) fn create(executor: &mut Executor, scope: &mut Scope, spec: &ModelSpec, options: &ModelOptions) -> Result<Self> {
+    pub(super) fn create(executor: &Executor, scope: &mut Scope, spec: &ModelSpec, options: &ModelOptions) -> Result<Self> {
         let pages_per_slot = options.context.div_ceil(PAGE);
         let page_bytes = spec.kv_bytes_per_position(options.kv) * u64::from(PAGE);
         let affordable = u32::try_from(options.kv_bytes / page_bytes).unwrap_or(u32::MAX);

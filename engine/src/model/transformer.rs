@@ -13,7 +13,7 @@ use super::scratch::{Arena, Scratch};
 use super::spec::ModelSpec;
 use super::state::State;
 use crate::error::Result;
-use crate::executor::{Executor, Scope};
+use crate::exec::{Executor, Scope};
 use crate::formats::Checkpoint;
 use crate::kernels::{AttentionTier, Capabilities, Row, Splits};
 use crate::recording::Recording;
@@ -51,7 +51,7 @@ impl Model {
     /// # Errors
     /// When the file is not a model that the engine can run, cannot be read, or does not fit the device.
     pub async fn load(
-        executor: &mut Executor,
+        executor: &Executor,
         scope: &mut Scope,
         checkpoint: &Checkpoint,
         source: &dyn Source,
@@ -67,25 +67,20 @@ impl Model {
     ///
     /// # Errors
     /// As [`Self::load`], but for reading.
-    pub fn plan(
-        executor: &mut Executor,
-        scope: &mut Scope,
-        checkpoint: &Checkpoint,
-        options: ModelOptions,
-    ) -> Result<(Self, Vec<Range<u64>>)> {
+    pub fn plan(executor: &Executor, scope: &mut Scope, checkpoint: &Checkpoint, options: ModelOptions) -> Result<(Self, Vec<Range<u64>>)> {
         let (pieces, complete) = Self::allocate(executor, scope, checkpoint, options)?;
         Ok((complete(executor, scope, LoadTimes::default())?, pieces.ranges()))
     }
 
     /// Allocates state and weights. Returns what fills the weights, and what makes the model of them once they are filled.
     fn allocate(
-        executor: &mut Executor,
+        executor: &Executor,
         scope: &mut Scope,
         checkpoint: &Checkpoint,
         mut options: ModelOptions,
-    ) -> Result<(Pieces, impl FnOnce(&mut Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
+    ) -> Result<(Pieces, impl FnOnce(&Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
         let mut spec = families::spec(checkpoint)?;
-        let padded = padded(checkpoint, &mut spec)?;
+        let padded = padded(checkpoint, &mut spec);
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
         options.context = options.context.min(spec.context).max(1);
         let capabilities = executor.capabilities().clone();
@@ -114,7 +109,7 @@ impl Model {
         let pieces = loader.finish()?;
 
         let staging = pieces.staging;
-        let complete = move |executor: &mut Executor, scope: &mut Scope, load_times: LoadTimes| {
+        let complete = move |executor: &Executor, scope: &mut Scope, load_times: LoadTimes| {
             executor.destroy_buffer(staging);
             memory.weights = executor.allocated_bytes() - before - memory.cache;
             let mut model = Self {
@@ -143,7 +138,7 @@ impl Model {
 
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a
     /// scheduler.
-    pub fn place(&self, executor: &mut Executor, pass: &Pass, first: u32) {
+    pub fn place(&self, executor: &Executor, pass: &Pass, first: u32) {
         let rows: Vec<Row> = (0..pass.rows).map(|i| Row { token: i % 200, position: first + i, slot: 0, flags: Row::ACTIVE }).collect();
         let pages: Vec<u32> = (0..self.pages_per_slot).collect();
         executor.write(self.buffers.rows(pass.attend), 0, bytemuck::cast_slice(&rows));
@@ -175,7 +170,7 @@ impl Model {
             capabilities: &self.capabilities,
             tier: self.tier,
             options: &self.options,
-            norm: self.spec.norm,
+            norm: self.spec.row_norm(),
             buffers: &self.buffers,
             rows_buffer: self.buffers.rows(pass.attend),
             pages_per_slot: self.pages_per_slot,

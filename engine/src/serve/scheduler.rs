@@ -10,7 +10,7 @@ use web_time::Instant;
 use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
-use crate::executor::{Executor, Pending, Program, Scope};
+use crate::exec::{Executor, Pending, Program, Scope};
 use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::{BufferId, Recording};
@@ -79,7 +79,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// When the buffers do not fit.
-    pub fn new(executor: &mut Executor, scope: &mut Scope, model: &Model) -> Result<Self> {
+    pub fn new(executor: &Executor, scope: &mut Scope, model: &Model) -> Result<Self> {
         let sequences = model.options.sequences;
         let vocab = model.spec.vocab;
         Ok(Self {
@@ -129,7 +129,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// When the device fails. The sequences stay; [`Self::fail`] ends them.
-    pub async fn step(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    pub async fn step(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         self.drop_cancelled();
         if self.decoding.iter().any(|s| s.finished) {
             self.drain(executor, model).await?;
@@ -172,7 +172,7 @@ impl Scheduler {
     }
 
     /// Releases finished sequences and compacts the batch. Nothing may be in flight.
-    fn retire(&mut self, executor: &mut Executor, model: &Model) {
+    fn retire(&mut self, executor: &Executor, model: &Model) {
         let (finished, live) = self.decoding.drain(..).partition::<Vec<_>, _>(|s| s.finished);
         self.decoding = live;
         for sequence in finished {
@@ -184,7 +184,7 @@ impl Scheduler {
     }
 
     /// Admits waiting jobs in order, while slots are free and pages for the prompt and [`RESERVED_OUTPUT_TOKENS`] are available.
-    fn admit(&mut self, executor: &mut Executor, model: &Model) {
+    fn admit(&mut self, executor: &Executor, model: &Model) {
         while let (Some(waiting), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
             let (job, text) = (&waiting.job, waiting.text());
             let most = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
@@ -208,7 +208,7 @@ impl Scheduler {
 
     /// Reserves pages for the next submission of every sequence of the batch. Where too few are available, preempts the most recently
     /// admitted sequence, whose cache is recomputed later; the first admitted always proceeds.
-    async fn reserve_or_preempt(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    async fn reserve_or_preempt(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         let mut row = 0;
         while let Some(sequence) = self.decoding.get_mut(row) {
             let positions = sequence.prompt_len() + (sequence.issued + MAX_STEPS).min(sequence.job.max_tokens);
@@ -244,7 +244,7 @@ impl Scheduler {
     }
 
     /// Submits the next prefill chunk of the oldest prompt; with the last chunk the sequence joins the batch and samples its first token.
-    async fn prefill(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+    async fn prefill(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
         if sequence.job.task != Task::Continue {
             return self.score_or_embed(executor, model).await;
@@ -281,7 +281,7 @@ impl Scheduler {
     }
 
     /// Submits decode steps for the batch, unless all steps of a row were submitted.
-    fn decode(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+    fn decode(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         let Some(remaining) = self.decoding.iter().map(Sequence::remaining).min() else { return Ok(false) };
         let wants_logits = self.decoding.iter().any(Sequence::wants_logits);
         if wants_logits && !self.in_flight.is_empty() {
@@ -306,7 +306,7 @@ impl Scheduler {
         Ok(true)
     }
 
-    fn submit(&mut self, executor: &mut Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
+    fn submit(&mut self, executor: &Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
         let begin = self.decoding.get(rows.0 as usize).map_or(0, |s| (s.issued - steps) % RING);
         // The tokens of one row are contiguous, unless they wrap around the ring.
         let exact = rows.1 == 1 && begin + steps <= RING;
@@ -317,7 +317,7 @@ impl Scheduler {
         Ok(())
     }
 
-    pub(super) async fn drain(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    pub(super) async fn drain(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         while !self.in_flight.is_empty() {
             self.receive(executor, model).await?;
         }
@@ -325,7 +325,7 @@ impl Scheduler {
     }
 
     /// Reads the oldest result and sends its tokens.
-    async fn receive(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    async fn receive(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         let Some(InFlight { rows: (first, count), steps, exact, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
         let bytes = pending.wait().await?;
         let tokens: &[u32] = bytemuck::cast_slice(&bytes);
@@ -360,7 +360,7 @@ impl Scheduler {
     }
 
     /// Writes the state of a decode row. Nothing of the row may be in flight.
-    fn write_row(&mut self, executor: &mut Executor, model: &Model, row: u32) {
+    fn write_row(&mut self, executor: &Executor, model: &Model, row: u32) {
         let sequence = &self.decoding[row as usize];
         let generated = sequence.progress.generated.len() as u32;
         // Sampling advances the position by one: before the first token the row is at the last position of the prompt.
@@ -375,13 +375,13 @@ impl Scheduler {
     }
 
     /// Sampling of rows of the batch.
-    fn sample_program(&mut self, executor: &mut Executor, model: &Model, first_row: u32, rows: u32) -> Rc<Program> {
+    fn sample_program(&mut self, executor: &Executor, model: &Model, first_row: u32, rows: u32) -> Rc<Program> {
         let sequences = &self.decoding[first_row as usize..][..rows as usize];
         let draws = sequences.iter().any(|s| s.job.sampling.draws_from_all());
         self.program(executor, model, ProgramKey::Sample { first_row, rows, draws })
     }
 
-    pub(super) fn program(&mut self, executor: &mut Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
+    pub(super) fn program(&mut self, executor: &Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
         if let Some(program) = self.programs.get(&key) {
             return Rc::clone(program);
         }
@@ -448,13 +448,13 @@ fn max_prefill_rows(model: &Model) -> [u32; 2] {
 }
 
 /// Allocates a sequence's pages for so many positions.
-pub(super) fn allocate_pages(pages: &mut PagePool, executor: &mut Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+pub(super) fn allocate_pages(pages: &mut PagePool, executor: &Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
     let first = sequence.block_table.pages().len();
     write_pages(executor, model, sequence.slot, first, pages.allocate(&mut sequence.block_table, positions));
 }
 
 /// Writes a part of a block table on the device, from page number `first` of the sequence on.
-fn write_pages(executor: &mut Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
+fn write_pages(executor: &Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
     if !pages.is_empty() {
         let entry = u64::from(slot) * u64::from(model.pages_per_slot) + first as u64;
         executor.write(model.buffers.pages, 4 * entry, bytemuck::cast_slice(pages));

@@ -3,12 +3,12 @@
 use super::scheduler::{ProgramKey, Scheduler, allocate_pages};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
-use crate::executor::Executor;
+use crate::exec::Executor;
 use crate::model::{Attend, Model, Output, Pass};
 
 impl Scheduler {
     /// Prefills the next chunk of the oldest prompt and waits for its result. Decode steps of other sequences run between the chunks.
-    pub(super) async fn score_or_embed(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+    pub(super) async fn score_or_embed(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         // It overwrites the logits of the batch.
         self.drain(executor, model).await?;
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::device::MatrixSupport;
-use crate::kernels::SubgroupMatrix;
+use crate::device::SubgroupMatrix;
 
 /// What a browser shows of an adapter: `matrixOffer` in `web_features.js`.
 #[derive(Debug, Deserialize)]

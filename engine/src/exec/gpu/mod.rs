@@ -1,5 +1,6 @@
 //! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
 
+mod buffers;
 mod device;
 #[cfg(any(target_arch = "wasm32", test))]
 mod matrices;
@@ -14,14 +15,19 @@ pub use pipelines::Preparation;
 pub use profile::KernelTime;
 pub use readback::Readback;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::buffer::BufferId;
-use crate::counters::Counters;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+
+use super::recording::{Command, Recording};
+use super::{BufferId, Counters, Device, Pending, Program};
+use crate::device::{Capabilities, Tuning};
 use crate::error::{EngineError, Result};
-use crate::kernels::{Capabilities, Plan, Tuning};
-use crate::recording::{Command, Recording};
+use crate::kernels::Plan;
 use crate::shaders::BindingKind;
+use buffers::Buffers;
 use device::Fault;
 use pipelines::{Pipeline, Pipelines};
 use readback::StagingPool;
@@ -37,10 +43,9 @@ pub struct Gpu {
     adapter: AdapterSummary,
     capabilities: Capabilities,
     fault: Arc<Fault>,
-    buffers: Vec<Option<wgpu::Buffer>>,
+    buffers: RefCell<Buffers>,
     /// Zeros, for bindings that are absent.
     zeros: wgpu::Buffer,
-    allocated: u64,
     /// Bytes that buffers may take together.
     memory: Option<u64>,
     pipelines: Pipelines,
@@ -89,9 +94,8 @@ impl Gpu {
             adapter: opened.adapter,
             capabilities: opened.capabilities,
             fault: opened.fault,
-            buffers: Vec::new(),
+            buffers: RefCell::default(),
             zeros,
-            allocated: 0,
             memory: options.memory,
             staging: StagingPool::default(),
             counters: Counters::default(),
@@ -121,90 +125,13 @@ impl Gpu {
         self.capabilities.tuning = tuning;
     }
 
-    /// Bytes of all live buffers.
-    pub fn allocated_bytes(&self) -> u64 {
-        self.allocated
-    }
-
     /// Pipelines that were made so far.
     pub fn pipeline_count(&self) -> usize {
         self.pipelines.count()
     }
 
-    /// What was done so far.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Bytes that all buffers together may take, where that is known.
-    pub(crate) fn memory_limit(&self) -> Option<u64> {
-        self.memory
-    }
-
-    /// Fails when the device reported an error or was lost.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.fault.check()
-    }
-
-    pub(crate) fn create_buffer(&mut self, label: &str, bytes: u64) -> Result<BufferId> {
-        let size = self.capabilities.buffer_size(label, bytes)?;
-        if let Some(limit) = self.memory.filter(|limit| self.allocated + size > *limit) {
-            return Err(EngineError::NoMemory { available: Some(limit) });
-        }
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        self.allocated += size;
-        self.buffers.push(Some(buffer));
-        Ok(BufferId(self.buffers.len() as u32 - 1))
-    }
-
-    /// Whether buffers of so many bytes together could be made now, once what was destroyed is free.
-    pub(crate) async fn could_hold(&self, bytes: u64) -> bool {
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let most = self.capabilities.max_binding.min(self.capabilities.max_buffer).min(1 << 30);
-        let buffer = |first| {
-            let size = most.min(bytes - first).next_multiple_of(4);
-            let usage = wgpu::BufferUsages::STORAGE;
-            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("trial"), size, usage, mapped_at_creation: false })
-        };
-        let buffers: Vec<wgpu::Buffer> = (0..bytes).step_by(most as usize).map(buffer).collect();
-        let failed = scope.pop().await.is_some();
-        buffers.iter().for_each(wgpu::Buffer::destroy);
-        // What the load that did not fit left behind is said already.
-        !failed && !matches!(self.fault.check(), Err(EngineError::DeviceLost { .. }))
-    }
-
-    pub(crate) fn destroy_buffer(&mut self, id: BufferId) {
-        if let Some(buffer) = self.buffers[id.0 as usize].take() {
-            self.allocated -= buffer.size();
-            buffer.destroy();
-        }
-    }
-
-    pub(crate) fn write(&mut self, id: BufferId, offset: u64, data: &[u8]) {
-        self.queue.write_buffer(self.buffer(id), offset, data);
-    }
-
-    fn buffer(&self, id: BufferId) -> &wgpu::Buffer {
-        self.buffers[id.0 as usize].as_ref().expect("a buffer is used after it was destroyed")
-    }
-
-    /// Begins to make the pipelines that recordings need. Their buffers may be those of another executor.
-    pub(crate) fn prepare<'a>(&self, recordings: impl IntoIterator<Item = &'a Recording>) -> Preparation {
-        let commands = recordings.into_iter().flat_map(|recording| &recording.commands);
-        self.pipelines.prepare(commands.map(|command| command.plan(&self.capabilities)))
-    }
-
-    /// Waits for these pipelines.
-    pub(crate) async fn prepared(&mut self, preparation: Preparation) {
-        self.pipelines.finish(preparation).await;
-    }
-
-    pub(crate) fn compile(&mut self, label: &str, recording: &Recording) -> GpuProgram {
+    /// Makes pipelines, bind groups and parameters of a recording.
+    fn program(&self, label: &str, recording: &Recording) -> GpuProgram {
         let plans: Vec<Plan> = recording.commands.iter().map(|command| command.plan(&self.capabilities)).collect();
         let (params, offsets) = self.upload_params(label, &plans);
         let mut steps = Vec::with_capacity(plans.len());
@@ -234,8 +161,9 @@ impl Gpu {
         (buffer, offsets)
     }
 
-    fn compile_dispatch(&mut self, command: &dyn Command, plan: &Plan, params: &wgpu::Buffer, offset: u64) -> Step {
+    fn compile_dispatch(&self, command: &dyn Command, plan: &Plan, params: &wgpu::Buffer, offset: u64) -> Step {
         let Pipeline { pipeline, layout } = self.pipelines.get(plan);
+        let buffers = self.buffers.borrow();
         let entries: Vec<_> = plan
             .shader
             .bindings
@@ -248,7 +176,7 @@ impl Gpu {
                         offset,
                         size: wgpu::BufferSize::new(u64::from(size)),
                     }),
-                    _ => command.buffer(binding.index).map_or(&self.zeros, |id| self.buffer(id)).as_entire_binding(),
+                    _ => command.buffer(binding.index).map_or(&self.zeros, |id| buffers.get(id)).as_entire_binding(),
                 },
             })
             .collect();
@@ -260,34 +188,112 @@ impl Gpu {
         Step { pipeline, bind_group, workgroups: plan.workgroups }
     }
 
-    /// Encodes programs into one submission; optionally begins to read a range after them.
-    pub(crate) fn submit<'a>(
-        &mut self,
-        programs: impl IntoIterator<Item = &'a GpuProgram>,
-        read: Option<(BufferId, u64, u64)>,
-    ) -> Result<Option<Readback>> {
+    /// Encodes programs for one submission.
+    fn encode(&self, programs: &[&Program], read_bytes: u64) -> Result<wgpu::CommandEncoder> {
         self.fault.check()?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        let dispatches = encode(&mut encoder, programs);
-        self.counters.add(dispatches, read.map_or(0, |(_, _, bytes)| bytes));
-        let staging = read.map(|(from, offset, bytes)| {
-            let staging = self.staging.take(&self.device, bytes);
-            encoder.copy_buffer_to_buffer(self.buffer(from), offset, &staging, 0, bytes);
-            (staging, bytes)
-        });
+        let dispatches = encode(&mut encoder, programs.iter().filter_map(|program| program.gpu()));
+        self.counters.add(dispatches, read_bytes);
+        Ok(encoder)
+    }
+
+    /// Submits what is encoded and begins to read a range of a buffer after it.
+    fn finish_and_read(&self, mut encoder: wgpu::CommandEncoder, from: &wgpu::Buffer, offset: u64, bytes: u64) -> Readback {
+        let staging = self.staging.take(&self.device, bytes);
+        encoder.copy_buffer_to_buffer(from, offset, &staging, 0, bytes);
         let submission = self.queue.submit([encoder.finish()]);
-        Ok(staging.map(|(buffer, bytes)| Readback::begin(&self.device, submission, buffer, bytes, &self.staging, &self.fault)))
+        Readback::begin(&self.device, submission, staging, bytes, &self.staging, &self.fault)
+    }
+
+    async fn try_to_hold(&self, bytes: u64) -> bool {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let most = self.capabilities.max_binding.min(self.capabilities.max_buffer).min(1 << 30);
+        let buffer = |first| {
+            let size = most.min(bytes - first).next_multiple_of(4);
+            let usage = wgpu::BufferUsages::STORAGE;
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("trial"), size, usage, mapped_at_creation: false })
+        };
+        let buffers: Vec<wgpu::Buffer> = (0..bytes).step_by(most as usize).map(buffer).collect();
+        let failed = scope.pop().await.is_some();
+        buffers.iter().for_each(wgpu::Buffer::destroy);
+        // What the load that did not fit left behind is said already.
+        !failed && !matches!(self.fault.check(), Err(EngineError::DeviceLost { .. }))
     }
 }
 
-impl Gpu {
-    /// Submits what is encoded and begins to read the first bytes of a buffer after it.
-    fn finish_and_read(&mut self, mut encoder: wgpu::CommandEncoder, from: &wgpu::Buffer, bytes: u64) -> Result<Readback> {
-        self.fault.check()?;
-        let staging = self.staging.take(&self.device, bytes);
-        encoder.copy_buffer_to_buffer(from, 0, &staging, 0, bytes);
-        let submission = self.queue.submit([encoder.finish()]);
-        Ok(Readback::begin(&self.device, submission, staging, bytes, &self.staging, &self.fault))
+impl Device for Gpu {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn create_buffer(&self, label: &str, bytes: u64) -> Result<BufferId> {
+        let size = self.capabilities.buffer_size(label, bytes)?;
+        let mut buffers = self.buffers.borrow_mut();
+        if let Some(limit) = self.memory.filter(|limit| buffers.allocated() + size > *limit) {
+            return Err(EngineError::NoMemory { available: Some(limit) });
+        }
+        Ok(buffers.add(self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })))
+    }
+
+    fn destroy_buffer(&self, id: BufferId) {
+        self.buffers.borrow_mut().destroy(id);
+    }
+
+    fn write(&self, id: BufferId, offset: u64, data: &[u8]) {
+        self.queue.write_buffer(self.buffers.borrow().get(id), offset, data);
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.buffers.borrow().allocated()
+    }
+
+    fn compile(&self, label: &str, recording: Recording) -> Program {
+        Program::Gpu(self.program(label, &recording))
+    }
+
+    fn submit(&self, programs: &[&Program]) -> Result<()> {
+        let encoder = self.encode(programs, 0)?;
+        self.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+
+    fn submit_and_read(&self, programs: &[&Program], from: BufferId, offset: u64, bytes: u64) -> Result<Pending> {
+        let encoder = self.encode(programs, bytes)?;
+        Ok(Pending::Gpu(self.finish_and_read(encoder, self.buffers.borrow().get(from), offset, bytes)))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.fault.check()
+    }
+
+    fn is_software(&self) -> bool {
+        self.adapter.tier == DeviceTier::Basic
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    fn memory_limit(&self) -> Option<u64> {
+        self.memory
+    }
+
+    fn could_hold(&self, bytes: u64) -> LocalBoxFuture<'_, bool> {
+        self.try_to_hold(bytes).boxed_local()
+    }
+
+    fn prepare<'a>(&self, recordings: &mut dyn Iterator<Item = &'a Recording>) -> Option<Preparation> {
+        let commands = recordings.flat_map(|recording| &recording.commands);
+        Some(self.pipelines.prepare(commands.map(|command| command.plan(&self.capabilities))))
+    }
+
+    fn prepared(&self, preparation: Preparation) -> LocalBoxFuture<'_, ()> {
+        self.pipelines.finish(preparation).boxed_local()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Commands as data: a forward pass records kernels; an executor runs them.
 //!
-//! [`crate::gpu::Gpu`] encodes a recording for WebGPU, [`crate::cpu::Cpu`] interprets it with the kernels' references.
+//! [`Gpu`](super::Gpu) encodes a recording for WebGPU, [`Cpu`](super::Cpu) interprets it with the kernels' references.
 
 use std::fmt::Debug;
 
-pub use crate::buffer::BufferId;
-use crate::buffer::HostMemory;
-use crate::kernels::{Capabilities, Cost, Kernel, Plan, Sample, SampleBindings, SampleDraw, SampleGroups, Sampling};
+pub use super::buffer::BufferId;
+use super::buffer::HostMemory;
+use crate::device::Capabilities;
+use crate::kernels::{Cost, Kernel, Plan, Sample, SampleBindings, SampleDraw, SampleGroups, Sampling};
 use crate::shaders::Bindings;
 
 /// One step of a [`Recording`]: a kernel with the buffers that it runs on.

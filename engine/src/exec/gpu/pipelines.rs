@@ -1,5 +1,6 @@
 //! Pipelines: one for each variant and set of constants, made when it is first used, or together with others before.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::kernels::Plan;
@@ -9,7 +10,7 @@ use crate::shaders::{BindingKind, Shader};
 #[derive(Debug)]
 pub(super) struct Pipelines {
     device: wgpu::Device,
-    made: HashMap<PipelineKey, Pipeline>,
+    made: RefCell<HashMap<PipelineKey, Pipeline>>,
 }
 
 /// A variant with the values of its `override` constants.
@@ -39,27 +40,29 @@ pub(super) struct Pipeline {
 
 impl Pipelines {
     pub(super) fn new(device: wgpu::Device) -> Self {
-        Self { device, made: HashMap::new() }
+        Self { device, made: RefCell::default() }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.made.len()
+        self.made.borrow().len()
     }
 
     /// The pipeline of a plan, made now if it was not before.
-    pub(super) fn get(&mut self, plan: &Plan) -> Pipeline {
-        self.made.entry(PipelineKey::of(plan)).or_insert_with(|| make(&self.device, plan)).clone()
+    pub(super) fn get(&self, plan: &Plan) -> Pipeline {
+        self.made.borrow_mut().entry(PipelineKey::of(plan)).or_insert_with(|| make(&self.device, plan)).clone()
     }
 
     /// Begins to make what is not there yet.
     pub(super) fn prepare(&self, plans: impl IntoIterator<Item = Plan>) -> Preparation {
         let missing: HashMap<_, _> = plans.into_iter().map(|plan| (PipelineKey::of(&plan), plan)).collect();
-        Preparation::begin(&self.device, missing.into_iter().filter(|(key, _)| !self.made.contains_key(key)).collect())
+        let made = self.made.borrow();
+        Preparation::begin(&self.device, missing.into_iter().filter(|(key, _)| !made.contains_key(key)).collect())
     }
 
     /// Waits for what is being made, to use it from now on.
-    pub(super) async fn finish(&mut self, preparation: Preparation) {
-        self.made.extend(preparation.made(&self.device).await);
+    pub(super) async fn finish(&self, preparation: Preparation) {
+        let made = preparation.made(&self.device).await;
+        self.made.borrow_mut().extend(made);
     }
 }
 

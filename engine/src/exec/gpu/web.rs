@@ -5,7 +5,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use super::matrices::Offer;
 
-#[wasm_bindgen(module = "/src/gpu/web_features.js")]
+#[wasm_bindgen(module = "/src/exec/gpu/web_features.js")]
 extern "C" {
     /// From the next device on, ask for this feature where the adapter offers it.
     #[wasm_bindgen(js_name = requestFeature)]

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::device::{Capabilities, SubgroupMatrix, Tuning};
 use crate::error::{EngineError, Result};
-use crate::kernels::{Capabilities, SubgroupMatrix, Tuning};
 
 /// Which adapter to open and how much of it to use.
 #[derive(Clone, Debug, Default)]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{Gpu, Step};
 use crate::error::Result;
+use crate::exec::Recording;
 use crate::kernels::Cost;
-use crate::recording::Recording;
 
 /// Runs of a dispatch: the clock of a browser is coarse.
 const REPEATS: u32 = 40;
@@ -35,12 +35,12 @@ impl Gpu {
     ///
     /// # Errors
     /// When the device fails.
-    pub async fn profile(&mut self, recording: &Recording, positions: u32) -> Result<Option<Vec<KernelTime>>> {
+    pub async fn profile(&self, recording: &Recording, positions: u32) -> Result<Option<Vec<KernelTime>>> {
         if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
         let plans: Vec<_> = recording.commands.iter().map(|command| (command.plan(&self.capabilities), command.cost(positions))).collect();
-        let program = self.compile("profile", recording);
+        let program = self.program("profile", recording);
         let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 });
         let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("timestamps"),
@@ -51,6 +51,7 @@ impl Gpu {
         let period = f64::from(self.queue.get_timestamp_period());
         let mut groups: HashMap<(String, u32), Vec<(f64, Cost)>> = HashMap::new();
         for ((plan, cost), Step { pipeline, bind_group, workgroups: [x, y, z] }) in plans.iter().zip(&program.steps) {
+            self.fault.check()?;
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
             {
                 let writes = wgpu::ComputePassTimestampWrites {
@@ -66,7 +67,7 @@ impl Gpu {
                 }
             }
             encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
-            let bytes = self.finish_and_read(encoder, &resolved, 16)?.wait().await?;
+            let bytes = self.finish_and_read(encoder, &resolved, 0, 16).wait().await?;
             let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
             let us = ticks[1].saturating_sub(ticks[0]) as f64 * period / 1e3 / f64::from(REPEATS);
             let name = format!("{} {}", plan.shader.kernel, plan.shader.variant).trim_end().to_owned();
