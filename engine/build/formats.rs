@@ -23,9 +23,10 @@ pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
 
 /// Features that group formats.
 pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
-    let groups: [(&str, fn(&BlockLayout) -> bool); 6] = [
+    let groups: [(&str, fn(&BlockLayout) -> bool); 7] = [
         ("floats", |layout| layout.quants == Quants::Floats),
         ("int8_quants", BlockLayout::has_int8_quants),
+        ("byte_quants", |layout| layout.quants == Quants::Int8),
         ("packed_quants", |layout| layout.quants == Quants::Packed),
         ("codebook_quants", |layout| layout.quants == Quants::Codebook),
         ("offsets", |layout| layout.offsets),
