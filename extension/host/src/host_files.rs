@@ -37,14 +37,14 @@ const PAUSE_MS: u32 = 50;
 
 /// How bytes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     /// HTTP on the loopback interface.
     Loopback,
     /// Native messages, through the service worker.
     Messages,
 }
 
-impl Way {
+impl Transport {
     /// The word in the engine's status.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ pub(crate) struct HostModel {
     readers: Readers,
     launch: RefCell<Rc<Launch>>,
     reopening: RefCell<Option<Reopening>>,
-    way: Cell<Way>,
+    transport: Cell<Transport>,
     /// Whether HTTP has ever brought bytes.
     proven: Cell<bool>,
 }
@@ -108,14 +108,14 @@ impl HostModel {
             readers,
             launch: RefCell::new(Rc::new(launch)),
             reopening: RefCell::default(),
-            way: Cell::new(Way::Loopback),
+            transport: Cell::new(Transport::Loopback),
             proven: Cell::default(),
         })
     }
 
     /// How its bytes come.
-    pub(crate) fn way(&self) -> Way {
-        self.way.get()
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.get()
     }
 
     /// Its files, each a source.
@@ -142,7 +142,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.ask("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
+        let opened = self.router.call("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
             let failed =
                 |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
             serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
@@ -156,7 +156,7 @@ impl HostModel {
 
 impl Drop for HostModel {
     fn drop(&mut self) {
-        self.router.tell("models.close", &json!({ "id": self.id }));
+        self.router.notify("models.close", &json!({ "id": self.id }));
     }
 }
 
@@ -228,23 +228,23 @@ impl Source for HostFile {
             })
             .unzip();
         let file = Rc::clone(&self.0);
-        spawn_local(async move { file.bring(Run { offset, pieces }).await });
+        spawn_local(async move { file.fetch_run(Run { offset, pieces }).await });
         readings
     }
 }
 
 impl File {
     /// Brings a run's pieces; the first that cannot be had gets the reason.
-    async fn bring(&self, mut run: Run) {
+    async fn fetch_run(&self, mut run: Run) {
         let mut attempt = 1;
         while run.next().is_some() {
             let launch = Rc::clone(&self.model.launch.borrow());
-            let way = self.model.way.get();
+            let transport = self.model.transport.get();
             let begin = run.offset;
             let result = match launch.files.get(self.index) {
-                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match way {
-                    Way::Loopback => self.fetch(&launch, &file.path, &mut run).await,
-                    Way::Messages => self.ask(&mut run).await,
+                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match transport {
+                    Transport::Loopback => self.fetch_over_http(&launch, &file.path, &mut run).await,
+                    Transport::Messages => self.fetch_in_messages(&mut run).await,
                 },
                 _ => Err(Failure::Changed),
             };
@@ -265,15 +265,15 @@ impl File {
                 return run.deliver(Err(error));
             }
             // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
-            if way == Way::Loopback && attempt >= 2 && !self.model.proven.get() {
-                self.model.way.set(Way::Messages);
+            if transport == Transport::Loopback && attempt >= 2 && !self.model.proven.get() {
+                self.model.transport.set(Transport::Messages);
             }
             attempt += 1;
         }
     }
 
     /// Over HTTP, as one range.
-    async fn fetch(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
+    async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
         let headers = json!({
             "Authorization": format!("Bearer {}", launch.token),
             "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
@@ -299,13 +299,13 @@ impl File {
     }
 
     /// The same in native messages.
-    async fn ask(&self, run: &mut Run) -> Result<(), Failure> {
+    async fn fetch_in_messages(&self, run: &mut Run) -> Result<(), Failure> {
         while let Some(bytes) = run.next() {
             let mut data = Vec::with_capacity(bytes);
             while data.len() < bytes {
                 let (offset, bytes) = (run.offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
                 let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-                let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
+                let answer = self.model.router.call("models.read", &params).await.map_err(|error| match error.code() {
                     "changed" => Failure::Changed,
                     _ => Failure::Lost(error.to_string()),
                 })?;

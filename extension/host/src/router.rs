@@ -37,16 +37,16 @@ impl Router {
     ///
     /// # Errors
     /// [`EngineError::ModelStore`] with what the other side said.
-    pub(crate) async fn ask(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
+    pub(crate) async fn call(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
         let (sender, receiver) = oneshot::channel();
-        let ask = self.tell(method, params);
+        let ask = self.notify(method, params);
         self.waiting.borrow_mut().insert(ask, sender);
         // The router lives as long as the worker and answers everything once.
         receiver.await.unwrap_or(Err(EngineError::Aborted))
     }
 
     /// Says something whose answer does not matter; returns its number.
-    pub(crate) fn tell(&self, method: &str, params: &Value) -> u32 {
+    pub(crate) fn notify(&self, method: &str, params: &Value) -> u32 {
         let ask = self.next.replace(self.next.get().wrapping_add(1));
         let frame = json!({ "ask": ask, "method": method, "params": params });
         let sent = frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from);
@@ -57,7 +57,7 @@ impl Router {
     }
 
     /// Takes a frame if it is an answer.
-    pub(crate) fn take(&self, frame: &JsValue) -> bool {
+    pub(crate) fn handle_reply(&self, frame: &JsValue) -> bool {
         let field = |name: &str| Reflect::get(frame, &name.into()).ok().filter(|value| !value.is_undefined());
         let Some(ask) = field("answer").and_then(|answer| answer.as_f64()) else { return false };
         if let Some(waiting) = self.waiting.borrow_mut().remove(&(ask as u32)) {
