@@ -89,11 +89,10 @@ export class NativeHost {
   /**
    * Bytes of an open model, in base64: where HTTP is blocked.
    * @param {{id: string, file: number, offset: number, bytes: number, etag: string}} range
-   * @returns {Promise<string>}
+   * @returns {Promise<{data: string}>}
    */
-  async read(range) {
-    const { data } = await this.#call("read", range);
-    return data;
+  read(range) {
+    return this.#call("read", range);
   }
 
   /**

@@ -13,11 +13,6 @@ const EMBEDDED_NAME = "Spark 28M";
 const LOCAL = "local";
 const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", name: "A model of the user's choice" };
 
-/** Codes of the engine's errors that are about the request or the device. The others' words may name the user's files. */
-const PAGE_CODES = new Set([
-  "aborted", "context_length_exceeded", "device_lost", "invalid_request", "messages_refused", "model_switched", "no_gpu", "unsupported_field",
-]);
-
 /** Where the choice is kept. */
 const CHOICE = "model";
 /** Where the tokens of its context are kept, if they were chosen too. */
@@ -123,11 +118,12 @@ export class Models {
   }
 
   /**
-   * An error of the engine, as a page may see it.
-   * @param {import("../shared/errors.js").WireError} error
+   * An error of the engine, as a page may see it: the words of those that are not public may name the user's files.
+   * @param {import("../shared/errors.js").WireError & {public?: boolean}} error
+   * @returns {import("../shared/errors.js").WireError}
    */
-  errorForPage(error) {
-    if (PAGE_CODES.has(error.code)) return error;
+  errorForPage({ public: isPublic = false, ...error }) {
+    if (isPublic) return error;
     return toWire(error.code === "engine_stopped" ? engineStopped() : modelUnavailable());
   }
 
@@ -146,7 +142,7 @@ export class Models {
       this.#engine.request("models.list", {}),
       picked.all(),
       wanted
-        ? background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
+        ? background("models.list", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
         : { list: undefined, error: undefined },
     ]);
     /** @type {Listed[]} */
@@ -214,20 +210,22 @@ export class Models {
    * @returns {Promise<unknown>}
    */
   async answer(method, params) {
-    const { id } = params;
+    const { id, again } = params;
     switch (method) {
-      case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#open(id);
+      case "models.open":
+        if (id.startsWith(picked.PREFIX)) return picked.open(id);
+        // The worker has it open: it is closed once for both.
+        return again ? background("models.open", { id }) : this.#open(id);
       case "models.context": return this.#context(id);
-      case "models.reopen": return background("host.open", { id });
       case "models.close": return this.#close(id);
-      case "models.read": return background("host.read", params);
+      case "read": return background("read", params);
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
   /** The engine's worker is gone, and with it whoever would have closed what it had open. */
   closeAll() {
-    for (const id of this.#opens.keys()) background("host.close", { id }).catch(() => {});
+    for (const id of this.#opens.keys()) background("models.close", { id }).catch(() => {});
     this.#opens = new Map();
   }
 
@@ -247,9 +245,9 @@ export class Models {
     const opens = this.#opens;
     opens.set(id, (opens.get(id) ?? 0) + 1);
     try {
-      const opened = await background("host.open", { id });
+      const opened = await background("models.open", { id });
       // The worker that wanted it ended meanwhile, and no other has it.
-      if (opens !== this.#opens && !this.#opens.has(id)) await background("host.close", { id });
+      if (opens !== this.#opens && !this.#opens.has(id)) await background("models.close", { id });
       return opened;
     } catch (error) {
       if (opens === this.#opens) await this.#close(id);
@@ -261,6 +259,6 @@ export class Models {
   async #close(id) {
     const left = (this.#opens.get(id) ?? 0) - 1;
     if (left > 0) this.#opens.set(id, left);
-    else if (this.#opens.delete(id)) await background("host.close", { id });
+    else if (this.#opens.delete(id)) await background("models.close", { id });
   }
 }

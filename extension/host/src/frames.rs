@@ -79,9 +79,10 @@ impl Outbox {
     }
 }
 
-/// `{name, message, code, data?}`.
+/// `{name, message, code, public, data?}`.
 pub(crate) fn error_value(error: &EngineError) -> Value {
-    let mut value = json!({ "name": error.dom_name(), "message": error.to_string(), "code": error.code() });
+    let (name, code, public) = (error.dom_name(), error.code(), error.is_public());
+    let mut value = json!({ "name": name, "message": error.to_string(), "code": code, "public": public });
     match error {
         EngineError::ContextExceeded { requested, quota, .. } => value["data"] = json!({ "requested": requested, "quota": quota }),
         EngineError::OutOfMemory { memory, context, fitting, .. } => {

@@ -76,6 +76,12 @@ impl fmt::Debug for Launch {
     }
 }
 
+/// Answer to `read`: bytes in base64.
+#[derive(Deserialize)]
+struct ReadAnswer {
+    data: String,
+}
+
 type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineError>>>>;
 
 /// A model of the native host, open for as long as this lives.
@@ -142,7 +148,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.ask("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
+        let opened = self.router.ask("models.open", &json!({ "id": self.id, "again": true })).await.and_then(|answer| {
             let failed =
                 |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
             serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
@@ -305,11 +311,12 @@ impl File {
             while data.len() < bytes {
                 let (offset, bytes) = (run.offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
                 let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-                let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
+                let answer = self.model.router.ask("read", &params).await.map_err(|error| match error.code() {
                     "changed" => Failure::Changed,
                     _ => Failure::Lost(error.to_string()),
                 })?;
-                let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
+                let piece = serde_wasm_bindgen::from_value(answer).ok().and_then(|ReadAnswer { data }| BASE64_STANDARD.decode(data).ok());
+                let piece = piece.filter(|piece| piece.len() == bytes);
                 data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
             }
             run.deliver(Ok(Piece::from(&*data)));

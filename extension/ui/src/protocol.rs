@@ -237,11 +237,7 @@ pub enum EngineState {
 pub struct Adapter {
     /// `nvidia`, `apple`, …
     pub vendor: String,
-    /// Family of the chip.
-    pub architecture: String,
-    /// The device, where the browser tells.
-    pub device: String,
-    /// The driver's words, where the browser tells.
+    /// Name of the device, or its architecture where the browser hides the name.
     pub description: String,
 }
 
