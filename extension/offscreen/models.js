@@ -6,7 +6,7 @@ import { background } from "../shared/background.js";
 import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
 
-/** The model that ships with the extension (extension/host/src/models.rs). */
+/** The model that ships with the extension (extension/worker/src/models.rs). */
 const EMBEDDED = "spark-28m";
 const EMBEDDED_NAME = "Spark 28M";
 /** What pages call any other: an id of its own would tell sites which file a user has, and that it is the same user. */
