@@ -4,7 +4,9 @@
 
 import { Refusal } from "../shared/errors.js";
 
+/** @type {import("../shared/protocol.js").HostName} */
 const NAME = "com.doppler.host";
+/** @type {import("../shared/protocol.js").NativeProtocol} */
 const PROTOCOL = 1;
 /** A start takes no longer, in ms. */
 const START_LIMIT = 15_000;
@@ -12,13 +14,15 @@ const START_LIMIT = 15_000;
 const IDLE = 20_000;
 
 /**
- * @typedef {{base: string, token: string, version: string}} Hello
+ * @typedef {import("../shared/protocol.js").NativeMethods} Methods
+ * @typedef {import("../shared/protocol.js").HostCode} HostCode
+ * @typedef {Methods["hello"]["done"]} Greeting
  * @typedef {{resolve: (done: any) => void, reject: (error: Refusal) => void}} Waiting
- * @typedef {{port: chrome.runtime.Port, hello: Promise<Hello>, waiting: Map<number, Waiting>, open: Set<string>, idle?: any}} Connection
+ * @typedef {{port: chrome.runtime.Port, hello: Promise<Greeting>, waiting: Map<number, Waiting>, open: Set<string>, idle?: any}} Connection
  *   `open`: ids of models
  */
 
-/** DOMException names of what the host refuses, by its codes. @type {Record<string, string>} */
+/** DOMException names of what the host refuses, by its codes. @type {Partial<Record<HostCode, string>>} */
 const NAMES = {
   not_found: "NotFoundError", changed: "InvalidStateError", not_a_model: "DataError", unreadable: "NotReadableError",
 };
@@ -58,7 +62,7 @@ export class NativeHost {
     this.#lastError = lastError;
   }
 
-  /** @returns {Promise<any>}  see `models.list` of the host */
+  /** All models of the folders that the user chose. */
   models() {
     return this.#call("models.list", {});
   }
@@ -88,16 +92,16 @@ export class NativeHost {
 
   /**
    * Bytes of an open model, in base64: where HTTP is blocked.
-   * @param {{id: string, file: number, offset: number, bytes: number, etag: string}} range
-   * @returns {Promise<{data: string}>}
+   * @param {Methods["read"]["params"]} range
    */
   read(range) {
     return this.#call("read", range);
   }
 
   /**
-   * @param {string} method
-   * @param {object} params
+   * @template {keyof Methods} M
+   * @param {M} method
+   * @param {Methods[M]["params"]} params
    */
   async #call(method, params) {
     const connection = this.#connected();
@@ -134,10 +138,11 @@ export class NativeHost {
   }
 
   /**
+   * @template {keyof Methods} M
    * @param {Connection} connection
-   * @param {string} method
-   * @param {object} params
-   * @returns {Promise<any>}
+   * @param {M} method
+   * @param {Methods[M]["params"]} params
+   * @returns {Promise<Methods[M]["done"]>}
    */
   #ask(connection, method, params) {
     return new Promise((resolve, reject) => {
@@ -151,14 +156,14 @@ export class NativeHost {
 
   /**
    * @param {Connection} connection
-   * @param {any} frame
+   * @param {{id: number, done?: any, error?: import("../shared/protocol.js").HostFailure}} frame
    */
   #receive(connection, frame) {
     const waiting = connection.waiting.get(frame?.id);
     if (!waiting) return;
     connection.waiting.delete(frame.id);
     if (frame.error) {
-      const { code = "internal", message = "The native host failed.", data } = frame.error;
+      const { code, message, data } = frame.error;
       const own = code === "protocol" ? "host_version" : code;
       waiting.reject(new Refusal(NAMES[code] ?? "OperationError", own, message, data));
     } else {

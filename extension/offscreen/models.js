@@ -19,7 +19,8 @@ const CHOICE = "model";
 const CONTEXT = "model context";
 
 /**
- * @typedef {{id: string, name: string, source: "embedded" | "host" | "picked", bytes?: number, format?: string}} Listed
+ * @typedef {import("../shared/protocol.js").Listed} Listed
+ * @typedef {import("../shared/protocol.js").HostModels} HostModels
  */
 
 /** Whether a method needs a model, the chosen one where the request does not say. */
@@ -142,14 +143,14 @@ export class Models {
       this.#engine.request("models.list", {}),
       picked.all(),
       wanted
-        ? background("models.list", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
+        ? background("models.list", {}).then((/** @type {HostModels} */ list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
         : { list: undefined, error: undefined },
     ]);
     /** @type {Listed[]} */
     const data = [
       ...embedded.data.map((/** @type {any} */ { id, name }) => ({ id, name, source: "embedded" })),
-      ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: "picked" })),
-      ...(host.list?.models ?? []).map((/** @type {any} */ { id, name, bytes, format }) => ({ id, name, bytes, format, source: "host" })),
+      ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("picked") })),
+      ...(host.list?.models ?? []).map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("host") })),
     ];
     return {
       data, chosen: this.chosen ?? embedded.data[0]?.id ?? EMBEDDED, problems: host.list?.problems ?? [],

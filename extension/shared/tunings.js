@@ -11,7 +11,7 @@ const names = () => Object.keys(localStorage).filter((name) => name.startsWith(P
 /**
  * Answers the engine's worker, in the offscreen document.
  * @param {string} method
- * @param {{device: string, text: string | null}} params
+ * @param {import("./protocol.js").WorkerMethods["tuning.write"]["params"]} params
  * @returns {Promise<unknown>}
  */
 export async function answer(method, { device, text }) {

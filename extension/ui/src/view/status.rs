@@ -1,8 +1,9 @@
 //! What runs the answers: model, adapter, loading progress.
 
-use crate::protocol::{Adapter, EngineState, MESSAGES, Model, NO_GPU_SENTENCE};
 use crate::state::State;
 use crate::view::dom;
+use doppler_protocol::engine::{Adapter, EngineState, Model, Way};
+use doppler_protocol::error::NO_GPU_SENTENCE;
 use wasm_bindgen::JsValue;
 use web_sys::{HtmlElement, HtmlProgressElement};
 
@@ -83,7 +84,7 @@ fn detail_line(state: &State) -> String {
             None => "Loading the model…".to_owned(),
             Some(LOADED..) => "Preparing the GPU…".to_owned(),
             Some(progress) => {
-                let slow = if engine.way.as_deref() == Some(MESSAGES) { ", slowly: the browser blocks the direct way" } else { "" };
+                let slow = if engine.way == Some(Way::Messages) { ", slowly: the browser blocks the direct way" } else { "" };
                 format!("Loading the model… {} %{slow}", (progress * 100.0).round() as u8)
             }
         },
@@ -122,8 +123,9 @@ fn adapter_name(Adapter { vendor, description }: &Adapter) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Chosen, EngineStatus, Failure};
     use crate::state::Msg;
+    use doppler_protocol::engine::{Chosen, EngineStatus};
+    use doppler_protocol::error::Failure;
 
     fn state(engine: EngineStatus) -> State {
         let mut state = State::default();
@@ -149,7 +151,7 @@ mod tests {
         engine.state = EngineState::Loading;
         engine.progress = Some(0.426);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %");
-        engine.way = Some(MESSAGES.to_owned());
+        engine.way = Some(Way::Messages);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %, slowly: the browser blocks the direct way");
         engine.progress = Some(1.0);
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");
