@@ -3,6 +3,7 @@
 // noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
 
 import { Refusal } from "../shared/errors.js";
+import { Calls } from "../shared/rpc.js";
 
 /** @type {import("../shared/protocol.js").HostName} */
 const NAME = "com.doppler.host";
@@ -17,8 +18,7 @@ const IDLE = 20_000;
  * @typedef {import("../shared/protocol.js").NativeMethods} Methods
  * @typedef {import("../shared/protocol.js").HostCode} HostCode
  * @typedef {Methods["hello"]["done"]} Greeting
- * @typedef {{resolve: (done: any) => void, reject: (error: Refusal) => void}} Waiting
- * @typedef {{port: chrome.runtime.Port, hello: Promise<Greeting>, waiting: Map<number, Waiting>, open: Set<string>, idle?: any}} Connection
+ * @typedef {{port: chrome.runtime.Port, calls: Calls, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
  *   `open`: ids of models
  */
 
@@ -26,6 +26,10 @@ const IDLE = 20_000;
 const NAMES = {
   not_found: "NotFoundError", changed: "InvalidStateError", not_a_model: "DataError", unreadable: "NotReadableError",
 };
+
+/** @param {import("../shared/protocol.js").HostFailure} failure */
+const refused = ({ code, message, data }) =>
+  new Refusal(NAMES[code] ?? "OperationError", code === "protocol" ? "host_version" : code, message, data);
 
 /**
  * What Chrome says of a port that closed, in words that help.
@@ -49,7 +53,6 @@ function closed(message = "") {
 export class NativeHost {
   /** @type {Connection | undefined} */
   #connection;
-  #next = 1;
   #connect;
   #lastError;
 
@@ -118,7 +121,7 @@ export class NativeHost {
   #start() {
     const port = this.#connect();
     /** @type {Connection} */
-    const connection = { port, waiting: new Map(), open: new Set(), hello: Promise.reject() };
+    const connection = { port, calls: new Calls((frame) => port.postMessage(frame), refused), open: new Set(), hello: Promise.reject() };
     connection.hello.catch(() => {});
     port.onMessage.addListener((frame) => this.#receive(connection, frame));
     port.onDisconnect.addListener(() => this.#end(connection, closed(this.#lastError())));
@@ -144,35 +147,22 @@ export class NativeHost {
    * @param {Methods[M]["params"]} params
    * @returns {Promise<Methods[M]["done"]>}
    */
-  #ask(connection, method, params) {
-    return new Promise((resolve, reject) => {
-      if (method !== "hello" && connection !== this.#connection) return reject(closed());
-      clearTimeout(connection.idle);
-      const id = this.#next++;
-      connection.waiting.set(id, { resolve, reject });
-      connection.port.postMessage({ id, method, params });
-    });
+  async #ask(connection, method, params) {
+    if (method !== "hello" && connection !== this.#connection) throw closed();
+    clearTimeout(connection.idle);
+    return connection.calls.call(method, params);
   }
 
   /**
    * @param {Connection} connection
-   * @param {{id: number, done?: any, error?: import("../shared/protocol.js").HostFailure}} frame
+   * @param {any} frame
    */
   #receive(connection, frame) {
-    const waiting = connection.waiting.get(frame?.id);
-    if (!waiting) return;
-    connection.waiting.delete(frame.id);
-    if (frame.error) {
-      const { code, message, data } = frame.error;
-      const own = code === "protocol" ? "host_version" : code;
-      waiting.reject(new Refusal(NAMES[code] ?? "OperationError", own, message, data));
-    } else {
-      waiting.resolve(frame.done);
-    }
+    if (!connection.calls.receive(frame)) return;
     clearTimeout(connection.idle);
-    if (connection.waiting.size > 0) return;
+    if (connection.calls.size > 0) return;
     connection.idle = setTimeout(() => {
-      if (connection.open.size > 0 || connection.waiting.size > 0) return;
+      if (connection.open.size > 0 || connection.calls.size > 0) return;
       this.#end(connection, closed());
       connection.port.disconnect();
     }, IDLE);
@@ -185,7 +175,6 @@ export class NativeHost {
   #end(connection, error) {
     if (this.#connection === connection) this.#connection = undefined;
     clearTimeout(connection.idle);
-    for (const { reject } of connection.waiting.values()) reject(error);
-    connection.waiting.clear();
+    connection.calls.end(error);
   }
 }
