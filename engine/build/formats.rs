@@ -25,11 +25,11 @@ pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
 pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
     let groups: [(&str, fn(&BlockLayout) -> bool); 6] = [
         ("floats", |layout| layout.quants == Quants::Floats),
-        ("bytes", BlockLayout::has_byte_quants),
-        ("integers", |layout| layout.quants == Quants::Integers),
-        ("codes", |layout| layout.quants == Quants::Codes),
+        ("int8_quants", BlockLayout::has_int8_quants),
+        ("packed_quants", |layout| layout.quants == Quants::Packed),
+        ("codebook_quants", |layout| layout.quants == Quants::Codebook),
         ("offsets", |layout| layout.offsets),
-        ("sixteens", |layout| layout.sixteens),
+        ("per16_scales", |layout| layout.per16_scales),
     ];
     groups.into_iter().map(|(name, belongs)| (name.to_owned(), features(belongs))).collect()
 }

@@ -26,7 +26,7 @@ addEventListener("message", ({ data }) => {
   }
   const controller = new AbortController();
   running.set(id, controller);
-  bring(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
+  fetchRange(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
     .catch((error) => {
       controller.abort();
       postMessage({ id, error: String(error) });
@@ -40,13 +40,13 @@ addEventListener("message", ({ data }) => {
  * @param {number[]} lengths
  * @param {RequestInit} request
  */
-async function bring(id, url, lengths, request) {
+async function fetchRange(id, url, lengths, request) {
   const { status, body } = await fetch(url, request);
   if (status !== 206) return postMessage({ id, status });
   if (!body) throw new Error("the answer has no bytes");
   const reader = body.getReader({ mode: "byob" });
   for (const bytes of lengths) {
-    const piece = await take(reader, bytes);
+    const piece = await readExact(reader, bytes);
     postMessage({ id, piece }, { transfer: [piece.buffer] });
   }
 }
@@ -56,7 +56,7 @@ async function bring(id, url, lengths, request) {
  * @param {number} bytes
  * @returns {Promise<Uint8Array<ArrayBuffer>>}  the next so many bytes; an error if the stream ends before
  */
-async function take(reader, bytes) {
+async function readExact(reader, bytes) {
   const fitting = bytes < WORTHWHILE ? -1 : spare.findIndex(({ byteLength }) => byteLength >= bytes);
   let buffer = fitting < 0 ? new ArrayBuffer(bytes) : spare.splice(fitting, 1)[0];
   for (let at = 0; at < bytes;) {

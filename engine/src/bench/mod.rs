@@ -8,7 +8,7 @@ mod shapes;
 mod streams;
 pub mod tune;
 
-pub use kernels::{Ceilings, KernelReport, PassReport};
+pub use kernels::{KernelReport, PassReport, Roofline};
 pub use shapes::{SHAPES, Shape, Synthetic};
 pub use streams::StreamsReport;
 

@@ -28,7 +28,7 @@ const CHOICES: [Choice; 10] = [
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
     (|from, matrices| Tuning { matmul_matrices: matrices == 1, ..from }, &[0, 1]),
-    (|from, bytes| Tuning { matmul_bytes: bytes == 1, ..from }, &[0, 1]),
+    (|from, bytes| Tuning { matmul_int8: bytes == 1, ..from }, &[0, 1]),
 ];
 
 /// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
@@ -38,8 +38,8 @@ fn is_possible(device: &Capabilities, tuning: Tuning) -> bool {
     let matrices = device.matrices.is_some() && tuning.matmul_matrices;
     (device.subgroup_size.is_some() || !large)
         && (device.matrices.is_some() || tuning.matmul_matrices)
-        && (!matrices || tuning.matmul_bytes == device.default_tuning().matmul_bytes)
-        && (!tuning.matmul_half || device.shader_f16 && !matrices && !tuning.matmul_bytes)
+        && (!matrices || tuning.matmul_int8 == device.default_tuning().matmul_int8)
+        && (!tuning.matmul_half || device.shader_f16 && !matrices && !tuning.matmul_int8)
 }
 
 /// What a device can do instead of `from` by this choice.

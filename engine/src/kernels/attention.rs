@@ -16,7 +16,7 @@ use crate::shaders::variants::{
 };
 
 /// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
-fn least_split(head_dim: u32) -> u32 {
+fn min_split(head_dim: u32) -> u32 {
     match head_dim {
         0..=64 => 512,
         65..=128 => 256,
@@ -25,7 +25,7 @@ fn least_split(head_dim: u32) -> u32 {
 }
 
 /// Most parts, so that joining them stays short.
-const MOST_SPLITS: u32 = 64;
+const MAX_SPLITS: u32 = 64;
 
 /// How decoding divides the cache among workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,9 +40,9 @@ impl Splits {
     /// For caches of up to `positions`, rounded up so that few programs serve all lengths. What two parts would have is one: joining them
     /// takes longer.
     pub fn of(positions: u32, head_dim: u32) -> Self {
-        let least = least_split(head_dim);
+        let least = min_split(head_dim);
         let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
-        let count = if positions == 2 * least { 1 } else { (positions / least).min(MOST_SPLITS) };
+        let count = if positions == 2 * least { 1 } else { (positions / least).min(MAX_SPLITS) };
         Self { count, length: positions / count }
     }
 }
@@ -66,7 +66,7 @@ pub struct AttentionShape {
     /// Positions that a query sees, itself included; 0: all.
     pub window: u32,
     /// Later positions that a query sees: 0 where attention is causal. Only in [`AttentionPrefill`].
-    pub ahead: u32,
+    pub right_window: u32,
     /// Factor on the scores.
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
@@ -102,7 +102,7 @@ impl AttentionShape {
             q_stride: self.q_stride / 4,
             pages_per_slot: self.pages_per_slot,
             window: self.window,
-            ahead: self.ahead,
+            right_window: self.right_window,
             scale: self.scale,
             cap: self.cap,
             splits,
@@ -128,7 +128,7 @@ pub struct AttentionDecode {
 
 impl AttentionDecode {
     /// The shader's constant: quads that it can join at a time.
-    const WORKSPACE: u32 = 512;
+    const SCRATCH: u32 = 512;
 
     /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
     pub fn serves(head_dim: u32) -> bool {
@@ -146,7 +146,7 @@ impl Kernel for AttentionDecode {
 
     fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         let s = &self.shape;
-        debug_assert_eq!(s.ahead, 0, "decoding is causal");
+        debug_assert_eq!(s.right_window, 0, "decoding is causal");
         debug_assert_eq!(s.q_stride, (s.heads + 2 * s.kv_heads) * s.head_dim);
         let (temperature, temperature_span) = self.rotary.temperature_params();
         let params = AttentionDecodeParams {
@@ -182,7 +182,7 @@ impl Kernel for AttentionDecode {
             .with_cache(s.kv, s.head_dim)
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(queries))
+            .with("REDUCED_HEADS", (Self::SCRATCH / (members * quads)).min(queries))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
     }
@@ -199,10 +199,10 @@ impl Kernel for AttentionDecode {
         // The kernel leaves qkv as it is.
         let qkv = memory.read::<f32>(b.qkv).to_vec();
         if let Some(eps) = self.qk_norm {
-            let weights = memory.read::<f32>(b.turning)[self.norm_weights() as usize..][..2 * dim].to_vec();
-            let turned = heads + s.kv_heads as usize;
+            let weights = memory.read::<f32>(b.rope_constants)[self.norm_weights() as usize..][..2 * dim].to_vec();
+            let normalized = heads + s.kv_heads as usize;
             for row in memory.write::<f32>(b.qkv).chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
-                for (i, head) in row.chunks_exact_mut(dim).take(turned).enumerate() {
+                for (i, head) in row.chunks_exact_mut(dim).take(normalized).enumerate() {
                     let weights = if i < heads { &weights[..dim] } else { &weights[dim..] };
                     normalize(head, NormKind::Rms, weights, eps);
                 }
@@ -217,23 +217,23 @@ impl Kernel for AttentionDecode {
             pages_per_slot: s.pages_per_slot,
             kv: s.kv,
         };
-        let AttentionDecodeBindings { qkv: buffer, keys, values, pages, rows, turning, .. } = *b;
-        rope.reference(memory, &RopeKvBindings { qkv: buffer, keys, values, pages, rows, turning });
+        let AttentionDecodeBindings { qkv: buffer, keys, values, pages, rows, rope_constants, .. } = *b;
+        rope.reference(memory, &RopeKvBindings { qkv: buffer, keys, values, pages, rows, rope_constants });
         let cached = Cached { keys, values, pages };
-        let turned = memory.read::<f32>(b.qkv).to_vec();
+        let rotated_qkv = memory.read::<f32>(b.qkv).to_vec();
         memory.write::<f32>(b.qkv).copy_from_slice(&qkv);
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
                 for split in 0..self.splits.count {
                     let span = split * self.splits.length..(split + 1) * self.splits.length;
-                    let q = &turned[r * s.q_stride as usize + head * dim..][..dim];
+                    let q = &rotated_qkv[r * s.q_stride as usize + head * dim..][..dim];
                     let (sums, maximum, weight) = attend(memory, cached, s, q, head, row.slot, row.position, span);
                     if self.splits.count == 1 {
                         store(memory, b.out, (r * heads + head) * dim, &sums, weight);
                     } else {
                         let at = (r * heads + head) * self.splits.count as usize + split as usize;
-                        store_part(memory, b.partial, at, &(sums, maximum, weight));
+                        store_part(memory, b.workspace, at, &(sums, maximum, weight));
                     }
                 }
             }
@@ -258,7 +258,7 @@ impl Kernel for AttentionCombine {
     type Bindings = AttentionCombineBindings;
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
-        debug_assert!(self.splits <= MOST_SPLITS);
+        debug_assert!(self.splits <= MAX_SPLITS);
         let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
         debug_assert!(self.rows * self.heads <= MAX_WORKGROUPS);
         Plan::new(AttentionCombineVariant, &params, [self.rows * self.heads, 1, 1])
@@ -267,11 +267,11 @@ impl Kernel for AttentionCombine {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let (dim, splits) = (self.head_dim as usize, self.splits as usize);
         for row_head in 0..(self.rows * self.heads) as usize {
-            let partial = &memory.read::<f32>(b.partial)[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
-            let maximum = partial.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
+            let workspace = &memory.read::<f32>(b.workspace)[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
+            let maximum = workspace.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
             let mut sums = vec![0.0f64; dim];
             let mut weight = 0.0f64;
-            for part in partial.chunks_exact(dim + 4) {
+            for part in workspace.chunks_exact(dim + 4) {
                 let factor = f64::from(part[dim] - maximum).exp();
                 weight += factor * f64::from(part[dim + 1]);
                 for (s, p) in sums.iter_mut().zip(part) {
@@ -337,18 +337,18 @@ impl AttentionPrefill {
     }
 
     /// Rows of partial results that up to so many rows of queries have at most, over all heads and splits.
-    pub fn most_partial(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
-        let partial = |rows| match Self::splits(heads, rows, tier, capabilities) {
+    pub fn max_workspace(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
+        let workspace = |rows| match Self::splits(heads, rows, tier, capabilities) {
             1 => 0,
             splits => rows * heads * splits,
         };
-        (1..=rows).map(partial).max().unwrap_or(0)
+        (1..=rows).map(workspace).max().unwrap_or(0)
     }
 
     /// The positions that a split reads for the queries of a tile, the first of which is row `first`.
     fn span(&self, first: u32, position: u32, split: u32) -> std::ops::Range<u32> {
         let last = (first + Self::TILE).min(self.rows) - 1;
-        let end = position + (last + self.shape.ahead).min(self.rows - 1) + 1;
+        let end = position + (last + self.shape.right_window).min(self.rows - 1) + 1;
         let visible = self.shape.first_visible(position + first);
         let part = (end - visible).div_ceil(Self::TILE * self.splits) * Self::TILE;
         visible + split * part..(visible + (split + 1) * part).min(end)
@@ -388,7 +388,8 @@ impl Kernel for AttentionPrefill {
 
     fn cost(&self, positions: u32) -> Cost {
         let s = &self.shape;
-        let visible = (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.ahead).min(positions))));
+        let visible =
+            (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.right_window).min(positions))));
         s.cost(self.rows, visible.sum(), s.visible(positions).max(self.rows.min(positions)))
     }
 
@@ -398,9 +399,9 @@ impl Kernel for AttentionPrefill {
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
-                let end = match self.shape.ahead {
+                let end = match self.shape.right_window {
                     0 => row.position,
-                    ahead => (row.position + ahead).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
+                    right_window => (row.position + right_window).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
                 };
                 let q = memory.read::<f32>(b.q)[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
                 if self.splits == 1 {
@@ -441,7 +442,7 @@ fn attend(
 ) -> (Vec<f64>, f64, f64) {
     let kv_heads = shape.kv_heads as usize;
     let kv_head = head / (shape.heads as usize / kv_heads);
-    let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.ahead + 1);
+    let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.right_window + 1);
     let head_of = |buffer: BufferId, p: u32| {
         let page = memory.read::<u32>(cached.pages)[(slot * shape.pages_per_slot + p / PAGE) as usize];
         let head = (page * PAGE + p % PAGE) as usize * kv_heads + kv_head;

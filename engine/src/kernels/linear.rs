@@ -77,16 +77,16 @@ impl Kernel for Matvec {
         // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
         /// So many read 128 bytes of a row together.
-        const LEAST_LANES: u32 = 8;
+        const MIN_LANES: u32 = 8;
         // A workgroup of four rows stages four of x: up to four rows are multiplied sooner one by one, though the weights are read
         // again (docs/benchmarks.md, Concurrent answers).
-        const LEAST_ROWS: u32 = 5;
+        const MIN_ROWS: u32 = 5;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
         let workgroup = tuning.matvec_workgroup;
-        let (rows, rows_at_once) = if l.rows < LEAST_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
-        let tile = if l.layout.has_byte_quants() { 128 } else { 64 } / rows_at_once;
+        let (rows, rows_at_once) = if l.rows < MIN_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
+        let tile = if l.layout.has_int8_quants() { 128 } else { 64 } / rows_at_once;
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
         // blocks. The rest of the workgroup takes other outputs.
@@ -99,17 +99,17 @@ impl Kernel for Matvec {
         // Where outputs are many, fewer lanes: a workgroup has more of them at once then, which is faster than the turns below (28,672 of
         // 4,096 Q4_K weights: 28 µs, not 31), unless there are turns all the same (128,256 of Q6_K: 144 µs, not 126).
         if capabilities.subgroup_size.is_some() && workgroups(lanes) > tuning.matvec_workgroups {
-            let fewer = [lanes / 2, lanes / 4].into_iter().filter(|lanes| *lanes >= LEAST_LANES);
+            let fewer = [lanes / 2, lanes / 4].into_iter().filter(|lanes| *lanes >= MIN_LANES);
             lanes = fewer.into_iter().find(|lanes| workgroups(*lanes) <= tuning.matvec_workgroups).unwrap_or(lanes);
         }
         // Rows of x that fit a tile are brought once for many outputs.
-        let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
+        let iterations = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
         let variant = MatvecVariant { weights: l.layout.weights(), rows, subgroups: capabilities.has_subgroups() };
-        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(turns));
+        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(iterations));
         l.specialize(Plan::new(variant, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("TURNS", turns)
+            .with("ITERATIONS", iterations)
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
     }
@@ -131,13 +131,13 @@ impl Kernel for Matvec {
 }
 
 /// Most parts of a product.
-pub(super) const MOST_SPLITS: u32 = 8;
+pub(super) const MAX_SPLITS: u32 = 8;
 
 /// In how many parts to sum a product of so many tiles, to keep a device busy.
-pub(super) fn parts_of(linear: &Linear, tiles: u32, capabilities: &Capabilities) -> u32 {
+pub(super) fn split_k(linear: &Linear, tiles: u32, capabilities: &Capabilities) -> u32 {
     /// Blocks of 32 weights that are worth a part of their own.
-    const LEAST_BLOCKS: u32 = 8;
-    (capabilities.tuning.matmul_tiles / tiles).min(MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+    const MIN_BLOCKS: u32 = 8;
+    (capabilities.tuning.matmul_tiles / tiles).min(MAX_SPLITS).min(linear.layout.cols / 32 / MIN_BLOCKS).max(1)
 }
 
 /// The product for many rows of x: tiles of both in workgroup memory. x is normalized beforehand; no gated [`Epilogue`].
@@ -154,15 +154,15 @@ impl Matmul {
     const DEPTH: u32 = 32;
 
     /// Elements that the parts of a product of up to so many rows and outputs take at most.
-    pub fn most_partial(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
+    pub fn max_workspace(capabilities: &Capabilities, rows: u32, n_out: u32) -> u64 {
         let product = u64::from(rows) * u64::from(n_out);
         let largest = u64::from(Tile::LARGE.rows * Tile::LARGE.outputs);
-        (u64::from(MOST_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
+        (u64::from(MAX_SPLITS) * product).min(u64::from(capabilities.tuning.matmul_tiles) * largest)
     }
 
     /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        parts_of(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
+        split_k(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
     }
 
     fn half(capabilities: &Capabilities) -> bool {
@@ -192,7 +192,7 @@ impl Matmul {
         let half = matrix.map_or(Self::half(capabilities), SubgroupMatrix::half);
         // Of small matrices the large tile has more than subgroups can keep.
         let fits = Tile::LARGE.storage(matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
-        let enough = MOST_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
+        let enough = MAX_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
         let least = Tile::least(matrix);
         if fits && enough && linear.rows > least.rows { Tile::LARGE } else { least }
     }
@@ -260,11 +260,11 @@ impl Kernel for Matmul {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let x = self.linear.x(memory, b.x);
         let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
-        self.linear.multiply_parts(memory, operands, &x, self.splits);
+        self.linear.multiply_splits(memory, operands, &x, self.splits);
     }
 }
 
-/// Joins the parts of a [`Matmul`] or a [`super::MatmulBytes`] and puts the product where it belongs.
+/// Joins the parts of a [`Matmul`] or a [`super::MatmulInt8`] and puts the product where it belongs.
 #[derive(Debug)]
 pub struct MatmulCombine {
     /// Shapes and places of the product.
@@ -290,8 +290,8 @@ impl Kernel for MatmulCombine {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let l = &self.linear;
         let all = (l.rows * l.n_out) as usize;
-        let partial = memory.read::<f32>(b.partial)[..all * self.splits as usize].to_vec();
-        let sum = |i: usize| partial.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
+        let workspace = memory.read::<f32>(b.workspace)[..all * self.splits as usize].to_vec();
+        let sum = |i: usize| workspace.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
         let products = (0..all).map(sum).collect::<Vec<_>>().chunks_exact(l.n_out as usize).map(<[f32]>::to_vec).collect();
         l.store(memory, b.out, b.bias, products);
     }
@@ -343,7 +343,7 @@ impl Linear {
     }
 
     /// The product of these rows, or with several splits its parts, without epilogue, as `(splits, rows, n_out)`.
-    pub(super) fn multiply_parts(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>], splits: u32) {
+    pub(super) fn multiply_splits(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>], splits: u32) {
         if splits == 1 {
             self.finish(memory, operands, x);
             return;

@@ -4,28 +4,28 @@
 
 mod attention;
 mod cache;
-mod ceiling;
 mod embed;
 mod gated;
 mod linear;
-mod matmul_bytes;
+mod matmul_int8;
 mod norm;
 mod pool;
 mod repack;
+mod roofline;
 mod rope;
 mod sample;
 mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
 pub use cache::{KvFormat, PAGE};
-pub use ceiling::{CeilingMultiply, CeilingRead};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
-pub use matmul_bytes::{ByteOrder, MatmulBytes, QuantizeRows};
+pub use matmul_int8::{Interleave, MatmulInt8, QuantizeRows};
 pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
+pub use roofline::{RooflineMultiply, RooflineRead};
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
 pub use sample::{Best, Group, NO_TOKEN, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
@@ -112,9 +112,9 @@ pub struct Tuning {
     pub matmul_half: bool,
     /// Whether a [`Matmul`] multiplies with [`SubgroupMatrix`] where the device has them.
     pub matmul_matrices: bool,
-    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and [`MatmulBytes`] used: where
+    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and [`MatmulInt8`] used: where
     /// [`SubgroupMatrix`] is not. Less exact, and twice as fast where packed products are instructions.
-    pub matmul_bytes: bool,
+    pub matmul_int8: bool,
 }
 
 impl Tuning {
@@ -133,7 +133,7 @@ impl Tuning {
             matmul_tiles: workgroups,
             matmul_half: false,
             matmul_matrices: true,
-            matmul_bytes: discrete,
+            matmul_int8: discrete,
         }
     }
 }

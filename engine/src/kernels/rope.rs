@@ -91,7 +91,7 @@ impl Kernel for RopeKv {
         let dim = self.head_dim as usize;
         let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
         let kv_len = self.kv_heads as usize * dim;
-        let frequencies = memory.read::<f32>(b.turning).to_vec();
+        let frequencies = memory.read::<f32>(b.rope_constants).to_vec();
         let Rotary { rotated, pairing, magnitude, temperature } = self.rotary;
         let half = rotated as usize / 2;
         for r in 0..self.rows as usize {
@@ -100,8 +100,8 @@ impl Kernel for RopeKv {
             let first_head = (page * PAGE + row.position % PAGE) as usize * self.kv_heads as usize;
             let qkv = &mut memory.write::<f32>(b.qkv)[r * row_len..][..row_len];
             // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
-            let mut turned = qkv.to_vec();
-            for head in turned[..row_len - kv_len].chunks_exact_mut(dim) {
+            let mut rotated_qkv = qkv.to_vec();
+            for head in rotated_qkv[..row_len - kv_len].chunks_exact_mut(dim) {
                 for (i, f) in frequencies.iter().take(half).enumerate() {
                     let (even, odd) = match pairing {
                         RopePairing::Neighbours => (2 * i, 2 * i + 1),
@@ -118,10 +118,10 @@ impl Kernel for RopeKv {
             let queries = self.heads as usize * dim;
             if let Some(Temperature { growth, span }) = temperature {
                 let factor = 1.0 + growth * (1.0 + (row.position as f32 / span).floor()).ln();
-                turned[..queries].iter_mut().for_each(|q| *q *= factor);
+                rotated_qkv[..queries].iter_mut().for_each(|q| *q *= factor);
             }
-            qkv[..queries].copy_from_slice(&turned[..queries]);
-            let (keys, values) = turned[queries..].split_at(kv_len);
+            qkv[..queries].copy_from_slice(&rotated_qkv[..queries]);
+            let (keys, values) = rotated_qkv[queries..].split_at(kv_len);
             for (buffer, heads) in [(b.keys, keys), (b.values, values)] {
                 for (i, head) in heads.chunks_exact(dim).enumerate() {
                     self.kv.store(memory.write(buffer), self.head_dim, first_head + i, head);

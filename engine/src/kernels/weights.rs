@@ -54,13 +54,13 @@ impl WeightLayout {
     }
 
     /// Whether [`super::Matvec`] multiplies its numbers as bytes.
-    pub(super) fn has_byte_quants(&self) -> bool {
-        self.parts().has_byte_quants()
+    pub(super) fn has_int8_quants(&self) -> bool {
+        self.parts().has_int8_quants()
     }
 
     /// Whether its numbers are bytes as they are stored.
-    pub(super) fn stores_bytes(&self) -> bool {
-        self.parts().quants == Quants::Bytes
+    pub(super) fn stores_int8(&self) -> bool {
+        self.parts().quants == Quants::Int8
     }
 
     /// Where the parts of a block lie in the file.

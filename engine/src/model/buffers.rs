@@ -7,7 +7,7 @@ use super::spec::{ModelSpec, OutputNorm};
 use super::transformer::{MATVEC_ROWS, ModelOptions};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::kernels::{AttentionPrefill, AttentionTier, Matmul, MatmulBytes, QuantizeRows, Splits};
+use crate::kernels::{AttentionPrefill, AttentionTier, Matmul, MatmulInt8, QuantizeRows, Splits};
 use crate::recording::BufferId;
 
 /// Activations and state on the device. Shapes in elements.
@@ -38,13 +38,13 @@ pub struct Buffers {
     /// `f32 (rows, feed_forward)`.
     pub(super) activated: BufferId,
     /// `f32 (rows, heads, splits, head_dim + 4)`: what parts of the cache give.
-    pub(super) partial: BufferId,
+    pub(super) workspace: BufferId,
     /// `f32 (splits, rows, outputs)`: parts of a product.
-    pub(super) product_parts: BufferId,
+    pub(super) splitk_workspace: BufferId,
     /// `i8 (rows, dim)`, or what a product has instead: its rows as bytes.
-    pub(super) x_bytes: BufferId,
+    pub(super) activations_q8: BufferId,
     /// `f32 (rows, dim / 32)`: their scales.
-    pub(super) x_scales: BufferId,
+    pub(super) activation_scales: BufferId,
 }
 
 impl Buffers {
@@ -69,17 +69,17 @@ impl Buffers {
         let attended = spec.widest(|layer| layer.attention().output_row());
         let over_reads = spec.attentions().any(|attention| padded_width(attention.output_row()) != attention.output_row());
         let head_counts: BTreeSet<u32> = spec.attentions().map(|attention| attention.heads).collect();
-        let parts_read = |heads| AttentionPrefill::most_partial(heads, options.prefill_rows, tier, executor.capabilities());
+        let parts_read = |heads| AttentionPrefill::max_workspace(heads, options.prefill_rows, tier, executor.capabilities());
         let parts_read = head_counts.into_iter().map(parts_read).max().unwrap_or(0);
         // Few rows are multiplied without parts.
         let widest = if rows > MATVEC_ROWS { qkv.max(2 * feed_forward).max(spec.dim).max(spec.vocab) } else { 0 };
-        let product_parts = Matmul::most_partial(executor.capabilities(), rows, widest);
-        let product_parts = executor.create_buffer("product parts", 4 * product_parts)?;
+        let splitk_workspace = Matmul::max_workspace(executor.capabilities(), rows, widest);
+        let splitk_workspace = executor.create_buffer("product parts", 4 * splitk_workspace)?;
         let wide =
-            if rows > MATVEC_ROWS && MatmulBytes::used(executor.capabilities()) { spec.dim.max(feed_forward).max(attended) } else { 0 };
-        let [x_bytes, x_scales] = QuantizeRows::sizes(rows, wide);
-        let x_bytes = executor.create_buffer("x as bytes", x_bytes)?;
-        let x_scales = executor.create_buffer("scales of x", x_scales)?;
+            if rows > MATVEC_ROWS && MatmulInt8::used(executor.capabilities()) { spec.dim.max(feed_forward).max(attended) } else { 0 };
+        let [activations_q8, activation_scales] = QuantizeRows::sizes(rows, wide);
+        let activations_q8 = executor.create_buffer("x as bytes", activations_q8)?;
+        let activation_scales = executor.create_buffer("scales of x", activation_scales)?;
         let mut buffer = |label: &str, a: u32, b: u32| executor.create_buffer(label, 4 * u64::from(a) * u64::from(b));
         let encodes = spec.head.pooling.is_some();
         let attended_rows = rows + u32::from(over_reads);
@@ -102,10 +102,10 @@ impl Buffers {
             attended: buffer("attended", attended_rows, attended)?,
             gate_up: buffer("gate_up", gate_up_rows, 2 * feed_forward)?,
             activated: buffer("activated", rows, feed_forward)?,
-            partial: buffer("partial", parts_read.max(decode_rows * heads * splits), spec.head_dim() + 4)?,
-            product_parts,
-            x_bytes,
-            x_scales,
+            workspace: buffer("partial", parts_read.max(decode_rows * heads * splits), spec.head_dim() + 4)?,
+            splitk_workspace,
+            activations_q8,
+            activation_scales,
         })
     }
 }

@@ -18,8 +18,8 @@ use crate::formats::Checkpoint;
 use crate::formats::convert::Recipe;
 use crate::kernels::{
     AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
-    AttentionShape, AttentionTier, ByteOrder, Capabilities, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, KvFormat,
-    Linear, Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec, MatvecBindings, Norm,
+    AttentionShape, AttentionTier, Capabilities, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, Interleave, KvFormat,
+    Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8, MatmulInt8Bindings, Matvec, MatvecBindings, Norm,
     NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings, QuantizeRows, QuantizeRowsBindings, RopeKv, RopeKvBindings,
     RopePairing, Rotary, Row, Splits,
 };
@@ -149,8 +149,8 @@ struct Operand {
     offset: u32,
     stride: u32,
     norm: Option<BufferId>,
-    /// How they lie in [`Buffers::x_bytes`], once they do.
-    bytes: Cell<Option<ByteOrder>>,
+    /// How they lie in [`Buffers::activations_q8`], once they do.
+    bytes: Cell<Option<Interleave>>,
 }
 
 impl Operand {
@@ -439,7 +439,8 @@ impl Model {
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
-        let bindings = RopeKvBindings { qkv: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, turning: self.rope_constants[i] };
+        let bindings =
+            RopeKvBindings { qkv: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, rope_constants: self.rope_constants[i] };
         r.dispatch(kernel, bindings);
     }
 
@@ -455,14 +456,14 @@ impl Model {
             q_stride: spec.qkv_row(),
             pages_per_slot: self.pages_per_slot,
             window: spec.window.left.unwrap_or(0),
-            ahead: spec.window.right.unwrap_or(self.options.context),
+            right_window: spec.window.right.unwrap_or(self.options.context),
             scale: spec.scale,
             cap: spec.cap,
             kv: self.options.kv,
         };
         let (keys, values) = self.cache[i];
         let bindings = AttentionPrefillBindings { q: b.qkv, keys, values, pages: b.pages, rows: rows_buffer, out: b.attended };
-        let combine = AttentionCombineBindings { partial: b.partial, out: b.attended };
+        let combine = AttentionCombineBindings { workspace: b.workspace, out: b.attended };
         match pass.attend {
             Attend::Decode { splits } if self.uses_fused_decode(pass) => {
                 let each_head = self.norms_each_head(i);
@@ -477,9 +478,9 @@ impl Model {
                     values,
                     pages: b.pages,
                     rows: rows_buffer,
-                    turning: self.rope_constants[i],
+                    rope_constants: self.rope_constants[i],
                     out: b.attended,
-                    partial: b.partial,
+                    workspace: b.workspace,
                 };
                 r.dispatch(kernel, bindings);
                 if splits.count > 1 {
@@ -492,7 +493,7 @@ impl Model {
             Attend::Prefill => {
                 let rows = pass.rows;
                 let splits = AttentionPrefill::splits(heads, rows, self.tier, &self.capabilities);
-                let out = if splits == 1 { b.attended } else { b.partial };
+                let out = if splits == 1 { b.attended } else { b.workspace };
                 r.dispatch(AttentionPrefill { shape, rows, tier: self.tier, splits }, AttentionPrefillBindings { out, ..bindings });
                 if splits > 1 {
                     r.dispatch(AttentionCombine { heads, head_dim, rows, splits }, combine);
@@ -667,30 +668,39 @@ impl Model {
                 continue;
             }
             let b = &self.buffers;
-            let bytes = MatmulBytes::suits(&weight.layout, &self.capabilities);
-            let splits = if bytes { MatmulBytes::splits(&linear, &self.capabilities) } else { Matmul::splits(&linear, &self.capabilities) };
-            let target = if splits == 1 { out.buffer } else { b.product_parts };
+            let bytes = MatmulInt8::suits(&weight.layout, &self.capabilities);
+            let splits = if bytes { MatmulInt8::splits(&linear, &self.capabilities) } else { Matmul::splits(&linear, &self.capabilities) };
+            let target = if splits == 1 { out.buffer } else { b.splitk_workspace };
             if bytes {
-                self.record_bytes(r, &linear, x);
-                let bindings = MatmulBytesBindings { weights: slab.buffer, x: b.x_bytes, out: target, x_scales: b.x_scales, bias };
-                r.dispatch(MatmulBytes { linear, splits }, bindings);
+                self.record_quantize(r, &linear, x);
+                let bindings = MatmulInt8Bindings {
+                    weights: slab.buffer,
+                    x: b.activations_q8,
+                    out: target,
+                    activation_scales: b.activation_scales,
+                    bias,
+                };
+                r.dispatch(MatmulInt8 { linear, splits }, bindings);
             } else {
                 r.dispatch(Matmul { linear, splits }, MatmulBindings { weights: slab.buffer, x: x.buffer, out: target, bias });
             }
             if splits > 1 {
-                r.dispatch(MatmulCombine { linear, splits }, MatmulCombineBindings { partial: target, out: out.buffer, bias });
+                r.dispatch(MatmulCombine { linear, splits }, MatmulCombineBindings { workspace: target, out: out.buffer, bias });
             }
         }
     }
 
-    /// Puts the rows into [`Buffers::x_bytes`], unless they are there.
-    fn record_bytes(&self, r: &mut Recording, linear: &Linear, x: &Operand) {
-        let order = MatmulBytes::order(&linear.layout);
+    /// Puts the rows into [`Buffers::activations_q8`], unless they are there.
+    fn record_quantize(&self, r: &mut Recording, linear: &Linear, x: &Operand) {
+        let order = MatmulInt8::order(&linear.layout);
         if x.bytes.replace(Some(order)) == Some(order) {
             return;
         }
         let kernel = QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: x.offset, x_stride: x.stride, order };
-        r.dispatch(kernel, QuantizeRowsBindings { x: x.buffer, bytes: self.buffers.x_bytes, scales: self.buffers.x_scales });
+        r.dispatch(
+            kernel,
+            QuantizeRowsBindings { x: x.buffer, bytes: self.buffers.activations_q8, scales: self.buffers.activation_scales },
+        );
     }
 }
 

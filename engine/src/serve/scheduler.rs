@@ -29,10 +29,10 @@ const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 
 /// Positions that are promised for an answer; beyond them it goes on as long as there is room. So answers of unknown length, most of
 /// which are short, are served together.
-const ANSWER: u32 = 128;
+const RESERVED_OUTPUT_TOKENS: u32 = 128;
 
 /// Most rows of a prompt that are read in a step while others are answered, for they wait that long.
-const ROWS_BESIDE_ANSWERS: u32 = 256;
+const PREFILL_CHUNK_WITH_DECODE: u32 = 256;
 
 /// Tokens on their way from the device.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Scheduler {
         }
         self.admit(executor, model);
         let mut submitted = self.prefill(executor, model).await?;
-        self.make_room(executor, model).await?;
+        self.reserve_or_preempt(executor, model).await?;
         submitted |= self.decode(executor, model)?;
         let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
         if !submitted {
@@ -168,10 +168,10 @@ impl Scheduler {
     }
 
     pub(super) fn release(&mut self, sequence: Sequence) -> Waiting {
-        let written = sequence.written();
-        let (waiting, slot, held) = sequence.suspend();
+        let computed = sequence.computed_tokens();
+        let (waiting, slot, block_table) = sequence.preempt();
         self.free_slots.push(slot);
-        self.pages.give_back(held, &written);
+        self.pages.release(block_table, &computed);
         waiting
     }
 
@@ -193,34 +193,34 @@ impl Scheduler {
             let (job, text) = (&waiting.job, waiting.text());
             let most = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
             // One whose place was taken from it should not lose it again at once.
-            let answer = if waiting.begun().is_some() { 4 * ANSWER } else { ANSWER };
-            let promised = most.min(text.len() as u32 + answer);
-            let Some(held) = self.pages.take(job.namespace.clone(), &text, promised) else { return };
+            let answer = if waiting.output().is_some() { 4 * RESERVED_OUTPUT_TOKENS } else { RESERVED_OUTPUT_TOKENS };
+            let reserved = most.min(text.len() as u32 + answer);
+            let Some(block_table) = self.pages.admit(job.namespace.clone(), &text, reserved) else { return };
             self.free_slots.pop();
             let Some(mut waiting) = self.waiting.pop_front() else { return };
             let job = &mut waiting.job;
             job.max_tokens = most - job.prompt.len() as u32;
-            write_pages(executor, model, slot, 0, held.pages());
+            write_pages(executor, model, slot, 0, block_table.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.spec.vocab as usize;
-                let counts = Sampling::counts(&waiting.job.prompt, waiting.begun().unwrap_or_default(), vocab);
+                let counts = Sampling::counts(&waiting.job.prompt, waiting.output().unwrap_or_default(), vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
-            self.prefilling.push_back(Sequence::new(waiting, slot, held));
+            self.prefilling.push_back(Sequence::new(waiting, slot, block_table));
         }
     }
 
     /// Lets every sequence of the batch go on for a submission. Where the cache has no room for that, the one that came last gives its
     /// place up and waits for another; who came first always goes on.
-    async fn make_room(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
+    async fn reserve_or_preempt(&mut self, executor: &mut Executor, model: &Model) -> Result<()> {
         let mut row = 0;
         while let Some(sequence) = self.decoding.get_mut(row) {
             let positions = sequence.prompt_len() + (sequence.issued + MAX_STEPS).min(sequence.job.max_tokens);
-            if sequence.finished || self.pages.promise(&mut sequence.held, positions) {
+            if sequence.finished || self.pages.reserve(&mut sequence.block_table, positions) {
                 row += 1;
             } else {
                 if self.in_flight.is_empty() && self.decoding.iter().all(|sequence| !sequence.finished) {
-                    self.suspend_last();
+                    self.preempt_last();
                 }
                 self.drain(executor, model).await?;
                 self.retire(executor, model);
@@ -231,7 +231,7 @@ impl Scheduler {
     }
 
     /// Lets the one that came last wait for another place. Nothing may be in flight.
-    fn suspend_last(&mut self) {
+    fn preempt_last(&mut self) {
         // Others have told a part of their result, and never need more than they were promised.
         let reading = self.prefilling.iter().enumerate().filter(|(_, sequence)| sequence.job.task == Task::Continue);
         let reading = reading.map(|(i, sequence)| (sequence.admitted(), false, i));
@@ -251,17 +251,17 @@ impl Scheduler {
     async fn prefill(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
         if sequence.job.task != Task::Continue {
-            return self.read_prompt(executor, model).await;
+            return self.score_or_embed(executor, model).await;
         }
         let begin = sequence.prefilled;
-        let [alone, beside] = most_rows(model);
-        let rows = sequence.unread().min(if self.decoding.is_empty() { alone } else { beside });
+        let [alone, beside] = max_prefill_rows(model);
+        let rows = sequence.num_uncomputed().min(if self.decoding.is_empty() { alone } else { beside });
         sequence.prefilled += rows;
-        extend(&mut self.pages, executor, model, sequence, begin + rows);
+        allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
-            let written = sequence.written();
-            self.pages.publish(&mut sequence.held, &written);
+            let computed = sequence.computed_tokens();
+            self.pages.insert(&mut sequence.block_table, &computed);
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
             // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
@@ -272,8 +272,8 @@ impl Scheduler {
         self.drain(executor, model).await?;
         let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
         sequence.issued += 1;
-        let written = sequence.written();
-        self.pages.publish(&mut sequence.held, &written);
+        let computed = sequence.computed_tokens();
+        self.pages.insert(&mut sequence.block_table, &computed);
         let row = self.decoding.len() as u32;
         self.decoding.push(sequence);
         self.write_row(executor, model, row);
@@ -304,7 +304,7 @@ impl Scheduler {
         for sequence in &mut self.decoding {
             sequence.issued += steps;
             let positions = sequence.prompt_len() + sequence.issued;
-            extend(&mut self.pages, executor, model, sequence, positions);
+            allocate_pages(&mut self.pages, executor, model, sequence, positions);
         }
         self.submit(executor, &programs, (0, rows), steps)?;
         Ok(true)
@@ -394,7 +394,7 @@ impl Scheduler {
         // Prompts end in parts of any length: only the programs that come again are kept.
         let kept = match key {
             ProgramKey::Pass(pass) => {
-                pass.attend != Attend::Prefill || most_rows(model).contains(&pass.rows) && pass.output == Output::Cache
+                pass.attend != Attend::Prefill || max_prefill_rows(model).contains(&pass.rows) && pass.output == Output::Cache
             }
             ProgramKey::Sample { .. } => true,
         };
@@ -446,15 +446,15 @@ impl Scheduler {
 }
 
 /// Most rows of a prompt that are read in a step: alone, and beside answers.
-fn most_rows(model: &Model) -> [u32; 2] {
+fn max_prefill_rows(model: &Model) -> [u32; 2] {
     let most = model.options.prefill_rows;
-    [most, most.min(ROWS_BESIDE_ANSWERS)]
+    [most, most.min(PREFILL_CHUNK_WITH_DECODE)]
 }
 
 /// Gives a sequence pages for so many positions.
-pub(super) fn extend(pages: &mut PagePool, executor: &mut Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
-    let first = sequence.held.pages().len();
-    write_pages(executor, model, sequence.slot, first, pages.grow(&mut sequence.held, positions));
+pub(super) fn allocate_pages(pages: &mut PagePool, executor: &mut Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+    let first = sequence.block_table.pages().len();
+    write_pages(executor, model, sequence.slot, first, pages.allocate(&mut sequence.block_table, positions));
 }
 
 /// Writes a part of a row of the page table, from page number `first` of the sequence on.

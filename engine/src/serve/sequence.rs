@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
-use super::pages::Held;
+use super::pages::BlockTable;
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
 
@@ -166,13 +166,13 @@ impl Waiting {
     }
 
     /// The answer so far; `None`: it never had a place.
-    pub(super) fn begun(&self) -> Option<&[u32]> {
+    pub(super) fn output(&self) -> Option<&[u32]> {
         self.progress.as_ref().map(|progress| progress.generated.as_slice())
     }
 
     /// Prompt and answer so far. Asked for in every step while there is no room, and copied only if there is an answer.
     pub(super) fn text(&self) -> Cow<'_, [u32]> {
-        match self.begun() {
+        match self.output() {
             Some(answer) => Cow::Owned([&self.job.prompt, answer].concat()),
             None => Cow::Borrowed(&self.job.prompt),
         }
@@ -185,10 +185,10 @@ pub(super) struct Sequence {
     pub(super) job: Job,
     /// Row of the page table and of the token counts.
     pub(super) slot: u32,
-    pub(super) held: Held,
+    pub(super) block_table: BlockTable,
     pub(super) progress: Progress,
     /// Tokens that it came with, all but the last of which are read before the next token: the prompt, and what there was of the answer.
-    given: u32,
+    num_prefill_tokens: u32,
     /// Of these, how many have their keys and values in the cache.
     pub(super) prefilled: u32,
     /// Tokens of the answer asked of the device so far.
@@ -201,9 +201,9 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(waiting: Waiting, slot: u32, held: Held) -> Self {
+    pub(super) fn new(waiting: Waiting, slot: u32, block_table: BlockTable) -> Self {
         let Waiting { job, submitted, progress } = waiting;
-        let cached = held.pages().len() as u32 * PAGE;
+        let cached = block_table.pages().len() as u32 * PAGE;
         let progress = progress.unwrap_or_else(|| {
             // A closed channel is a cancelled request: the scheduler looks for those itself.
             let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
@@ -211,10 +211,10 @@ impl Sequence {
         });
         let generated = progress.generated.len() as u32;
         Self {
-            given: job.prompt.len() as u32 + generated,
+            num_prefill_tokens: job.prompt.len() as u32 + generated,
             job,
             slot,
-            held,
+            block_table,
             progress,
             prefilled: cached,
             issued: generated,
@@ -225,8 +225,8 @@ impl Sequence {
     }
 
     /// Gives its place up. Nothing of it may be in flight, unless its prompt is still being read.
-    pub(super) fn suspend(self) -> (Waiting, u32, Held) {
-        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.held)
+    pub(super) fn preempt(self) -> (Waiting, u32, BlockTable) {
+        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.block_table)
     }
 
     pub(super) fn prompt_len(&self) -> u32 {
@@ -247,7 +247,7 @@ impl Sequence {
     }
 
     /// Prompt and answer as far as their keys and values are in the cache.
-    pub(super) fn written(&self) -> Vec<u32> {
+    pub(super) fn computed_tokens(&self) -> Vec<u32> {
         // Each step writes those of the token that the step before it gave.
         let steps = self.prompt_len() + self.issued.saturating_sub(1);
         let end = if self.prefilling() { self.prefilled } else { steps } as usize;
@@ -258,12 +258,12 @@ impl Sequence {
     }
 
     pub(super) fn prefilling(&self) -> bool {
-        self.prefilled < self.given
+        self.prefilled < self.num_prefill_tokens
     }
 
     /// Tokens that it came with and that still have to be read.
-    pub(super) fn unread(&self) -> u32 {
-        self.given - self.prefilled
+    pub(super) fn num_uncomputed(&self) -> u32 {
+        self.num_prefill_tokens - self.prefilled
     }
 
     /// Tokens that may still be asked for.

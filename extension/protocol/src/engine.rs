@@ -53,7 +53,7 @@ pub struct EngineStatus {
     /// The model that is being loaded or failed.
     pub id: Option<String>,
     /// How its bytes come, where there are several ways.
-    pub way: Option<Way>,
+    pub transport: Option<Way>,
     /// Loaded part, 0 to 1.
     pub progress: Option<f64>,
     /// Whether a model of the user's is the chosen one; told on asking only.
@@ -82,7 +82,7 @@ pub struct Chosen {
 /// How the bytes of a model of the native host come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum Transport {
     /// HTTP on the loopback interface.
     Loopback,
     /// Native messages, through the service worker: slow, where the browser blocks the loopback interface.

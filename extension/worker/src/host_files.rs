@@ -44,7 +44,7 @@ pub(crate) struct HostModel {
     readers: Readers,
     launch: RefCell<Rc<Launch>>,
     reopening: RefCell<Option<Reopening>>,
-    way: Cell<Way>,
+    transport: Cell<Transport>,
     /// Whether HTTP has ever brought bytes.
     proven: Cell<bool>,
 }
@@ -65,14 +65,14 @@ impl HostModel {
             readers,
             launch: RefCell::new(Rc::new(launch)),
             reopening: RefCell::default(),
-            way: Cell::new(Way::Loopback),
+            transport: Cell::new(Transport::Loopback),
             proven: Cell::default(),
         })
     }
 
     /// How its bytes come.
-    pub(crate) fn way(&self) -> Way {
-        self.way.get()
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.get()
     }
 
     /// Its files, each a source.
@@ -181,23 +181,23 @@ impl Source for HostFile {
             })
             .unzip();
         let file = Rc::clone(&self.0);
-        spawn_local(async move { file.bring(Run { offset, pieces }).await });
+        spawn_local(async move { file.fetch_run(Run { offset, pieces }).await });
         readings
     }
 }
 
 impl File {
     /// Brings a run's pieces; the first that cannot be had gets the reason.
-    async fn bring(&self, mut run: Run) {
+    async fn fetch_run(&self, mut run: Run) {
         let mut attempt = 1;
         while run.next().is_some() {
             let launch = Rc::clone(&self.model.launch.borrow());
-            let way = self.model.way.get();
+            let transport = self.model.transport.get();
             let begin = run.offset;
             let result = match launch.files.get(self.index) {
-                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match way {
-                    Way::Loopback => self.fetch(&launch, &file.path, &mut run).await,
-                    Way::Messages => self.ask(&mut run).await,
+                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match transport {
+                    Transport::Loopback => self.fetch_over_http(&launch, &file.path, &mut run).await,
+                    Transport::Messages => self.fetch_in_messages(&mut run).await,
                 },
                 _ => Err(Failure::Changed),
             };
@@ -218,15 +218,15 @@ impl File {
                 return run.deliver(Err(error));
             }
             // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
-            if way == Way::Loopback && attempt >= 2 && !self.model.proven.get() {
-                self.model.way.set(Way::Messages);
+            if transport == Transport::Loopback && attempt >= 2 && !self.model.proven.get() {
+                self.model.transport.set(Transport::Messages);
             }
             attempt += 1;
         }
     }
 
     /// Over HTTP, as one range.
-    async fn fetch(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
+    async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
         let headers = json!({
             "Authorization": format!("Bearer {}", launch.token),
             "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
@@ -252,7 +252,7 @@ impl File {
     }
 
     /// The same in native messages.
-    async fn ask(&self, run: &mut Run) -> Result<(), Failure> {
+    async fn fetch_in_messages(&self, run: &mut Run) -> Result<(), Failure> {
         while let Some(bytes) = run.next() {
             let mut data = Vec::with_capacity(bytes);
             while data.len() < bytes {

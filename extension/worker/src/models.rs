@@ -41,8 +41,8 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// The way on which the bytes come, where there are several.
-    pub(crate) fn way(&self) -> Option<Way> {
-        self.host.as_ref().map(|host| host.way())
+    pub(crate) fn transport(&self) -> Option<Way> {
+        self.host.as_ref().map(|host| host.transport())
     }
 }
 

@@ -70,7 +70,7 @@ impl Router {
     }
 
     /// Takes a frame if it is an answer.
-    pub(crate) fn take(&self, frame: &JsValue) -> bool {
+    pub(crate) fn handle_reply(&self, frame: &JsValue) -> bool {
         let field = |name: &str| Reflect::get(frame, &name.into()).ok().filter(|value| !value.is_undefined());
         let Some(ask) = field("answer").and_then(|answer| answer.as_f64()) else { return false };
         if let Some(waiting) = self.waiting.borrow_mut().remove(&(ask as u32)) {

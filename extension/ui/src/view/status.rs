@@ -84,7 +84,7 @@ fn detail_line(state: &State) -> String {
             None => "Loading the model…".to_owned(),
             Some(LOADED..) => "Preparing the GPU…".to_owned(),
             Some(progress) => {
-                let slow = if engine.way == Some(Way::Messages) { ", slowly: the browser blocks the direct way" } else { "" };
+                let slow = if engine.transport == Some(Transport::Messages) { ", slowly: the browser blocks the direct way" } else { "" };
                 format!("Loading the model… {} %{slow}", (progress * 100.0).round() as u8)
             }
         },
@@ -151,7 +151,7 @@ mod tests {
         engine.state = EngineState::Loading;
         engine.progress = Some(0.426);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %");
-        engine.way = Some(Way::Messages);
+        engine.transport = Some(Transport::Messages);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %, slowly: the browser blocks the direct way");
         engine.progress = Some(1.0);
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");

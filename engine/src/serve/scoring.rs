@@ -1,6 +1,6 @@
 //! Requests that only read a prompt: scores of its tokens, and embeddings.
 
-use super::scheduler::{ProgramKey, Scheduler, extend};
+use super::scheduler::{ProgramKey, Scheduler, allocate_pages};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
 use crate::executor::Executor;
@@ -8,7 +8,7 @@ use crate::model::{Attend, Model, Output, Pass};
 
 impl Scheduler {
     /// Reads the next part of the oldest unread prompt and waits for what it gives. Serving others goes on between the parts.
-    pub(super) async fn read_prompt(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
+    pub(super) async fn score_or_embed(&mut self, executor: &mut Executor, model: &Model) -> Result<bool> {
         // The logits of the batch are used.
         self.drain(executor, model).await?;
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
@@ -19,7 +19,7 @@ impl Scheduler {
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(most);
         sequence.prefilled += rows;
-        extend(&mut self.pages, executor, model, sequence, begin + rows);
+        allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let (from, elements) = if embeds { (b.embedding, model.spec.dim) } else { (b.logits, rows * model.spec.vocab) };
         let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
