@@ -41,6 +41,9 @@ pub enum EngineError {
         /// One sentence that says what to do.
         message: String,
     },
+    /// Another model took the place of this one before it was loaded.
+    #[error("another model was chosen while this one was loaded; ask again")]
+    ModelSwitched,
     /// A file could not be written.
     #[error("cannot write the file: {reason}; check that there is enough space and try again")]
     Write {
@@ -186,7 +189,7 @@ impl EngineError {
     pub fn dom_name(&self) -> &'static str {
         match self {
             Self::Format(_) | Self::Text(_) | Self::Tensor { .. } | Self::NotFinite => "DataError",
-            Self::Source { .. } | Self::ModelChanged { .. } | Self::ModelStore { .. } => "NetworkError",
+            Self::Source { .. } | Self::ModelChanged { .. } | Self::ModelStore { .. } | Self::ModelSwitched => "NetworkError",
             Self::NoAdapter | Self::AdapterNotFound { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => {
                 "NotSupportedError"
             }
@@ -209,6 +212,7 @@ impl EngineError {
             Self::Source { .. } => "model_read_failed",
             Self::ModelChanged { .. } => "model_changed",
             Self::ModelStore { code, .. } => code,
+            Self::ModelSwitched => "model_switched",
             Self::Write { .. } => "write_failed",
             Self::NoAdapter => "no_gpu",
             Self::AdapterNotFound { .. } => "adapter_not_found",
@@ -224,6 +228,35 @@ impl EngineError {
             Self::UnsupportedField { .. } => "unsupported_field",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Aborted => "aborted",
+        }
+    }
+
+    /// Whether any web page may read the message: it is about the page's own request or about the device, and names no file and no
+    /// part of a file.
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::Text(_) => self.code() == "messages_refused",
+            Self::NoAdapter
+            | Self::DeviceLost { .. }
+            | Self::ModelSwitched
+            | Self::ContextExceeded { .. }
+            | Self::InvalidRequest { .. }
+            | Self::UnsupportedField { .. }
+            | Self::Aborted => true,
+            Self::Format(_)
+            | Self::Source { .. }
+            | Self::ModelChanged { .. }
+            | Self::ModelStore { .. }
+            | Self::Write { .. }
+            | Self::AdapterNotFound { .. }
+            | Self::Gpu { .. }
+            | Self::TooLarge { .. }
+            | Self::NoMemory { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Unsupported { .. }
+            | Self::Tensor { .. }
+            | Self::NotFinite
+            | Self::ModelNotFound { .. } => false,
         }
     }
 }
@@ -245,6 +278,28 @@ mod tests {
         let text = EngineError::NoAdapter.to_string();
         assert!(text.contains("driver") && !text.contains("support"), "{text}");
         assert_eq!(EngineError::NoAdapter.code(), "no_gpu");
+    }
+
+    #[test]
+    fn errors_that_name_a_file_are_not_public() {
+        let (name, problem) = (|| "secret.gguf".to_owned(), || "is cut off".to_owned());
+        let naming = [
+            FormatError::MissingTensor { name: name() }.into(),
+            EngineError::Source { name: name(), offset: 0, bytes: 1, reason: problem() },
+            EngineError::ModelChanged { name: name() },
+            EngineError::ModelStore { code: "aborted".to_owned(), message: name() },
+            EngineError::TooLarge { what: name(), needed: 2, limit: 1 },
+            EngineError::Unsupported { what: "the architecture", value: name(), supported: problem() },
+            EngineError::Tensor { name: name(), problem: problem() },
+            EngineError::ModelNotFound { name: name() },
+        ];
+        for error in naming {
+            assert!(error.to_string().contains("secret.gguf"), "{error}");
+            assert!(!error.is_public(), "{error}");
+        }
+        assert!(EngineError::ModelSwitched.is_public());
+        assert!(EngineError::from(TextError::Render { message: problem() }).is_public());
+        assert!(!EngineError::from(TextError::NoChatTemplate).is_public());
     }
 
     #[test]

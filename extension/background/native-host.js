@@ -3,8 +3,11 @@
 // noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
 
 import { Refusal } from "../shared/errors.js";
+import { Calls } from "../shared/rpc.js";
 
+/** @type {import("../shared/protocol.js").HostName} */
 const NAME = "com.doppler.host";
+/** @type {import("../shared/protocol.js").NativeProtocol} */
 const PROTOCOL = 1;
 /** A start takes no longer, in ms. */
 const START_LIMIT = 15_000;
@@ -12,16 +15,21 @@ const START_LIMIT = 15_000;
 const IDLE = 20_000;
 
 /**
- * @typedef {{base: string, token: string, version: string}} Hello
- * @typedef {{resolve: (done: any) => void, reject: (error: Refusal) => void}} Waiting
- * @typedef {{port: chrome.runtime.Port, hello: Promise<Hello>, waiting: Map<number, Waiting>, open: Set<string>, idle?: any}} Connection
+ * @typedef {import("../shared/protocol.js").NativeMethods} Methods
+ * @typedef {import("../shared/protocol.js").HostCode} HostCode
+ * @typedef {Methods["hello"]["done"]} Greeting
+ * @typedef {{port: chrome.runtime.Port, calls: Calls, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
  *   `open`: ids of models
  */
 
-/** DOMException names of what the host refuses, by its codes. @type {Record<string, string>} */
+/** DOMException names of what the host refuses, by its codes. @type {Partial<Record<HostCode, string>>} */
 const NAMES = {
   not_found: "NotFoundError", changed: "InvalidStateError", not_a_model: "DataError", unreadable: "NotReadableError",
 };
+
+/** @param {import("../shared/protocol.js").HostFailure} failure */
+const refused = ({ code, message, data }) =>
+  new Refusal(NAMES[code] ?? "OperationError", code === "protocol" ? "host_version" : code, message, data);
 
 /**
  * What Chrome says of a port that closed, in words that help.
@@ -45,7 +53,6 @@ function closed(message = "") {
 export class NativeHost {
   /** @type {Connection | undefined} */
   #connection;
-  #next = 1;
   #connect;
   #lastError;
 
@@ -58,7 +65,7 @@ export class NativeHost {
     this.#lastError = lastError;
   }
 
-  /** @returns {Promise<any>}  see `models.list` of the host */
+  /** All models of the folders that the user chose. */
   models() {
     return this.#call("models.list", {});
   }
@@ -88,17 +95,16 @@ export class NativeHost {
 
   /**
    * Bytes of an open model, in base64: where HTTP is blocked.
-   * @param {{id: string, file: number, offset: number, bytes: number, etag: string}} range
-   * @returns {Promise<string>}
+   * @param {Methods["read"]["params"]} range
    */
-  async read(range) {
-    const { data } = await this.#call("read", range);
-    return data;
+  read(range) {
+    return this.#call("read", range);
   }
 
   /**
-   * @param {string} method
-   * @param {object} params
+   * @template {keyof Methods} M
+   * @param {M} method
+   * @param {Methods[M]["params"]} params
    */
   async #call(method, params) {
     const connection = this.#connected();
@@ -115,7 +121,7 @@ export class NativeHost {
   #start() {
     const port = this.#connect();
     /** @type {Connection} */
-    const connection = { port, waiting: new Map(), open: new Set(), hello: Promise.reject() };
+    const connection = { port, calls: new Calls((frame) => port.postMessage(frame), refused), open: new Set(), hello: Promise.reject() };
     connection.hello.catch(() => {});
     port.onMessage.addListener((frame) => this.#receive(connection, frame));
     port.onDisconnect.addListener(() => this.#end(connection, closed(this.#lastError())));
@@ -135,19 +141,16 @@ export class NativeHost {
   }
 
   /**
+   * @template {keyof Methods} M
    * @param {Connection} connection
-   * @param {string} method
-   * @param {object} params
-   * @returns {Promise<any>}
+   * @param {M} method
+   * @param {Methods[M]["params"]} params
+   * @returns {Promise<Methods[M]["done"]>}
    */
-  #ask(connection, method, params) {
-    return new Promise((resolve, reject) => {
-      if (method !== "hello" && connection !== this.#connection) return reject(closed());
-      clearTimeout(connection.idle);
-      const id = this.#next++;
-      connection.waiting.set(id, { resolve, reject });
-      connection.port.postMessage({ id, method, params });
-    });
+  async #ask(connection, method, params) {
+    if (method !== "hello" && connection !== this.#connection) throw closed();
+    clearTimeout(connection.idle);
+    return connection.calls.call(method, params);
   }
 
   /**
@@ -155,20 +158,11 @@ export class NativeHost {
    * @param {any} frame
    */
   #receive(connection, frame) {
-    const waiting = connection.waiting.get(frame?.id);
-    if (!waiting) return;
-    connection.waiting.delete(frame.id);
-    if (frame.error) {
-      const { code = "internal", message = "The native host failed.", data } = frame.error;
-      const own = code === "protocol" ? "host_version" : code;
-      waiting.reject(new Refusal(NAMES[code] ?? "OperationError", own, message, data));
-    } else {
-      waiting.resolve(frame.done);
-    }
+    if (!connection.calls.receive(frame)) return;
     clearTimeout(connection.idle);
-    if (connection.waiting.size > 0) return;
+    if (connection.calls.size > 0) return;
     connection.idle = setTimeout(() => {
-      if (connection.open.size > 0 || connection.waiting.size > 0) return;
+      if (connection.open.size > 0 || connection.calls.size > 0) return;
       this.#end(connection, closed());
       connection.port.disconnect();
     }, IDLE);
@@ -181,7 +175,6 @@ export class NativeHost {
   #end(connection, error) {
     if (this.#connection === connection) this.#connection = undefined;
     clearTimeout(connection.idle);
-    for (const { reject } of connection.waiting.values()) reject(error);
-    connection.waiting.clear();
+    connection.calls.end(error);
   }
 }

@@ -97,11 +97,12 @@ const methods = {
   "prompt.describe": { from: ["prompt"], handle: (_, sender) => prompts.describe(promptOf(sender)) },
   "prompt.decide": { from: ["prompt"], handle: ({ scope }, sender) => prompts.decide(promptOf(sender), checkedScope(scope), announce) },
 
-  "host.models": { from: ["router", "extension"], handle: () => host.models() },
+  // Under the names that the native host has for them.
+  "models.list": { from: ["router", "extension"], handle: () => host.models() },
   // Only the router may have the token, and what the token opens.
-  "host.open": { from: ["router"], handle: ({ id }) => host.open(id).finally(closeAfterRouter) },
-  "host.close": { from: ["router"], handle: ({ id }) => host.close(id) },
-  "host.read": { from: ["router"], handle: (range) => host.read(range) },
+  "models.open": { from: ["router"], handle: ({ id }) => host.open(id).finally(closeAfterRouter) },
+  "models.close": { from: ["router"], handle: ({ id }) => host.close(id) },
+  "read": { from: ["router"], handle: (range) => host.read(range) },
 
   "activity.show": { from: ["router"], handle: ({ sites }) => showActivity(sites).finally(() => { if (sites.length > 0) closeAfterRouter(); }) },
 

@@ -24,7 +24,7 @@
  * @typedef {{vendor: string, description: string, features: string[], matrices: Matrices | null}} Adapter
  * @typedef {{
  *   adapter: {description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
- * }} Tuned  see extension/host/src/tuning.rs
+ * }} Tuned  see extension/worker/src/tuning.rs
  * @typedef {{
  *   version: string, browser: string, adapter: Adapter | null, tuning: Tuning,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,

@@ -5,7 +5,7 @@ import { tuningText } from "../shared/tunings.js";
 import { changesText, tunedText } from "./report.js";
 
 /** @typedef {import("./report.js").Tuning} Tuning */
-/** @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress  see extension/host/src/tuning.rs */
+/** @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress  see extension/worker/src/tuning.rs */
 
 const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const form = /** @type {HTMLFormElement} */ (find("tune"));

@@ -6,17 +6,12 @@ import { background } from "../shared/background.js";
 import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
 
-/** The model that ships with the extension (extension/host/src/models.rs). */
+/** The model that ships with the extension (extension/worker/src/models.rs). */
 const EMBEDDED = "spark-28m";
 const EMBEDDED_NAME = "Spark 28M";
 /** What pages call any other: an id of its own would tell sites which file a user has, and that it is the same user. */
 const LOCAL = "local";
 const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", name: "A model of the user's choice" };
-
-/** Codes of the engine's errors that are about the request or the device. The others' words may name the user's files. */
-const PAGE_CODES = new Set([
-  "aborted", "context_length_exceeded", "device_lost", "invalid_request", "messages_refused", "model_switched", "no_gpu", "unsupported_field",
-]);
 
 /** Where the choice is kept. */
 const CHOICE = "model";
@@ -24,7 +19,8 @@ const CHOICE = "model";
 const CONTEXT = "model context";
 
 /**
- * @typedef {{id: string, name: string, source: "embedded" | "host" | "picked", bytes?: number, format?: string}} Listed
+ * @typedef {import("../shared/protocol.js").Listed} Listed
+ * @typedef {import("../shared/protocol.js").HostModels} HostModels
  */
 
 /** Whether a method needs a model, the chosen one where the request does not say. */
@@ -123,11 +119,12 @@ export class Models {
   }
 
   /**
-   * An error of the engine, as a page may see it.
-   * @param {import("../shared/errors.js").WireError} error
+   * An error of the engine, as a page may see it: the words of those that are not public may name the user's files.
+   * @param {import("../shared/errors.js").WireError & {public?: boolean}} error
+   * @returns {import("../shared/errors.js").WireError}
    */
-  errorForPage(error) {
-    if (PAGE_CODES.has(error.code)) return error;
+  errorForPage({ public: isPublic = false, ...error }) {
+    if (isPublic) return error;
     return toWire(error.code === "engine_stopped" ? engineStopped() : modelUnavailable());
   }
 
@@ -146,14 +143,14 @@ export class Models {
       this.#engine.request("models.list", {}),
       picked.all(),
       wanted
-        ? background("host.models", {}).then((list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
+        ? background("models.list", {}).then((/** @type {HostModels} */ list) => ({ list, error: undefined }), (error) => ({ list: undefined, error: toWire(error) }))
         : { list: undefined, error: undefined },
     ]);
     /** @type {Listed[]} */
     const data = [
       ...embedded.data.map((/** @type {any} */ { id, name }) => ({ id, name, source: "embedded" })),
-      ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: "picked" })),
-      ...(host.list?.models ?? []).map((/** @type {any} */ { id, name, bytes, format }) => ({ id, name, bytes, format, source: "host" })),
+      ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("picked") })),
+      ...(host.list?.models ?? []).map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("host") })),
     ];
     return {
       data, chosen: this.chosen ?? embedded.data[0]?.id ?? EMBEDDED, problems: host.list?.problems ?? [],
@@ -214,20 +211,22 @@ export class Models {
    * @returns {Promise<unknown>}
    */
   async answer(method, params) {
-    const { id } = params;
+    const { id, again } = params;
     switch (method) {
-      case "models.open": return id.startsWith(picked.PREFIX) ? picked.open(id) : this.#open(id);
+      case "models.open":
+        if (id.startsWith(picked.PREFIX)) return picked.open(id);
+        // The worker has it open: it is closed once for both.
+        return again ? background("models.open", { id }) : this.#open(id);
       case "models.context": return this.#context(id);
-      case "models.reopen": return background("host.open", { id });
       case "models.close": return this.#close(id);
-      case "models.read": return background("host.read", params);
+      case "read": return background("read", params);
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
   /** The engine's worker is gone, and with it whoever would have closed what it had open. */
   closeAll() {
-    for (const id of this.#opens.keys()) background("host.close", { id }).catch(() => {});
+    for (const id of this.#opens.keys()) background("models.close", { id }).catch(() => {});
     this.#opens = new Map();
   }
 
@@ -247,9 +246,9 @@ export class Models {
     const opens = this.#opens;
     opens.set(id, (opens.get(id) ?? 0) + 1);
     try {
-      const opened = await background("host.open", { id });
+      const opened = await background("models.open", { id });
       // The worker that wanted it ended meanwhile, and no other has it.
-      if (opens !== this.#opens && !this.#opens.has(id)) await background("host.close", { id });
+      if (opens !== this.#opens && !this.#opens.has(id)) await background("models.close", { id });
       return opened;
     } catch (error) {
       if (opens === this.#opens) await this.#close(id);
@@ -261,6 +260,6 @@ export class Models {
   async #close(id) {
     const left = (this.#opens.get(id) ?? 0) - 1;
     if (left > 0) this.#opens.set(id, left);
-    else if (this.#opens.delete(id)) await background("host.close", { id });
+    else if (this.#opens.delete(id)) await background("models.close", { id });
   }
 }

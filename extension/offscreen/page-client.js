@@ -111,10 +111,6 @@ export class PageClient {
   /** @param {Frame} frame */
   async #answer({ id, method, params }) {
     switch (method) {
-      case "hello": {
-        const { state } = await this.#granted();
-        return this.#done(id, { version: chrome.runtime.getManifest().version, permission: state });
-      }
       case "permissions.query": {
         const { state } = await this.#granted();
         return this.#done(id, { state });

@@ -1,6 +1,6 @@
 // The engine's worker: starts the wasm module and passes frames between it and the offscreen document.
 
-import init, { Host } from "../pkg/worker/doppler_worker.js";
+import init, { EngineWorker } from "../pkg/worker/doppler_worker.js";
 
 // The id of the request that the module works for at this moment, or 0. In shared memory, which the manifest's policies allow: a worker
 // that hangs can post nothing, and a message before each step of each request would cost more than a store.
@@ -21,14 +21,14 @@ addEventListener("error", (event) => {
 });
 
 const [models, reader] = [new URL("../models", import.meta.url), new URL("reader.js", import.meta.url)];
-const host = init().then(() => {
+const engine = init().then(() => {
   postMessage({ working });
-  return new Host(postMessage.bind(globalThis), models.href, reader.href, working);
+  return new EngineWorker(postMessage.bind(globalThis), models.href, reader.href, working);
 });
-host.catch(fatal);
+engine.catch(fatal);
 
 addEventListener("message", async ({ data }) => {
   // The router wants to know whether this event loop runs, whatever the module is waiting for.
   if (data.ping) return postMessage({ pong: true });
-  (await host).handle(data);
+  (await engine).handle(data);
 });

@@ -119,7 +119,7 @@ export interface Timings {
   completion_tokens: number;
 }
 
-export type FinishReason = "stop" | "length" | "tool_calls";
+export type FinishReason = "stop" | "length";
 
 export interface ChatCompletion {
   id: string;

@@ -1,6 +1,6 @@
 // How the extension's own pages ask the service worker.
 
-import { Refusal } from "./errors.js";
+import { fromWire } from "./errors.js";
 
 /** Times that the service worker is asked before its death is an error: it may end at any moment, and every question twice does no harm. */
 const ATTEMPTS = 3;
@@ -12,10 +12,7 @@ const ATTEMPTS = 3;
  */
 export async function background(method, params = {}) {
   const answer = await ask({ to: "background", method, params });
-  if (answer?.error) {
-    const { name, code, message, data } = answer.error;
-    throw new Refusal(name, code, message, data);
-  }
+  if (answer?.error) throw fromWire(answer.error);
   return answer?.done;
 }
 

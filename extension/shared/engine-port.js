@@ -1,11 +1,12 @@
 // The extension's own pages' way to the engine: requests over a runtime.Port to the offscreen document.
 
 import { background } from "./background.js";
-import { engineStopped, Refusal } from "./errors.js";
+import { engineStopped } from "./errors.js";
+import { Calls } from "./rpc.js";
 
 /**
  * @typedef {{
- *   request: (method: string, params?: object, options?: {onChunk?: (chunk: any) => void, signal?: AbortSignal}) => Promise<any>,
+ *   request: (method: string, params?: object, options?: import("./rpc.js").Options) => Promise<any>,
  *   close: () => void,
  * }} EnginePort
  */
@@ -19,38 +20,18 @@ import { engineStopped, Refusal } from "./errors.js";
 export async function connectEngine({ onEvent, onClose } = {}) {
   await background("engine.ensure");
   const port = chrome.runtime.connect({ name: "doppler-ui" });
-  /** @type {Map<number, {resolve: (done: any) => void, reject: (error: Error) => void, onChunk?: (chunk: any) => void}>} */
-  const running = new Map();
-  let next = 1;
-
+  const calls = new Calls((frame) => port.postMessage(frame));
   port.onMessage.addListener((frame) => {
-    if (frame.event) return onEvent?.(frame.event, frame.detail);
-    const request = running.get(frame.id);
-    if (!request) return;
-    if ("chunk" in frame) return request.onChunk?.(frame.chunk);
-    running.delete(frame.id);
-    if (frame.error) {
-      const { name, code, message, data } = frame.error;
-      request.reject(new Refusal(name, code, message, data));
-    } else {
-      request.resolve(frame.done);
-    }
+    if (frame.event) onEvent?.(frame.event, frame.detail);
+    else calls.receive(frame);
   });
   port.onDisconnect.addListener(() => {
-    for (const { reject } of running.values()) reject(engineStopped("its document was closed"));
-    running.clear();
+    calls.end(engineStopped("its document was closed"));
     onClose?.();
   });
 
   return {
-    request: (method, params = {}, { onChunk, signal } = {}) => new Promise((resolve, reject) => {
-      const id = next++;
-      running.set(id, { resolve, reject, onChunk });
-      port.postMessage({ id, method, params });
-      signal?.addEventListener("abort", () => {
-        if (running.has(id)) port.postMessage({ id, method: "cancel" });
-      }, { once: true });
-    }),
+    request: (method, params = {}, options = {}) => calls.call(method, params, options),
     close: () => port.disconnect(),
   };
 }

@@ -57,6 +57,12 @@ export function toWire(thrown) {
 }
 
 /**
+ * The exception of an error from the wire.
+ * @param {WireError} error
+ */
+export const fromWire = ({ name, code, message, data }) => new Refusal(name, code, message, data);
+
+/**
  * @param {unknown} value
  * @returns {value is WireError}
  */

@@ -1,5 +1,5 @@
 // What tuning found for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
-// worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/host/src/tuning.rs).
+// worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/worker/src/tuning.rs).
 
 import { Refusal } from "./errors.js";
 
@@ -11,7 +11,7 @@ const names = () => Object.keys(localStorage).filter((name) => name.startsWith(P
 /**
  * Answers the engine's worker, in the offscreen document.
  * @param {string} method
- * @param {{device: string, text: string | null}} params
+ * @param {import("./protocol.js").WorkerMethods["tuning.write"]["params"]} params
  * @returns {Promise<unknown>}
  */
 export async function answer(method, { device, text }) {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use doppler_files::{Purpose, instead, instead_of_gguf};
-use serde::Serialize;
+pub use doppler_protocol::native::Format;
 
 use crate::config::Config;
 use crate::error::{HostError, Result};
@@ -39,17 +39,6 @@ const FOLDER_FILES: [&str; 7] = [
     "chat_template.jinja",
     "1_Pooling/config.json",
 ];
-
-/// How a model is stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// One GGUF file, or the parts of a split one.
-    #[default]
-    Gguf,
-    /// A folder in Hugging Face's layout.
-    Safetensors,
-}
 
 /// A file of a model.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use doppler_protocol::native::{HostCode, HostFailure, Spoken};
 
 use crate::PROTOCOL;
 use crate::places::program_from_home;
@@ -103,29 +103,26 @@ pub type Result<T> = std::result::Result<T, HostError>;
 
 impl HostError {
     /// What the extension tells errors apart by.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> HostCode {
         match self {
-            Self::Protocol { .. } | Self::HelloFirst => "protocol",
-            Self::UnknownMethod { .. } => "unknown_method",
-            Self::Malformed { .. } | Self::OutOfRange { .. } => "malformed",
-            Self::TooLarge => "too_large",
-            Self::NotFound => "not_found",
-            Self::Changed { .. } => "changed",
-            Self::Unreadable { .. } => "unreadable",
-            Self::NotAModel { .. } => "not_a_model",
-            Self::TooMany { .. } => "too_many",
-            Self::Config { .. } => "config",
-            Self::Path { .. } | Self::Command(_) => "failed",
+            Self::Protocol { .. } | Self::HelloFirst => HostCode::Protocol,
+            Self::UnknownMethod { .. } => HostCode::UnknownMethod,
+            Self::Malformed { .. } | Self::OutOfRange { .. } => HostCode::Malformed,
+            Self::TooLarge => HostCode::TooLarge,
+            Self::NotFound => HostCode::NotFound,
+            Self::Changed { .. } => HostCode::Changed,
+            Self::Unreadable { .. } => HostCode::Unreadable,
+            Self::NotAModel { .. } => HostCode::NotAModel,
+            Self::TooMany { .. } => HostCode::TooMany,
+            Self::Config { .. } => HostCode::Config,
+            Self::Path { .. } | Self::Command(_) => HostCode::Failed,
         }
     }
 
     /// As it goes to the extension.
-    pub fn to_json(&self) -> Value {
-        let mut json = json!({ "code": self.code(), "message": self.to_string() });
-        if let Self::Protocol { .. } = self {
-            json["data"] = json!({ "protocol": PROTOCOL });
-        }
-        json
+    pub fn to_failure(&self) -> HostFailure {
+        let data = matches!(self, Self::Protocol { .. }).then_some(Spoken { protocol: PROTOCOL });
+        HostFailure { code: self.code(), message: self.to_string(), data }
     }
 
     /// For [`Result::map_err`] after an operation on `path`.

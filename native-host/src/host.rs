@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use doppler_protocol::native::{self, HostModel, HostModels, MAX_READ, ModelId, OpenedFile, OpenedModel, ReadDone, ReadParams};
+use doppler_protocol::{Method, Nothing};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Format, Model, check_start};
+use crate::catalog::{Catalog, Model, check_start};
 use crate::config::Config;
 use crate::error::{HostError, Result};
 use crate::file::ModelFile;
@@ -18,9 +19,6 @@ use crate::places::program_from_home;
 
 /// Models open at a time.
 const MAX_OPEN: usize = 16;
-
-/// The most bytes of one `read`: they fit a message in base64.
-pub const MAX_READ: u64 = 716_800;
 
 /// A model whose files are open.
 #[derive(Debug, Clone)]
@@ -36,34 +34,6 @@ pub struct Host {
     open: Mutex<HashMap<String, OpenModel>>,
 }
 
-/// A model in the list.
-#[derive(Serialize)]
-struct Listed<'a> {
-    id: &'a str,
-    name: &'a str,
-    bytes: u64,
-    format: Format,
-    files: usize,
-    modified: u64,
-    /// What of it is not used, a sentence each.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    notes: &'a [String],
-}
-
-#[derive(Deserialize)]
-struct ById {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct Read {
-    id: String,
-    file: usize,
-    offset: u64,
-    bytes: u64,
-    etag: String,
-}
-
 impl Host {
     /// A host for the folders that the file `config` lists.
     pub fn new(config: PathBuf) -> Self {
@@ -76,15 +46,15 @@ impl Host {
     /// As the method has them.
     pub fn call(&self, method: &str, params: &str) -> Result<Value> {
         match method {
-            "ping" => Ok(json!({})),
-            "models.list" => self.list(),
-            "models.stat" => Ok(self.stat(&arguments::<ById>(params)?.id)?.to_json()),
-            "models.open" => self.open(&arguments::<ById>(params)?.id),
-            "models.close" => {
-                self.models().remove(&arguments::<ById>(params)?.id);
-                Ok(json!({}))
+            native::Ping::NAME => Ok(json!(Nothing {})),
+            native::ListModels::NAME => Ok(json!(self.list()?)),
+            native::StatModel::NAME => Ok(json!(self.stat(&id(params)?)?.opened())),
+            native::OpenModel::NAME => Ok(json!(self.open(&id(params)?)?)),
+            native::CloseModel::NAME => {
+                self.models().remove(&id(params)?);
+                Ok(json!(Nothing {}))
             }
-            "read" => self.read(&arguments(params)?),
+            native::Read::NAME => Ok(json!(self.read(&arguments(params)?)?)),
             _ => Err(HostError::UnknownMethod { method: method.to_owned() }),
         }
     }
@@ -101,24 +71,23 @@ impl Host {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn list(&self) -> Result<Value> {
+    fn list(&self) -> Result<HostModels> {
         let config = Config::ensure(&self.config)?;
         let catalog = Catalog::scan(&config);
-        let models = catalog.models.iter().map(|model| Listed {
-            id: &model.id,
-            name: &model.name,
+        let models = catalog.models.into_iter().map(|model| HostModel {
             bytes: model.bytes(),
             format: model.format,
             files: model.parts.len(),
             modified: model.modified(),
-            notes: &model.notes,
+            id: model.id,
+            name: model.name,
+            notes: model.notes,
         });
         let no_folder = config
             .roots
             .is_empty()
             .then(|| format!("The native host may read no folder yet: choose one with `{} models add FOLDER`.", program_from_home()));
-        let problems: Vec<_> = no_folder.into_iter().chain(catalog.problems).collect();
-        Ok(json!({ "models": models.collect::<Vec<_>>(), "problems": problems }))
+        Ok(HostModels { models: models.collect(), problems: no_folder.into_iter().chain(catalog.problems).collect() })
     }
 
     /// The model `id` as it is on the disk now, its files open for a moment.
@@ -134,7 +103,7 @@ impl Host {
         Ok(OpenModel { model, files })
     }
 
-    fn open(&self, id: &str) -> Result<Value> {
+    fn open(&self, id: &str) -> Result<OpenedModel> {
         let fresh = self.stat(id)?;
         let mut models = self.models();
         if !models.contains_key(id) && models.len() == MAX_OPEN {
@@ -145,10 +114,10 @@ impl Host {
         if !known.files.iter().map(|file| &file.etag).eq(fresh.files.iter().map(|file| &file.etag)) {
             *known = fresh;
         }
-        Ok(known.to_json())
+        Ok(known.opened())
     }
 
-    fn read(&self, read: &Read) -> Result<Value> {
+    fn read(&self, read: &ReadParams) -> Result<ReadDone> {
         let file = self.file(&read.id, read.file)?;
         if file.etag != read.etag {
             return Err(HostError::Changed { name: file.name.clone() });
@@ -157,18 +126,27 @@ impl Host {
             return Err(HostError::OutOfRange { offset: read.offset, wanted: read.bytes, bytes: file.bytes(), limit: MAX_READ });
         }
         let bytes = file.read(read.offset, read.bytes as usize)?;
-        Ok(json!({ "data": STANDARD.encode(bytes) }))
+        Ok(ReadDone { data: STANDARD.encode(bytes) })
     }
 }
 
 impl OpenModel {
-    fn to_json(&self) -> Value {
-        let Model { id, name, format, notes, .. } = &self.model;
-        let files = self.files.iter().enumerate().map(
-            |(index, file)| json!({ "name": file.name, "bytes": file.bytes(), "path": format!("/v1/models/{id}/{index}"), "etag": file.etag }),
-        );
-        json!({ "id": id, "name": name, "bytes": self.model.bytes(), "format": format, "notes": notes, "files": files.collect::<Vec<_>>() })
+    fn opened(&self) -> OpenedModel {
+        let Model { id, name, format, notes, .. } = self.model.clone();
+        let opened = |(index, file): (usize, &Arc<ModelFile>)| OpenedFile {
+            name: file.name.clone(),
+            bytes: file.bytes(),
+            path: format!("/v1/models/{id}/{index}"),
+            etag: file.etag.clone(),
+        };
+        let files = self.files.iter().enumerate().map(opened).collect();
+        OpenedModel { bytes: self.model.bytes(), format, notes, files, id, name }
     }
+}
+
+/// The model that the parameters name.
+fn id(params: &str) -> Result<String> {
+    Ok(arguments::<ModelId>(params)?.id)
 }
 
 /// The parameters of a method.

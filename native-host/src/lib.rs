@@ -25,14 +25,10 @@ pub mod server;
 mod transfer;
 mod window;
 
-/// What browsers call this host.
-pub const HOST_NAME: &str = "com.doppler.host";
+pub use doppler_protocol::native::{HOST_NAME, PROTOCOL};
 
 /// The extension that may start it: the hash of the `key` in the repository's `manifest.json`.
 pub const EXTENSION_ID: &str = "blpdmpmmcoebgabjpadedfdhkfgghpnn";
-
-/// Version of the messages and of the HTTP interface.
-pub const PROTOCOL: u64 = 1;
 
 /// The origin of the extension `id`, as browsers give it to the host and in `Origin`.
 pub fn origin(id: &str) -> String {

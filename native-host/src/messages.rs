@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use doppler_protocol::Method;
+use doppler_protocol::native::{Greeting, Hello, HelloParams};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -32,11 +34,6 @@ impl Request {
     }
 }
 
-#[derive(Deserialize)]
-struct Hello {
-    protocol: u64,
-}
-
 /// Converses until the browser closes a pipe; whether it spoke as browsers do to the end.
 pub async fn converse(host: Arc<Host>, address: Address, input: impl Read + Send + 'static, mut output: impl Write) -> bool {
     let mut frames = read_frames(input);
@@ -46,7 +43,7 @@ pub async fn converse(host: Arc<Host>, address: Address, input: impl Read + Send
         let answer = tokio::select! {
             frame = frames.recv(), if pending.len() < MAX_PENDING => match frame {
                 Some(Ok(Frame::Message(bytes))) => match serde_json::from_slice::<Request>(&bytes) {
-                    Ok(request) if request.method == "hello" => {
+                    Ok(request) if request.method == Hello::NAME => {
                         let done = hello(&address, request.params());
                         greeted |= done.is_ok();
                         answer(&json!(request.id), done)
@@ -99,21 +96,17 @@ fn too_long(length: u32) -> HostError {
 }
 
 fn hello(address: &Address, params: &str) -> Result<Value> {
-    let Hello { protocol: theirs } = arguments(params)?;
+    let HelloParams { protocol: theirs, .. } = arguments(params)?;
     if theirs != PROTOCOL {
         return Err(HostError::Protocol { theirs });
     }
-    Ok(json!({
-        "protocol": PROTOCOL,
-        "version": env!("CARGO_PKG_VERSION"),
-        "base": address.base(),
-        "token": address.token(),
-    }))
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(json!(Greeting { protocol: PROTOCOL, version, base: address.base().to_string(), token: address.token().to_string() }))
 }
 
 fn answer(id: &Value, result: Result<Value>) -> Value {
     match result {
         Ok(done) => json!({ "id": id, "done": done }),
-        Err(error) => json!({ "id": id, "error": error.to_json() }),
+        Err(error) => json!({ "id": id, "error": error.to_failure() }),
     }
 }

@@ -1,7 +1,7 @@
 // The bench behind `cargo xtask bench`: the extension in a real Chromium times a model.
 //
 // usage: node tests/bench/bench.mjs PARAMS [--json]
-// PARAMS: JSON, what engine.bench takes (extension/host/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
+// PARAMS: JSON, what engine.bench takes (extension/worker/src/bench.rs). Environment: as for tests/e2e/harness.mjs, DOPPLER_CHROME_FLAGS
 // above all where Chromium does not find the GPU by itself.
 
 import { COLUMNS, deviceLine, isSoftware, modelLine, pageLine, passLine, ratesText, STREAM_COLUMNS } from "../../extension/bench/report.js";

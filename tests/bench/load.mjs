@@ -123,7 +123,7 @@ let downloadSeconds = NaN;
 async function downloadedId(browser, page) {
   const id = await hostId(browser, page);
   const ask = (/** @type {string} */ method) => browser.inOffscreen(`chrome.runtime.sendMessage({ to: "background", method: "${method}", params: { id: "${id}" } })`);
-  const { base, token, files: [{ path }] } = (await ask("host.open")).done;
+  const { base, token, files: [{ path }] } = (await ask("models.open")).done;
   const name = basename(file);
   const request = { url: base + path, headers: { authorization: `Bearer ${token}` }, name };
   const begin = performance.now();
@@ -135,7 +135,7 @@ async function downloadedId(browser, page) {
   }), { script: `/${OPFS_WORKER}`, request });
   downloadSeconds = (performance.now() - begin) / 1000;
   if (written !== bytes) throw new Error(`${written} of ${bytes} bytes were downloaded: is there enough room for another ${(bytes / 1e9).toFixed(1)} GB?`);
-  await ask("host.close");
+  await ask("models.close");
   return pickedId(page, () => page.evaluate(async (name) => {
     const { add } = await import(/** @type {any} */ ("/extension/shared/picked.js"));
     await add([await (await navigator.storage.getDirectory()).getFileHandle(name)]);

@@ -84,7 +84,7 @@ try {
     const engine = await connectEngine();
     const { adapter } = await engine.request("engine.status");
     engine.close();
-    return [adapter?.description || adapter?.device || adapter?.architecture, adapter?.vendor].filter(Boolean).join(", ");
+    return [adapter?.description, adapter?.vendor].filter(Boolean).join(", ");
   });
   say(`\nAdapter: ${adapter || "unknown"}\nScreenshots: ${out}\n`);
 

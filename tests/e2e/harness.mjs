@@ -89,7 +89,7 @@ export async function copyExtension(wanted = () => true) {
   const folder = await mkdtemp(join(tmpdir(), "doppler-extension-"));
   copies.add(folder);
   const from = join(ROOT, "extension");
-  const skip = ["host", "ui", "node_modules"];
+  const skip = ["protocol", "ui", "worker", "node_modules"];
   await cp(join(ROOT, "manifest.json"), join(folder, "manifest.json"));
   await cp(from, join(folder, "extension"), {
     recursive: true,

@@ -396,7 +396,7 @@ test("a message longer than 1 MiB is refused with an error that says so", T, asy
   assert.equal(error, "QuotaExceededError message_too_long");
 });
 
-test("errors about the request reach the page as they are", T, async () => {
+test("public errors reach the page as they are", T, async () => {
   const { code: reason, ...rest } = { name: "QuotaExceededError", message: "Too long.", code: "context_length_exceeded", data: { requested: 900, quota: 512 } };
   const seen = await page.evaluate(async (content) => {
     try {
@@ -407,7 +407,7 @@ test("errors about the request reach the page as they are", T, async () => {
       const { name, message, code, reason, data, requested, quota } = error;
       return { dom: error instanceof DOMException, name, message, code, reason, data, requested, quota };
     }
-  }, JSON.stringify({ error: { ...rest, code: reason } }));
+  }, JSON.stringify({ error: { ...rest, code: reason, public: true } }));
   assert.deepEqual(seen, { dom: true, ...rest, code: 22, reason, requested: 900, quota: 512 });
 });
 

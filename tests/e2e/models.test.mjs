@@ -335,11 +335,11 @@ test("a page sees one model under a name that says nothing, and reaches nothing 
   assert.ok(!text.includes("secret-project") && !text.includes(id), text);
 
   // What the page's process could do if it were taken over.
-  for (const method of ["host.models", "host.open", "host.read"]) {
+  for (const method of ["models.list", "models.open", "read"]) {
     const answer = await browser.inBridge(site, `chrome.runtime.sendMessage({ to: "background", method: "${method}", params: { id: "${id}" } })`);
     assert.equal(answer.error.code, "forbidden");
   }
-  for (const method of ["models.choose", "models.describe", "models.load", "models.open", "host.open"]) {
+  for (const method of ["models.choose", "models.describe", "models.load", "models.open", "read"]) {
     const code = await browser.inBridge(site, `new Promise((resolve) => {
       const port = chrome.runtime.connect({ name: "doppler" });
       port.onMessage.addListener(({ id, error }) => id === 1 && resolve(error?.code));
@@ -348,7 +348,7 @@ test("a page sees one model under a name that says nothing, and reaches nothing 
     assert.equal(code, "unknown_method");
   }
   // Not even the extension's own pages get the token.
-  const own = await page.evaluate((id) => chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id } }), id);
+  const own = await page.evaluate((id) => chrome.runtime.sendMessage({ to: "background", method: "models.open", params: { id } }), id);
   assert.equal(own.error.code, "forbidden");
   await ask(page, "models.choose", { id: "spark-28m" });
   await Promise.all([site.close(), page.close()]);
@@ -442,7 +442,7 @@ test("web pages get nothing from the host's port, even with its address and toke
   const page = await connect();
   const id = await idOf(page, "secret-project.gguf");
   const { base, token, files: [file] } = (await browser.inOffscreen(
-    `chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id: "${id}" } })`)).done;
+    `chrome.runtime.sendMessage({ to: "background", method: "models.open", params: { id: "${id}" } })`)).done;
   const url = base + file.path;
   const headers = { authorization: `Bearer ${token}`, range: "bytes=0-3" };
   const status = async (/** @type {Record<string, string>} */ more) => (await fetch(url, { headers: more })).status;
@@ -463,7 +463,7 @@ test("web pages get nothing from the host's port, even with its address and toke
     assert.ok(got.every((result) => ["TypeError", 0, "error"].includes(result)), JSON.stringify(got));
     await site.close();
   }
-  await browser.inOffscreen(`chrome.runtime.sendMessage({ to: "background", method: "host.close", params: { id: "${id}" } })`);
+  await browser.inOffscreen(`chrome.runtime.sendMessage({ to: "background", method: "models.close", params: { id: "${id}" } })`);
   assert.equal(await status(headers), 404, "closed is closed");
   await page.close();
 });
@@ -472,7 +472,7 @@ test("the offscreen document ends while it has a model open: the host closes it,
   const page = await connect();
   const id = await idOf(page, "secret-project.gguf");
   const { base, token, files: [file] } = (await browser.inOffscreen(
-    `chrome.runtime.sendMessage({ to: "background", method: "host.open", params: { id: "${id}" } })`)).done;
+    `chrome.runtime.sendMessage({ to: "background", method: "models.open", params: { id: "${id}" } })`)).done;
   const headers = { authorization: `Bearer ${token}`, range: "bytes=0-3" };
   const status = async () => (await fetch(base + file.path, { headers })).status;
   assert.equal(await status(), 206);

@@ -182,7 +182,7 @@ test("LanguageModel: promptStreaming throws at once for an aborted signal", T, a
 
 test("an error is the platform's own, with its number, and keeps it where it is cloned", T, async () => {
   assert.deepEqual(await page.evaluate(async () => {
-    const content = JSON.stringify({ error: { name: "NotSupportedError", message: "No.", code: "unsupported_field", data: { param: "x" } } });
+    const content = JSON.stringify({ error: { name: "NotSupportedError", message: "No.", code: "unsupported_field", public: true, data: { param: "x" } } });
     const error = await doppler.chat.completions.create({ messages: [{ role: "user", content }] }).catch((error) => error);
     const session = await doppler.LanguageModel.create();
     const tooLong = await session.append("x".repeat(100)).catch((error) => error);

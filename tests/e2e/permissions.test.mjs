@@ -395,7 +395,7 @@ test("a page's process that was taken over gets no more than its page", T, async
   const ask = (/** @type {string} */ method, params = {}) => browser.inBridge(page,
     `chrome.runtime.sendMessage(${JSON.stringify({ to: "background", method, params })}).then((answer) => answer?.error?.code ?? "done")`);
   for (const method of ["permissions.query", "permissions.request", "permissions.revoke", "document.gone", "prompt.describe", "prompt.decide", "grants.list", "grants.revoke",
-    "grants.unblock", "activity.show", "host.models", "host.open", "host.close", "host.read", "constructor"]) {
+    "grants.unblock", "activity.show", "models.list", "models.open", "models.close", "read", "constructor"]) {
     assert.equal(await ask(method, { origin: browser.localhost, scope: "always" }), "forbidden", method);
   }
   // A port that calls itself a popup's, or speaks out of turn, is closed.
@@ -411,9 +411,9 @@ test("a page's process that was taken over gets no more than its page", T, async
   assert.deepEqual(await closed("doppler-ui", JSON.stringify([message])), { closed: true, heard: [] });
   assert.deepEqual(await closed("doppler", JSON.stringify([message])), { closed: false, heard: ["NotAllowedError"] });
   for (const frame of [
-    "0", "[]", "{}", `{ id: -1, method: "hello", params: {} }`, `{ id: 1.5, method: "hello", params: {} }`, `{ id: 1, method: 3, params: {} }`,
-    `{ id: 1, method: "hello" }`, `{ id: 1, method: "hello", params: [] }`, `{ id: 1, method: "hello", params: {}, origin: "https://x.org" }`,
-    `{ id: 1, method: "hello", params: { text: "x".repeat(1 << 20) } }`,
+    "0", "[]", "{}", `{ id: -1, method: "permissions.query", params: {} }`, `{ id: 1.5, method: "permissions.query", params: {} }`, `{ id: 1, method: 3, params: {} }`,
+    `{ id: 1, method: "permissions.query" }`, `{ id: 1, method: "permissions.query", params: [] }`, `{ id: 1, method: "permissions.query", params: {}, origin: "https://x.org" }`,
+    `{ id: 1, method: "permissions.query", params: { text: "x".repeat(1 << 20) } }`,
   ]) {
     assert.deepEqual(await closed("doppler", `[${frame}]`), { closed: true, heard: [] }, frame);
   }

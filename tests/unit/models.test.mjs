@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { Models } from "../../extension/offscreen/models.js";
-import { engineStopped, toWire } from "../../extension/shared/errors.js";
+import { engineStopped, modelUnavailable, toWire } from "../../extension/shared/errors.js";
 import { add } from "../../extension/shared/picked.js";
 import { memoryDatabase } from "./memory-database.mjs";
 
@@ -13,7 +13,7 @@ Object.assign(globalThis, { indexedDB: memoryDatabase() });
 let stored;
 /** What the service worker was asked. @type {string[]} */
 let asked;
-/** Answers to `host.open`; none: at once. @type {(() => Promise<object>) | undefined} */
+/** Answers to `models.open`; none: at once. @type {(() => Promise<object>) | undefined} */
 let opening;
 /** Loads that wait for the test. @type {Map<string, {context?: number, resolve: (done: object) => void, reject: (error: Error) => void}>} */
 let loads;
@@ -32,7 +32,7 @@ beforeEach(() => {
     },
     chrome: { runtime: { async sendMessage(/** @type {{method: string, params: {id: string}}} */ { method, params: { id } }) {
       asked.push(`${method} ${id}`);
-      return method === "host.open" && opening ? opening() : { done: {} };
+      return method === "models.open" && opening ? opening() : { done: {} };
     } } },
   });
   models = withLoads();
@@ -151,11 +151,11 @@ const answer = (/** @type {string} */ method, id = "a") => models.answer(`models
 test("a model of the host is closed when nobody has it open any more; opening it anew is no second opening", async () => {
   await answer("open");
   await answer("open");
-  await answer("reopen");
+  await models.answer("models.open", { id: "a", again: true });
   await answer("close");
-  assert.deepEqual(asked, ["host.open a", "host.open a", "host.open a"]);
+  assert.deepEqual(asked, ["models.open a", "models.open a", "models.open a"]);
   await answer("close");
-  assert.deepEqual(asked.slice(3), ["host.close a"]);
+  assert.deepEqual(asked.slice(3), ["models.close a"]);
 });
 
 test("a model that is just being opened is not closed by another's end", async () => {
@@ -165,27 +165,23 @@ test("a model that is just being opened is not closed by another's end", async (
   opening = () => new Promise((resolve) => { say = resolve; });
   const second = answer("open");
   await answer("close");
-  assert.ok(!asked.includes("host.close a"));
+  assert.ok(!asked.includes("models.close a"));
   say({ error: { name: "NotFoundError", code: "not_found", message: "It is gone." } });
   await assert.rejects(second, { code: "not_found" });
-  assert.equal(asked.at(-1), "host.close a");
+  assert.equal(asked.at(-1), "models.close a");
 });
 
 test("everything is closed when the engine's worker ends", async () => {
   for (const id of ["a", "b", "b"]) await answer("open", id);
   models.closeAll();
-  assert.deepEqual(asked.slice(3), ["host.close a", "host.close b"]);
+  assert.deepEqual(asked.slice(3), ["models.close a", "models.close b"]);
 });
 
-test("errors about the request or the device reach pages as they are, all others without a word about the model", () => {
-  for (const code of ["context_length_exceeded", "invalid_request", "unsupported_field", "aborted", "model_switched", "no_gpu"]) {
-    const error = { name: "OperationError", code, message: "Words." };
-    assert.deepEqual(models.errorForPage(error), error);
-  }
-  for (const code of ["permission_needed", "not_found", "model_not_found", "model_changed", "out_of_memory", "internal"]) {
-    const { code: told, message } = models.errorForPage({ name: "DataError", code, message: "secret.gguf" });
-    assert.equal(told, "model_unavailable");
-    assert.ok(!message.includes("secret"));
+test("public errors reach pages as they are, all others without a word about the model", () => {
+  const error = { name: "QuotaExceededError", code: "context_length_exceeded", message: "Words.", data: { quota: 8 } };
+  assert.deepEqual(models.errorForPage({ ...error, public: true }), error);
+  for (const rest of [{ public: false }, {}]) {
+    assert.deepEqual(models.errorForPage({ ...error, message: "secret.gguf", data: "secret.gguf", ...rest }), toWire(modelUnavailable()));
   }
 });
 

@@ -54,7 +54,7 @@ test("one connection and one greeting for all who ask", async () => {
   await port().answer("hello", HELLO);
   await port().answer("read", { done: { data: "AA==" } });
   port().say({ id: port().sent.find(({ method }) => method === "models.list")?.id, done: { models: [] } });
-  assert.deepEqual(await answers, [{ models: [] }, "AA=="]);
+  assert.deepEqual(await answers, [{ models: [] }, { data: "AA==" }]);
   assert.equal(ports.length, 1);
   assert.deepEqual(port().sent.map(({ method }) => method), ["hello", "models.list", "read"]);
   assert.equal(port().sent[0]?.params.protocol, 1);

@@ -7,26 +7,26 @@ import { PageClient } from "../../extension/offscreen/page-client.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js";
 
-const hello = { id: 1, method: "hello", params: {} };
+const query = { id: 1, method: "permissions.query", params: {} };
 
 test("well-formed frames are taken", () => {
-  assert.ok(isFrame(hello, -1));
+  assert.ok(isFrame(query, -1));
   assert.ok(isFrame({ id: 1, method: "cancel" }, 5));
 });
 
 test("anything else is not", () => {
   for (const frame of [
-    null, undefined, 1, "hello", [], {}, { ...hello, id: "1" }, { ...hello, id: NaN }, { ...hello, id: 2 ** 53 }, { ...hello, id: -1 },
-    { ...hello, method: undefined }, { ...hello, params: null }, { ...hello, params: [] }, { ...hello, params: "x" }, { ...hello, more: 1 },
-    { id: 1, method: "cancel", params: {} }, { ...hello, params: { text: "x".repeat(MAX_FRAME) } },
+    null, undefined, 1, "permissions.query", [], {}, { ...query, id: "1" }, { ...query, id: NaN }, { ...query, id: 2 ** 53 }, { ...query, id: -1 },
+    { ...query, method: undefined }, { ...query, params: null }, { ...query, params: [] }, { ...query, params: "x" }, { ...query, more: 1 },
+    { id: 1, method: "cancel", params: {} }, { ...query, params: { text: "x".repeat(MAX_FRAME) } },
   ]) {
     assert.equal(isFrame(frame, -1), false, JSON.stringify(frame)?.slice(0, 80));
   }
 });
 
 test("an id is used once", () => {
-  assert.equal(isFrame(hello, 1), false);
-  assert.equal(isFrame(hello, 2), false);
+  assert.equal(isFrame(query, 1), false);
+  assert.equal(isFrame(query, 2), false);
 });
 
 /** A page whose questions nobody answers, and what it is told. */
@@ -50,20 +50,20 @@ function silentPage() {
 
 test("a page has so many requests open, and is told of one too many", () => {
   const page = silentPage();
-  for (let id = 0; id < MAX_OPEN; id++) page.say({ ...hello, id });
+  for (let id = 0; id < MAX_OPEN; id++) page.say({ ...query, id });
   assert.equal(page.told.length, 0);
-  page.say({ ...hello, id: MAX_OPEN });
+  page.say({ ...query, id: MAX_OPEN });
   assert.deepEqual(page.told.map(({ id, error }) => [id, error?.code]), [[MAX_OPEN, "too_many_requests"]]);
   page.say({ id: 0, method: "cancel" });
-  page.say({ ...hello, id: MAX_OPEN + 1 });
+  page.say({ ...query, id: MAX_OPEN + 1 });
   assert.deepEqual(page.told.slice(1).map(({ id, error }) => [id, error?.code]), [[0, "aborted"]]);
   assert.deepEqual([page.open, page.gone], [true, 0]);
 });
 
 test("a page that breaks the protocol is cut off and forgotten", () => {
   const page = silentPage();
-  page.say(hello);
-  page.say(hello);
+  page.say(query);
+  page.say(query);
   assert.deepEqual([page.open, page.gone, page.told], [false, 1, []]);
 });
 

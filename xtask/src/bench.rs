@@ -14,7 +14,7 @@ use crate::{browser, npm, wasm};
 /// The shape that is no shape, but the embedded file.
 const SPARK: &str = "spark";
 
-/// What to measure; see `engine.bench` in `extension/host/src/bench.rs`.
+/// What to measure; see `engine.bench` in `extension/worker/src/bench.rs`.
 #[derive(Args)]
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {

@@ -1,4 +1,4 @@
-//! The build tool of DOPPLER: `cargo xtask build | package | demo | test | bench | fuzz`.
+//! The build tool of DOPPLER: `cargo xtask build | protocol | package | demo | test | bench | fuzz`.
 //!
 //! Every command first makes sure that what it needs is there (wasm target, node packages, browser, software Vulkan) and
 //! installs it where it may (Debian or Ubuntu as root); elsewhere it stops with the exact command to run. All of it is
@@ -12,6 +12,7 @@ mod fuzz;
 mod npm;
 mod package;
 mod process;
+mod protocol;
 mod references;
 mod report;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
         #[arg(long)]
         dev: bool,
     },
+    /// Write `extension/shared/protocol.d.ts`, the types of messages for the JavaScript modules.
+    Protocol,
     /// Build, then write the store zip `target/doppler-<version>.zip` with only what ships.
     Package,
     /// Build, start a browser with the extension, ask a question in a page and in the popup.
@@ -85,6 +88,7 @@ fn run(task: &Task) -> Result<bool> {
             wasm::build(&root, profile)?;
             println!("load it unpacked from {}", root.display());
         }
+        Task::Protocol => protocol::write(&root)?,
         Task::Package => {
             wasm::build(&root, wasm::Profile::Release)?;
             let zip = package::write(&root)?;

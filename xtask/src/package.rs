@@ -16,7 +16,7 @@ use crate::references;
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 /// Rust crates in the extension's folder; their output is in `extension/pkg`.
-const CRATES: [&str; 2] = ["extension/host", "extension/ui"];
+const CRATES: [&str; 3] = ["extension/protocol", "extension/ui", "extension/worker"];
 
 /// Endings of files that ship.
 const SHIPPED: [&str; 9] = [".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".woff2", ".gguf"];

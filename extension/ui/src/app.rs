@@ -2,9 +2,9 @@
 
 use crate::engine::{self, EnginePort};
 use crate::files::{self, Files};
-use crate::protocol::Call;
 use crate::state::{Effect, ModelMsg, Msg, State};
 use crate::view::{View, chats, dom};
+use doppler_protocol::call::Call;
 use js_sys::{Function, Promise};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;

@@ -1,7 +1,10 @@
 //! The connection to the offscreen document, through `extension/shared/engine-port.js`.
 
-use crate::protocol::{Activity, Call, ConversationEvent, EngineStatus, Failure, Opened, Storage};
 use crate::state::{ModelMsg, Msg};
+use doppler_protocol::call::Call;
+use doppler_protocol::conversations::{ConversationEvent, Opened, Storage};
+use doppler_protocol::engine::{Activity, EngineStatus};
+use doppler_protocol::error::Failure;
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -14,7 +14,6 @@ mod app;
 mod engine;
 mod files;
 pub mod markdown;
-pub mod protocol;
 pub mod speech;
 pub mod state;
 mod view;

@@ -1,11 +1,13 @@
 //! Everything the popup shows, and how it changes: a pure function of messages, with effects as data.
 
 use crate::markdown;
-use crate::protocol::{
-    Accepted, Call, Chosen, ConversationEvent, EngineState, EngineStatus, Failure, List, Message, MessageChanged, Progress, Role, Snapshot,
-    Summary, TextAdded,
-};
 use crate::speech;
+use doppler_protocol::call::Call;
+use doppler_protocol::conversations::{
+    Accepted, ConversationEvent, ConversationList, Message, MessageChanged, Progress, Role, Snapshot, Summary, TextAdded,
+};
+use doppler_protocol::engine::{Chosen, EngineState, EngineStatus};
+use doppler_protocol::error::Failure;
 
 mod models;
 
@@ -30,7 +32,7 @@ pub enum Msg {
     /// A conversation changed.
     Conversation(ConversationEvent),
     /// `conversations.list` was answered.
-    Listed(List),
+    Listed(ConversationList),
     /// `conversations.get` was answered.
     Opened(Option<Snapshot>),
     /// A question was accepted.

@@ -1,6 +1,8 @@
 //! The model switcher: what can be chosen, what is known of it, and what is being loaded.
 
-use crate::protocol::{Call, Described, Failure, Listed, ModelList, Source};
+use doppler_protocol::call::Call;
+use doppler_protocol::engine::{Described, Listed, ModelList, Source};
+use doppler_protocol::error::Failure;
 
 use super::Effect;
 

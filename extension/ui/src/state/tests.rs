@@ -1,7 +1,8 @@
 //! The reducer, driven as the offscreen document would drive it.
 
 use super::*;
-use crate::protocol::{Deleted, Described, HostState, Listed, ModelList, Source};
+use doppler_protocol::conversations::Deleted;
+use doppler_protocol::engine::{Described, HostState, Listed, ModelList, Source};
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
     let (thinking, thinking_ms) = (String::new(), None);
@@ -212,7 +213,7 @@ fn deleting_the_open_conversation_leaves_a_new_one() {
 #[test]
 fn the_list_is_newest_first() {
     let mut state = State::default();
-    state.update(Msg::Listed(List { data: vec![summary("b", 2.0), summary("a", 1.0)], problem: None }));
+    state.update(Msg::Listed(ConversationList { data: vec![summary("b", 2.0), summary("a", 1.0)], problem: None }));
     state.update(put("a", 3, 0, question()));
     let ids: Vec<_> = state.chats.iter().map(|chat| chat.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);
@@ -452,7 +453,7 @@ fn sites_that_are_answered_are_known_and_can_be_stopped() {
 fn conversations_that_cannot_be_stored_are_an_alert() {
     let mut state = State::default();
     state.update(Msg::Connected);
-    state.update(Msg::Listed(List { data: Vec::new(), problem: Some("No room.".into()) }));
+    state.update(Msg::Listed(ConversationList { data: Vec::new(), problem: Some("No room.".into()) }));
     assert_eq!(told(&state).as_deref(), Some("No room."));
     state.update(Msg::Dismiss);
     assert_eq!(told(&state), None);

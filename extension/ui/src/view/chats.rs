@@ -1,8 +1,8 @@
 //! The list of conversations: a modal dialog over the chat.
 
-use crate::protocol::Summary;
 use crate::state::State;
 use crate::view::dom;
+use doppler_protocol::conversations::Summary;
 use js_sys::{Array, Date, Function, Intl, Object, Reflect};
 use std::cell::OnceCell;
 use wasm_bindgen::JsValue;

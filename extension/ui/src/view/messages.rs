@@ -1,8 +1,9 @@
 //! The messages of the open conversation.
 
-use crate::protocol::{CONTEXT_EXCEEDED, Failure, Message, Progress, Role, Stats};
 use crate::state::{Entry, State};
 use crate::view::{dom, rich_text::RichText};
+use doppler_protocol::conversations::{Message, Progress, Role, Stats};
+use doppler_protocol::error::{CONTEXT_EXCEEDED, Failure};
 use wasm_bindgen::JsValue;
 use web_sys::{Element, HtmlElement};
 

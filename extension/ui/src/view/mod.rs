@@ -7,9 +7,9 @@ pub(crate) mod models;
 mod rich_text;
 mod status;
 
-use crate::protocol::Failure;
 use crate::state::State;
 use chats::Chats;
+use doppler_protocol::error::Failure;
 use messages::Messages;
 use models::Models;
 use status::Status;

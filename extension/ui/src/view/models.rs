@@ -1,8 +1,9 @@
 //! The list of models: a modal dialog over the chat.
 
-use crate::protocol::{Described, EngineState, EngineStatus, Failure, Listed, Source, sentence};
 use crate::state::State;
 use crate::view::{dom, status::LOADED};
+use doppler_protocol::engine::{Described, EngineState, EngineStatus, Listed, Source};
+use doppler_protocol::error::{Failure, sentence};
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Element, HtmlDialogElement, HtmlElement, HtmlProgressElement};
 
@@ -104,7 +105,7 @@ fn item(model: &Listed) -> Result<HtmlElement, JsValue> {
     let item = dom::instantiate("model-item")?;
     dom::find(&item, ".choose")?.set_attribute("data-id", &model.id)?;
     dom::set_text(&*dom::find(&item, ".name")?, &model.name);
-    let facts = [model.bytes.map(size), model.format.clone()];
+    let facts = [model.bytes.map(size), model.format.map(|format| format.name().to_owned())];
     dom::set_text(&*dom::find(&item, ".size")?, &facts.into_iter().flatten().collect::<Vec<_>>().join(" · "));
     let forget = dom::find(&item, ".forget")?;
     dom::show(&forget, model.source == Source::Picked);
@@ -185,7 +186,7 @@ fn size(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Memory;
+    use doppler_protocol::engine::Memory;
 
     #[test]
     fn lines() {

@@ -1,8 +1,9 @@
 //! What runs the answers: model, adapter, loading progress.
 
-use crate::protocol::{Adapter, EngineState, MESSAGES, Model, NO_GPU_SENTENCE};
 use crate::state::State;
 use crate::view::dom;
+use doppler_protocol::engine::{Adapter, EngineState, Model, Transport};
+use doppler_protocol::error::NO_GPU_SENTENCE;
 use wasm_bindgen::JsValue;
 use web_sys::{HtmlElement, HtmlProgressElement};
 
@@ -84,7 +85,7 @@ fn detail_line(state: &State) -> String {
             Some(LOADED..) => "Preparing the GPU…".to_owned(),
             Some(progress) => {
                 let slow =
-                    if engine.transport.as_deref() == Some(MESSAGES) { ", slowly: the browser blocks the direct connection" } else { "" };
+                    if engine.transport == Some(Transport::Messages) { ", slowly: the browser blocks the direct connection" } else { "" };
                 format!("Loading the model… {} %{slow}", (progress * 100.0).round() as u8)
             }
         },
@@ -105,30 +106,27 @@ fn detail_line(state: &State) -> String {
 
 /// Whether the adapter is a program that does a GPU's work.
 fn is_software(adapter: &Adapter) -> bool {
-    let Adapter { architecture, device, description, .. } = adapter;
-    let known = |name: &String| {
-        let name = name.to_ascii_lowercase();
-        ["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"].iter().any(|software| name.contains(software))
-    };
-    [architecture, device, description].into_iter().any(known)
+    let description = adapter.description.to_ascii_lowercase();
+    ["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"].iter().any(|software| description.contains(software))
 }
 
-/// The most telling name a browser gives, with the vendor unless that is part of it.
-fn adapter_name(adapter: &Adapter) -> String {
-    let Adapter { vendor, architecture, device, description } = adapter;
-    let name = [description, device, architecture].into_iter().find(|name| !name.is_empty());
-    match name {
-        None => vendor.clone(),
-        Some(name) if name.to_ascii_lowercase().contains(&vendor.to_ascii_lowercase()) => name.clone(),
-        Some(name) => format!("{vendor} {name}"),
+/// The adapter's description, with the vendor unless that is part of it.
+fn adapter_name(Adapter { vendor, description }: &Adapter) -> String {
+    if description.is_empty() {
+        vendor.clone()
+    } else if description.to_ascii_lowercase().contains(&vendor.to_ascii_lowercase()) {
+        description.clone()
+    } else {
+        format!("{vendor} {description}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Chosen, EngineStatus, Failure};
     use crate::state::Msg;
+    use doppler_protocol::engine::{Chosen, EngineStatus};
+    use doppler_protocol::error::Failure;
 
     fn state(engine: EngineStatus) -> State {
         let mut state = State::default();
@@ -154,15 +152,15 @@ mod tests {
         engine.state = EngineState::Loading;
         engine.progress = Some(0.426);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %");
-        engine.transport = Some(MESSAGES.to_owned());
+        engine.transport = Some(Transport::Messages);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %, slowly: the browser blocks the direct connection");
         engine.progress = Some(1.0);
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");
         engine.state = EngineState::Ready;
         assert_eq!(detail(engine.clone()), "Ready");
-        engine.adapter = Some(Adapter { vendor: "google".into(), architecture: "swiftshader".into(), ..Adapter::default() });
+        engine.adapter = Some(Adapter { vendor: "google".into(), description: "swiftshader".into() });
         assert_eq!(detail(engine.clone()), "Runs on the CPU, slowly: no GPU found");
-        engine.adapter = Some(Adapter { vendor: "nvidia".into(), architecture: "hopper".into(), ..Adapter::default() });
+        engine.adapter = Some(Adapter { vendor: "nvidia".into(), description: "hopper".into() });
         assert_eq!(detail(engine), "Runs on nvidia hopper");
     }
 
@@ -192,7 +190,7 @@ mod tests {
     fn adapters_have_names() {
         let name = |vendor: &str, description: &str| {
             let (vendor, description) = (vendor.to_owned(), description.to_owned());
-            adapter_name(&Adapter { vendor, description, ..Adapter::default() })
+            adapter_name(&Adapter { vendor, description })
         };
         assert_eq!(name("nvidia", "NVIDIA H200"), "NVIDIA H200");
         assert_eq!(name("apple", "metal-3"), "apple metal-3");

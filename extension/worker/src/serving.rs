@@ -244,11 +244,7 @@ impl Serving {
             self.load(id, opened, context.get()).await
         };
         let load = Abortable::new(load, abort);
-        let switched = || EngineError::ModelStore {
-            code: "model_switched".to_owned(),
-            message: "another model was chosen while this one was loaded; ask again".to_owned(),
-        };
-        match load.await.unwrap_or_else(|_| Err(switched())) {
+        match load.await.unwrap_or(Err(EngineError::ModelSwitched)) {
             Ok((mut engine, client)) => {
                 let id = id.to_owned();
                 let client = Rc::new(client);

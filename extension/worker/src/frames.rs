@@ -79,9 +79,10 @@ impl Outbox {
     }
 }
 
-/// `{name, message, code, data?}`.
+/// `{name, message, code, public, data?}`.
 pub(crate) fn error_value(error: &EngineError) -> Value {
-    let mut value = json!({ "name": error.dom_name(), "message": error.to_string(), "code": error.code() });
+    let (name, code, public) = (error.dom_name(), error.code(), error.is_public());
+    let mut value = json!({ "name": name, "message": error.to_string(), "code": code, "public": public });
     match error {
         EngineError::ContextExceeded { requested, quota, .. } => value["data"] = json!({ "requested": requested, "quota": quota }),
         EngineError::OutOfMemory { memory, context, fitting, .. } => {
@@ -97,7 +98,53 @@ pub(crate) fn error_value(error: &EngineError) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use doppler_engine::engine::ModelInfo;
+    use doppler_engine::gpu::AdapterSummary;
+    use doppler_engine::model::MemoryUse;
+    use doppler_protocol::engine::{Adapter, Described, Memory, Model};
+    use doppler_protocol::error::{CONTEXT_EXCEEDED, Failure, FailureData, NO_GPU};
+    use serde::de::DeserializeOwned;
+
     use super::*;
+
+    /// Every field of `T` is in what is sent.
+    fn sends<T: DeserializeOwned + Serialize>(sent: &Value) {
+        let read = serde_json::to_value(T::deserialize(sent).expect("readable")).expect("a value");
+        for name in read.as_object().expect("fields").keys() {
+            assert!(sent.get(name).is_some(), "no {name} in {sent}");
+        }
+    }
+
+    #[test]
+    fn everything_that_the_popup_reads_is_sent() {
+        sends::<Adapter>(&json!(AdapterSummary::default()));
+        let memory = MemoryUse::default();
+        let model = json!(ModelInfo {
+            id: "a".to_owned(),
+            name: "A".to_owned(),
+            architecture: "llama".to_owned(),
+            quantization: "Q8_0".to_owned(),
+            parameters: 1,
+            file_bytes: 1,
+            context: 1,
+            memory,
+            embedding: None,
+            generates: true,
+            notes: vec!["Its vision part is not used.".to_owned()],
+        });
+        sends::<Model>(&model);
+        sends::<Described>(&model);
+        sends::<Memory>(&model["memory"]);
+        let failure = error_value(&EngineError::OutOfMemory { memory, context: 2, available: None, fitting: Some(1) });
+        sends::<Failure>(&failure);
+        sends::<FailureData>(&failure["data"]);
+    }
+
+    #[test]
+    fn codes_of_the_engine_are_those_of_the_protocol() {
+        let exceeded = EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 };
+        assert_eq!((exceeded.code(), EngineError::NoAdapter.code()), (CONTEXT_EXCEEDED, NO_GPU));
+    }
 
     #[test]
     fn halves_of_characters_are_replaced() {

@@ -1,6 +1,6 @@
 //! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
-//! `worker.js` makes one [`Host`] and hands it every message. A model is loaded by the first request that names it, and loaded
+//! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and loaded
 //! anew by the next request after the device was lost.
 
 mod bench;
@@ -44,7 +44,7 @@ type SharedError = Rc<EngineError>;
 
 /// The engine behind a message port.
 #[wasm_bindgen]
-pub struct Host {
+pub struct EngineWorker {
     inner: Rc<Inner>,
 }
 
@@ -57,7 +57,7 @@ struct Inner {
 }
 
 #[wasm_bindgen]
-impl Host {
+impl EngineWorker {
     /// `post` takes frames; `models` is the URL of the folder of embedded models, `reader` that of `reader.js`; `working` is
     /// one number in memory that is shared with the offscreen document.
     #[wasm_bindgen(constructor)]

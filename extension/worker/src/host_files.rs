@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -13,11 +12,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use doppler_engine::error::{EngineError, Result};
 use doppler_engine::source::{Reading, Source};
+use doppler_protocol::engine::Transport;
+use doppler_protocol::native::{MAX_READ, ModelId, OpenedFile, ReadParams};
+use doppler_protocol::worker::{CloseModel, Launch, OpenModel, OpenParams, Read};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, Shared, select};
 use gloo_timers::future::TimeoutFuture;
-use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen_futures::spawn_local;
 
@@ -28,53 +29,9 @@ use crate::router::Router;
 /// fetch a long range two or three times as fast as many short ones.
 const AHEAD: u64 = 128 << 20;
 
-/// Most bytes of one message of the native host.
-const MESSAGE_BYTES: usize = 700 << 10;
-
 /// Times that a range is asked for, and the pause before the second time in milliseconds; it doubles.
 const ATTEMPTS: u32 = 5;
 const PAUSE_MS: u32 = 50;
-
-/// Transport of a model's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    /// HTTP on the loopback interface.
-    Loopback,
-    /// Native messages, through the service worker.
-    Messages,
-}
-
-impl Transport {
-    /// The word in the engine's status.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Loopback => "loopback",
-            Self::Messages => "messages",
-        }
-    }
-}
-
-/// Answer to `models.open` for a model of the native host.
-#[derive(Deserialize)]
-pub(crate) struct Launch {
-    base: String,
-    token: String,
-    files: Vec<LaunchedFile>,
-}
-
-#[derive(Deserialize)]
-struct LaunchedFile {
-    name: String,
-    bytes: u64,
-    path: String,
-    etag: String,
-}
-
-impl fmt::Debug for Launch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files at {}", self.files.len(), self.base) // the token stays secret
-    }
-}
 
 type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineError>>>>;
 
@@ -121,7 +78,7 @@ impl HostModel {
     /// Its files, each a source.
     pub(crate) fn files(self: &Rc<Self>) -> Vec<Box<dyn Source>> {
         let launch = Rc::clone(&self.launch.borrow());
-        let file = |(index, file): (usize, &LaunchedFile)| {
+        let file = |(index, file): (usize, &OpenedFile)| {
             let (model, name) = (Rc::clone(self), file.name.clone());
             Box::new(HostFile(Rc::new(File { model, index, name, bytes: file.bytes, etag: file.etag.clone() }))) as Box<dyn Source>
         };
@@ -142,11 +99,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.call("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
-            let failed =
-                |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
-            serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
-        });
+        let opened = self.router.call::<OpenModel>(&OpenParams { id: self.id.clone(), again: true }).await;
         *self.reopening.borrow_mut() = None;
         let launch = Rc::new(opened.map_err(Rc::new)?);
         *self.launch.borrow_mut() = Rc::clone(&launch);
@@ -156,7 +109,7 @@ impl HostModel {
 
 impl Drop for HostModel {
     fn drop(&mut self) {
-        self.router.notify("models.close", &json!({ "id": self.id }));
+        self.router.notify::<CloseModel>(&ModelId { id: self.id.clone() });
     }
 }
 
@@ -303,13 +256,13 @@ impl File {
         while let Some(bytes) = run.next() {
             let mut data = Vec::with_capacity(bytes);
             while data.len() < bytes {
-                let (offset, bytes) = (run.offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
-                let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-                let answer = self.model.router.call("models.read", &params).await.map_err(|error| match error.code() {
+                let (offset, bytes) = (run.offset + data.len() as u64, ((bytes - data.len()) as u64).min(MAX_READ));
+                let params = ReadParams { id: self.model.id.clone(), file: self.index, offset, bytes, etag: self.etag.clone() };
+                let answer = self.model.router.call::<Read>(&params).await.map_err(|error| match error.code() {
                     "changed" => Failure::Changed,
                     _ => Failure::Lost(error.to_string()),
                 })?;
-                let piece = answer.as_string().and_then(|text| BASE64_STANDARD.decode(text).ok()).filter(|piece| piece.len() == bytes);
+                let piece = BASE64_STANDARD.decode(answer.data).ok().filter(|piece| piece.len() as u64 == bytes);
                 data.extend(piece.ok_or_else(|| Failure::Lost("the native host sent something else".to_owned()))?);
             }
             run.deliver(Ok(Piece::from(&*data)));

@@ -4,6 +4,9 @@ use std::rc::Rc;
 
 use doppler_engine::error::EngineError;
 use doppler_engine::source::{Files, Source};
+use doppler_protocol::engine::Transport;
+use doppler_protocol::native::ModelId;
+use doppler_protocol::worker::{Launch, ModelContext, OpenModel, OpenParams};
 use js_sys::global;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,9 +15,9 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response, WorkerGlobalScope};
 
 use crate::blob::BlobSource;
-use crate::host_files::{HostModel, Launch};
+use crate::host_files::HostModel;
 use crate::readers::Readers;
-use crate::router::Router;
+use crate::router::{self, Router};
 
 /// Id and file of the embedded model, which is the default.
 pub(crate) const EMBEDDED: &str = "spark-28m";
@@ -38,8 +41,8 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// The transport of the bytes, for models of the native host.
-    pub(crate) fn transport(&self) -> Option<&'static str> {
-        self.host.as_ref().map(|host| host.transport().name())
+    pub(crate) fn transport(&self) -> Option<Transport> {
+        self.host.as_ref().map(|host| host.transport())
     }
 }
 
@@ -77,12 +80,10 @@ impl Models {
         if id == EMBEDDED {
             return self.open_embedded().await;
         }
-        let answer = self.router.call("models.open", &json!({ "id": id })).await?;
-        let unreadable =
-            |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
-        let Answer { name, base, files } = serde_wasm_bindgen::from_value(answer.clone()).map_err(unreadable)?;
+        let answer = self.router.call_unread::<OpenModel>(&OpenParams { id: id.to_owned(), again: false }).await?;
+        let Answer { name, base, files } = router::read(answer.clone())?;
         if base.is_some() {
-            let launch: Launch = serde_wasm_bindgen::from_value(answer).map_err(unreadable)?;
+            let launch: Launch = router::read(answer)?;
             let host = HostModel::new(id, Rc::clone(&self.router), Readers::new(&self.reader), launch);
             return Ok(Opened { source: one(name, host.files()), host: Some(host) });
         }
@@ -95,9 +96,11 @@ impl Models {
 
     /// The tokens of the context that were chosen for a model; `None`: as usual.
     pub(crate) async fn context(&self, id: &str) -> Option<u32> {
-        let answer = self.router.call("models.context", &json!({ "id": id })).await;
-        let answer = answer.inspect_err(|error| log::warn!("the chosen context is not known: {error}")).ok()?;
-        answer.as_f64().filter(|tokens| *tokens >= 1.0).map(|tokens| tokens as u32)
+        let answer = self.router.call::<ModelContext>(&ModelId { id: id.to_owned() }).await;
+        answer.unwrap_or_else(|error| {
+            log::warn!("the chosen context is not known: {error}");
+            None
+        })
     }
 
     async fn open_embedded(&self) -> Result<Opened, EngineError> {

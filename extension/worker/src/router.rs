@@ -6,10 +6,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use doppler_engine::error::EngineError;
+use doppler_protocol::Method;
 use futures::channel::oneshot;
 use js_sys::{Function, Reflect};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::JsValue;
 
@@ -36,19 +38,30 @@ impl Router {
     /// Calls a method and waits for the reply.
     ///
     /// # Errors
+    /// [`EngineError::ModelStore`] with the other side's error, or when its reply is not one to `M`.
+    pub(crate) async fn call<M: Method<Params: Serialize, Done: DeserializeOwned>>(
+        &self,
+        params: &M::Params,
+    ) -> Result<M::Done, EngineError> {
+        read(self.call_unread::<M>(params).await?)
+    }
+
+    /// As [`Self::call`], for replies that have more than data, or none.
+    ///
+    /// # Errors
     /// [`EngineError::ModelStore`] with the other side's error.
-    pub(crate) async fn call(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
+    pub(crate) async fn call_unread<M: Method<Params: Serialize>>(&self, params: &M::Params) -> Result<JsValue, EngineError> {
         let (sender, receiver) = oneshot::channel();
-        let ask = self.notify(method, params);
+        let ask = self.notify::<M>(params);
         self.waiting.borrow_mut().insert(ask, sender);
         // The router lives as long as the worker and answers everything once.
         receiver.await.unwrap_or(Err(EngineError::Aborted))
     }
 
     /// Sends a call whose reply is not waited for; returns its number.
-    pub(crate) fn notify(&self, method: &str, params: &Value) -> u32 {
+    pub(crate) fn notify<M: Method<Params: Serialize>>(&self, params: &M::Params) -> u32 {
         let ask = self.next.replace(self.next.get().wrapping_add(1));
-        let frame = json!({ "ask": ask, "method": method, "params": params });
+        let frame = json!({ "ask": ask, "method": M::NAME, "params": params });
         let sent = frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from);
         if let Err(error) = sent.and_then(|frame| self.post.call1(&JsValue::NULL, &frame)) {
             log::error!("a question was lost: {error:?}");
@@ -73,8 +86,15 @@ impl Router {
 }
 
 fn refused(error: JsValue) -> EngineError {
-    match serde_wasm_bindgen::from_value(error) {
-        Ok(Failure { message, code }) => EngineError::ModelStore { code, message },
-        Err(problem) => EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() },
-    }
+    read::<Failure>(error).map_or_else(|problem| problem, |Failure { message, code }| EngineError::ModelStore { code, message })
+}
+
+/// An answer as data.
+///
+/// # Errors
+/// [`EngineError::ModelStore`] when it is something else.
+pub(crate) fn read<T: DeserializeOwned>(answer: JsValue) -> Result<T, EngineError> {
+    let unreadable =
+        |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
+    serde_wasm_bindgen::from_value(answer).map_err(unreadable)
 }

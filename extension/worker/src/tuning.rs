@@ -9,6 +9,8 @@ use doppler_engine::error::EngineError;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::{AdapterSummary, DeviceTier, Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Tuning};
+use doppler_protocol::Nothing;
+use doppler_protocol::worker::{ClearTunings, ReadTuning, TunedDevice, WriteTuning, WriteTuningParams};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use web_time::{SystemTime, UNIX_EPOCH};
@@ -73,8 +75,8 @@ impl Tunings {
 
     /// Sets a device up as was found for it, which is the answer, or else by default.
     pub(crate) async fn apply(&self, gpu: &mut Gpu) -> Option<Tuned> {
-        let kept = self.router.call("tuning.read", &json!({ "device": key(gpu.adapter()) })).await;
-        let tuned = match kept.map(|text| text.as_string()) {
+        let kept = self.router.call::<ReadTuning>(&TunedDevice { device: key(gpu.adapter()) }).await;
+        let tuned = match kept {
             Ok(None) => None,
             Ok(Some(text)) => Some(Tuned::read(&text, gpu.capabilities())),
             Err(error) => Some(Err(error.to_string())),
@@ -87,7 +89,7 @@ impl Tunings {
     /// Keeps what was found, or forgets what was before.
     async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
         let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| invalid(&problem))?;
-        self.router.call("tuning.write", &json!({ "device": key(adapter), "text": text })).await?;
+        self.router.call_unread::<WriteTuning>(&WriteTuningParams { device: key(adapter), text }).await?;
         Ok(())
     }
 }
@@ -158,7 +160,7 @@ pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl F
 /// # Errors
 /// When the storage fails.
 pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Value, SharedError> {
-    serving.tunings().router.call("tuning.clear", &json!({})).await?;
+    serving.tunings().router.call_unread::<ClearTunings>(&Nothing {}).await?;
     serving.retune(by_default);
     Ok(json!({}))
 }

@@ -1,0 +1,73 @@
+//! What the engine's worker asks the offscreen document: `{ask, method, params}` for `{answer, done}` or `{answer, error}`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::native::{ModelId, OpenedFile, ReadDone, ReadParams};
+use crate::{Nothing, methods};
+
+methods! {
+    /// Opens a model: one of the native host is answered with a [`Launch`], one that the user picked with its files as blobs.
+    OpenModel = "models.open": OpenParams => Launch;
+    /// Closes a model of the native host.
+    CloseModel = "models.close": ModelId => Nothing;
+    /// The tokens of the context that were chosen for a model; `None`: as many as usual.
+    ModelContext = "models.context": ModelId => Option<u32>;
+    /// Bytes of an open model of the native host, where HTTP is blocked.
+    Read = "read": ReadParams => ReadDone;
+    /// What is kept for a device.
+    ReadTuning = "tuning.read": TunedDevice => Option<String>;
+    /// Keeps something for a device, or forgets it.
+    WriteTuning = "tuning.write": WriteTuningParams => Nothing;
+    /// Forgets everything that is kept for devices.
+    ClearTunings = "tuning.clear": Nothing => Nothing;
+}
+
+/// Parameters of [`OpenModel`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct OpenParams {
+    /// Which model.
+    pub id: String,
+    /// Whether the worker has it open, and the connection broke. It is closed once for both.
+    #[serde(default)]
+    #[cfg_attr(test, ts(as = "Option<bool>", optional))]
+    pub again: bool,
+}
+
+/// A model of the native host, open, and how to reach its bytes.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Launch {
+    /// [`Greeting::base`](crate::native::Greeting::base).
+    pub base: String,
+    /// [`Greeting::token`](crate::native::Greeting::token).
+    pub token: String,
+    /// Its files, in their order.
+    pub files: Vec<OpenedFile>,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files at {}", self.files.len(), self.base) // the token stays secret
+    }
+}
+
+/// A kind of device by what tells it from others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct TunedDevice {
+    /// Names and features.
+    pub device: String,
+}
+
+/// Parameters of [`WriteTuning`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct WriteTuningParams {
+    /// As [`TunedDevice::device`].
+    pub device: String,
+    /// What to keep; `None`: nothing.
+    pub text: Option<String>,
+}
