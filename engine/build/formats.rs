@@ -23,15 +23,15 @@ pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
 
 /// Features that group formats.
 pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
-    let groups: [(&str, fn(&BlockLayout) -> bool); 6] = [
-        ("floats", |layout| layout.quants == Quants::Floats),
-        ("bytes", BlockLayout::has_byte_quants),
-        ("integers", |layout| layout.quants == Quants::Integers),
-        ("codes", |layout| layout.quants == Quants::Codes),
-        ("offsets", |layout| layout.offsets),
-        ("sixteens", |layout| layout.sixteens),
+    let groups = [
+        ("floats", features(|layout| layout.quants == Quants::Floats)),
+        ("bytes", features(BlockLayout::has_byte_quants)),
+        ("integers", features(|layout| layout.quants == Quants::Integers)),
+        ("codes", features(|layout| layout.quants == Quants::Codes)),
+        ("offsets", features(|layout| layout.offsets)),
+        ("sixteens", features(|layout| layout.sixteens)),
     ];
-    groups.into_iter().map(|(name, belongs)| (name.to_owned(), features(belongs))).collect()
+    groups.into_iter().map(|(name, features)| (name.to_owned(), features)).collect()
 }
 
 fn features(belongs: impl Fn(&BlockLayout) -> bool) -> Vec<String> {
