@@ -7,11 +7,12 @@ use doppler_engine::formats::DType;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{
     Activation, AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill,
-    AttentionPrefillBindings, AttentionShape, AttentionTier, ByteOrder, Capabilities, CeilingMultiply, CeilingMultiplyBindings,
-    CeilingRead, CeilingReadBindings, Cost, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated, GatedBindings, Kernel, KvFormat, Linear,
-    Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec, MatvecBindings, Norm,
-    NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings, QuantizeRows, QuantizeRowsBindings, Repack, RepackBindings,
-    RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout, dequantize_row,
+    AttentionPrefillBindings, AttentionShape, AttentionTier, Capabilities, Cost, Embed, EmbedBindings, EmbedIndex, Epilogue, Gated,
+    GatedBindings, Interleave, Kernel, KvFormat, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8,
+    MatmulInt8Bindings, Matvec, MatvecBindings, Norm, NormBindings, NormKind, PAGE, Pool, PoolBindings, QkNorm, QkNormBindings,
+    QuantizeRows, QuantizeRowsBindings, Repack, RepackBindings, RooflineMultiply, RooflineMultiplyBindings, RooflineRead,
+    RooflineReadBindings, RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, SubgroupMatrix, Temperature, Tuning, WeightLayout,
+    dequantize_row,
 };
 use doppler_engine::recording::{BufferId, Recording};
 use doppler_tests::{Data, Devices, Random, compare, devices, gpu};
@@ -190,7 +191,7 @@ fn epilogues(dtype: DType, others: usize) -> Vec<(Epilogue, u32)> {
     all
 }
 
-/// The data of an optional binding, drawn in any case: what is drawn later does not depend on whether it is bound.
+/// The data of an optional binding, drawn in any case, so that later draws do not depend on whether it is bound.
 fn optional(bound: bool, floats: Vec<f32>) -> Option<Data> {
     bound.then_some(Data::F32(floats))
 }
@@ -331,7 +332,7 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
 fn quantize_rows() {
     let mut devices = Devices::open();
     let mut random = Random::new(25);
-    for (rows, n_in, order) in [(1, 32, ByteOrder::Linear), (3, 96, ByteOrder::EvenFirst), (70, 160, ByteOrder::Linear)] {
+    for (rows, n_in, order) in [(1, 32, Interleave::None), (3, 96, Interleave::EvenOdd), (70, 160, Interleave::None)] {
         let x_stride = n_in + 4;
         let mut x = random.floats((8 + rows * x_stride) as usize);
         // A block of zeros, and one that is too small.
@@ -346,7 +347,7 @@ fn quantize_rows() {
 
 /// Products are exact within a block, so that errors are those of adding blocks.
 #[test]
-fn matmul_bytes() {
+fn matmul_int8() {
     let mut devices = Devices::open();
     let mut random = Random::new(26);
     for (dtype, cols) in formats().filter(|(dtype, _)| dtype.block_size() > 1) {
@@ -360,14 +361,14 @@ fn matmul_bytes() {
                 Linear { layout, n_out, rows, x_offset: 0, x_stride: cols, out_offset: 2, out_stride, out_step, first_out, epilogue };
             let out = if splits == 1 { 2 + rows * out_stride } else { splits * rows * n_out };
             let bytes = (0..rows * cols / 4).map(|_| random.bits() as u32).collect();
-            let buffers = MatmulBytesBindings {
+            let buffers = MatmulInt8Bindings {
                 weights: packed_rows(&mut random, &layout, n_out),
                 x: Data::I8(bytes),
                 out: Data::F32(random.floats(out as usize)),
-                x_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
+                activation_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
-            devices.check(|| MatmulBytes { linear, splits }, &buffers, F32);
+            devices.check(|| MatmulInt8 { linear, splits }, &buffers, F32);
         }
     }
 }
@@ -422,15 +423,15 @@ fn matmul_in_parts() {
         let epilogue = Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::ADD };
         let (x_stride, out_stride) = (164, 80);
         let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step: 2, first_out: 1, epilogue };
-        let partial = Data::F32(random.floats((splits * rows * n_out) as usize));
+        let workspace = Data::F32(random.floats((splits * rows * n_out) as usize));
         let bias = Some(Data::F32(random.floats(38)));
         let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
         let weights = packed_rows(&mut random, &layout, n_out);
-        let buffers = MatmulBindings { weights, x, out: partial.clone(), bias: bias.clone() };
+        let buffers = MatmulBindings { weights, x, out: workspace.clone(), bias: bias.clone() };
         devices.check(|| Matmul { linear, splits }, &buffers, F32);
         subgroups.check_on_one(|| Matmul { linear, splits }, &buffers, F32);
         let out = Data::F32(random.floats((2 + rows * out_stride) as usize));
-        let buffers = MatmulCombineBindings { partial, out, bias };
+        let buffers = MatmulCombineBindings { workspace, out, bias };
         devices.check(|| MatmulCombine { linear, splits }, &buffers, F32);
     }
 }
@@ -481,18 +482,18 @@ fn pool() {
     }
 }
 
-/// What kernels are held against does what it says, or its figures mean nothing.
+/// The roofline kernels read and multiply as much as they claim, or their figures mean nothing.
 #[test]
-fn ceilings() {
+fn roofline() {
     let mut devices = Devices::open();
     let mut random = Random::new(17);
     for vectors in [1, 4096, 9001] {
         let x = Data::U32((0..4 * vectors).map(|_| random.bits() as u32).collect());
-        let read = || CeilingRead { vectors };
-        devices.check(read, &CeilingReadBindings { x, out: Data::U32(vec![0; read().sums() as usize]) }, 0.0);
+        let read = || RooflineRead { vectors };
+        devices.check(read, &RooflineReadBindings { x, out: Data::U32(vec![0; read().sums() as usize]) }, 0.0);
     }
     for rounds in [1, 9] {
-        devices.check(|| CeilingMultiply { workgroups: 2, rounds }, &CeilingMultiplyBindings { out: Data::F32(vec![0.0; 512]) }, F32);
+        devices.check(|| RooflineMultiply { workgroups: 2, rounds }, &RooflineMultiplyBindings { out: Data::F32(vec![0.0; 512]) }, F32);
     }
 }
 
@@ -514,7 +515,7 @@ fn costs() {
         q_stride: 64,
         pages_per_slot: 4,
         window,
-        ahead: 0,
+        right_window: 0,
         scale: 1.0,
         cap: 0.0,
         kv: KvFormat::F16,
@@ -580,7 +581,7 @@ fn rope_kv() {
                     values: cache(&mut random, kv, head_dim, cached_heads),
                     pages,
                     rows: rows(&[(0, 0), (1, 33), (1, 159)]),
-                    turning: Data::F32(frequencies),
+                    rope_constants: Data::F32(frequencies),
                 };
                 // A byte that the device rounds to the other side of a tie is off by one quantum.
                 devices.check(kernel, &buffers, if kv == KvFormat::Q8 { 2e-8 } else { 1e-9 });
@@ -609,7 +610,7 @@ fn rope_far_out() {
         values: Data::F32(vec![0.0; 4 * PAGE as usize]),
         pages: Data::U32(vec![0; 1 << 15]),
         rows: rows(&[(0, 4097), (0, 32_767), (0, 99_998), (0, 262_143), (0, 1_048_574)]),
-        turning: Data::F32(vec![1.0, 0.7371]),
+        rope_constants: Data::F32(vec![1.0, 0.7371]),
     };
     devices.check(kernel, &buffers, 1e-9);
 }
@@ -625,7 +626,7 @@ fn attention_shapes(kv: KvFormat, pages_per_slot: u32) -> Vec<AttentionShape> {
             q_stride: (heads + 1) * head_dim,
             pages_per_slot,
             window,
-            ahead: 0,
+            right_window: 0,
             scale: 1.5,
             cap,
             kv,
@@ -650,7 +651,7 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 fn attention_decode() {
     let mut devices = Devices::open();
     let mut random = Random::new(10);
-    // Nothing turns; all turn with norms; neighbours turn in a part of the head, with norms.
+    // No rotation; whole heads rotated, with norms; neighbours rotated in a part of the head, with norms.
     let rotary = |rotated, pairing| Rotary { rotated, pairing, magnitude: 1.25, temperature: None };
     let temperature = Some(Temperature { growth: 0.1, span: 16.0 });
     for kv in KV_FORMATS {
@@ -664,20 +665,20 @@ fn attention_decode() {
             for (list, count, length) in [
                 (vec![(0, 0), (1, 63)], 1, 64),
                 (vec![(1, 5), (0, 639)], 1, 640),
-                // Of different sequences: what one row writes is not what another reads.
+                // Rows of different sequences: no row reads pages that another writes.
                 (vec![(0, 300), (1, 639)], 10, 64),
                 (vec![(1, 5), (0, 300)], 2, 512),
             ] {
                 let count_of_rows = list.len() as u32;
                 let AttentionPrefillBindings { q, keys, values, pages, rows, out } = attention_buffers(&mut random, &shape, &list);
-                let turning: Vec<f32> = (0..rotary.rotated / 2).map(|i| 0.9f32.powi(i as i32)).collect();
-                let turning = if turning.is_empty() { vec![0.0] } else { turning };
+                let rope_constants: Vec<f32> = (0..rotary.rotated / 2).map(|i| 0.9f32.powi(i as i32)).collect();
+                let rope_constants = if rope_constants.is_empty() { vec![0.0] } else { rope_constants };
                 let weights = random.floats(2 * shape.head_dim as usize);
-                let turning = Data::F32([turning, weights].concat());
+                let rope_constants = Data::F32([rope_constants, weights].concat());
                 // With one split the partial results are not written.
-                let partial = count_of_rows * shape.heads * count * (shape.head_dim + 4);
-                let partial = Data::Parts(vec![0.5; partial as usize]);
-                let buffers = AttentionDecodeBindings { qkv: q, keys, values, pages, rows, turning, out, partial };
+                let workspace = count_of_rows * shape.heads * count * (shape.head_dim + 4);
+                let workspace = Data::Parts(vec![0.5; workspace as usize]);
+                let buffers = AttentionDecodeBindings { qkv: q, keys, values, pages, rows, rope_constants, out, workspace };
                 let splits = Splits { count, length };
                 // A byte of the cache that the device rounds to the other side of a tie is off by one quantum.
                 let bound = if kv == KvFormat::Q8 { 1e-7 } else { 1e-9 };
@@ -704,8 +705,8 @@ fn attention_combine() {
     let mut devices = Devices::open();
     let mut random = Random::new(11);
     for (heads, head_dim, rows, splits) in [(4, 64, 3, 4), (3, 20, 1, 2), (1, 256, 2, 8)] {
-        let mut partial = random.floats((heads * rows * splits * (head_dim + 4)) as usize);
-        for (i, part) in partial.chunks_exact_mut((head_dim + 4) as usize).enumerate() {
+        let mut workspace = random.floats((heads * rows * splits * (head_dim + 4)) as usize);
+        for (i, part) in workspace.chunks_exact_mut((head_dim + 4) as usize).enumerate() {
             // Weights are positive; the last split of a row can be empty.
             part[head_dim as usize + 1] += 1.0;
             if splits > 2 && i % splits as usize == splits as usize - 1 {
@@ -716,7 +717,7 @@ fn attention_combine() {
         let out = Data::F32(vec![0.0; (rows * heads * head_dim) as usize]);
         devices.check(
             || AttentionCombine { heads, head_dim, rows, splits },
-            &AttentionCombineBindings { partial: Data::F32(partial), out },
+            &AttentionCombineBindings { workspace: Data::F32(workspace), out },
             F32,
         );
     }
@@ -739,14 +740,14 @@ fn attention_prefill() {
     }
 }
 
-/// Encoders: a query sees what follows it, all of it or a window around it.
+/// Encoders: a query sees later positions too, all or a window around it.
 #[test]
 fn attention_in_both_directions() {
     let mut devices = Devices::open();
     let mut random = Random::new(17);
     for shape in attention_shapes(KvFormat::F16, 20) {
-        for (window, ahead, count) in [(0, 4096, 70), (13, 12, 70), (31, 30, 1)] {
-            let shape = AttentionShape { window, ahead, ..shape };
+        for (window, right_window, count) in [(0, 4096, 70), (13, 12, 70), (31, 30, 1)] {
+            let shape = AttentionShape { window, right_window, ..shape };
             let list: Vec<(u32, u32)> = (0..count).map(|position| (1, position)).collect();
             let buffers = attention_buffers(&mut random, &shape, &list);
             for tier in [AttentionTier::Small, AttentionTier::Streaming] {
@@ -771,8 +772,8 @@ fn attention_prefill_large() {
     let executor = Executor::Gpu(Box::new(gpu));
     let mut random = Random::new(13);
     for shape in served {
-        for (first, count, window, ahead) in [(0, 1, 0, 0), (0, 70, 0, 0), (131, 137, 0, 0), (0, 70, 0, 4096), (0, 70, 13, 12)] {
-            let shape = if ahead > 0 { AttentionShape { window, ahead, ..shape } } else { shape };
+        for (first, count, window, right_window) in [(0, 1, 0, 0), (0, 70, 0, 0), (131, 137, 0, 0), (0, 70, 0, 4096), (0, 70, 13, 12)] {
+            let shape = if right_window > 0 { AttentionShape { window, right_window, ..shape } } else { shape };
             let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
             let mut buffers = attention_buffers(&mut random, &shape, &list);
             let kernel = |splits| move || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large, splits };

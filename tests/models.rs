@@ -83,9 +83,9 @@ fn spark_equals_transformers_in_f32() {
     check("f32", &comparisons, 2e-3);
 }
 
-/// What a discrete GPU runs where prompts are read: x as bytes, attention in parts, steps of 512 rows; with half precision and subgroups.
+/// The prefill kernels of a discrete GPU: int8 activations, split attention, steps of 512 rows; with half precision and subgroups.
 fn capable() -> GpuOptions {
-    let tuning = Tuning { matmul_bytes: true, prefill_workgroups: 1024, prefill_rows: 512, ..Tuning::of(None, false) };
+    let tuning = Tuning { matmul_int8: true, prefill_workgroups: 1024, prefill_rows: 512, ..Tuning::of(None, false) };
     GpuOptions { tuning: Some(tuning), ..GpuOptions::default() }
 }
 

@@ -1,4 +1,4 @@
-//! What is in the cache from earlier requests gives the same answers as reading it anew, and only to those who may share it.
+//! Cached prefixes give the same answers as recomputing them, and only within their namespace.
 #![allow(missing_docs)]
 
 use std::cell::RefCell;
@@ -60,9 +60,9 @@ fn check(what: &str, got: &Trace, want: &Trace) {
 
 /// A conversation goes on: the second prompt is the first with its answer and more. All kinds of cache, a model whose layers see a window.
 #[test]
-fn a_second_turn_reads_only_what_is_new() {
+fn a_continued_conversation_computes_only_new_tokens() {
     let window = fixtures().join("architectures/mistral-window.gguf");
-    // Rounding to bytes moves random attention, which is sharp, by more than the bound: a trained model, on a text that it goes on from.
+    // An int8 cache changes random attention, which is sharp, by more than the bound: hence a trained model, on a text that it continues.
     let references = std::fs::read(fixtures().join("spark/goldens-q8_0.json")).expect("a fixture");
     let references: References = serde_json::from_slice(&references).expect("references");
     let story = references.prompts.into_iter().find(|r| r.name == "story").expect("a story").prompt_ids;
@@ -81,7 +81,7 @@ fn a_second_turn_reads_only_what_is_new() {
                 answer.tokens.len()
             );
             let second = [first.as_slice(), &answer.tokens, &prompt(2, 40)].concat();
-            // The newest token of an answer is not in the cache, unless it came to the token behind it.
+            // The keys and values of an answer's last token are not written, unless a token was sampled behind it.
             let written = answer.tokens.len() - usize::from(!answer.stopped);
             let there = (first.len() + written) as u32 / PAGE * PAGE;
 
@@ -102,7 +102,7 @@ fn a_second_turn_reads_only_what_is_new() {
     }
 }
 
-/// One token, without its logits: a submission for each part of the prompt that is read.
+/// One token, without its logits: a submission for each prefill chunk.
 async fn ask_one(client: &Client, prompt: &[u32]) {
     client.trace(prompt.to_vec(), 1, 0).await.expect("an answer");
 }
@@ -121,7 +121,7 @@ fn the_same_prompt_gives_the_same_bits() {
     });
 }
 
-/// Live sequences share what another left, and what they compute at the same time; each goes its own way behind it.
+/// Live sequences share the prefix that another left and the one that they compute at the same time, and differ behind it.
 #[test]
 fn live_sequences_share_a_beginning() {
     serve(&tiny(), ModelOptions { sequences: 4, context: 512, ..ModelOptions::default() }, async |client, _| {
@@ -142,14 +142,14 @@ fn live_sequences_share_a_beginning() {
     });
 }
 
-/// What a request that was given up had read is used, as far as it came.
+/// Pages that a request had computed before it was cancelled are shared.
 #[test]
-fn cancelled_requests_leave_what_they_read() {
+fn computed_pages_of_a_cancelled_request_are_shared() {
     serve(&tiny(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
         let mine = client.clone().sharing("mine");
         let (short, long) = (prompt(1, 70), prompt(2, 300));
         let greedy = SamplingOptions::default;
-        // Between the parts of the long prompt the other sequence goes on: after some of its tokens some parts are read.
+        // The other sequence decodes between the chunks of the long prompt: after some of its tokens some chunks are computed.
         let mut other = mine.complete(short.clone(), Some(300), greedy(), &[]).expect("accepted");
         let dropped = mine.complete(long.clone(), Some(50), greedy(), &[]).expect("accepted");
         for _ in 0..2 {
@@ -166,9 +166,9 @@ fn cancelled_requests_leave_what_they_read() {
     });
 }
 
-/// A cache that holds one sequence: what is needed is taken from what was used longest ago, ends of texts first.
+/// A cache with room for one sequence: the least recently used pages are evicted, leaves first.
 #[test]
-fn a_small_cache_forgets() {
+fn a_small_cache_evicts_the_least_recently_used() {
     let options = ModelOptions { sequences: 3, context: 256, kv_bytes: 0, ..ModelOptions::default() };
     serve(&tiny(), options, async |client, _| {
         let mine = client.clone().sharing("mine");
@@ -177,23 +177,23 @@ fn a_small_cache_forgets() {
         for text in &texts {
             want.push(ask(&client, text, 4).await);
         }
-        // Of eight pages each takes five and leaves four.
+        // Each uses five of eight pages and leaves four.
         for (text, cached) in [(0, 0), (1, 0), (1, 128), (0, 96), (1, 96), (2, 0), (0, 0)] {
             let got = ask(&mine, &texts[text], 4).await;
             check(&format!("text {text}"), &got, &want[text]);
             assert_eq!(got.timings.cached_tokens, cached, "text {text}");
         }
-        // Those that do not fit beside each other wait.
+        // Sequences that do not fit together wait.
         for (i, got) in join_all(texts.iter().map(|text| ask(&mine, text, 4))).await.iter().enumerate() {
             check(&format!("text {i}, all at once"), got, &want[i]);
         }
     });
 }
 
-/// A cache that holds one long answer, and three that want one: two begin together, who came last gives way and goes on later, and
-/// each is the same as alone.
+/// A cache with room for one long answer, and three requests: two are admitted, the more recent one is preempted and recomputed later, and
+/// each answer is the same as alone.
 #[test]
-fn answers_that_outgrow_the_cache_take_turns() {
+fn answers_that_outgrow_the_cache_are_preempted_and_recomputed() {
     const TOKENS: u32 = 300;
     let options = ModelOptions { sequences: 3, context: 384, kv_bytes: 0, ..ModelOptions::default() };
     serve(&fixtures().join("architectures/gpt2.gguf"), options, async |client, counters| {
@@ -229,7 +229,7 @@ fn answers_that_outgrow_the_cache_take_turns() {
     });
 }
 
-/// An answer that a string ends says what was cached too.
+/// An answer that ends at a stop string reports its cached tokens too.
 #[test]
 fn stopped_answers_tell_what_was_cached() {
     serve(&spark(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {

@@ -25,11 +25,11 @@ pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
 pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
     let groups = [
         ("floats", features(|layout| layout.quants == Quants::Floats)),
-        ("bytes", features(BlockLayout::has_byte_quants)),
-        ("integers", features(|layout| layout.quants == Quants::Integers)),
-        ("codes", features(|layout| layout.quants == Quants::Codes)),
+        ("int8_quants", features(BlockLayout::has_int8_quants)),
+        ("packed_quants", features(|layout| layout.quants == Quants::Packed)),
+        ("codebook_quants", features(|layout| layout.quants == Quants::Codebook)),
         ("offsets", features(|layout| layout.offsets)),
-        ("sixteens", features(|layout| layout.sixteens)),
+        ("per16_scales", features(|layout| layout.per16_scales)),
     ];
     groups.into_iter().map(|(name, features)| (name.to_owned(), features)).collect()
 }

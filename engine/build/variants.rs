@@ -10,7 +10,7 @@ use crate::formats;
 /// The file.
 #[derive(Deserialize)]
 struct File {
-    /// KernelAxes that kernels name instead of listing their options.
+    /// Axes that kernels name instead of listing their options.
     #[serde(default)]
     shared: BTreeMap<String, Vec<String>>,
     /// Features that any of those listed brings along.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
 
-/// Matrices that the invocations of a subgroup multiply together: elements, rows and columns. Sums are in single precision.
+/// Matrices that a subgroup multiplies (tensor cores): elements, rows and columns. They accumulate in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubgroupMatrix {
     /// 16 x 16 in half precision: NVIDIA's and AMD's.
@@ -30,7 +30,7 @@ impl SubgroupMatrix {
     }
 }
 
-/// What a device can do, as far as a kernel's variant and geometry depend on it.
+/// Features and limits of a device that decide a kernel's variant and geometry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
     /// `shader-f16`: arithmetic in half precision.
@@ -51,38 +51,39 @@ pub struct Capabilities {
     pub tuning: Tuning,
 }
 
-/// Choices between ways to compute the same, by how a device performs. Results may differ in rounding only.
+/// Settings of the kernels that suit a device's performance. Results differ in rounding only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
-    /// Invocations in a workgroup of `Matvec`: 64 or, with subgroups, 256. A larger one reads x less often.
+    /// Invocations in a workgroup of `Matvec`: 64 or, with subgroups, 256. A larger one re-reads the activations less often.
     pub matvec_workgroup: u32,
     /// Invocations in a workgroup of `AttentionDecode`: 64 or 256.
     pub decode_workgroup: u32,
     /// Workgroups of `AttentionDecode` from which each serves several query heads.
     pub decode_workgroups: u32,
-    /// Workgroups of a `Matvec` that fill the device. Where outputs make more, a workgroup takes several turns; where they make
-    /// fewer, more invocations share an output.
+    /// Workgroups of a `Matvec` that fill the device. With more outputs a workgroup iterates over several groups of them; with fewer,
+    /// more invocations share an output.
     pub matvec_workgroups: u32,
-    /// Workgroups of an `AttentionPrefill` that fill the device: where there are fewer, each has a part of the cache only.
+    /// Workgroups of an `AttentionPrefill` that fill the device: with fewer, the cache is split among more.
     pub prefill_workgroups: u32,
-    /// Most rows of a prompt that are read in a step.
+    /// Most rows of a prefill step.
     pub prefill_rows: u32,
-    /// Workgroups of a `Matmul` from which larger tiles pay.
+    /// Workgroups of a `Matmul` that fill the device: with fewer tiles the product is split along `n_in`, with more the tiles grow.
     pub matmul_tiles: u32,
-    /// Whether a `Matmul` with neither matrices nor bytes sums a tile in half precision where the device has it: less exact, and no
-    /// faster on an NVIDIA H200.
+    /// Whether a `Matmul` without subgroup matrices and int8 activations accumulates a tile in half precision where the device has it:
+    /// less exact, and no faster on an NVIDIA H200.
     pub matmul_half: bool,
     /// Whether a `Matmul` multiplies with [`SubgroupMatrix`] where the device has them.
     pub matmul_matrices: bool,
-    /// Whether x is rounded to bytes for a product of many rows with weights of a byte or less, and `MatmulBytes` used: where
-    /// [`SubgroupMatrix`] is not. Less exact, and twice as fast where packed products are instructions.
-    pub matmul_bytes: bool,
+    /// Whether products of many rows with quantized weights use int8 activations (`MatmulInt8`) where they do not use
+    /// [`SubgroupMatrix`]. Less exact, and twice as fast where the device has dp4a instructions.
+    #[serde(alias = "matmul_bytes")]
+    pub matmul_int8: bool,
 }
 
 impl Tuning {
-    /// For a device with subgroups of this size: discrete GPUs and Apple's have 32 invocations or more. Those of discrete GPUs have packed
-    /// products, Apple's have none, and what others do with them is to be measured.
+    /// For a device with subgroups of this size: those of discrete GPUs and Apple's have 32 invocations or more. Discrete GPUs have dp4a
+    /// instructions and Apple's have none; other devices are not measured.
     pub const fn of(subgroup_size: Option<u32>, discrete: bool) -> Self {
         let large = matches!(subgroup_size, Some(32..));
         let (workgroup, workgroups, decode_workgroups) = if large { (256, 256, 64) } else { (64, 16, 1) };
@@ -96,13 +97,13 @@ impl Tuning {
             matmul_tiles: workgroups,
             matmul_half: false,
             matmul_matrices: true,
-            matmul_bytes: discrete,
+            matmul_int8: discrete,
         }
     }
 }
 
 impl Capabilities {
-    /// What every WebGPU device can do: the specification's default limits and no optional feature.
+    /// The least capable WebGPU device: the specification's default limits and no optional feature.
     pub const BASELINE: Self = Self {
         shader_f16: false,
         subgroup_size: None,
@@ -114,7 +115,7 @@ impl Capabilities {
         tuning: Tuning::of(None, false),
     };
 
-    /// How kernels are set up for such a device unless it is known better.
+    /// The settings of such a device until it is tuned.
     pub fn default_tuning(&self) -> Tuning {
         Tuning::of(self.subgroup_size, self.discrete)
     }

@@ -18,22 +18,22 @@ pub enum EngineError {
     /// Bytes of the model could not be fetched.
     #[error("cannot read {bytes} bytes at {offset} of {name}: {reason}; check that the file is still there and try again")]
     Source {
-        /// What was being read.
+        /// Name of the file.
         name: String,
         /// First byte of the range.
         offset: u64,
         /// Length of the range.
         bytes: u64,
-        /// What the system said.
+        /// The system's reason.
         reason: String,
     },
-    /// The file is another one than when its reading began.
+    /// The file was replaced or written to while it was read.
     #[error("{name} was changed while it was read; load the model again")]
     ModelChanged {
-        /// What was being read.
+        /// Name of the file.
         name: String,
     },
-    /// Whoever keeps the models does not give this one.
+    /// The model store refused.
     #[error("{message}")]
     ModelStore {
         /// A word for programs.
@@ -44,10 +44,10 @@ pub enum EngineError {
     /// A file could not be written.
     #[error("cannot write the file: {reason}; check that there is enough space and try again")]
     Write {
-        /// What the system said.
+        /// The system's reason.
         reason: String,
     },
-    /// There is no GPU, nor a program that stands in for one. What the browser or the driver's loader says of it helps nobody.
+    /// There is neither a GPU nor a software adapter. The reason that the browser or the driver's loader gives is of no use to people.
     #[cfg_attr(
         target_arch = "wasm32",
         error("this browser gives pages no GPU; turn on graphics acceleration in its settings, or update the graphics driver")
@@ -62,23 +62,23 @@ pub enum EngineError {
     /// None of the adapters is the one asked for.
     #[error("no graphics adapter has {wanted:?} in its name; set DOPPLER_ADAPTER or --adapter to a part of one of these: {}", .names.join(", "))]
     AdapterNotFound {
-        /// What was asked for.
+        /// The name that was asked for.
         wanted: String,
-        /// All that are there.
+        /// All adapters.
         names: Vec<String>,
     },
     /// The GPU reported an error for an operation.
     #[error("the GPU refused to {operation}: {reason}")]
     Gpu {
-        /// What the engine was doing.
+        /// The engine's operation.
         operation: String,
-        /// What the driver said.
+        /// The driver's reason.
         reason: String,
     },
     /// The device went away (driver reset, GPU process killed).
     #[error("the GPU was lost ({reason}); ask again, the engine restarts by itself")]
     DeviceLost {
-        /// What the driver said.
+        /// The driver's reason.
         reason: String,
     },
     /// A buffer is larger than the device takes.
@@ -91,7 +91,7 @@ pub enum EngineError {
         /// Bytes possible.
         limit: u64,
     },
-    /// A buffer did not fit what memory the device has left.
+    /// The device has too little memory left for a buffer.
     #[error("the device has no memory left{}; unload a model or choose a smaller one", .available.map(|b| format!(" of {}", gigabytes(b))).unwrap_or_default())]
     NoMemory {
         /// Bytes of the device, where they are known.
@@ -108,7 +108,7 @@ pub enum EngineError {
         }
     )]
     OutOfMemory {
-        /// What the model needs.
+        /// Memory that the model needs.
         memory: crate::model::MemoryUse,
         /// Positions of a sequence.
         context: u32,
@@ -124,7 +124,7 @@ pub enum EngineError {
         what: &'static str,
         /// Its value in the file.
         value: String,
-        /// What would work.
+        /// Supported values.
         supported: String,
     },
     /// A tensor is absent or of the wrong shape.
@@ -132,7 +132,7 @@ pub enum EngineError {
     Tensor {
         /// Name in the file.
         name: String,
-        /// What is wrong with it.
+        /// The problem, as the end of a sentence.
         problem: String,
     },
     /// The model computes NaN or infinity.
@@ -159,15 +159,15 @@ pub enum EngineError {
     InvalidRequest {
         /// Name of the field.
         field: String,
-        /// What is wrong with it.
+        /// The problem, as the end of a sentence.
         problem: String,
     },
-    /// A request field that means something and that this engine does not do.
+    /// A request field with a meaning that this engine does not implement.
     #[error("{field} is not supported: {hint}")]
     UnsupportedField {
         /// Name of the field.
         field: String,
-        /// What to do instead.
+        /// The alternative.
         hint: String,
     },
     /// No such model.
@@ -176,7 +176,7 @@ pub enum EngineError {
         /// The model asked for.
         name: String,
     },
-    /// The caller gave up on the request.
+    /// The caller aborted the request.
     #[error("the request was aborted")]
     Aborted,
 }
@@ -241,14 +241,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_gpu_people_are_told_what_to_do() {
+    fn the_error_without_a_gpu_says_what_to_do() {
         let text = EngineError::NoAdapter.to_string();
         assert!(text.contains("driver") && !text.contains("support"), "{text}");
         assert_eq!(EngineError::NoAdapter.code(), "no_gpu");
     }
 
     #[test]
-    fn what_a_template_rejects_is_no_fault_of_the_file() {
+    fn a_template_error_does_not_blame_the_file() {
         let code = |error: TextError| EngineError::from(error).code().to_owned();
         assert_eq!(code(TextError::Render { message: "roles must alternate".to_owned() }), "messages_refused");
         assert_eq!(code(TextError::NoChatTemplate), "text_processing_failed");

@@ -66,7 +66,7 @@ function show(shown) {
   fillTable("lengths", COLUMNS, shown.lengths);
   fillTable("streams", STREAM_COLUMNS, shown.streams ?? []);
   drawBars(find("decode"), shown.lengths.map(({ prompt_tokens, decode_tokens_per_second: speed }) => [`${prompt_tokens}`, speed, speed.toFixed(1)]));
-  const most = shown.ceilings ? [element("p", `This device reads and multiplies f32 at most at ${ratesText(shown.ceilings)}.`)] : [];
+  const most = shown.roofline ? [element("p", `This device reads and multiplies f32 at most at ${ratesText(shown.roofline)}.`)] : [];
   find("kernels").replaceChildren(...most, ...(shown.kernels ?? []).flatMap((pass) => {
     const list = element("dl");
     list.className = "bars";

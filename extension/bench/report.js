@@ -28,7 +28,7 @@
  * @typedef {{
  *   version: string, browser: string, adapter: Adapter | null, tuning: Tuning,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
- *   lengths: Length[], streams?: Streams[], page?: PageReport, kernels?: Pass[], ceilings?: {gigabytes_per_second: number, teraflops: number},
+ *   lengths: Length[], streams?: Streams[], page?: PageReport, kernels?: Pass[], roofline?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
  */
 

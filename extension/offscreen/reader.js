@@ -1,17 +1,17 @@
-// Brings ranges of a file over HTTP, for the engine's worker, which starts this one: a stream has to be emptied in small steps, and
-// these must not wait while that worker is packing weights.
+// Fetches ranges of a file over HTTP for the engine's worker, which starts this one: a stream must be drained in small steps, and these
+// must not wait while that worker packs weights.
 //
 // `{id, url, headers, lengths}` → a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
-// or `{id, error}` before. `{id}` alone gives the rest of a range up. A piece's buffer comes back once it was used: a new one
-// for each would cost as much time as filling it.
+// or `{id, error}` before. `{id}` alone aborts the rest of a range. The worker returns a piece's buffer after use: allocating one
+// for each piece would take as long as filling it.
 
-/** What ends each range that is on its way. @type {Map<number, AbortController>} */
+/** Aborts each range in flight. @type {Map<number, AbortController>} */
 const running = new Map();
 
-/** Buffers that came back, at most so many. @type {ArrayBuffer[]} */
+/** Returned buffers, at most `SPARE`. @type {ArrayBuffer[]} */
 const spare = [];
 const SPARE = 16;
-/** Bytes of the smallest that is worth keeping. */
+/** Bytes of the smallest buffer that is worth keeping. */
 const WORTHWHILE = 1 << 20;
 
 addEventListener("message", ({ data }) => {
@@ -26,7 +26,7 @@ addEventListener("message", ({ data }) => {
   }
   const controller = new AbortController();
   running.set(id, controller);
-  bring(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
+  fetchRange(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
     .catch((error) => {
       controller.abort();
       postMessage({ id, error: String(error) });
@@ -40,13 +40,13 @@ addEventListener("message", ({ data }) => {
  * @param {number[]} lengths
  * @param {RequestInit} request
  */
-async function bring(id, url, lengths, request) {
+async function fetchRange(id, url, lengths, request) {
   const { status, body } = await fetch(url, request);
   if (status !== 206) return postMessage({ id, status });
   if (!body) throw new Error("the answer has no bytes");
   const reader = body.getReader({ mode: "byob" });
   for (const bytes of lengths) {
-    const piece = await take(reader, bytes);
+    const piece = await readExact(reader, bytes);
     postMessage({ id, piece }, { transfer: [piece.buffer] });
   }
 }
@@ -54,9 +54,9 @@ async function bring(id, url, lengths, request) {
 /**
  * @param {ReadableStreamBYOBReader} reader
  * @param {number} bytes
- * @returns {Promise<Uint8Array<ArrayBuffer>>}  the next so many bytes; an error if the stream ends before
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}  exactly the next `bytes` bytes; rejects if the stream ends before
  */
-async function take(reader, bytes) {
+async function readExact(reader, bytes) {
   const fitting = bytes < WORTHWHILE ? -1 : spare.findIndex(({ byteLength }) => byteLength >= bytes);
   let buffer = fitting < 0 ? new ArrayBuffer(bytes) : spare.splice(fitting, 1)[0];
   for (let at = 0; at < bytes;) {

@@ -47,7 +47,7 @@ if (form === "--json") {
   printTable(rowsOf(COLUMNS, report.lengths));
   if (report.streams) printTable(rowsOf(STREAM_COLUMNS, report.streams));
   if (report.page) console.log(pageLine(report.page));
-  if (report.ceilings) console.log(`At most ${ratesText(report.ceilings)}`);
+  if (report.roofline) console.log(`At most ${ratesText(report.roofline)}`);
   for (const pass of report.kernels ?? []) {
     console.log(passLine(pass));
     printTable(pass.kernels.map(({ name, workgroups, count, each_us, total_us, ...rates }) => [name, `${workgroups} workgroups`, `${count} ×`, `${each_us.toFixed(2)} µs`, `${total_us.toFixed(1)} µs`, ratesText(rates)]));

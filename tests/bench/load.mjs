@@ -220,8 +220,8 @@ async function load(browser, page, id, how) {
   const { resident, cpu } = await stop();
   const { timings, usage } = await ask(page, "chat.completions", CHAT);
   if (usage.completion_tokens === 0) throw new Error("The model answered nothing.");
-  const { way, load: { times, wasm_bytes } } = await ask(page, "engine.status");
-  if (way !== undefined && way !== null && way !== how.way && how.way !== "opfs") throw new Error(`The bytes came by ${way}, not by ${how.way}.`);
+  const { transport, load: { times, wasm_bytes } } = await ask(page, "engine.status");
+  if (transport !== undefined && transport !== null && transport !== how.way && how.way !== "opfs") throw new Error(`The bytes came by ${transport}, not by ${how.way}.`);
   return {
     ...how, load_seconds, bytes_per_second: bytes / load_seconds, first_token_seconds: load_seconds + timings.first_token_ms / 1000,
     decode_tokens_per_second: timings.decode_tokens_per_second, times, wasm_bytes, cpu, resident,

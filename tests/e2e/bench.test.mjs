@@ -114,7 +114,7 @@ test("what is kept for a device is in use after a restart and until it is reset,
     ([name, text]) => localStorage.setItem(name, text), /** @type {const} */ ([name, JSON.stringify(tuned)]));
   const choices = {
     matvec_workgroup: 64, matvec_workgroups: 1024, decode_workgroup: 64, decode_workgroups: 256, prefill_workgroups: 256, prefill_rows: 512,
-    matmul_tiles: 1024, matmul_half: false, matmul_matrices: true, matmul_bytes: true,
+    matmul_tiles: 1024, matmul_half: false, matmul_matrices: true, matmul_int8: true,
   };
   const tuned = { tuning: choices, since: Date.UTC(2026, 10, 23, 12), gain: 0.125, model: "spark" };
 

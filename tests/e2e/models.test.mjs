@@ -165,8 +165,8 @@ test("the host's models are listed, described from their headers, and answer lik
 
   const loaded = await ask(page, "models.choose", { id });
   assert.deepEqual(loaded, described, "what was foretold is what it took");
-  const { state, way, model } = await ask(page, "engine.status");
-  assert.deepEqual([state, way, model.id], ["ready", "loopback", id]);
+  const { state, transport, model } = await ask(page, "engine.status");
+  assert.deepEqual([state, transport, model.id], ["ready", "loopback", id]);
   const answer = await ask(page, "chat.completions", { messages: golden.messages, temperature: 0, max_tokens: 64 });
   assert.equal(answer.choices[0].message.content, golden.continuation_text);
   assert.equal((await ask(page, "models.list")).chosen, id);
@@ -495,7 +495,7 @@ test("where loopback is blocked bytes come in messages, and the status says so",
     const page = await connect(blocked);
     const id = await idOf(page, "secret-project.gguf");
     await assertTiny(page, id);
-    assert.equal((await ask(page, "engine.status")).way, "messages");
+    assert.equal((await ask(page, "engine.status")).transport, "messages");
   } finally {
     await blocked.close();
   }
@@ -510,7 +510,7 @@ test("where no reader can be started bytes come in messages as well", T, async (
     const page = await connect(hindered);
     const id = await idOf(page, "secret-project.gguf");
     assert.equal((await ask(page, "models.choose", { id })).id, id);
-    assert.equal((await ask(page, "engine.status")).way, "messages");
+    assert.equal((await ask(page, "engine.status")).transport, "messages");
   } finally {
     await hindered.close();
   }

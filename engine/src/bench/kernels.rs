@@ -1,4 +1,4 @@
-//! The time of each kernel, and what the device can do at most.
+//! The time of each kernel, and the device's roofline.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::exec::{Device, Executor, Scope};
 use crate::gpu::{DeviceTier, Gpu, KernelTime};
 use crate::kernels::{
-    CeilingMultiply, CeilingMultiplyBindings, CeilingRead, CeilingReadBindings, Group, SampleBindings, Sampler, Sampling,
+    Group, RooflineMultiply, RooflineMultiplyBindings, RooflineRead, RooflineReadBindings, SampleBindings, Sampler, Sampling,
 };
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::Recording;
@@ -16,18 +16,18 @@ use crate::recording::Recording;
 /// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelReport {
-    /// What the device can do at most, measured as the kernels are.
-    pub ceilings: Ceilings,
-    /// Of each.
+    /// The device's roofline, measured like the kernels.
+    pub roofline: Roofline,
+    /// One for each pass.
     pub kernels: Vec<PassReport>,
 }
 
-/// What kernels reach that do nothing else.
+/// Peak rates of kernels that do nothing else.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ceilings {
+pub struct Roofline {
     /// Reading a buffer larger than the device's caches, in billions of bytes a second.
     pub gigabytes_per_second: f64,
-    /// Multiplying and adding single-precision numbers, in trillions of operations a second. Products of halves may be above.
+    /// Multiply-adds in single precision, in trillions of operations a second. Half precision may exceed it.
     pub teraflops: f64,
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
         return Ok(None);
     }
     let Executor::Gpu(gpu) = executor else { return Ok(None) };
-    Ok(ceilings(gpu).await?.map(|ceilings| KernelReport { ceilings, kernels: reports }))
+    Ok(roofline(gpu).await?.map(|roofline| KernelReport { roofline, kernels: reports }))
 }
 
 /// Appends the sampling of the first decode row, with state in buffers of its own.
@@ -91,23 +91,23 @@ fn record_sampling(executor: &Executor, scope: &mut Scope, model: &Model, sample
     Ok(())
 }
 
-async fn ceilings(gpu: &Gpu) -> Result<Option<Ceilings>> {
-    // A program on the CPU would take minutes for what a GPU does in a moment.
+async fn roofline(gpu: &Gpu) -> Result<Option<Roofline>> {
+    // A software adapter would take minutes for the sizes of a GPU.
     let (most_bytes, workgroups) = if gpu.adapter().tier == DeviceTier::Basic { (16 << 20, 64) } else { (512 << 20, 1 << 14) };
     let bytes = gpu.capabilities().max_binding.min(most_bytes);
-    let read = CeilingRead { vectors: (bytes / 16) as u32 };
-    let multiply = CeilingMultiply { workgroups, rounds: 256 };
-    let source = gpu.create_buffer("ceiling", bytes)?;
+    let read = RooflineRead { vectors: (bytes / 16) as u32 };
+    let multiply = RooflineMultiply { workgroups, rounds: 256 };
+    let source = gpu.create_buffer("roofline", bytes)?;
     let sums = gpu.create_buffer("sums", u64::from(4 * read.sums().max(256 * workgroups)))?;
     let mut recording = Recording::new();
-    recording.dispatch(read, CeilingReadBindings { x: source, out: sums });
-    recording.dispatch(multiply, CeilingMultiplyBindings { out: sums });
+    recording.dispatch(read, RooflineReadBindings { x: source, out: sums });
+    recording.dispatch(multiply, RooflineMultiplyBindings { out: sums });
     let times = gpu.profile(&recording, 0).await;
     for buffer in [source, sums] {
         gpu.destroy_buffer(buffer);
     }
     Ok(times?.map(|times| {
         let most = |of: fn(&KernelTime) -> f64| times.iter().map(of).fold(0.0, f64::max);
-        Ceilings { gigabytes_per_second: most(|k| k.gigabytes_per_second), teraflops: most(|k| k.teraflops) }
+        Roofline { gigabytes_per_second: most(|k| k.gigabytes_per_second), teraflops: most(|k| k.teraflops) }
     }))
 }

@@ -1,14 +1,14 @@
 //! Timing: the same measurements natively and in a browser, as one JSON report.
 //!
-//! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; what the first run of a
-//! length costs more (pipelines, memory) is reported apart as `cold`.
+//! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; the first run of a length, which
+//! also compiles pipelines and allocates memory, is reported apart as `cold`.
 
 mod kernels;
 mod shapes;
 mod streams;
 pub mod tune;
 
-pub use kernels::{Ceilings, KernelReport, PassReport};
+pub use kernels::{KernelReport, PassReport, Roofline};
 pub use shapes::{SHAPES, Shape, Synthetic};
 pub use streams::StreamsReport;
 
@@ -24,7 +24,7 @@ use crate::gpu::AdapterSummary;
 use crate::kernels::{KvFormat, Tuning};
 use crate::model::ModelOptions;
 
-/// What to measure.
+/// The measurements to take.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct BenchOptions {
@@ -32,13 +32,13 @@ pub struct BenchOptions {
     pub prompts: Vec<u32>,
     /// Tokens of the answers.
     pub tokens: u32,
-    /// Runs of each prompt, after one that is not counted.
+    /// Runs of each prompt, after a warm-up run.
     pub runs: u32,
-    /// Also measure so many requests at once, for each of these, with prompts of the first length. Those that find no place wait.
+    /// Also measure this many concurrent requests, for each number, with prompts of the first length. Requests without a slot wait.
     pub streams: Vec<u32>,
     /// Also measure the time of each kernel.
     pub kernels: bool,
-    /// Positions of the context; `None`: what the longest prompt with its answer needs, 4096 at the least.
+    /// Positions of the context; `None`: those of the longest prompt with its answer, at least 4096.
     pub context: Option<u32>,
     /// Elements of the cache.
     pub kv: KvFormat,
@@ -59,7 +59,7 @@ impl Default for BenchOptions {
 }
 
 impl BenchOptions {
-    /// How to load the model that is measured: for one sequence, or for as many streams as are served at a time.
+    /// Options to load the model with: for one sequence, or for as many as there are concurrent streams.
     pub fn model_options(&self) -> ModelOptions {
         let longest = self.prompts.iter().copied().max().unwrap_or(0).saturating_add(self.tokens);
         let context = self.context.unwrap_or(longest.div_ceil(256).saturating_mul(256).max(4096));
@@ -84,7 +84,7 @@ impl BenchOptions {
     }
 }
 
-/// Everything that was measured of a model.
+/// All measurements of a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of the engine.
@@ -111,7 +111,7 @@ pub struct Report {
     pub kernels: Option<KernelReport>,
 }
 
-/// What was measured with prompts of one length.
+/// Measurements with prompts of one length.
 #[derive(Clone, Debug, Serialize)]
 pub struct LengthReport {
     /// Tokens of the prompt.
@@ -211,7 +211,7 @@ async fn measure(client: &Client, counters: &Counters, length: u32, options: &Be
         traces.push(trace);
         whole = counted;
     }
-    // What the first token takes is the prompt's.
+    // The first token's dispatches belong to the prompt.
     let (_, first_token) = run(options.runs, 1).await?;
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let first = |trace: &Trace| trace.arrivals.first().copied().map_or(0.0, ms);

@@ -109,7 +109,7 @@ const POOL_ROW: usize = 256;
 /// Rows of values that repeat through all weights of a type: a prime number, so that the rows of a matrix differ.
 const POOL_ROWS: usize = 1021;
 
-/// What was said, one message a line.
+/// Chat template: one message a line.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
 
 impl Shape {
@@ -253,7 +253,7 @@ impl Synthetic {
         Ok(Self { name: shape.name.to_owned(), header, tensors, pools, bytes: offset })
     }
 
-    /// Fills `out`, which is zero, with the file's bytes from `offset` on. Any number of threads may do so at a time.
+    /// Fills `out`, which is zero, with the file's bytes from `offset` on. Any number of threads may do so concurrently.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
         let end = offset + out.len() as u64;
         if offset < self.header.len() as u64 {

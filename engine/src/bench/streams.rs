@@ -1,4 +1,4 @@
-//! Several requests at once: what they get together, and whether each gets what it would get alone.
+//! Concurrent requests: their total rate, and whether each gets the same answer as alone.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::{BenchOptions, median, prompt};
 use crate::engine::{Client, Trace};
 use crate::error::EngineError;
 
-/// What was measured of requests that were made at once, with prompts that differ. Rates are medians over the runs.
+/// Measurements of concurrent requests with different prompts. Rates are medians over the runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamsReport {
     /// Requests.
     pub streams: u32,
-    /// Of these, how many are answered at a time; the others wait for a place.
+    /// Requests that are served concurrently; the others wait for a slot.
     pub places: u32,
     /// Tokens of each prompt.
     pub prompt_tokens: u32,
@@ -31,7 +31,7 @@ pub struct StreamsReport {
     pub first_token_ms: f64,
     /// Milliseconds until the last of them has its first token.
     pub last_first_token_ms: f64,
-    /// Answers that differ, in any run, from what the same prompt got alone.
+    /// Answers that differ, in any run, from the answer that the same prompt got alone.
     pub differing: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Which of the ways to set kernels up suits a device: one choice after the other, as long as it gains.
+//! Search for the settings of the kernels that suit a device: one setting after the other, as long as it gains.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::gpu::{Gpu, GpuOptions};
 use crate::kernels::{Capabilities, Tuning};
 use crate::source::Source;
 
-/// Time that a choice must spare to be taken: less may be noise.
+/// Fraction of the time that a choice must save to be taken: less may be noise.
 const LEAST_GAIN: f64 = 0.02;
 
-/// A choice: how to make it, and what can be chosen.
+/// A setting: how to change it, and its values.
 type Choice = (fn(Tuning, u32) -> Tuning, &'static [u32]);
 
-/// All choices.
+/// All settings.
 const CHOICES: [Choice; 10] = [
     (|from, matvec_workgroup| Tuning { matvec_workgroup, ..from }, &[64, 256]),
     (|from, matvec_workgroups| Tuning { matvec_workgroups, ..from }, &[16, 64, 256, 1024]),
@@ -28,26 +28,26 @@ const CHOICES: [Choice; 10] = [
     (|from, matmul_tiles| Tuning { matmul_tiles, ..from }, &[16, 64, 256, 1024]),
     (|from, half| Tuning { matmul_half: half == 1, ..from }, &[0, 1]),
     (|from, matrices| Tuning { matmul_matrices: matrices == 1, ..from }, &[0, 1]),
-    (|from, bytes| Tuning { matmul_bytes: bytes == 1, ..from }, &[0, 1]),
+    (|from, bytes| Tuning { matmul_int8: bytes == 1, ..from }, &[0, 1]),
 ];
 
-/// Whether a device can be set up so. Without subgroups a large workgroup is refused by one kernel and means nothing to the other.
+/// Whether the settings are possible on a device. Without subgroups a large workgroup is refused by one kernel and ignored by the other.
 fn is_possible(device: &Capabilities, tuning: Tuning) -> bool {
     let large = tuning.matvec_workgroup.max(tuning.decode_workgroup) > 64;
-    // What changes nothing is no choice: noise would be kept.
+    // Settings that change nothing are excluded: noise would select them.
     let matrices = device.matrices.is_some() && tuning.matmul_matrices;
     (device.subgroup_size.is_some() || !large)
         && (device.matrices.is_some() || tuning.matmul_matrices)
-        && (!matrices || tuning.matmul_bytes == device.default_tuning().matmul_bytes)
-        && (!tuning.matmul_half || device.shader_f16 && !matrices && !tuning.matmul_bytes)
+        && (!matrices || tuning.matmul_int8 == device.default_tuning().matmul_int8)
+        && (!tuning.matmul_half || device.shader_f16 && !matrices && !tuning.matmul_int8)
 }
 
-/// What a device can do instead of `from` by this choice.
+/// Possible settings of a device that differ from `from` in this choice.
 fn others(device: &Capabilities, (choice, values): Choice, from: Tuning) -> impl Iterator<Item = Tuning> {
     values.iter().map(move |value| choice(from, *value)).filter(move |tried| *tried != from && is_possible(device, *tried))
 }
 
-/// Whether [`search`] could find this setting on such a device. Others, from wherever they come, are not to be used.
+/// Whether [`search`] could find these settings on such a device. Others, such as stored ones of another version, must not be used.
 pub fn is_choice(device: &Capabilities, tuning: Tuning) -> bool {
     let chosen = |(choice, values): &Choice| values.iter().any(|value| choice(tuning, *value) == tuning);
     CHOICES.iter().all(chosen) && is_possible(device, tuning)
@@ -76,7 +76,7 @@ pub async fn search<E>(device: &Capabilities, mut measure: impl AsyncFnMut(Tunin
     Ok(best)
 }
 
-/// What a prompt and its answer of each length take, with the model on a device of its own that is set up in this way.
+/// The time of a prompt and its answer of each length, with the model on a device of its own that is set up in this way.
 ///
 /// # Errors
 /// When there is nothing to measure, the model cannot be loaded or the device fails.
@@ -112,7 +112,7 @@ mod tests {
     use crate::kernels::SubgroupMatrix;
 
     #[test]
-    fn what_gains_is_taken_together_and_noise_is_not() {
+    fn gains_are_combined_and_noise_is_ignored() {
         let start = Tuning::of(Some(32), false);
         let device = Capabilities { subgroup_size: Some(32), tuning: start, ..Capabilities::BASELINE };
         let mut tried = Vec::new();
@@ -134,6 +134,15 @@ mod tests {
     }
 
     #[test]
+    fn settings_stored_under_an_old_name_are_read() {
+        let old_name = "matmul_bytes";
+        let tuning = Tuning::of(Some(32), true);
+        let stored = serde_json::to_string(&tuning).expect("JSON").replace("matmul_int8", old_name);
+        assert!(stored.contains(old_name));
+        assert_eq!(serde_json::from_str::<Tuning>(&stored).expect("settings"), tuning);
+    }
+
+    #[test]
     fn half_precision_is_tried_where_the_device_has_it() {
         let device = Capabilities { shader_f16: true, ..Capabilities::BASELINE };
         let time = async |tuning: Tuning| Ok::<_, ()>(Duration::from_millis(if tuning.matmul_half { 1 } else { 2 }));
@@ -143,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_device_can_do_is_a_choice() {
+    fn impossible_settings_are_no_choice() {
         let small = Capabilities::BASELINE;
         let large = Capabilities {
             subgroup_size: Some(32),

@@ -3,7 +3,7 @@
 //! `engine/build` includes this file: the shader features of each format follow from the table.
 
 use super::DType;
-use Quants::{Bytes, Codes, Floats, Integers};
+use Quants::{Codebook, Floats, Int8, Packed};
 
 /// The arrangement of a block, from `ggml-common.h` and `gguf/quants.py`.
 #[derive(Clone, Copy, Debug)]
@@ -16,27 +16,27 @@ pub(crate) struct BlockLayout {
     pub(crate) scales: (u32, u32),
     /// The same for scales in a second place.
     pub(crate) more_scales: (u32, u32),
-    /// How a stored number becomes a value.
+    /// How a quant becomes a value.
     pub(crate) quants: Quants,
-    /// A value is `scale * number + offset`, not `scale * number`.
+    /// A value is `scale * quant + offset`, not `scale * quant`.
     #[allow(dead_code, reason = "for engine/build")]
     pub(crate) offsets: bool,
-    /// Each sixteen values have a scale, and an offset, of their own.
+    /// Each 16 values have a scale, and an offset, of their own.
     #[allow(dead_code, reason = "for engine/build")]
-    pub(crate) sixteens: bool,
+    pub(crate) per16_scales: bool,
 }
 
-/// How the stored numbers of a format become values: kernels differ by it.
+/// How the quants of a format become values: kernels differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quants {
     /// They are floating-point numbers.
     Floats,
     /// They are signed bytes.
-    Bytes,
-    /// They are integers of up to six bits, less a constant.
-    Integers,
+    Int8,
+    /// They are integers of up to six bits, less a zero point.
+    Packed,
     /// They are indices into a codebook.
-    Codes,
+    Codebook,
 }
 
 /// Numbers of the same few bits: a run of bytes holds as many numbers in its lowest bits, the next ones in the next bits, and so on;
@@ -56,7 +56,7 @@ const fn plane(at: u32, bits: u32, run: u32) -> Plane {
 }
 
 const fn block(quants: Quants, low: Plane, high: Option<Plane>, scales: (u32, u32)) -> BlockLayout {
-    BlockLayout { low, high, scales, more_scales: (0, 0), quants, offsets: false, sixteens: false }
+    BlockLayout { low, high, scales, more_scales: (0, 0), quants, offsets: false, per16_scales: false }
 }
 
 impl BlockLayout {
@@ -64,8 +64,8 @@ impl BlockLayout {
         Self { offsets: true, ..self }
     }
 
-    const fn in_sixteens(self) -> Self {
-        Self { sixteens: true, ..self }
+    const fn with_per16_scales(self) -> Self {
+        Self { per16_scales: true, ..self }
     }
 }
 
@@ -74,19 +74,22 @@ pub(super) const FORMATS: [(DType, BlockLayout); 16] = [
     (DType::F32, block(Floats, plane(0, 32, 1), None, (0, 0))),
     (DType::F16, block(Floats, plane(0, 16, 1), None, (0, 0))),
     (DType::BF16, block(Floats, plane(0, 16, 1), None, (0, 0))),
-    (DType::Q8_0, block(Bytes, plane(2, 8, 1), None, (0, 2))),
-    (DType::Q4_0, block(Integers, plane(2, 4, 16), None, (0, 2))),
-    (DType::Q4_1, block(Integers, plane(4, 4, 16), None, (0, 4)).with_offsets()),
-    (DType::Q5_0, block(Integers, plane(6, 4, 16), Some(plane(2, 1, 1)), (0, 2))),
-    (DType::Q5_1, block(Integers, plane(8, 4, 16), Some(plane(4, 1, 1)), (0, 4)).with_offsets()),
-    (DType::Q2_K, BlockLayout { more_scales: (80, 4), ..block(Integers, plane(16, 2, 32), None, (0, 16)).with_offsets().in_sixteens() }),
-    (DType::Q3_K, block(Integers, plane(32, 2, 32), Some(plane(0, 1, 32)), (96, 14)).in_sixteens()),
-    (DType::Q4_K, block(Integers, plane(16, 4, 32), None, (0, 16)).with_offsets()),
-    (DType::Q5_K, block(Integers, plane(48, 4, 32), Some(plane(16, 1, 32)), (0, 16)).with_offsets()),
-    (DType::Q6_K, block(Integers, plane(0, 4, 64), Some(plane(128, 2, 32)), (192, 18)).in_sixteens()),
-    (DType::IQ4_NL, block(Codes, plane(2, 4, 16), None, (0, 2))),
-    (DType::IQ4_XS, block(Codes, plane(8, 4, 16), None, (0, 8))),
-    (DType::MXFP4, block(Codes, plane(1, 4, 16), None, (0, 1))),
+    (DType::Q8_0, block(Int8, plane(2, 8, 1), None, (0, 2))),
+    (DType::Q4_0, block(Packed, plane(2, 4, 16), None, (0, 2))),
+    (DType::Q4_1, block(Packed, plane(4, 4, 16), None, (0, 4)).with_offsets()),
+    (DType::Q5_0, block(Packed, plane(6, 4, 16), Some(plane(2, 1, 1)), (0, 2))),
+    (DType::Q5_1, block(Packed, plane(8, 4, 16), Some(plane(4, 1, 1)), (0, 4)).with_offsets()),
+    (
+        DType::Q2_K,
+        BlockLayout { more_scales: (80, 4), ..block(Packed, plane(16, 2, 32), None, (0, 16)).with_offsets().with_per16_scales() },
+    ),
+    (DType::Q3_K, block(Packed, plane(32, 2, 32), Some(plane(0, 1, 32)), (96, 14)).with_per16_scales()),
+    (DType::Q4_K, block(Packed, plane(16, 4, 32), None, (0, 16)).with_offsets()),
+    (DType::Q5_K, block(Packed, plane(48, 4, 32), Some(plane(16, 1, 32)), (0, 16)).with_offsets()),
+    (DType::Q6_K, block(Packed, plane(0, 4, 64), Some(plane(128, 2, 32)), (192, 18)).with_per16_scales()),
+    (DType::IQ4_NL, block(Codebook, plane(2, 4, 16), None, (0, 2))),
+    (DType::IQ4_XS, block(Codebook, plane(8, 4, 16), None, (0, 8))),
+    (DType::MXFP4, block(Codebook, plane(1, 4, 16), None, (0, 1))),
 ];
 
 impl BlockLayout {
@@ -95,12 +98,12 @@ impl BlockLayout {
         FORMATS.iter().find(|(d, _)| *d == dtype).map(|(_, layout)| *layout)
     }
 
-    /// Whether its numbers fit a byte each and are multiplied as such: the shader feature `bytes`.
-    pub(crate) fn has_byte_quants(&self) -> bool {
-        matches!(self.quants, Bytes | Integers)
+    /// Whether its quants are multiplied as int8: the shader feature `int8_quants`.
+    pub(crate) fn has_int8_quants(&self) -> bool {
+        matches!(self.quants, Int8 | Packed)
     }
 
-    /// The stored number of value `i` of a block, to be read by [`value`](super::dequantize::value).
+    /// Quant `i` of a block, to be read by [`value`](super::dequantize::value).
     pub(crate) fn quant(&self, block: &[u8], i: usize) -> u32 {
         self.low.get(block, i) | self.high.map_or(0, |high| high.get(block, i) << self.low.bits)
     }

@@ -15,8 +15,8 @@ use crate::shaders::variants::{
     AttentionStreamingVariant, AttentionTiledHead, AttentionTiledVariant,
 };
 
-/// Positions of a part of the cache: some steps of a workgroup, fewer for large heads. Less is not worth joining.
-fn least_split(head_dim: u32) -> u32 {
+/// Fewest positions of a split, by head size: with fewer, reducing the splits costs more than it saves.
+fn min_split(head_dim: u32) -> u32 {
     match head_dim {
         0..=64 => 512,
         65..=128 => 256,
@@ -24,25 +24,25 @@ fn least_split(head_dim: u32) -> u32 {
     }
 }
 
-/// Most parts, so that joining them stays short.
-const MOST_SPLITS: u32 = 64;
+/// Most splits, so that reducing them stays cheap.
+const MAX_SPLITS: u32 = 64;
 
 /// How decoding divides the cache among workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Splits {
-    /// Number of parts. More than one need [`AttentionCombine`].
+    /// Number of splits. More than one need [`AttentionCombine`].
     pub count: u32,
-    /// Positions of a part.
+    /// Positions of a split.
     pub length: u32,
 }
 
 impl Splits {
-    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. What two parts would have is one: joining them
-    /// takes longer.
+    /// For caches of up to `positions`, rounded up so that few programs serve all lengths. Never two: reducing them takes longer than one
+    /// split.
     pub fn of(positions: u32, head_dim: u32) -> Self {
-        let least = least_split(head_dim);
+        let least = min_split(head_dim);
         let positions = positions.clamp(2 * least, 1 << 31).next_power_of_two();
-        let count = if positions == 2 * least { 1 } else { (positions / least).min(MOST_SPLITS) };
+        let count = if positions == 2 * least { 1 } else { (positions / least).min(MAX_SPLITS) };
         Self { count, length: positions / count }
     }
 }
@@ -50,7 +50,7 @@ impl Splits {
 /// Largest head of the kernels that use workgroup memory.
 const MAX_TILED_HEAD: u32 = 256;
 
-/// What all attention kernels need to know.
+/// Parameters of all attention kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Query heads.
@@ -61,12 +61,12 @@ pub struct AttentionShape {
     pub head_dim: u32,
     /// Elements from a row of q to the next; a multiple of 4.
     pub q_stride: u32,
-    /// Row length of the page table.
+    /// Row length of the block tables.
     pub pages_per_slot: u32,
     /// Positions that a query sees, itself included; 0: all.
     pub window: u32,
     /// Later positions that a query sees: 0 where attention is causal. Only in [`AttentionPrefill`].
-    pub ahead: u32,
+    pub right_window: u32,
     /// Factor on the scores.
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
@@ -102,7 +102,7 @@ impl AttentionShape {
             q_stride: self.q_stride / 4,
             pages_per_slot: self.pages_per_slot,
             window: self.window,
-            ahead: self.ahead,
+            right_window: self.right_window,
             scale: self.scale,
             cap: self.cap,
             splits,
@@ -110,25 +110,25 @@ impl AttentionShape {
     }
 }
 
-/// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Queries and keys are
-/// turned on the way, and keys and values put into the cache.
+/// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Rotates queries
+/// and keys (`RoPE`) and writes keys and values to the cache.
 #[derive(Debug)]
 pub struct AttentionDecode {
     /// Shape. The queries' stride is that of qkv.
     pub shape: AttentionShape,
     /// Rows of qkv.
     pub rows: u32,
-    /// Parts of the longest row's cache.
+    /// Splits of the longest row's cache.
     pub splits: Splits,
-    /// Turning.
+    /// Rotary position embedding.
     pub rotary: Rotary,
     /// Normalize each query and key first (`RMSNorm`) with this epsilon; the weights are bound behind the frequencies.
     pub qk_norm: Option<f32>,
 }
 
 impl AttentionDecode {
-    /// The shader's constant: quads that it can join at a time.
-    const WORKSPACE: u32 = 512;
+    /// The shader's constant: quads that it reduces together.
+    const SCRATCH: u32 = 512;
 
     /// Whether the kernel serves heads of this size; [`AttentionPrefill`]'s streaming tier serves all.
     pub fn serves(head_dim: u32) -> bool {
@@ -146,7 +146,7 @@ impl Kernel for AttentionDecode {
 
     fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         let s = &self.shape;
-        debug_assert_eq!(s.ahead, 0, "decoding is causal");
+        debug_assert_eq!(s.right_window, 0, "decoding is causal");
         debug_assert_eq!(s.q_stride, (s.heads + 2 * s.kv_heads) * s.head_dim);
         let (temperature, temperature_span) = self.rotary.temperature_params();
         let params = AttentionDecodeParams {
@@ -182,7 +182,7 @@ impl Kernel for AttentionDecode {
             .with_cache(s.kv, s.head_dim)
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("JOINED", (Self::WORKSPACE / (members * quads)).min(queries))
+            .with("REDUCED_HEADS", (Self::SCRATCH / (members * quads)).min(queries))
             .with("PAIRING", self.rotary.pairing as u32)
             .with("QK_NORM", u32::from(self.qk_norm.is_some()))
     }
@@ -199,10 +199,10 @@ impl Kernel for AttentionDecode {
         // The kernel leaves qkv as it is.
         let qkv = memory.read::<f32>(b.qkv).to_vec();
         if let Some(eps) = self.qk_norm {
-            let weights = memory.read::<f32>(b.turning)[self.norm_weights() as usize..][..2 * dim].to_vec();
-            let turned = heads + s.kv_heads as usize;
+            let weights = memory.read::<f32>(b.rope_constants)[self.norm_weights() as usize..][..2 * dim].to_vec();
+            let normalized = heads + s.kv_heads as usize;
             for row in memory.write::<f32>(b.qkv).chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
-                for (i, head) in row.chunks_exact_mut(dim).take(turned).enumerate() {
+                for (i, head) in row.chunks_exact_mut(dim).take(normalized).enumerate() {
                     let weights = if i < heads { &weights[..dim] } else { &weights[dim..] };
                     normalize(head, NormKind::Rms, weights, eps);
                 }
@@ -217,23 +217,23 @@ impl Kernel for AttentionDecode {
             pages_per_slot: s.pages_per_slot,
             kv: s.kv,
         };
-        let AttentionDecodeBindings { qkv: buffer, keys, values, pages, rows, turning, .. } = *b;
-        rope.reference(memory, &RopeKvBindings { qkv: buffer, keys, values, pages, rows, turning });
+        let AttentionDecodeBindings { qkv: buffer, keys, values, pages, rows, rope_constants, .. } = *b;
+        rope.reference(memory, &RopeKvBindings { qkv: buffer, keys, values, pages, rows, rope_constants });
         let cached = Cached { keys, values, pages };
-        let turned = memory.read::<f32>(b.qkv).to_vec();
+        let rotated_qkv = memory.read::<f32>(b.qkv).to_vec();
         memory.write::<f32>(b.qkv).copy_from_slice(&qkv);
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
                 for split in 0..self.splits.count {
                     let span = split * self.splits.length..(split + 1) * self.splits.length;
-                    let q = &turned[r * s.q_stride as usize + head * dim..][..dim];
+                    let q = &rotated_qkv[r * s.q_stride as usize + head * dim..][..dim];
                     let (sums, maximum, weight) = attend(memory, cached, s, q, head, row.slot, row.position, span);
                     if self.splits.count == 1 {
                         store(memory, b.out, (r * heads + head) * dim, &sums, weight);
                     } else {
                         let at = (r * heads + head) * self.splits.count as usize + split as usize;
-                        store_part(memory, b.partial, at, &(sums, maximum, weight));
+                        store_part(memory, b.workspace, at, &(sums, maximum, weight));
                     }
                 }
             }
@@ -241,7 +241,7 @@ impl Kernel for AttentionDecode {
     }
 }
 
-/// Joins the splits of [`AttentionDecode`] or [`AttentionPrefill`].
+/// Reduces the splits of [`AttentionDecode`] or [`AttentionPrefill`].
 #[derive(Debug)]
 pub struct AttentionCombine {
     /// Query heads.
@@ -255,8 +255,8 @@ pub struct AttentionCombine {
 }
 
 impl AttentionCombine {
-    /// Bytes of the partial results, `(rows, heads, splits, head_dim + 4)`; none with one split, whose result is the output.
-    pub fn partial_bytes(&self) -> u64 {
+    /// Bytes of the workspace, `(rows, heads, splits, head_dim + 4)`; 0 with one split, whose result is the output.
+    pub fn workspace_bytes(&self) -> u64 {
         let results = u64::from(self.rows) * u64::from(self.heads) * u64::from(self.splits);
         if self.splits > 1 { 4 * results * u64::from(self.head_dim + 4) } else { 0 }
     }
@@ -266,7 +266,7 @@ impl Kernel for AttentionCombine {
     type Bindings = AttentionCombineBindings;
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
-        debug_assert!(self.splits <= MOST_SPLITS);
+        debug_assert!(self.splits <= MAX_SPLITS);
         let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
         debug_assert!(self.rows * self.heads <= MAX_WORKGROUPS);
         Plan::new(AttentionCombineVariant, &params, [self.rows * self.heads, 1, 1])
@@ -275,11 +275,11 @@ impl Kernel for AttentionCombine {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let (dim, splits) = (self.head_dim as usize, self.splits as usize);
         for row_head in 0..(self.rows * self.heads) as usize {
-            let partial = &memory.read::<f32>(b.partial)[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
-            let maximum = partial.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
+            let workspace = &memory.read::<f32>(b.workspace)[row_head * splits * (dim + 4)..][..splits * (dim + 4)];
+            let maximum = workspace.chunks_exact(dim + 4).map(|p| p[dim]).fold(f32::MIN, f32::max);
             let mut sums = vec![0.0f64; dim];
             let mut weight = 0.0f64;
-            for part in partial.chunks_exact(dim + 4) {
+            for part in workspace.chunks_exact(dim + 4) {
                 let factor = f64::from(part[dim] - maximum).exp();
                 weight += factor * f64::from(part[dim + 1]);
                 for (s, p) in sums.iter_mut().zip(part) {
@@ -325,7 +325,7 @@ pub struct AttentionPrefill {
     pub rows: u32,
     /// Kernel; [`AttentionTier::Streaming`] also serves rows of different sequences.
     pub tier: AttentionTier,
-    /// Parts of the cache, each with a result of its own in `(rows, heads, splits, head_dim + 4)`, to be joined by [`AttentionCombine`].
+    /// Splits of the cache, each with a row of the workspace `(rows, heads, splits, head_dim + 4)`, to be reduced by [`AttentionCombine`].
     /// More than one in [`AttentionTier::Large`] only.
     pub splits: u32,
 }
@@ -335,19 +335,19 @@ impl AttentionPrefill {
     const TILE: u32 = 32;
     const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
-    /// Into how many parts to divide the cache, so that few rows keep a large device busy; 1 where they do anyway.
+    /// Splits of the cache that fill the device; 1 where there are enough rows.
     pub fn splits(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
-        // There are at least as many positions as rows: two tiles for each part of the last ones.
+        // There are at least as many positions as rows, so a split of the last tile of queries has two tiles of keys or more.
         let most = if tier == AttentionTier::Large { (rows / (2 * Self::TILE)).min(8) } else { 1 };
         let workgroups = rows.div_ceil(Self::TILE) * heads;
         let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
         (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
     }
 
-    /// The positions that a split reads for the queries of a tile, the first of which is row `first`.
+    /// The positions that a split reads for the tile of queries whose first row is `first`.
     fn span(&self, first: u32, position: u32, split: u32) -> std::ops::Range<u32> {
         let last = (first + Self::TILE).min(self.rows) - 1;
-        let end = position + (last + self.shape.ahead).min(self.rows - 1) + 1;
+        let end = position + (last + self.shape.right_window).min(self.rows - 1) + 1;
         let visible = self.shape.first_visible(position + first);
         let part = (end - visible).div_ceil(Self::TILE * self.splits) * Self::TILE;
         visible + split * part..(visible + (split + 1) * part).min(end)
@@ -387,7 +387,8 @@ impl Kernel for AttentionPrefill {
 
     fn cost(&self, positions: u32) -> Cost {
         let s = &self.shape;
-        let visible = (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.ahead).min(positions))));
+        let visible =
+            (positions.saturating_sub(self.rows) + 1..=positions).map(|end| u64::from(s.visible((end + s.right_window).min(positions))));
         s.cost(self.rows, visible.sum(), s.visible(positions).max(self.rows.min(positions)))
     }
 
@@ -397,9 +398,9 @@ impl Kernel for AttentionPrefill {
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
-                let end = match self.shape.ahead {
+                let end = match self.shape.right_window {
                     0 => row.position,
-                    ahead => (row.position + ahead).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
+                    right_window => (row.position + right_window).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
                 };
                 let q = memory.read::<f32>(b.q)[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
                 if self.splits == 1 {
@@ -427,7 +428,7 @@ struct Cached {
 }
 
 /// Softmax-weighted values over the visible positions in `span`: unnormalized sums, largest score, sum of weights.
-#[allow(clippy::too_many_arguments, reason = "a query, what it sees, and where that lies")]
+#[allow(clippy::too_many_arguments, reason = "a query, its visible positions and their buffers")]
 fn attend(
     memory: &HostMemory,
     cached: Cached,
@@ -440,7 +441,7 @@ fn attend(
 ) -> (Vec<f64>, f64, f64) {
     let kv_heads = shape.kv_heads as usize;
     let kv_head = head / (shape.heads as usize / kv_heads);
-    let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.ahead + 1);
+    let visible = span.start.max(shape.first_visible(position))..span.end.min(position + shape.right_window + 1);
     let head_of = |buffer: BufferId, p: u32| {
         let page = memory.read::<u32>(cached.pages)[(slot * shape.pages_per_slot + p / PAGE) as usize];
         let head = (page * PAGE + p % PAGE) as usize * kv_heads + kv_head;
@@ -467,7 +468,7 @@ fn attend(
     (sums, maximum, weight)
 }
 
-/// Puts what [`attend`] found in a part of the cache into row `index` of the partial results.
+/// Writes the result of [`attend`] for a split to row `index` of the workspace.
 fn store_part(memory: &mut HostMemory, buffer: BufferId, index: usize, (sums, maximum, weight): &(Vec<f64>, f64, f64)) {
     let dim = sums.len();
     let part = &mut memory.write::<f32>(buffer)[index * (dim + 4)..][..dim + 4];

@@ -72,7 +72,7 @@ impl KvFormat {
         }
     }
 
-    /// Writes what [`Self::load`] reads.
+    /// The inverse of [`Self::load`].
     pub fn store(self, words: &mut [u32], head_dim: u32, head: usize, values: &[f32]) {
         let stride = self.head_words(head_dim) as usize;
         let words = &mut words[head * stride..][..stride];

@@ -16,7 +16,7 @@ pub enum EmbedIndex {
     First = 2,
 }
 
-/// `out[r] = scale * embedding[i]`, or added to what is there, for the rows that the bound slab holds.
+/// `out[r] = scale * embedding[i]`, or added to the output, for the rows in the bound slab.
 #[derive(Debug)]
 pub struct Embed {
     /// Layout of the embedding.
@@ -27,9 +27,9 @@ pub struct Embed {
     pub first_index: u32,
     /// Rows of the slab.
     pub slab_rows: u32,
-    /// What i is.
+    /// The source of i.
     pub index: EmbedIndex,
-    /// Add to what the output holds.
+    /// Add to the output.
     pub add: bool,
     /// Factor on the embedding (Gemma's square root of the width; 1 elsewhere).
     pub scale: f32,

@@ -4,7 +4,7 @@ use super::{Capabilities, GatedBindings, Kernel, Plan, grid_2d};
 use crate::buffer::HostMemory;
 use crate::shaders::{params::GatedParams, variants::GatedVariant};
 
-/// What a feed-forward network does between its products. The values are those of `shaders/shared/activations.wesl`.
+/// Activation between the products of a feed-forward network. The values are those of `shaders/shared/activations.wesl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.

@@ -12,7 +12,7 @@ use crate::shaders::variants::{
     MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant, MatvecRows, MatvecVariant,
 };
 
-/// What happens to a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
+/// Operations on a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epilogue {
     /// Add the bias, which is bound.
@@ -25,7 +25,7 @@ pub struct Epilogue {
     pub cap: f32,
     /// Factor.
     pub scale: f32,
-    /// Add to what the output holds (the residual stream).
+    /// Add to the output (the residual stream).
     pub add: bool,
 }
 
@@ -36,7 +36,7 @@ impl Epilogue {
     pub const ADD: Self = Self { add: true, ..Self::STORE };
 }
 
-/// Shapes and places of a product.
+/// Shapes and strides of a product.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// Layout of the weights.
@@ -57,11 +57,11 @@ pub struct Linear {
     pub out_step: u32,
     /// Row of the matrix that is the slab's first: the bias begins there.
     pub first_out: u32,
-    /// What to do with the product.
+    /// Operations on the product.
     pub epilogue: Epilogue,
 }
 
-/// The product for at most a few rows of x: a workgroup computes whole dot products of one row, or of four at a time.
+/// The product for few rows of x (decode): a workgroup computes whole dot products of one row, or of four together.
 #[derive(Debug)]
 pub struct Matvec {
     /// Shapes and places.
@@ -76,17 +76,17 @@ impl Kernel for Matvec {
     fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
         // A group of lanes has four outputs.
         const OUTPUTS: u32 = 4;
-        /// So many read 128 bytes of a row together.
-        const LEAST_LANES: u32 = 8;
-        // A workgroup of four rows stages four of x: up to four rows are multiplied sooner one by one, though the weights are read
-        // again (docs/benchmarks.md, Concurrent answers).
-        const LEAST_ROWS: u32 = 5;
+        /// Together they read 128 bytes of a row.
+        const MIN_LANES: u32 = 8;
+        // A workgroup of four rows stages four rows of x: up to four rows are faster one by one, though the weights are re-read
+        // (docs/benchmarks.md, Concurrent answers).
+        const MIN_ROWS: u32 = 5;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
         let workgroup = tuning.matvec_workgroup;
-        let (rows, rows_at_once) = if l.rows < LEAST_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
-        let tile = if l.layout.has_byte_quants() { 128 } else { 64 } / rows_at_once;
+        let (rows, rows_at_once) = if l.rows < MIN_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
+        let tile = if l.layout.has_int8_quants() { 128 } else { 64 } / rows_at_once;
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
         // blocks. The rest of the workgroup takes other outputs.
@@ -96,20 +96,20 @@ impl Kernel for Matvec {
         while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
             lanes *= 2;
         }
-        // Where outputs are many, fewer lanes: a workgroup has more of them at once then, which is faster than the turns below (28,672 of
-        // 4,096 Q4_K weights: 28 µs, not 31), unless there are turns all the same (128,256 of Q6_K: 144 µs, not 126).
+        // Where outputs are many, fewer lanes: a workgroup then has more outputs in parallel, which is faster than iterating over them
+        // (28,672 of 4,096 Q4_K weights: 28 µs, not 31), unless it has to iterate anyway (128,256 of Q6_K: 144 µs, not 126).
         if capabilities.subgroup_size.is_some() && workgroups(lanes) > tuning.matvec_workgroups {
-            let fewer = [lanes / 2, lanes / 4].into_iter().filter(|lanes| *lanes >= LEAST_LANES);
+            let fewer = [lanes / 2, lanes / 4].into_iter().filter(|lanes| *lanes >= MIN_LANES);
             lanes = fewer.into_iter().find(|lanes| workgroups(*lanes) <= tuning.matvec_workgroups).unwrap_or(lanes);
         }
-        // Rows of x that fit a tile are brought once for many outputs.
-        let turns = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
+        // Rows of x that fit a tile are staged once for many outputs.
+        let iterations = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
         let variant = MatvecVariant { weights: l.layout.weights(), rows, subgroups: capabilities.has_subgroups() };
-        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(turns));
+        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(iterations));
         l.specialize(Plan::new(variant, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
-            .with("TURNS", turns)
+            .with("ITERATIONS", iterations)
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
     }
@@ -130,14 +130,14 @@ impl Kernel for Matvec {
     }
 }
 
-/// Most parts of a product.
-pub(super) const MOST_SPLITS: u32 = 8;
+/// Most splits of a product.
+pub(super) const MAX_SPLITS: u32 = 8;
 
-/// In how many parts to sum a product of so many tiles, to keep a device busy.
-pub(super) fn parts_of(linear: &Linear, tiles: u32, capabilities: &Capabilities) -> u32 {
-    /// Blocks of 32 weights that are worth a part of their own.
-    const LEAST_BLOCKS: u32 = 8;
-    (capabilities.tuning.matmul_tiles / tiles).min(MOST_SPLITS).min(linear.layout.cols / 32 / LEAST_BLOCKS).max(1)
+/// Splits that fill a device with a product of so many tiles.
+pub(super) fn split_k(linear: &Linear, tiles: u32, capabilities: &Capabilities) -> u32 {
+    /// Blocks of 32 weights that are worth a split of their own.
+    const MIN_BLOCKS: u32 = 8;
+    (capabilities.tuning.matmul_tiles / tiles).min(MAX_SPLITS).min(linear.layout.cols / 32 / MIN_BLOCKS).max(1)
 }
 
 /// The product for many rows of x: tiles of both in workgroup memory. x is normalized beforehand; no gated [`Epilogue`].
@@ -145,29 +145,29 @@ pub(super) fn parts_of(linear: &Linear, tiles: u32, capabilities: &Capabilities)
 pub struct Matmul {
     /// Shapes and places. With several splits the output is `(splits, rows, n_out)`, without epilogue.
     pub linear: Linear,
-    /// Parts of a row that are summed apart, to be joined by [`MatmulCombine`].
+    /// Split-K: parts of `n_in` with sums of their own, to be reduced by [`MatmulCombine`].
     pub splits: u32,
 }
 
 impl Matmul {
-    /// Elements of a row that a tile has.
+    /// Elements of `n_in` in a tile.
     const DEPTH: u32 = 32;
 
-    /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
+    /// Splits that fill the device; 1 where there are enough tiles.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        parts_of(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
+        split_k(linear, Self::tiles(linear, Self::tile(linear, capabilities)), capabilities)
     }
 
     fn half(capabilities: &Capabilities) -> bool {
         capabilities.shader_f16 && capabilities.tuning.matmul_half
     }
 
-    /// Whether such a device multiplies with matrices of subgroups.
+    /// Whether a device with these capabilities multiplies with subgroup matrices.
     pub(super) fn multiplies_matrices(capabilities: &Capabilities) -> bool {
         Self::matrices(capabilities).is_some()
     }
 
-    /// The matrices of subgroups to multiply with, and how many invocations multiply one.
+    /// The subgroup matrices to multiply with, and the invocations of a subgroup.
     fn matrices(capabilities: &Capabilities) -> Option<(SubgroupMatrix, u32)> {
         let fits =
             |matrix: &SubgroupMatrix| Tile::least(Some(*matrix)).storage(Some(*matrix), matrix.half()) <= capabilities.workgroup_storage;
@@ -183,9 +183,9 @@ impl Matmul {
     fn tile(linear: &Linear, capabilities: &Capabilities) -> Tile {
         let matrix = Self::matrices(capabilities).map(|(matrix, _)| matrix);
         let half = matrix.map_or(Self::half(capabilities), SubgroupMatrix::half);
-        // Of small matrices the large tile has more than subgroups can keep.
+        // With small matrices the large tile has more accumulators than subgroups have registers for.
         let fits = Tile::LARGE.storage(matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
-        let enough = MOST_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
+        let enough = MAX_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
         let least = Tile::least(matrix);
         if fits && enough && linear.rows > least.rows { Tile::LARGE } else { least }
     }
@@ -253,11 +253,11 @@ impl Kernel for Matmul {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let x = self.linear.x(memory, b.x);
         let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
-        self.linear.multiply_parts(memory, operands, &x, self.splits);
+        self.linear.multiply_splits(memory, operands, &x, self.splits);
     }
 }
 
-/// Joins the parts of a [`Matmul`] or a [`super::MatmulBytes`] and puts the product where it belongs.
+/// Reduces the split-K workspace of a [`Matmul`] or a [`super::MatmulInt8`] and applies the epilogue.
 #[derive(Debug)]
 pub struct MatmulCombine {
     /// Shapes and places of the product.
@@ -267,8 +267,8 @@ pub struct MatmulCombine {
 }
 
 impl MatmulCombine {
-    /// Bytes of the parts, `(splits, rows, n_out)`.
-    pub fn partial_bytes(&self) -> u64 {
+    /// Bytes of the split-K workspace, `(splits, rows, n_out)`.
+    pub fn workspace_bytes(&self) -> u64 {
         4 * u64::from(self.splits) * u64::from(self.linear.rows) * u64::from(self.linear.n_out)
     }
 }
@@ -290,8 +290,8 @@ impl Kernel for MatmulCombine {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let l = &self.linear;
         let all = (l.rows * l.n_out) as usize;
-        let partial = memory.read::<f32>(b.partial)[..all * self.splits as usize].to_vec();
-        let sum = |i: usize| partial.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
+        let workspace = memory.read::<f32>(b.workspace)[..all * self.splits as usize].to_vec();
+        let sum = |i: usize| workspace.iter().skip(i).step_by(all).map(|v| f64::from(*v)).sum::<f64>() as f32;
         let products = (0..all).map(sum).collect::<Vec<_>>().chunks_exact(l.n_out as usize).map(<[f32]>::to_vec).collect();
         l.store(memory, b.out, b.bias, products);
     }
@@ -342,13 +342,13 @@ impl Linear {
         (0..self.rows).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
     }
 
-    /// The product of these rows, or with several splits its parts, without epilogue, as `(splits, rows, n_out)`.
-    pub(super) fn multiply_parts(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>], splits: u32) {
+    /// The product of these rows; with several splits the workspace `(splits, rows, n_out)`, without epilogue.
+    pub(super) fn multiply_splits(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>], splits: u32) {
         if splits == 1 {
             self.finish(memory, operands, x);
             return;
         }
-        // A part is the product with the rest of x zero.
+        // A split is the product with the rest of x zero.
         let part = 32 * (self.layout.cols.div_ceil(32).div_ceil(splits)) as usize;
         for split in 0..splits {
             let range = split as usize * part..(split as usize + 1) * part;
@@ -368,7 +368,7 @@ impl Linear {
         self.store(memory, operands.out, operands.bias, products);
     }
 
-    /// Puts the products (rows, `n_out`) where they belong, in the way that the epilogue says.
+    /// Applies the epilogue to the products `(rows, n_out)` and writes the output.
     fn store(&self, memory: &mut HostMemory, out: BufferId, bias: Option<BufferId>, products: Vec<Vec<f32>>) {
         let e = &self.epilogue;
         let mut biases = vec![0.0; self.n_out as usize];

@@ -1,31 +1,31 @@
 //! The kernels: typed parameters, choice of variant, dispatch geometry, and a plain CPU reference each.
 //!
-//! A kernel's WGSL is `shaders/<name>.wesl`; its twin is the file of the same name here. To add one, see `docs/kernels.md`.
+//! A kernel's WGSL is `shaders/<name>.wesl`; its host side is the file of the same name here. To add one, see `docs/kernels.md`.
 
 mod attention;
 mod cache;
-mod ceiling;
 mod embed;
 mod gated;
 mod linear;
-mod matmul_bytes;
+mod matmul_int8;
 mod norm;
 mod pool;
 mod repack;
+mod roofline;
 mod rope;
 mod sample;
 mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
 pub use cache::{KvFormat, PAGE};
-pub use ceiling::{CeilingMultiply, CeilingRead};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine, Matvec};
-pub use matmul_bytes::{ByteOrder, MatmulBytes, QuantizeRows};
+pub use matmul_int8::{Interleave, MatmulInt8, QuantizeRows};
 pub use norm::{Norm, NormKind, QkNorm};
 pub use pool::Pool;
 pub use repack::Repack;
+pub use roofline::{RooflineMultiply, RooflineRead};
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
 pub use sample::{Best, Group, NO_TOKEN, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{WeightLayout, dequantize_row};
@@ -39,7 +39,7 @@ use std::marker::PhantomData;
 use crate::buffer::HostMemory;
 use crate::shaders::{Bindings, Shader, Variant};
 
-/// How a kernel runs on a device: the variant and the geometry, decided together. `B` is what it binds.
+/// How a kernel runs on a device: variant and geometry, decided together. `B` is the type of its bindings.
 #[derive(Clone, Debug)]
 pub struct Plan<B = ()> {
     /// The compiled variant.
@@ -75,7 +75,7 @@ impl<B> Plan<B> {
     }
 }
 
-/// What a dispatch moves and computes at least: every operand is read once.
+/// The least that a dispatch moves and computes: every operand is read once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Bytes read and written.
@@ -92,12 +92,12 @@ pub trait Kernel: Debug {
     /// Chooses variant and geometry for a device.
     fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings>;
 
-    /// What it takes while the cache holds so many positions, its own rows included; nothing where that tells little of its time.
+    /// Its cost with this many positions in the cache, its own rows included; zero where that does not determine its time.
     fn cost(&self, _positions: u32) -> Cost {
         Cost::default()
     }
 
-    /// Does the same on host memory, plainly.
+    /// The CPU reference: the same computation on host memory.
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings);
 }
 

@@ -5,7 +5,7 @@ use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::{NormParams, QkNormParams};
 use crate::shaders::variants::{NormVariant, QkNormVariant};
 
-/// What is taken out of a row.
+/// Statistic that a row is normalized by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// The root mean square.
@@ -14,7 +14,7 @@ pub enum NormKind {
     Layer = 1,
 }
 
-/// `out[r] = norm(x[r]) * weight + bias`, or added to what is there.
+/// `out[r] = norm(x[r]) * weight + bias`, or added to the output.
 #[derive(Debug)]
 pub struct Norm {
     /// Which.
@@ -31,7 +31,7 @@ pub struct Norm {
     pub eps: f32,
     /// Add the bias, which is bound.
     pub bias: bool,
-    /// Add to what the output holds.
+    /// Add to the output.
     pub add: bool,
 }
 

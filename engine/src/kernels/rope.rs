@@ -6,7 +6,7 @@ use super::{Capabilities, Kernel, Plan, RopeKvBindings, grid_2d};
 use crate::buffer::HostMemory;
 use crate::shaders::{params::RopeKvParams, variants::RopeKvVariant};
 
-/// Which elements of a head turn together.
+/// Pairs of elements of a head that are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairing {
     /// 2i and 2i + 1: GGUF files of the llama architecture.
@@ -24,16 +24,16 @@ pub struct Temperature {
     pub span: f32,
 }
 
-/// How queries and keys turn.
+/// Parameters of the rotation of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rotary {
-    /// Leading elements of a head that turn; even, 0 for none.
+    /// Rotary dimensions: leading elements of a head that are rotated; even, 0 for none.
     pub rotated: u32,
     /// Pairs.
     pub pairing: RopePairing,
-    /// Factor on turned pairs (`YaRN`'s attention factor); 1: none.
+    /// Factor on rotated pairs (`YaRN`'s attention factor); 1: none.
     pub magnitude: f32,
-    /// Growth of queries with position; needs whole heads to turn.
+    /// Growth of queries with position; needs the whole head to be rotated.
     pub temperature: Option<Temperature>,
 }
 
@@ -44,7 +44,7 @@ impl Rotary {
     }
 }
 
-/// Turns the queries of `qkv` in place, and the keys on their way into the cache, beside the values.
+/// Rotates the queries of `qkv` in place and writes rotated keys, and values, to the cache.
 #[derive(Debug)]
 pub struct RopeKv {
     /// Rows of qkv.
@@ -55,9 +55,9 @@ pub struct RopeKv {
     pub kv_heads: u32,
     /// Elements of a head; a multiple of 4.
     pub head_dim: u32,
-    /// Turning.
+    /// Rotation.
     pub rotary: Rotary,
-    /// Row length of the page table.
+    /// Row length of the block tables.
     pub pages_per_slot: u32,
     /// Elements of the cache.
     pub kv: KvFormat,
@@ -91,7 +91,7 @@ impl Kernel for RopeKv {
         let dim = self.head_dim as usize;
         let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
         let kv_len = self.kv_heads as usize * dim;
-        let frequencies = memory.read::<f32>(b.turning).to_vec();
+        let frequencies = memory.read::<f32>(b.rope_constants).to_vec();
         let Rotary { rotated, pairing, magnitude, temperature } = self.rotary;
         let half = rotated as usize / 2;
         for r in 0..self.rows as usize {
@@ -99,9 +99,9 @@ impl Kernel for RopeKv {
             let page = memory.read::<u32>(b.pages)[(row.slot * self.pages_per_slot + row.position / PAGE) as usize];
             let first_head = (page * PAGE + row.position % PAGE) as usize * self.kv_heads as usize;
             let qkv = &mut memory.write::<f32>(b.qkv)[r * row_len..][..row_len];
-            // The kernel turns keys on the way to the cache only; a copy keeps the twin's qkv equal to it.
-            let mut turned = qkv.to_vec();
-            for head in turned[..row_len - kv_len].chunks_exact_mut(dim) {
+            // The kernel writes rotated keys to the cache only, and leaves the keys of qkv as they are.
+            let mut rotated_qkv = qkv.to_vec();
+            for head in rotated_qkv[..row_len - kv_len].chunks_exact_mut(dim) {
                 for (i, f) in frequencies.iter().take(half).enumerate() {
                     let (even, odd) = match pairing {
                         RopePairing::Neighbours => (2 * i, 2 * i + 1),
@@ -118,10 +118,10 @@ impl Kernel for RopeKv {
             let queries = self.heads as usize * dim;
             if let Some(Temperature { growth, span }) = temperature {
                 let factor = 1.0 + growth * (1.0 + (row.position as f32 / span).floor()).ln();
-                turned[..queries].iter_mut().for_each(|q| *q *= factor);
+                rotated_qkv[..queries].iter_mut().for_each(|q| *q *= factor);
             }
-            qkv[..queries].copy_from_slice(&turned[..queries]);
-            let (keys, values) = turned[queries..].split_at(kv_len);
+            qkv[..queries].copy_from_slice(&rotated_qkv[..queries]);
+            let (keys, values) = rotated_qkv[queries..].split_at(kv_len);
             for (buffer, heads) in [(b.keys, keys), (b.values, values)] {
                 for (i, head) in heads.chunks_exact(dim).enumerate() {
                     self.kv.store(memory.write(buffer), self.head_dim, first_head + i, head);

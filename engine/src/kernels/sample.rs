@@ -24,7 +24,7 @@ pub struct Row {
     pub token: u32,
     /// Position in its sequence.
     pub position: u32,
-    /// Row of the page table and of the token counts.
+    /// Row of the block tables and of the token counts.
     pub slot: u32,
     /// [`Row::ACTIVE`] or 0.
     pub flags: u32,
@@ -43,7 +43,7 @@ pub struct Sampler {
     pub temperature: f32,
     /// Keep this many most likely tokens; 0: all.
     pub top_k: u32,
-    /// Keep the fewest most likely tokens that together have this much of what `top_k` left (Holtzman et al. 2020); 1: all.
+    /// Keep the fewest most likely tokens that together have this fraction of the probability that `top_k` left (Holtzman et al. 2020); 1: all.
     pub top_p: f32,
     /// Keep tokens at least this likely relative to the most likely; 0: all.
     pub min_p: f32,
@@ -91,7 +91,7 @@ pub struct Best {
     pub token: u32,
 }
 
-/// What is known of consecutive tokens of a row. `Group` in `shaders/shared/sampling.wesl`.
+/// Summary of consecutive tokens of a row. `Group` in `shaders/shared/sampling.wesl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct Group {
@@ -244,7 +244,7 @@ impl Kernel for Sample {
     }
 }
 
-/// What is sampled where a logit is NaN or infinity, or all are -infinity.
+/// Sampled where a logit is NaN or infinity, or all are -infinity.
 pub const NO_TOKEN: u32 = u32::MAX;
 
 /// Below this temperature the most likely token is taken.
@@ -253,7 +253,7 @@ const GREEDY: f32 = 1e-5;
 /// Logits are clamped to this; those at the lower end are never chosen.
 const LIMIT: f32 = 1e30;
 
-/// The score of what is no number, or infinite: above all others.
+/// The score of NaN and infinity: above all others.
 const BROKEN: f32 = 2.0 * LIMIT;
 
 /// Chooses the next token of one row, or [`NO_TOKEN`], from its logits (vocab) and counts (vocab), and moves the row on. `None` if not
@@ -453,7 +453,7 @@ mod tests {
         check_distribution(&LOGITS, Sampler { top_p: 0.38, ..warm() }, &weights(1.0, &[1]));
         check_distribution(&LOGITS, Sampler { top_p: 0.85, ..warm() }, &weights(1.0, &[1, 3, 7]));
         check_distribution(&LOGITS, Sampler { top_p: 0.87, ..warm() }, &weights(1.0, &[0, 1, 3, 7]));
-        // Of what top_k left, 26.96: the most likely has 0.452.
+        // Of the 26.96 that top_k left: the most likely has 0.452.
         check_distribution(&LOGITS, Sampler { top_k: 2, top_p: 0.44, ..warm() }, &weights(1.0, &[1]));
     }
 

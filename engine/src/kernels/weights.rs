@@ -1,6 +1,6 @@
 //! The layout that [`super::Repack`] gives weights, and its dequantization: the Rust side of `shaders/shared/weights.wesl`.
 //!
-//! A row is `stride` words: the weights' numbers (their lower bits, then their upper bits where a format keeps them apart), then the
+//! A row is `stride` words: the quants (their lower bits, then their upper bits where a format keeps them apart), then the
 //! scales of its blocks. Every value of the GGUF block is kept exactly.
 
 use crate::error::{EngineError, Result};
@@ -9,7 +9,7 @@ use crate::formats::dequantize::value;
 use crate::formats::{DType, FormatError};
 use crate::shaders::variants::Weights;
 
-/// How a matrix of one type lies in a slab.
+/// Layout of a matrix of one type in a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightLayout {
     /// The GGUF type.
@@ -53,17 +53,17 @@ impl WeightLayout {
         Weights::of(self.dtype).expect("new() refused others")
     }
 
-    /// Whether [`super::Matvec`] multiplies its numbers as bytes.
-    pub(super) fn has_byte_quants(&self) -> bool {
-        self.parts().has_byte_quants()
+    /// Whether [`super::Matvec`] multiplies its quants as int8.
+    pub(super) fn has_int8_quants(&self) -> bool {
+        self.parts().has_int8_quants()
     }
 
-    /// Whether its numbers are bytes as they are stored.
-    pub(super) fn stores_bytes(&self) -> bool {
-        self.parts().quants == Quants::Bytes
+    /// Whether its quants are stored as int8.
+    pub(super) fn stores_int8(&self) -> bool {
+        self.parts().quants == Quants::Int8
     }
 
-    /// Where the parts of a block lie in the file.
+    /// Layout of a block in the file.
     pub(super) fn parts(&self) -> BlockLayout {
         BlockLayout::of(self.dtype).expect("new() refused others")
     }
@@ -131,20 +131,20 @@ pub fn dequantize_row(layout: &WeightLayout, row: &[u32]) -> Vec<f32> {
         .collect()
 }
 
-/// Number `i` of those with `bits` bits that fill `words`.
+/// Quant `i` of `words`, `bits` bits each.
 fn get(words: &[u32], bits: u32, i: usize) -> u32 {
     let (word, shift) = place(bits, i);
     (words[word] >> shift) & (u32::MAX >> (32 - bits))
 }
 
-/// Writes what [`get`] reads, over zeros; bits beyond `bits` are left out.
+/// The inverse of [`get`], over zeros; bits beyond `bits` are dropped.
 fn put(words: &mut [u32], bits: u32, i: usize, number: u32) {
     let (word, shift) = place(bits, i);
     words[word] |= (number & (u32::MAX >> (32 - bits))) << shift;
 }
 
-/// Word and lowest bit of number `i`. Numbers of a few bits are decoded as bytes, the even ones of each eight and then the odd ones:
-/// each byte of a word has an even one and the odd one behind it, and above them those of the next eight.
+/// Word and lowest bit of quant `i`. Quants of a few bits are interleaved for decoding as bytes, the even ones of each eight before the
+/// odd ones: each byte of a word has an even one with the odd one behind it, and above them those of the next eight.
 fn place(bits: u32, i: usize) -> (usize, u32) {
     let in_word = i as u32 % (32 / bits);
     let shift = if bits >= 8 { bits * in_word } else { 8 * (in_word % 8 / 2) + bits * (2 * (in_word / 8) + in_word % 2) };

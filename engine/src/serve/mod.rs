@@ -1,8 +1,8 @@
-//! Serving: many sequences share one model. Prefill steps of one alternate with decode steps of all others.
+//! Serving: many sequences share one model. Prefill steps of one sequence alternate with decode steps of all others.
 
 mod pages;
-mod reading;
 mod scheduler;
+mod scoring;
 mod sequence;
 
 pub use scheduler::Scheduler;

@@ -1,4 +1,4 @@
-//! Pages of the key/value cache, and what they hold: a prompt that begins like an earlier text reads its pages instead of computing
+//! Allocation of the paged key/value cache with prefix sharing: a prompt whose beginning is cached shares its pages instead of computing
 //! them (Kwon et al. 2023, vLLM; Zheng et al. 2024, `SGLang`).
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,59 +8,59 @@ use crate::kernels::PAGE;
 
 const TOKENS: usize = PAGE as usize;
 
-/// What lies before a page.
+/// The position of a page in its text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Before {
-    /// Nothing: it begins a text of this namespace.
-    Nothing(Rc<str>),
-    /// Another page of the index.
+enum Parent {
+    /// The first page of a text of this namespace.
+    Root(Rc<str>),
+    /// The page behind this page of the index.
     Page(u32),
 }
 
-/// All that the keys and values of a page depend on. Compared as a whole, so that equal hashes give nothing wrong.
-type Content = (Before, [u32; TOKENS]);
+/// Key of the index: all that the keys and values of a page depend on. Compared as a whole, so a hash collision does no harm.
+type Content = (Parent, [u32; TOKENS]);
 
 #[derive(Clone, Debug, Default)]
 struct Page {
-    /// Sequences that hold it.
-    users: u32,
-    /// What it holds, if the index knows it.
+    /// Sequences that reference it.
+    ref_count: u32,
+    /// Its key, if it is indexed.
     content: Option<Rc<Content>>,
-    /// When it was last given back.
-    used: u64,
+    /// Clock of its last release.
+    last_used: u64,
 }
 
-/// The pages of one sequence. It writes only to those that are not shared.
+/// The pages of one sequence. It writes only to those that are not indexed.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BlockTable {
     namespace: Option<Rc<str>>,
     pages: Vec<u32>,
-    /// First pages that the index knows.
+    /// Number of leading pages that are indexed.
     shared: usize,
-    /// Pages that it may still ask for.
-    promised: usize,
+    /// Pages that are reserved for it, but not allocated.
+    reserved: usize,
 }
 
-impl Held {
-    /// Its pages in the order of positions: the row of the page table.
+impl BlockTable {
+    /// Its pages in the order of positions: its row of the block tables on the device.
     pub(super) fn pages(&self) -> &[u32] {
         &self.pages
     }
 }
 
-/// Pages that are free, held by sequences, or unused but still known by what they hold.
+/// Every page is free, referenced by sequences, or evictable: indexed and not referenced.
 ///
-/// Whoever holds a page of the index holds all that lie before it, and gives them back after it. So the unused page that was given back
-/// first never lies before another one: the index stays whole when it goes.
+/// A sequence that references an indexed page references all its ancestors and releases them last. So the least recently released page
+/// has no descendants in the index, and evicting it leaves the index whole.
 #[derive(Debug)]
 pub(super) struct PagePool {
     pages: Vec<Page>,
     free: Vec<u32>,
     index: HashMap<Rc<Content>, u32>,
-    /// Pages of the index that nobody holds, the longest unused first.
-    unused: BTreeMap<u64, u32>,
-    /// Pages that sequences may still ask for: there are always as many free or unused.
-    promised: usize,
+    /// Indexed pages without references, the least recently released first.
+    evictable: BTreeMap<u64, u32>,
+    /// Pages that are reserved, but not allocated: at least as many are free or evictable.
+    reserved: usize,
     clock: u64,
 }
 
@@ -70,117 +70,117 @@ impl PagePool {
             pages: vec![Page::default(); pages as usize],
             free: (0..pages).rev().collect(),
             index: HashMap::new(),
-            unused: BTreeMap::new(),
-            promised: 0,
+            evictable: BTreeMap::new(),
+            reserved: 0,
             clock: 0,
         }
     }
 
-    /// Promises pages for `positions`, all or none. Held at once are those that hold the beginning of the prompt within its
-    /// namespace, but for its last token: somebody must compute that one's logits. Without a namespace nothing is found or kept.
-    pub(super) fn take(&mut self, namespace: Option<Rc<str>>, prompt: &[u32], positions: u32) -> Option<Held> {
+    /// Reserves pages for `positions`, all or none. Cached pages of the prompt's beginning within its namespace are shared; its last
+    /// token is never among them, as its logits must be computed. Without a namespace nothing is shared or kept.
+    pub(super) fn admit(&mut self, namespace: Option<Rc<str>>, prompt: &[u32], positions: u32) -> Option<BlockTable> {
         let mut pages: Vec<u32> = Vec::new();
-        let whole = namespace.iter().flat_map(|_| prompt[..prompt.len() - 1].as_chunks::<TOKENS>().0);
-        for tokens in whole {
+        let full_pages = namespace.iter().flat_map(|_| prompt[..prompt.len() - 1].as_chunks::<TOKENS>().0);
+        for tokens in full_pages {
             match self.index.get(&content(namespace.as_ref(), &pages, tokens)) {
                 Some(page) => pages.push(*page),
                 None => break,
             }
         }
-        let promised = (positions.div_ceil(PAGE) as usize).saturating_sub(pages.len());
-        let woken = pages.iter().filter(|page| self.pages[**page as usize].users == 0).count();
-        if promised + woken > self.room() {
+        let reserved = (positions.div_ceil(PAGE) as usize).saturating_sub(pages.len());
+        let revived = pages.iter().filter(|page| self.pages[**page as usize].ref_count == 0).count();
+        if reserved + revived > self.available() {
             return None;
         }
-        self.promised += promised;
+        self.reserved += reserved;
         for page in &pages {
             let page = &mut self.pages[*page as usize];
-            page.users += 1;
-            self.unused.remove(&page.used);
+            page.ref_count += 1;
+            self.evictable.remove(&page.last_used);
         }
-        Some(Held { namespace, shared: pages.len(), pages, promised })
+        Some(BlockTable { namespace, shared: pages.len(), pages, reserved })
     }
 
-    /// Pages that can still be promised.
-    fn room(&self) -> usize {
-        self.free.len() + self.unused.len() - self.promised
+    /// Pages that can still be reserved.
+    fn available(&self) -> usize {
+        self.free.len() + self.evictable.len() - self.reserved
     }
 
-    /// Promises as many pages more as `positions` need; whether there were so many.
-    pub(super) fn promise(&mut self, held: &mut Held, positions: u32) -> bool {
-        let more = (positions.div_ceil(PAGE) as usize).saturating_sub(held.pages.len() + held.promised);
-        let enough = more <= self.room();
+    /// Reserves the missing pages for `positions`, all or none; returns whether they were available.
+    pub(super) fn reserve(&mut self, block_table: &mut BlockTable, positions: u32) -> bool {
+        let more = (positions.div_ceil(PAGE) as usize).saturating_sub(block_table.pages.len() + block_table.reserved);
+        let enough = more <= self.available();
         if enough {
-            held.promised += more;
-            self.promised += more;
+            block_table.reserved += more;
+            self.reserved += more;
         }
         enough
     }
 
-    /// Holds promised pages for `positions`; returns the new ones. What was unused for longest is forgotten for them.
-    pub(super) fn grow<'a>(&mut self, held: &'a mut Held, positions: u32) -> &'a [u32] {
-        let before = held.pages.len();
-        let count = (positions.div_ceil(PAGE) as usize).saturating_sub(before).min(held.promised);
+    /// Allocates reserved pages for `positions` and returns the new ones. Evicts the least recently used pages where none are free.
+    pub(super) fn allocate<'a>(&mut self, block_table: &'a mut BlockTable, positions: u32) -> &'a [u32] {
+        let before = block_table.pages.len();
+        let count = (positions.div_ceil(PAGE) as usize).saturating_sub(before).min(block_table.reserved);
         for _ in 0..count {
-            let Some(page) = self.free.pop().or_else(|| self.forget()) else { unreachable!("it was promised") };
-            self.pages[page as usize].users = 1;
-            held.pages.push(page);
+            let Some(page) = self.free.pop().or_else(|| self.evict()) else { unreachable!("the page was reserved") };
+            self.pages[page as usize].ref_count = 1;
+            block_table.pages.push(page);
         }
-        held.promised -= count;
-        self.promised -= count;
-        &held.pages[before..]
+        block_table.reserved -= count;
+        self.reserved -= count;
+        &block_table.pages[before..]
     }
 
-    fn forget(&mut self) -> Option<u32> {
-        let (_, page) = self.unused.pop_first()?;
+    fn evict(&mut self) -> Option<u32> {
+        let (_, page) = self.evictable.pop_first()?;
         if let Some(content) = self.pages[page as usize].content.take() {
             self.index.remove(&content);
         }
         Some(page)
     }
 
-    /// Lets others read the whole pages of `tokens`, which all that is submitted from now on finds there.
-    pub(super) fn publish(&mut self, held: &mut Held, tokens: &[u32]) {
-        for tokens in whole(held, tokens) {
-            let (known, rest) = held.pages.split_at(held.shared);
-            // Who computed the same at the same time was first. All that follows comes into the index when it is given back.
-            if self.file(held.namespace.as_ref(), known, tokens, rest[0]) != rest[0] {
+    /// Indexes the full pages of `tokens`. The steps that write them must be submitted before those of sequences that share them.
+    pub(super) fn insert(&mut self, block_table: &mut BlockTable, tokens: &[u32]) {
+        for tokens in unindexed(block_table, tokens) {
+            let (known, rest) = block_table.pages.split_at(block_table.shared);
+            // Another sequence computed the same page and indexed it first. The pages behind it are indexed on release.
+            if self.get_or_insert(block_table.namespace.as_ref(), known, tokens, rest[0]) != rest[0] {
                 return;
             }
-            held.shared += 1;
+            block_table.shared += 1;
         }
     }
 
-    /// Takes a sequence's pages back. The whole ones of `tokens`, which are in its cache, stay until their place is needed.
-    pub(super) fn give_back(&mut self, held: Held, tokens: &[u32]) {
-        self.promised -= held.promised;
-        // The same text, as the index has it.
-        let mut line = held.pages[..held.shared].to_vec();
-        for tokens in whole(&held, tokens) {
-            let known = self.file(held.namespace.as_ref(), &line, tokens, held.pages[line.len()]);
-            line.push(known);
+    /// Releases a sequence's pages. The full pages of `tokens`, whose keys and values are written, stay indexed until they are evicted.
+    pub(super) fn release(&mut self, block_table: BlockTable, tokens: &[u32]) {
+        self.reserved -= block_table.reserved;
+        // The indexed pages of the same text.
+        let mut indexed = block_table.pages[..block_table.shared].to_vec();
+        for tokens in unindexed(&block_table, tokens) {
+            let known = self.get_or_insert(block_table.namespace.as_ref(), &indexed, tokens, block_table.pages[indexed.len()]);
+            indexed.push(known);
         }
-        for number in held.pages {
+        for number in block_table.pages {
             let page = &mut self.pages[number as usize];
-            page.users -= 1;
+            page.ref_count -= 1;
             if page.content.is_none() {
                 self.free.push(number);
             }
         }
-        for number in line.into_iter().rev() {
+        for number in indexed.into_iter().rev() {
             let page = &mut self.pages[number as usize];
-            if page.users == 0 {
-                self.unused.remove(&page.used);
+            if page.ref_count == 0 {
+                self.evictable.remove(&page.last_used);
                 self.clock += 1;
-                page.used = self.clock;
-                self.unused.insert(self.clock, number);
+                page.last_used = self.clock;
+                self.evictable.insert(self.clock, number);
             }
         }
     }
 
-    /// Enters a page behind others into the index; returns the page that has its content there.
-    fn file(&mut self, namespace: Option<&Rc<str>>, before: &[u32], tokens: &[u32; TOKENS], page: u32) -> u32 {
-        let content = Rc::new(content(namespace, before, tokens));
+    /// Indexes a page behind its ancestors; returns the page that is indexed with this content.
+    fn get_or_insert(&mut self, namespace: Option<&Rc<str>>, ancestors: &[u32], tokens: &[u32; TOKENS], page: u32) -> u32 {
+        let content = Rc::new(content(namespace, ancestors, tokens));
         let known = *self.index.entry(Rc::clone(&content)).or_insert(page);
         if known == page {
             self.pages[page as usize].content = Some(content);
@@ -189,16 +189,16 @@ impl PagePool {
     }
 }
 
-/// The content of a page behind others.
-fn content(namespace: Option<&Rc<str>>, before: &[u32], tokens: &[u32; TOKENS]) -> Content {
-    let before = before.last().map_or_else(|| Before::Nothing(namespace.cloned().unwrap_or_default()), |page| Before::Page(*page));
-    (before, *tokens)
+/// The content of a page behind its ancestors.
+fn content(namespace: Option<&Rc<str>>, ancestors: &[u32], tokens: &[u32; TOKENS]) -> Content {
+    let parent = ancestors.last().map_or_else(|| Parent::Root(namespace.cloned().unwrap_or_default()), |page| Parent::Page(*page));
+    (parent, *tokens)
 }
 
-/// The tokens of the pages that are whole, but not in the index yet; none without a namespace.
-fn whole<'a>(held: &Held, tokens: &'a [u32]) -> &'a [[u32; TOKENS]] {
+/// The tokens of the full pages that are not indexed; none without a namespace.
+fn unindexed<'a>(block_table: &BlockTable, tokens: &'a [u32]) -> &'a [[u32; TOKENS]] {
     let pages = tokens.as_chunks::<TOKENS>().0;
-    if held.namespace.is_some() { &pages[held.shared.min(pages.len())..] } else { &[] }
+    if block_table.namespace.is_some() { &pages[block_table.shared.min(pages.len())..] } else { &[] }
 }
 
 #[cfg(test)]
@@ -210,70 +210,74 @@ mod tests {
         pages.iter().flat_map(|token| [*token; TOKENS]).chain([9]).collect()
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "as `take` wants it")]
+    #[allow(clippy::unnecessary_wraps, reason = "the type that `admit` takes")]
     fn namespace(name: &str) -> Option<Rc<str>> {
         Some(name.into())
     }
 
     /// A sequence with this text in the cache.
-    fn write(pool: &mut PagePool, name: &str, text: &[u32]) -> Held {
-        let mut held = pool.take(namespace(name), text, text.len() as u32).expect("room");
-        pool.grow(&mut held, text.len() as u32);
-        pool.publish(&mut held, text);
-        held
+    fn write(pool: &mut PagePool, name: &str, text: &[u32]) -> BlockTable {
+        let mut block_table = pool.admit(namespace(name), text, text.len() as u32).expect("room");
+        pool.allocate(&mut block_table, text.len() as u32);
+        pool.insert(&mut block_table, text);
+        block_table
     }
 
     #[test]
-    fn all_or_none() {
+    fn a_reservation_is_all_or_none() {
         let mut pool = PagePool::new(4);
-        let mut a = pool.take(None, &[1], 2 * PAGE + 1).expect("three of four");
-        assert!(pool.take(None, &[1], PAGE + 1).is_none());
-        let mut b = pool.take(None, &[1], PAGE).expect("the last");
-        assert_eq!(pool.grow(&mut a, 1).len(), 1);
-        assert_eq!(pool.grow(&mut a, 3 * PAGE).len(), 2);
-        pool.grow(&mut b, PAGE);
-        assert!(pool.promise(&mut b, PAGE) && !pool.promise(&mut b, PAGE + 1), "all are held");
+        let mut a = pool.admit(None, &[1], 2 * PAGE + 1).expect("three of four");
+        assert!(pool.admit(None, &[1], PAGE + 1).is_none());
+        let mut b = pool.admit(None, &[1], PAGE).expect("the last");
+        assert_eq!(pool.allocate(&mut a, 1).len(), 1);
+        assert_eq!(pool.allocate(&mut a, 3 * PAGE).len(), 2);
+        pool.allocate(&mut b, PAGE);
+        assert!(pool.reserve(&mut b, PAGE) && !pool.reserve(&mut b, PAGE + 1), "every page is reserved or allocated");
         assert!(a.pages.len() == 3 && a.pages.iter().all(|page| !b.pages.contains(page)));
-        pool.give_back(a, &text(&[1, 2]));
-        assert_eq!(pool.take(None, &[1], 3 * PAGE).map(|held| held.pages.len()), Some(0), "without a namespace nothing stays");
+        pool.release(a, &text(&[1, 2]));
+        assert_eq!(
+            pool.admit(None, &[1], 3 * PAGE).map(|block_table| block_table.pages.len()),
+            Some(0),
+            "without a namespace nothing stays"
+        );
     }
 
     #[test]
-    fn the_same_beginning_is_shared_within_a_namespace() {
+    fn a_common_prefix_is_shared_within_a_namespace_only() {
         let mut pool = PagePool::new(9);
         let a = write(&mut pool, "a", &text(&[1, 2, 3]));
         let b = write(&mut pool, "a", &text(&[1, 2, 4]));
         assert_eq!(b.pages[..2], a.pages[..2]);
         assert_eq!((b.pages.len(), b.shared), (4, 3));
         assert!(!a.pages.contains(&b.pages[2]));
-        assert_eq!(pool.take(namespace("b"), &text(&[1, 2, 3]), 1).map(|held| held.shared), Some(0));
+        assert_eq!(pool.admit(namespace("b"), &text(&[1, 2, 3]), 1).map(|block_table| block_table.shared), Some(0));
         // The last token of a prompt is computed, even if a page ends with it.
-        assert_eq!(pool.take(namespace("a"), &text(&[1, 2, 3])[..3 * TOKENS], 3 * PAGE).map(|held| held.shared), Some(2));
+        assert_eq!(pool.admit(namespace("a"), &text(&[1, 2, 3])[..3 * TOKENS], 3 * PAGE).map(|block_table| block_table.shared), Some(2));
         // The same tokens behind others are something else.
-        assert_eq!(pool.take(namespace("a"), &text(&[2, 3]), 1).map(|held| held.shared), Some(0));
+        assert_eq!(pool.admit(namespace("a"), &text(&[2, 3]), 1).map(|block_table| block_table.shared), Some(0));
     }
 
     #[test]
-    fn what_two_compute_at_once_is_kept_once() {
+    fn pages_computed_twice_are_indexed_once() {
         let mut pool = PagePool::new(8);
-        let [mut a, mut b] = [0; 2].map(|_| pool.take(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room"));
-        for held in [&mut a, &mut b] {
-            pool.grow(held, 3 * PAGE);
-            pool.publish(held, &text(&[1, 2]));
+        let [mut a, mut b] = [0; 2].map(|_| pool.admit(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room"));
+        for block_table in [&mut a, &mut b] {
+            pool.allocate(block_table, 3 * PAGE);
+            pool.insert(block_table, &text(&[1, 2]));
         }
         assert_eq!((a.shared, b.shared), (2, 0));
-        pool.give_back(a, &text(&[1, 2]));
-        pool.give_back(b, &text(&[1, 2, 3]));
-        assert_eq!((pool.free.len(), pool.unused.len(), pool.index.len()), (5, 3, 3));
-        assert_eq!(pool.take(namespace("a"), &text(&[1, 2, 3]), 4 * PAGE).map(|held| held.shared), Some(3));
+        pool.release(a, &text(&[1, 2]));
+        pool.release(b, &text(&[1, 2, 3]));
+        assert_eq!((pool.free.len(), pool.evictable.len(), pool.index.len()), (5, 3, 3));
+        assert_eq!(pool.admit(namespace("a"), &text(&[1, 2, 3]), 4 * PAGE).map(|block_table| block_table.shared), Some(3));
     }
 
     #[test]
-    fn the_longest_unused_goes_first_and_ends_before_beginnings() {
+    fn eviction_takes_the_least_recently_used_and_leaves_before_roots() {
         let mut pool = PagePool::new(6);
         for (name, pages) in [("a", [1, 2]), ("b", [1, 2])] {
-            let held = write(&mut pool, name, &text(&pages));
-            pool.give_back(held, &text(&pages));
+            let block_table = write(&mut pool, name, &text(&pages));
+            pool.release(block_table, &text(&pages));
         }
         let known = |pool: &PagePool, name: &str| {
             let mut before = Vec::new();
@@ -283,28 +287,28 @@ mod tests {
             before.len()
         };
         assert_eq!((pool.free.len(), known(&pool, "a"), known(&pool, "b")), (2, 2, 2));
-        // Reading it makes it young again.
-        let held = pool.take(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room");
-        pool.give_back(held, &text(&[1, 2]));
+        // Sharing renews its age.
+        let block_table = pool.admit(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room");
+        pool.release(block_table, &text(&[1, 2]));
         for (pages, left) in [(2, (2, 2)), (3, (2, 1)), (4, (2, 0)), (5, (1, 0)), (6, (0, 0))] {
-            let mut held = pool.take(None, &[1], pages * PAGE).expect("room");
-            pool.grow(&mut held, pages * PAGE);
+            let mut block_table = pool.admit(None, &[1], pages * PAGE).expect("room");
+            pool.allocate(&mut block_table, pages * PAGE);
             assert_eq!((known(&pool, "a"), known(&pool, "b")), left, "{pages} pages");
-            pool.give_back(held, &[]);
+            pool.release(block_table, &[]);
         }
     }
 
-    /// A sequence of the random test: of its text the first `written` tokens are in the cache.
+    /// A sequence of the random test: of its text the first `computed` tokens are in the cache.
     struct Live {
-        held: Held,
+        block_table: BlockTable,
         text: Vec<u32>,
-        written: usize,
+        computed: usize,
     }
 
-    /// Sequences come, write, are continued, cancelled and come again: nobody's pages are ever written by another, and what is found
-    /// is what was looked for.
+    /// Sequences are admitted, computed, released and admitted again: a shared page is never written, and a shared prefix has the tokens
+    /// and the namespace of the prompt.
     #[test]
-    fn nobody_reads_what_another_wrote_over() {
+    fn random_sequences_never_read_pages_of_others() {
         const PAGES: u32 = 12;
         let mut state = 1u64;
         let mut below = |n: u64| {
@@ -316,7 +320,7 @@ mod tests {
         let mut device: Vec<(Option<Rc<str>>, Vec<u32>)> = vec![(None, Vec::new()); (PAGES * PAGE) as usize];
         let mut live: Vec<Live> = Vec::new();
         let (mut found, mut refused, mut short) = (0, 0, 0);
-        let slot = |held: &Held, position: usize| held.pages[position / TOKENS] as usize * TOKENS + position % TOKENS;
+        let slot = |block_table: &BlockTable, position: usize| block_table.pages[position / TOKENS] as usize * TOKENS + position % TOKENS;
         for _ in 0..5_000 {
             match below(4) {
                 0 => {
@@ -325,46 +329,46 @@ mod tests {
                     let name = ["a", "b", ""][below(3) as usize];
                     let name = if name.is_empty() { None } else { namespace(name) };
                     let read = 1 + below(text.len() as u64) as usize;
-                    // Some are promised what they begin with only.
-                    let promised = if below(2) == 0 { read } else { text.len() };
-                    let Some(held) = pool.take(name, &text[..read], promised as u32) else {
+                    // Some reserve only their prompt.
+                    let reserved = if below(2) == 0 { read } else { text.len() };
+                    let Some(block_table) = pool.admit(name, &text[..read], reserved as u32) else {
                         assert!(!live.is_empty());
                         refused += 1;
                         continue;
                     };
-                    found += held.shared;
-                    live.push(Live { written: held.shared * TOKENS, held, text });
+                    found += block_table.shared;
+                    live.push(Live { computed: block_table.shared * TOKENS, block_table, text });
                 }
                 1 if !live.is_empty() => {
-                    let Live { held, text, written } = live.swap_remove(below(live.len() as u64) as usize);
-                    pool.give_back(held, &text[..written]);
+                    let Live { block_table, text, computed } = live.swap_remove(below(live.len() as u64) as usize);
+                    pool.release(block_table, &text[..computed]);
                 }
                 _ if !live.is_empty() => {
                     let index = below(live.len() as u64) as usize;
-                    let Live { held, text, written } = &mut live[index];
-                    let end = (*written + below(50) as usize).min(text.len());
-                    if !pool.promise(held, end as u32) {
+                    let Live { block_table, text, computed } = &mut live[index];
+                    let end = (*computed + below(50) as usize).min(text.len());
+                    if !pool.reserve(block_table, end as u32) {
                         short += 1;
                         continue;
                     }
-                    pool.grow(held, end as u32);
-                    for position in *written..end {
-                        assert!(position / TOKENS >= held.shared, "a shared page is written");
-                        device[slot(held, position)] = (held.namespace.clone(), text[..=position].to_vec());
+                    pool.allocate(block_table, end as u32);
+                    for position in *computed..end {
+                        assert!(position / TOKENS >= block_table.shared, "a shared page is written");
+                        device[slot(block_table, position)] = (block_table.namespace.clone(), text[..=position].to_vec());
                     }
-                    *written = end;
-                    pool.publish(held, &text[..end]);
+                    *computed = end;
+                    pool.insert(block_table, &text[..end]);
                 }
                 _ => {}
             }
-            for Live { held, text, written } in &live {
-                for position in 0..*written {
-                    let (name, tokens) = &device[slot(held, position)];
-                    assert!(*name == held.namespace && tokens == &text[..=position], "position {position} of {held:?}");
+            for Live { block_table, text, computed } in &live {
+                for position in 0..*computed {
+                    let (name, tokens) = &device[slot(block_table, position)];
+                    assert!(*name == block_table.namespace && tokens == &text[..=position], "position {position} of {block_table:?}");
                 }
             }
         }
-        println!("{found} pages found, {refused} sequences had to wait, {short} times one could not go on");
+        println!("{found} pages found, {refused} sequences were refused, {short} reservations failed");
         assert!(found > 100 && refused > 100 && short > 10);
     }
 }

@@ -1,5 +1,5 @@
-//! Continuous batching (Yu et al. 2022, Orca): sequences join and leave between steps; the device always has the next
-//! submission before the host reads the last one.
+//! Continuous batching (Yu et al. 2022, Orca): sequences join and leave the batch between steps. The next submission is queued before
+//! the host reads the results of the last one.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -15,33 +15,33 @@ use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
 use crate::recording::{BufferId, Recording};
 
-/// Tokens of each row that the device keeps for reading.
+/// Sampled tokens of each row that the device keeps for readback.
 const RING: u32 = 64;
 
-/// Submissions that the device has before the host waits for the oldest.
+/// Most submissions in flight before the host waits for the oldest.
 const DEPTH: usize = 2;
 
-/// Most decode steps in a submission; each reads its tokens from the ring itself, which holds that many and more.
+/// Most decode steps in a submission; the ring has room for all their tokens.
 const MAX_STEPS: u32 = 16;
 
-/// A submission should take about this long: often enough for a smooth stream, seldom enough to cost nothing.
+/// Target duration of a submission: short enough for a smooth stream, long enough to amortize its cost.
 const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 
-/// Positions that are promised for an answer; beyond them it goes on as long as there is room. So answers of unknown length, most of
-/// which are short, are served together.
-const ANSWER: u32 = 128;
+/// Positions that are reserved for an answer at admission; more are reserved step by step. The length of an answer is not known and most
+/// are short, so reserving its limit would serve fewer at once.
+const RESERVED_OUTPUT_TOKENS: u32 = 128;
 
-/// Most rows of a prompt that are read in a step while others are answered, for they wait that long.
-const ROWS_BESIDE_ANSWERS: u32 = 256;
+/// Most rows of a prefill step while sequences decode: they wait for it.
+const PREFILL_CHUNK_WITH_DECODE: u32 = 256;
 
-/// Tokens on their way from the device.
+/// A submission whose tokens are not read back yet.
 #[derive(Debug)]
 struct InFlight {
     /// First row and number of rows.
     rows: (u32, u32),
     /// Tokens of each row.
     steps: u32,
-    /// Whether these tokens alone are read, or each row's whole ring.
+    /// Whether only these tokens are read back, or each row's whole ring.
     exact: bool,
     submitted: Instant,
     pending: Pending,
@@ -51,7 +51,7 @@ struct InFlight {
 #[derive(Debug)]
 pub struct Scheduler {
     waiting: VecDeque<Waiting>,
-    /// Sequences whose prompt is being read, oldest first.
+    /// Sequences that prefill, in the order of admission.
     pub(super) prefilling: VecDeque<Sequence>,
     /// Sequence i is row i of the decode batch.
     decoding: Vec<Sequence>,
@@ -114,7 +114,7 @@ impl Scheduler {
         !(self.waiting.is_empty() && self.prefilling.is_empty() && self.decoding.is_empty() && self.in_flight.is_empty())
     }
 
-    /// Tells everyone that it is over; returns what they were told.
+    /// Ends every request with this error, which is returned.
     pub fn fail(&mut self, error: EngineError) -> Rc<EngineError> {
         let error = Rc::new(error);
         let sequences = self.prefilling.drain(..).chain(self.decoding.drain(..)).map(|s| s.job);
@@ -125,7 +125,7 @@ impl Scheduler {
         error
     }
 
-    /// Does the next piece of work: admits, submits, and reads the oldest result once [`DEPTH`] are in flight.
+    /// Admits, submits a prefill and a decode step, and reads the oldest result once [`DEPTH`] are in flight.
     ///
     /// # Errors
     /// When the device fails. The sequences stay; [`Self::fail`] ends them.
@@ -137,13 +137,13 @@ impl Scheduler {
         }
         self.admit(executor, model);
         let mut submitted = self.prefill(executor, model).await?;
-        self.make_room(executor, model).await?;
+        self.reserve_or_preempt(executor, model).await?;
         submitted |= self.decode(executor, model)?;
         let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
         if !submitted {
             self.receive(executor, model).await?;
         }
-        // A part of a prompt and a step of the others may have been submitted.
+        // A prefill and a decode step may have been submitted.
         while self.in_flight.len() >= depth {
             self.receive(executor, model).await?;
         }
@@ -157,21 +157,21 @@ impl Scheduler {
         }
         let (cancelled, live) = self.prefilling.drain(..).partition::<Vec<_>, _>(Sequence::cancelled);
         self.prefilling = live.into();
-        // The device may still write to these pages, but only before anything that is submitted from now on.
+        // Steps in flight may still write to these pages, but run before anything that is submitted from now on.
         for sequence in cancelled {
             self.release(sequence);
         }
     }
 
     pub(super) fn release(&mut self, sequence: Sequence) -> Waiting {
-        let written = sequence.written();
-        let (waiting, slot, held) = sequence.suspend();
+        let computed = sequence.computed_tokens();
+        let (waiting, slot, block_table) = sequence.preempt();
         self.free_slots.push(slot);
-        self.pages.give_back(held, &written);
+        self.pages.release(block_table, &computed);
         waiting
     }
 
-    /// Removes finished sequences and closes the ranks of the batch. Nothing may be in flight.
+    /// Releases finished sequences and compacts the batch. Nothing may be in flight.
     fn retire(&mut self, executor: &Executor, model: &Model) {
         let (finished, live) = self.decoding.drain(..).partition::<Vec<_>, _>(|s| s.finished);
         self.decoding = live;
@@ -183,40 +183,40 @@ impl Scheduler {
         }
     }
 
-    /// Gives places to waiting jobs, in order, as long as there is room for their prompts and the beginnings of their answers.
+    /// Admits waiting jobs in order, while slots are free and pages for the prompt and [`RESERVED_OUTPUT_TOKENS`] are available.
     fn admit(&mut self, executor: &Executor, model: &Model) {
         while let (Some(waiting), Some(&slot)) = (self.waiting.front(), self.free_slots.last()) {
             let (job, text) = (&waiting.job, waiting.text());
             let most = (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context);
-            // One whose place was taken from it should not lose it again at once.
-            let answer = if waiting.begun().is_some() { 4 * ANSWER } else { ANSWER };
-            let promised = most.min(text.len() as u32 + answer);
-            let Some(held) = self.pages.take(job.namespace.clone(), &text, promised) else { return };
+            // A preempted sequence reserves more, so that it is not preempted again at once.
+            let output = if waiting.output().is_some() { 4 * RESERVED_OUTPUT_TOKENS } else { RESERVED_OUTPUT_TOKENS };
+            let reserved = most.min(text.len() as u32 + output);
+            let Some(block_table) = self.pages.admit(job.namespace.clone(), &text, reserved) else { return };
             self.free_slots.pop();
             let Some(mut waiting) = self.waiting.pop_front() else { return };
             let job = &mut waiting.job;
             job.max_tokens = most - job.prompt.len() as u32;
-            write_pages(executor, model, slot, 0, held.pages());
+            write_pages(executor, model, slot, 0, block_table.pages());
             if job.sampling.sampler(0).penalizes() {
                 let vocab = model.spec.vocab as usize;
-                let counts = Sampling::counts(&waiting.job.prompt, waiting.begun().unwrap_or_default(), vocab);
+                let counts = Sampling::counts(&waiting.job.prompt, waiting.output().unwrap_or_default(), vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
             }
-            self.prefilling.push_back(Sequence::new(waiting, slot, held));
+            self.prefilling.push_back(Sequence::new(waiting, slot, block_table));
         }
     }
 
-    /// Lets every sequence of the batch go on for a submission. Where the cache has no room for that, the one that came last gives its
-    /// place up and waits for another; who came first always goes on.
-    async fn make_room(&mut self, executor: &Executor, model: &Model) -> Result<()> {
+    /// Reserves pages for the next submission of every sequence of the batch. Where too few are available, preempts the most recently
+    /// admitted sequence, whose cache is recomputed later; the first admitted always proceeds.
+    async fn reserve_or_preempt(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         let mut row = 0;
         while let Some(sequence) = self.decoding.get_mut(row) {
             let positions = sequence.prompt_len() + (sequence.issued + MAX_STEPS).min(sequence.job.max_tokens);
-            if sequence.finished || self.pages.promise(&mut sequence.held, positions) {
+            if sequence.finished || self.pages.reserve(&mut sequence.block_table, positions) {
                 row += 1;
             } else {
                 if self.in_flight.is_empty() && self.decoding.iter().all(|sequence| !sequence.finished) {
-                    self.suspend_last();
+                    self.preempt_last();
                 }
                 self.drain(executor, model).await?;
                 self.retire(executor, model);
@@ -226,13 +226,13 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Lets the one that came last wait for another place. Nothing may be in flight.
-    fn suspend_last(&mut self) {
-        // Others have told a part of their result, and never need more than they were promised.
-        let reading = self.prefilling.iter().enumerate().filter(|(_, sequence)| sequence.job.task == Task::Continue);
-        let reading = reading.map(|(i, sequence)| (sequence.admitted(), false, i));
+    /// Preempts the most recently admitted sequence. Nothing may be in flight.
+    fn preempt_last(&mut self) {
+        // Scoring and embedding have sent a part of their result, and never need more pages than they reserved.
+        let prefilling = self.prefilling.iter().enumerate().filter(|(_, sequence)| sequence.job.task == Task::Continue);
+        let prefilling = prefilling.map(|(i, sequence)| (sequence.admitted(), false, i));
         let decoding = self.decoding.iter().enumerate().map(|(row, sequence)| (sequence.admitted(), true, row));
-        let last = match reading.chain(decoding).max() {
+        let last = match prefilling.chain(decoding).max() {
             Some((_, true, row)) => Some(self.decoding.remove(row)),
             Some((_, false, i)) => self.prefilling.remove(i),
             None => None,
@@ -243,24 +243,24 @@ impl Scheduler {
         }
     }
 
-    /// Submits the next part of the oldest unread prompt; at its end the sequence joins the batch with its first token.
+    /// Submits the next prefill chunk of the oldest prompt; with the last chunk the sequence joins the batch and samples its first token.
     async fn prefill(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
         if sequence.job.task != Task::Continue {
-            return self.read_prompt(executor, model).await;
+            return self.score_or_embed(executor, model).await;
         }
         let begin = sequence.prefilled;
-        let [alone, beside] = most_rows(model);
-        let rows = sequence.unread().min(if self.decoding.is_empty() { alone } else { beside });
+        let [alone, with_decode] = max_prefill_rows(model);
+        let rows = sequence.num_uncomputed().min(if self.decoding.is_empty() { alone } else { with_decode });
         sequence.prefilled += rows;
-        extend(&mut self.pages, executor, model, sequence, begin + rows);
+        allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         let data = sequence.rows(begin..begin + rows);
         if sequence.prefilling() {
-            let written = sequence.written();
-            self.pages.publish(&mut sequence.held, &written);
+            let computed = sequence.computed_tokens();
+            self.pages.insert(&mut sequence.block_table, &computed);
             executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&data));
             let program = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache }));
-            // No token comes of it, but it counts as in flight: a long prompt must not fill the device's queue.
+            // It samples no token, but counts as in flight: a long prompt must not fill the device's queue.
             self.submit(executor, &[&program], (0, 0), 0)?;
             return Ok(true);
         }
@@ -268,8 +268,8 @@ impl Scheduler {
         self.drain(executor, model).await?;
         let Some(mut sequence) = self.prefilling.pop_front() else { return Ok(false) };
         sequence.issued += 1;
-        let written = sequence.written();
-        self.pages.publish(&mut sequence.held, &written);
+        let computed = sequence.computed_tokens();
+        self.pages.insert(&mut sequence.block_table, &computed);
         let row = self.decoding.len() as u32;
         self.decoding.push(sequence);
         self.write_row(executor, model, row);
@@ -280,7 +280,7 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Submits decode steps for the batch, unless a row has already been asked for all its tokens.
+    /// Submits decode steps for the batch, unless all steps of a row were submitted.
     fn decode(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         let Some(remaining) = self.decoding.iter().map(Sequence::remaining).min() else { return Ok(false) };
         let wants_logits = self.decoding.iter().any(Sequence::wants_logits);
@@ -300,7 +300,7 @@ impl Scheduler {
         for sequence in &mut self.decoding {
             sequence.issued += steps;
             let positions = sequence.prompt_len() + sequence.issued;
-            extend(&mut self.pages, executor, model, sequence, positions);
+            allocate_pages(&mut self.pages, executor, model, sequence, positions);
         }
         self.submit(executor, &programs, (0, rows), steps)?;
         Ok(true)
@@ -308,7 +308,7 @@ impl Scheduler {
 
     fn submit(&mut self, executor: &Executor, programs: &[&Program], rows: (u32, u32), steps: u32) -> Result<()> {
         let begin = self.decoding.get(rows.0 as usize).map_or(0, |s| (s.issued - steps) % RING);
-        // One row's tokens lie together, unless they go around the ring.
+        // The tokens of one row are contiguous, unless they wrap around the ring.
         let exact = rows.1 == 1 && begin + steps <= RING;
         let row_bytes = 4 * u64::from(RING);
         let (skip, bytes) = if exact { (4 * u64::from(begin), 4 * u64::from(steps)) } else { (0, u64::from(rows.1) * row_bytes) };
@@ -324,14 +324,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Reads the oldest result and hands its tokens out.
+    /// Reads the oldest result and sends its tokens.
     async fn receive(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         let Some(InFlight { rows: (first, count), steps, exact, submitted, pending }) = self.in_flight.pop_front() else { return Ok(()) };
         let bytes = pending.wait().await?;
         let tokens: &[u32] = bytemuck::cast_slice(&bytes);
         for row in first..first + count {
             if self.decoding[row as usize].wants_logits() {
-                // Nothing was submitted since: decode() waits for this.
+                // Nothing was submitted since: `decode` waits for these logits.
                 let row_bytes = 4 * u64::from(model.spec.vocab);
                 let pending = executor.submit_and_read(&[], model.buffers.logits, u64::from(row) * row_bytes, row_bytes)?;
                 let logits = bytemuck::pod_collect_to_vec(&pending.wait().await?);
@@ -349,7 +349,7 @@ impl Scheduler {
         if steps == 0 {
             return Ok(());
         }
-        // Other submissions may have been before this one: an upper bound, so the steady state settles below the aim.
+        // Submissions before this one count too: an upper bound, so the steady state settles below the target.
         let elapsed = submitted.elapsed() / (self.in_flight.len() as u32 + 1);
         if elapsed < SUBMISSION_TIME / 2 {
             self.steps = (self.steps * 2).min(MAX_STEPS);
@@ -363,7 +363,7 @@ impl Scheduler {
     fn write_row(&mut self, executor: &Executor, model: &Model, row: u32) {
         let sequence = &self.decoding[row as usize];
         let generated = sequence.progress.generated.len() as u32;
-        // Sampling moves on by one position: before the first token the row stands on the prompt's last.
+        // Sampling advances the position by one: before the first token the row is at the last position of the prompt.
         let (token, position) = match sequence.progress.generated.last() {
             Some(&token) => (token, sequence.prompt_len() + generated - 1),
             None => (0, sequence.prompt_len() - 1),
@@ -387,10 +387,10 @@ impl Scheduler {
         }
         let recording = self.record(model, key);
         let program = Rc::new(executor.compile(if let ProgramKey::Pass(_) = key { "pass" } else { "sample" }, recording));
-        // Prompts end in parts of any length: only the programs that come again are kept.
+        // The last chunk of a prompt may have any length: only programs that recur are kept.
         let kept = match key {
             ProgramKey::Pass(pass) => {
-                pass.attend != Attend::Prefill || most_rows(model).contains(&pass.rows) && pass.output == Output::Cache
+                pass.attend != Attend::Prefill || max_prefill_rows(model).contains(&pass.rows) && pass.output == Output::Cache
             }
             ProgramKey::Sample { .. } => true,
         };
@@ -420,17 +420,17 @@ impl Scheduler {
         }
     }
 
-    /// What requests for one answer or embedding at a time run, by the variants of kernels that they need: what every one does, and
-    /// what very short and long prompts, long contexts, drawn tokens and answers beside others do.
+    /// Recordings of single requests by the kernel variants that they need: those of every request, and those of very short and long
+    /// prompts, long contexts, random sampling and concurrent answers.
     pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         const SHORT_PROMPT: u32 = 64;
         let generates = model.spec.is_causal();
         let output = if generates { Output::LastLogits(0) } else { Output::Embedding };
         let most = model.options.prefill_rows;
-        let read = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });
+        let prefill = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });
         let decode = |rows, positions| ProgramKey::Pass(model.decode_pass(rows, positions));
         let sample = |draws| ProgramKey::Sample { first_row: 0, rows: 1, draws };
-        let (mut every, mut some) = (vec![read(SHORT_PROMPT)], vec![read(1), read(4), read(most)]);
+        let (mut every, mut some) = (vec![prefill(SHORT_PROMPT)], vec![prefill(1), prefill(4), prefill(most)]);
         if generates {
             every.extend([decode(1, 1), sample(false)]);
             some.extend([decode(1, model.options.context), sample(true)]);
@@ -441,19 +441,19 @@ impl Scheduler {
     }
 }
 
-/// Most rows of a prompt that are read in a step: alone, and beside answers.
-fn most_rows(model: &Model) -> [u32; 2] {
+/// Most rows of a prefill step: alone, and while sequences decode.
+fn max_prefill_rows(model: &Model) -> [u32; 2] {
     let most = model.options.prefill_rows;
-    [most, most.min(ROWS_BESIDE_ANSWERS)]
+    [most, most.min(PREFILL_CHUNK_WITH_DECODE)]
 }
 
-/// Gives a sequence pages for so many positions.
-pub(super) fn extend(pages: &mut PagePool, executor: &Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
-    let first = sequence.held.pages().len();
-    write_pages(executor, model, sequence.slot, first, pages.grow(&mut sequence.held, positions));
+/// Allocates a sequence's pages for so many positions.
+pub(super) fn allocate_pages(pages: &mut PagePool, executor: &Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+    let first = sequence.block_table.pages().len();
+    write_pages(executor, model, sequence.slot, first, pages.allocate(&mut sequence.block_table, positions));
 }
 
-/// Writes a part of a row of the page table, from page number `first` of the sequence on.
+/// Writes a part of a block table on the device, from page number `first` of the sequence on.
 fn write_pages(executor: &Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
     if !pages.is_empty() {
         let entry = u64::from(slot) * u64::from(model.pages_per_slot) + first as u64;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
-use super::pages::Held;
+use super::pages::BlockTable;
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
 
-/// How the next token is chosen.
+/// Parameters of sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
     /// 0: the most likely token always.
@@ -67,18 +67,18 @@ impl SamplingOptions {
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model said so.
+    /// The model sampled a stop token.
     Stop,
-    /// The limit on tokens, or the context's end.
+    /// The limit on tokens or the end of the context.
     Length,
 }
 
 /// Where the time of a request went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
-    /// Waiting for a place.
+    /// Waiting for a slot.
     pub queued: Duration,
-    /// From the place to the first token.
+    /// From admission to the first token.
     pub prefill: Duration,
     /// From the first token to the last.
     pub decode: Duration,
@@ -90,12 +90,12 @@ pub struct Timings {
     pub completion_tokens: u32,
 }
 
-/// What the scheduler tells the owner of a request.
+/// Events of a request, from the scheduler to its owner.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The request has its place; so many tokens of the prompt were in the cache.
+    /// The request was admitted, with this many tokens of its prompt in the cache.
     Admitted(u32),
-    /// The logits that the next token was chosen from, when the job asked for them.
+    /// The logits that the next token was sampled from, when the job asked for them.
     Logits(Vec<f32>),
     /// The next token of the answer.
     Token(u32),
@@ -107,25 +107,25 @@ pub enum Event {
     End(FinishReason, Timings),
 }
 
-/// What is asked of a prompt.
+/// The result that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// A continuation.
     Continue,
-    /// How likely each of its tokens is after those before it.
+    /// The likelihood of each token of the prompt after those before it.
     Score,
-    /// One vector of the whole.
+    /// One vector for the whole prompt.
     Embed,
 }
 
 /// A request: a prompt and where its tokens go. Dropping the receiver cancels it.
 #[derive(Debug)]
 pub struct Job {
-    /// What is asked.
+    /// The result that is asked for.
     pub task: Task,
     /// Token ids; not empty, no longer than the context, and shorter if it is to be continued.
     pub prompt: Vec<u32>,
-    /// Whose texts it may share the cache with. Without one the whole prompt is read, and nothing of it kept; so unless it is to be
+    /// Namespace of the prefix cache. Without one the whole prompt is computed and nothing of it is kept. `None` unless the prompt is to be
     /// continued.
     pub namespace: Option<Rc<str>>,
     /// At most this many new tokens; 0 unless it is to be continued.
@@ -140,10 +140,10 @@ pub struct Job {
     pub events: UnboundedSender<Result<Event, Rc<EngineError>>>,
 }
 
-/// What a request has got so far.
+/// Progress of an admitted request; survives preemption.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// The answer.
+    /// The tokens of the answer.
     pub(super) generated: Vec<u32>,
     /// Prompt tokens that were in the cache before.
     cached: u32,
@@ -151,12 +151,12 @@ pub(super) struct Progress {
     first_token: Option<Instant>,
 }
 
-/// A job without a place in the batch.
+/// A job that waits for admission.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) job: Job,
     submitted: Instant,
-    /// What it got before its place was taken from it.
+    /// Its progress before it was preempted.
     progress: Option<Progress>,
 }
 
@@ -165,45 +165,46 @@ impl Waiting {
         Self { job, submitted: Instant::now(), progress: None }
     }
 
-    /// The answer so far; `None`: it never had a place.
-    pub(super) fn begun(&self) -> Option<&[u32]> {
+    /// The answer so far; `None`: it was never admitted.
+    pub(super) fn output(&self) -> Option<&[u32]> {
         self.progress.as_ref().map(|progress| progress.generated.as_slice())
     }
 
-    /// Prompt and answer so far. Asked for in every step while there is no room, and copied only if there is an answer.
+    /// Prompt and answer so far: the tokens to prefill. Called in every step while no pages are available, so it copies only where there
+    /// is an answer.
     pub(super) fn text(&self) -> Cow<'_, [u32]> {
-        match self.begun() {
+        match self.output() {
             Some(answer) => Cow::Owned([&self.job.prompt, answer].concat()),
             None => Cow::Borrowed(&self.job.prompt),
         }
     }
 }
 
-/// A job with a place in the batch.
+/// An admitted job.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) job: Job,
-    /// Row of the page table and of the token counts.
+    /// Row of the block tables and of the token counts.
     pub(super) slot: u32,
-    pub(super) held: Held,
+    pub(super) block_table: BlockTable,
     pub(super) progress: Progress,
-    /// Tokens that it came with, all but the last of which are read before the next token: the prompt, and what there was of the answer.
-    given: u32,
-    /// Of these, how many have their keys and values in the cache.
+    /// Tokens to prefill: the prompt and, after preemption, the answer up to then.
+    num_prefill_tokens: u32,
+    /// The first of these whose keys and values are in the cache.
     pub(super) prefilled: u32,
-    /// Tokens of the answer asked of the device so far.
+    /// Tokens of the answer whose decode steps were submitted.
     pub(super) issued: u32,
-    /// Tokens of the answer that came back, those after the end included.
+    /// Tokens of the answer that were read back, those after the end included.
     pub(super) received: u32,
-    /// Set when the answer is over; the place is freed at the next change of the batch.
+    /// Set when the answer is complete; its slot is released at the next change of the batch.
     pub(super) finished: bool,
     submitted: Instant,
 }
 
 impl Sequence {
-    pub(super) fn new(waiting: Waiting, slot: u32, held: Held) -> Self {
+    pub(super) fn new(waiting: Waiting, slot: u32, block_table: BlockTable) -> Self {
         let Waiting { job, submitted, progress } = waiting;
-        let cached = held.pages().len() as u32 * PAGE;
+        let cached = block_table.pages().len() as u32 * PAGE;
         let progress = progress.unwrap_or_else(|| {
             // A closed channel is a cancelled request: the scheduler looks for those itself.
             let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
@@ -211,10 +212,10 @@ impl Sequence {
         });
         let generated = progress.generated.len() as u32;
         Self {
-            given: job.prompt.len() as u32 + generated,
+            num_prefill_tokens: job.prompt.len() as u32 + generated,
             job,
             slot,
-            held,
+            block_table,
             progress,
             prefilled: cached,
             issued: generated,
@@ -224,21 +225,21 @@ impl Sequence {
         }
     }
 
-    /// Gives its place up. Nothing of it may be in flight, unless its prompt is still being read.
-    pub(super) fn suspend(self) -> (Waiting, u32, Held) {
-        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.held)
+    /// Releases slot and block table; the job waits for admission again. Nothing but prefill steps may be in flight.
+    pub(super) fn preempt(self) -> (Waiting, u32, BlockTable) {
+        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.block_table)
     }
 
     pub(super) fn prompt_len(&self) -> u32 {
         self.job.prompt.len() as u32
     }
 
-    /// When it got its place for the first time.
+    /// Time of its first admission.
     pub(super) fn admitted(&self) -> Instant {
         self.progress.admitted
     }
 
-    /// Tokens on their way into the model.
+    /// The model's input rows for these positions.
     pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
         let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
         let token = |at: usize| prompt.get(at).copied().unwrap_or_else(|| answer[at - prompt.len()]);
@@ -246,9 +247,9 @@ impl Sequence {
         positions.map(row).collect()
     }
 
-    /// Prompt and answer as far as their keys and values are in the cache.
-    pub(super) fn written(&self) -> Vec<u32> {
-        // Each step writes those of the token that the step before it gave.
+    /// The tokens whose keys and values are in the cache.
+    pub(super) fn computed_tokens(&self) -> Vec<u32> {
+        // A decode step writes the keys and values of the token that the step before it sampled.
         let steps = self.prompt_len() + self.issued.saturating_sub(1);
         let end = if self.prefilling() { self.prefilled } else { steps } as usize;
         let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
@@ -258,15 +259,15 @@ impl Sequence {
     }
 
     pub(super) fn prefilling(&self) -> bool {
-        self.prefilled < self.given
+        self.prefilled < self.num_prefill_tokens
     }
 
-    /// Tokens that it came with and that still have to be read.
-    pub(super) fn unread(&self) -> u32 {
-        self.given - self.prefilled
+    /// Tokens that are still to be prefilled.
+    pub(super) fn num_uncomputed(&self) -> u32 {
+        self.num_prefill_tokens - self.prefilled
     }
 
-    /// Tokens that may still be asked for.
+    /// Decode steps that may still be submitted.
     pub(super) fn remaining(&self) -> u32 {
         self.job.max_tokens - self.issued
     }
@@ -280,7 +281,7 @@ impl Sequence {
         !self.finished && (self.progress.generated.len() as u32) < self.job.logits
     }
 
-    /// Takes a token from the device.
+    /// Handles a sampled token.
     pub(super) fn accept(&mut self, token: u32) {
         if self.finished {
             return;

@@ -1,4 +1,4 @@
-//! Ranges that are on their way before they are asked for.
+//! Read-ahead: ranges are requested before they are needed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::{FileSpan, Reading, Source};
 
-/// A source that is read in a known order: while a range is used, those after it are on their way, up to [`Source::ahead`] bytes.
-/// Ranges that follow each other are asked for together, up to half of that.
+/// A source that is read in a known order: while a range is used, the next ones are in flight, up to [`Source::ahead`] bytes.
+/// Adjacent ranges are requested together, up to half of that.
 #[derive(Debug)]
 pub struct ReadAhead<'a> {
     source: &'a dyn Source,
@@ -16,9 +16,9 @@ pub struct ReadAhead<'a> {
 
 #[derive(Default)]
 struct State<'a> {
-    /// What will be asked for, in order.
+    /// Ranges that are not requested yet, in order.
     coming: VecDeque<Range<u64>>,
-    /// What has been begun and not been asked for yet, in the same order.
+    /// Ranges in flight, in the same order.
     begun: VecDeque<(Range<u64>, Reading<'a>)>,
     /// Bytes of `begun`.
     bytes: u64,
@@ -37,7 +37,7 @@ impl<'a> ReadAhead<'a> {
         Self { source, state: RefCell::new(State { coming, ..State::default() }) }
     }
 
-    /// The range, begun now if it was not before. One out of order is read by itself, and from then on nothing is read ahead.
+    /// Reads a range, which may be in flight. A range out of order is read by itself and ends the read-ahead.
     fn take(&self, range: &Range<u64>) -> Reading<'a> {
         let mut state = self.state.borrow_mut();
         state.begin(self.source);
@@ -56,7 +56,7 @@ impl<'a> ReadAhead<'a> {
 }
 
 impl<'a> State<'a> {
-    /// Begins what fits, and one range at least.
+    /// Requests the ranges that fit, and one range at least.
     fn begin(&mut self, source: &'a dyn Source) {
         let ahead = source.ahead();
         while let Some((run, count)) = self.next_run(ahead / 2)

@@ -15,7 +15,7 @@ use crate::formats::split::PartName;
 /// layout (also by one of its files).
 ///
 /// # Errors
-/// When something cannot be opened. What is missing or does not fit is told when the model is read.
+/// When something cannot be opened. Missing or inconsistent parts are errors of the load.
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let extension = path.extension().unwrap_or_default();

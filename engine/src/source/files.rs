@@ -24,7 +24,7 @@ impl Files {
         Self { name: name.into(), parts, bytes }
     }
 
-    /// What of each file makes up a range; every read has been begun.
+    /// The parts of a range in each file, all being read.
     fn read_each(&self, offset: u64, bytes: usize) -> Result<Vec<Reading<'_>>> {
         let end = offset.checked_add(bytes as u64).filter(|&end| end <= self.bytes).ok_or_else(|| EngineError::Source {
             name: self.name.clone(),

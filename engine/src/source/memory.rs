@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 use super::Source;
 use crate::error::{EngineError, Result};
 
-/// Bytes already here.
+/// Bytes in memory.
 #[derive(Debug)]
 pub struct MemorySource {
     name: String,

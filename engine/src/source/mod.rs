@@ -1,4 +1,4 @@
-//! Where a model's bytes come from. Readers ask for ranges; nobody holds the whole file.
+//! Sources of a model's bytes. Readers ask for ranges; the whole file is never in memory.
 
 mod ahead;
 #[cfg(not(target_arch = "wasm32"))]
@@ -18,7 +18,7 @@ use futures::future::LocalBoxFuture;
 
 use crate::error::Result;
 
-/// Bytes on their way.
+/// A read in progress.
 pub type Reading<'a> = LocalBoxFuture<'a, Result<Vec<u8>>>;
 
 /// A file, or several as one, wherever they are.
@@ -34,17 +34,17 @@ pub trait Source: fmt::Debug {
         vec![FileSpan { name: self.name().to_owned(), start: 0, bytes: self.bytes() }]
     }
 
-    /// Bytes worth asking for before they are needed, because they take a while to come; 0: they are there at once.
+    /// Bytes worth reading ahead, because of the source's latency; 0: reads complete at once.
     fn ahead(&self) -> u64 {
         0
     }
 
-    /// Reads `bytes` bytes at `offset`, all of them or an error. Where [`Self::ahead`] is not 0, the bytes are on their way when this
-    /// returns, not only when the future is polled.
+    /// Reads `bytes` bytes at `offset`, all of them or an error. Where [`Self::ahead`] is not 0, the read begins when this
+    /// is called, not only when the future is polled.
     fn read(&self, offset: u64, bytes: usize) -> Reading<'_>;
 
-    /// Reads pieces of these lengths, one behind the other from `offset` on: each is there as soon as its bytes are. For sources that
-    /// bring a long range faster than its parts.
+    /// Reads pieces of these lengths, one behind the other from `offset` on; each completes on its own. For sources that
+    /// read a long range faster than its parts.
     fn read_run(&self, mut offset: u64, lengths: &[usize]) -> Vec<Reading<'_>> {
         let piece = |&bytes: &usize| {
             let reading = self.read(offset, bytes);

@@ -1,7 +1,7 @@
 //! Files that the native host serves: byte ranges over HTTP on the loopback interface, or in messages where that is blocked.
 //!
-//! Address and token hold for one launch of the host. When a connection breaks, whatever the reason, the model is opened anew and
-//! reading goes on at the same byte, if it is still the same file.
+//! Address and token hold for one launch of the host. When a connection breaks, for any reason, the model is reopened and
+//! reading continues at the same byte, if it is still the same file.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,8 +24,8 @@ use wasm_bindgen_futures::spawn_local;
 use crate::readers::{Answer, Piece, Readers};
 use crate::router::Router;
 
-/// Bytes that are on their way while others are used: twice a run, so that two come at once, each through a reader of its own, or one
-/// while the one before is used. Browsers bring a long range two or three times as fast as many short ones.
+/// Bytes to read ahead: two runs, so that two are fetched at once, each by a reader of its own, or one while the other is used. Browsers
+/// fetch a long range two or three times as fast as many short ones.
 const AHEAD: u64 = 128 << 20;
 
 /// Most bytes of one message of the native host.
@@ -35,16 +35,16 @@ const MESSAGE_BYTES: usize = 700 << 10;
 const ATTEMPTS: u32 = 5;
 const PAUSE_MS: u32 = 50;
 
-/// How bytes come.
+/// Transport of a model's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     /// HTTP on the loopback interface.
     Loopback,
     /// Native messages, through the service worker.
     Messages,
 }
 
-impl Way {
+impl Transport {
     /// The word in the engine's status.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -83,12 +83,12 @@ type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineErro
 pub(crate) struct HostModel {
     id: String,
     router: Rc<Router>,
-    /// Who fetch; they end with this.
+    /// Workers that fetch; they end with this.
     readers: Readers,
     launch: RefCell<Rc<Launch>>,
     reopening: RefCell<Option<Reopening>>,
-    way: Cell<Way>,
-    /// Whether HTTP has ever brought bytes.
+    transport: Cell<Transport>,
+    /// Whether HTTP has ever delivered bytes.
     proven: Cell<bool>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct HostModel {
 enum Failure {
     /// The file is another one.
     Changed,
-    /// The way to it broke.
+    /// The transport failed.
     Lost(String),
 }
 
@@ -108,14 +108,14 @@ impl HostModel {
             readers,
             launch: RefCell::new(Rc::new(launch)),
             reopening: RefCell::default(),
-            way: Cell::new(Way::Loopback),
+            transport: Cell::new(Transport::Loopback),
             proven: Cell::default(),
         })
     }
 
-    /// How its bytes come.
-    pub(crate) fn way(&self) -> Way {
-        self.way.get()
+    /// The transport of its bytes.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.get()
     }
 
     /// Its files, each a source.
@@ -128,7 +128,7 @@ impl HostModel {
         launch.files.iter().enumerate().map(file).collect()
     }
 
-    /// Opens the model anew, once for all whose connection to `broken` broke.
+    /// Reopens the model, once for all readers whose connection to `broken` failed.
     async fn reopen(self: &Rc<Self>, broken: &Rc<Launch>) -> Result<()> {
         if !Rc::ptr_eq(&self.launch.borrow(), broken) {
             return Ok(());
@@ -142,7 +142,7 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.ask("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
+        let opened = self.router.call("models.reopen", &json!({ "id": self.id })).await.and_then(|answer| {
             let failed =
                 |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
             serde_wasm_bindgen::from_value::<Launch>(answer).map_err(failed)
@@ -156,7 +156,7 @@ impl HostModel {
 
 impl Drop for HostModel {
     fn drop(&mut self) {
-        self.router.tell("models.close", &json!({ "id": self.id }));
+        self.router.notify("models.close", &json!({ "id": self.id }));
     }
 }
 
@@ -195,7 +195,7 @@ impl Run {
     fn deliver(&mut self, piece: Result<Piece>) {
         if let Some((bytes, wanted)) = self.pieces.pop_front() {
             self.offset += bytes as u64;
-            // Who asked may have lost interest.
+            // The reader may have been dropped.
             let _ = wanted.send(piece);
         }
     }
@@ -228,23 +228,23 @@ impl Source for HostFile {
             })
             .unzip();
         let file = Rc::clone(&self.0);
-        spawn_local(async move { file.bring(Run { offset, pieces }).await });
+        spawn_local(async move { file.fetch_run(Run { offset, pieces }).await });
         readings
     }
 }
 
 impl File {
-    /// Brings a run's pieces; the first that cannot be had gets the reason.
-    async fn bring(&self, mut run: Run) {
+    /// Fetches a run's pieces; the first that cannot be fetched gets the error.
+    async fn fetch_run(&self, mut run: Run) {
         let mut attempt = 1;
         while run.next().is_some() {
             let launch = Rc::clone(&self.model.launch.borrow());
-            let way = self.model.way.get();
+            let transport = self.model.transport.get();
             let begin = run.offset;
             let result = match launch.files.get(self.index) {
-                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match way {
-                    Way::Loopback => self.fetch(&launch, &file.path, &mut run).await,
-                    Way::Messages => self.ask(&mut run).await,
+                Some(file) if file.etag == self.etag && file.bytes == self.bytes => match transport {
+                    Transport::Loopback => self.fetch_over_http(&launch, &file.path, &mut run).await,
+                    Transport::Messages => self.fetch_in_messages(&mut run).await,
                 },
                 _ => Err(Failure::Changed),
             };
@@ -264,16 +264,16 @@ impl File {
             if let Err(error) = self.model.reopen(&launch).await {
                 return run.deliver(Err(error));
             }
-            // The host answers, twice, and HTTP never worked: something between the browser and it is in the way.
-            if way == Way::Loopback && attempt >= 2 && !self.model.proven.get() {
-                self.model.way.set(Way::Messages);
+            // The host reopened the model twice and HTTP never worked: the browser or the system blocks the loopback interface.
+            if transport == Transport::Loopback && attempt >= 2 && !self.model.proven.get() {
+                self.model.transport.set(Transport::Messages);
             }
             attempt += 1;
         }
     }
 
-    /// Over HTTP, as one range.
-    async fn fetch(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
+    /// Fetches a run over HTTP, as one range.
+    async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
         let headers = json!({
             "Authorization": format!("Bearer {}", launch.token),
             "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
@@ -298,14 +298,14 @@ impl File {
         Ok(())
     }
 
-    /// The same in native messages.
-    async fn ask(&self, run: &mut Run) -> Result<(), Failure> {
+    /// Fetches a run in native messages.
+    async fn fetch_in_messages(&self, run: &mut Run) -> Result<(), Failure> {
         while let Some(bytes) = run.next() {
             let mut data = Vec::with_capacity(bytes);
             while data.len() < bytes {
                 let (offset, bytes) = (run.offset + data.len() as u64, (bytes - data.len()).min(MESSAGE_BYTES));
                 let params = json!({ "id": self.model.id, "file": self.index, "offset": offset, "bytes": bytes, "etag": self.etag });
-                let answer = self.model.router.ask("models.read", &params).await.map_err(|error| match error.code() {
+                let answer = self.model.router.call("models.read", &params).await.map_err(|error| match error.code() {
                     "changed" => Failure::Changed,
                     _ => Failure::Lost(error.to_string()),
                 })?;

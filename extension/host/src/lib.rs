@@ -72,7 +72,7 @@ impl Host {
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
     pub fn handle(&self, frame: &JsValue) {
-        if self.inner.router.take(frame) {
+        if self.inner.router.handle_reply(frame) {
             return;
         }
         let received = Instant::now();

@@ -37,9 +37,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// The way on which the bytes come, where there are several.
-    pub(crate) fn way(&self) -> Option<&'static str> {
-        self.host.as_ref().map(|host| host.way().name())
+    /// The transport of the bytes, for models of the native host.
+    pub(crate) fn transport(&self) -> Option<&'static str> {
+        self.host.as_ref().map(|host| host.transport().name())
     }
 }
 
@@ -77,7 +77,7 @@ impl Models {
         if id == EMBEDDED {
             return self.open_embedded().await;
         }
-        let answer = self.router.ask("models.open", &json!({ "id": id })).await?;
+        let answer = self.router.call("models.open", &json!({ "id": id })).await?;
         let unreadable =
             |problem: serde_wasm_bindgen::Error| EngineError::ModelStore { code: "internal".to_owned(), message: problem.to_string() };
         let Answer { name, base, files } = serde_wasm_bindgen::from_value(answer.clone()).map_err(unreadable)?;
@@ -95,7 +95,7 @@ impl Models {
 
     /// The tokens of the context that were chosen for a model; `None`: as usual.
     pub(crate) async fn context(&self, id: &str) -> Option<u32> {
-        let answer = self.router.ask("models.context", &json!({ "id": id })).await;
+        let answer = self.router.call("models.context", &json!({ "id": id })).await;
         let answer = answer.inspect_err(|error| log::warn!("the chosen context is not known: {error}")).ok()?;
         answer.as_f64().filter(|tokens| *tokens >= 1.0).map(|tokens| tokens as u32)
     }

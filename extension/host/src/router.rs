@@ -1,4 +1,4 @@
-//! What the worker asks the offscreen document, which has what a worker has not: the extension's messaging.
+//! Calls of the worker to the offscreen document, which has the extension's messaging and a worker has not.
 //!
 //! `{ask: number, method, params}` goes out, `{answer: number, done}` or `{answer: number, error}` comes back.
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::JsValue;
 
-/// The way to the offscreen document.
+/// Calls to the offscreen document, with their pending replies.
 #[derive(Debug)]
 pub(crate) struct Router {
     post: Function,
@@ -33,20 +33,20 @@ impl Router {
         Self { post, next: Cell::default(), waiting: RefCell::default() }
     }
 
-    /// Asks and waits for the answer.
+    /// Calls a method and waits for the reply.
     ///
     /// # Errors
-    /// [`EngineError::ModelStore`] with what the other side said.
-    pub(crate) async fn ask(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
+    /// [`EngineError::ModelStore`] with the other side's error.
+    pub(crate) async fn call(&self, method: &str, params: &Value) -> Result<JsValue, EngineError> {
         let (sender, receiver) = oneshot::channel();
-        let ask = self.tell(method, params);
+        let ask = self.notify(method, params);
         self.waiting.borrow_mut().insert(ask, sender);
         // The router lives as long as the worker and answers everything once.
         receiver.await.unwrap_or(Err(EngineError::Aborted))
     }
 
-    /// Says something whose answer does not matter; returns its number.
-    pub(crate) fn tell(&self, method: &str, params: &Value) -> u32 {
+    /// Sends a call whose reply is not waited for; returns its number.
+    pub(crate) fn notify(&self, method: &str, params: &Value) -> u32 {
         let ask = self.next.replace(self.next.get().wrapping_add(1));
         let frame = json!({ "ask": ask, "method": method, "params": params });
         let sent = frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from);
@@ -56,8 +56,8 @@ impl Router {
         ask
     }
 
-    /// Takes a frame if it is an answer.
-    pub(crate) fn take(&self, frame: &JsValue) -> bool {
+    /// Completes the call that a frame replies to; `false`: the frame is no reply.
+    pub(crate) fn handle_reply(&self, frame: &JsValue) -> bool {
         let field = |name: &str| Reflect::get(frame, &name.into()).ok().filter(|value| !value.is_undefined());
         let Some(ask) = field("answer").and_then(|answer| answer.as_f64()) else { return false };
         if let Some(waiting) = self.waiting.borrow_mut().remove(&(ask as u32)) {
@@ -65,7 +65,7 @@ impl Router {
                 None => Ok(field("done").unwrap_or_default()),
                 Some(error) => Err(refused(error)),
             };
-            // Whoever asked may have lost interest.
+            // The caller may have been dropped.
             let _ = waiting.send(answer);
         }
         true

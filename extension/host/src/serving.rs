@@ -275,7 +275,8 @@ impl Serving {
     }
 
     async fn load(&self, id: &str, opened: Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
-        let loading = |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "way": opened.way() }));
+        let loading =
+            |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "transport": opened.transport() }));
         loading(0.0);
         let missing = |error: &EngineError| self.set_status(failed(id, error));
         let device = self.device(&missing).await?;
@@ -298,7 +299,7 @@ impl Serving {
         match Engine::load(device, id, &*opened.source, options, &mut progress).await {
             Ok((engine, client)) => {
                 let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
-                self.set_status(json!({ "state": "ready", "model": client.info(), "way": opened.way(), "load": load }));
+                self.set_status(json!({ "state": "ready", "model": client.info(), "transport": opened.transport(), "load": load }));
                 Ok((engine, client))
             }
             Err((device, error)) => {

@@ -73,7 +73,7 @@ impl Tunings {
 
     /// Sets a device up as was found for it, which is the answer, or else by default.
     pub(crate) async fn apply(&self, gpu: &mut Gpu) -> Option<Tuned> {
-        let kept = self.router.ask("tuning.read", &json!({ "device": key(gpu.adapter()) })).await;
+        let kept = self.router.call("tuning.read", &json!({ "device": key(gpu.adapter()) })).await;
         let tuned = match kept.map(|text| text.as_string()) {
             Ok(None) => None,
             Ok(Some(text)) => Some(Tuned::read(&text, gpu.capabilities())),
@@ -87,7 +87,7 @@ impl Tunings {
     /// Keeps what was found, or forgets what was before.
     async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
         let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| invalid(&problem))?;
-        self.router.ask("tuning.write", &json!({ "device": key(adapter), "text": text })).await?;
+        self.router.call("tuning.write", &json!({ "device": key(adapter), "text": text })).await?;
         Ok(())
     }
 }
@@ -158,7 +158,7 @@ pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl F
 /// # Errors
 /// When the storage fails.
 pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Value, SharedError> {
-    serving.tunings().router.ask("tuning.clear", &json!({})).await?;
+    serving.tunings().router.call("tuning.clear", &json!({})).await?;
     serving.retune(by_default);
     Ok(json!({}))
 }

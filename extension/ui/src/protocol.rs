@@ -267,8 +267,8 @@ pub struct EngineStatus {
     pub state: EngineState,
     /// The model that is being loaded or failed.
     pub id: Option<String>,
-    /// How its bytes come, where there are several ways: [`MESSAGES`] is the slow one.
-    pub way: Option<String>,
+    /// The transport of its bytes, where there are several: [`MESSAGES`] is the slow one.
+    pub transport: Option<String>,
     /// Loaded part, 0 to 1.
     pub progress: Option<f64>,
     /// Whether a model of the user's is the chosen one; told on asking only.
@@ -294,7 +294,7 @@ pub struct Chosen {
     pub name: String,
 }
 
-/// The [`EngineStatus::way`] of bytes that come in messages, because the browser blocks the loopback interface.
+/// The [`EngineStatus::transport`] of bytes that come in messages, because the browser blocks the loopback interface.
 pub const MESSAGES: &str = "messages";
 
 /// Where a model is.

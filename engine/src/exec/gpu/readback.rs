@@ -25,7 +25,7 @@ impl StagingPool {
         })
     }
 
-    fn give_back(&self, buffer: wgpu::Buffer) {
+    fn release(&self, buffer: wgpu::Buffer) {
         /// More than the reads in flight at any time; the rest are one-off sizes.
         const KEPT: usize = 8;
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ impl Readback {
         mapped.map_err(|e| gpu_error(&e))?.map_err(|e| gpu_error(&e))?;
         let bytes = self.buffer.get_mapped_range(..).map_err(|e| gpu_error(&e))?.to_vec();
         self.buffer.unmap();
-        self.pool.give_back(self.buffer);
+        self.pool.release(self.buffer);
         Ok(bytes)
     }
 }

@@ -69,7 +69,7 @@ impl Attention {
         };
         let KvCache { keys, values } = buffers.cache;
         let (pages, rows) = (pass.buffers.pages, pass.rows_buffer);
-        let bindings = RopeKvBindings { qkv: qkv.buffer, keys, values, pages, rows, turning: buffers.rope_constants };
+        let bindings = RopeKvBindings { qkv: qkv.buffer, keys, values, pages, rows, rope_constants: buffers.rope_constants };
         pass.dispatch(kernel, bindings);
         qkv
     }
@@ -95,7 +95,7 @@ impl Attention {
         let qk_norm = norms_heads.then_some(pass.norm.eps);
         let out = pass.rows_to_multiply(self.spec.output_row());
         let combine = self.combine(qkv.rows, splits.count);
-        let partial = pass.workspace(combine.partial_bytes());
+        let workspace = pass.workspace(combine.workspace_bytes());
         let kernel = AttentionDecode { shape: self.shape(pass), rows: qkv.rows, splits, rotary: rotary(&self.spec), qk_norm };
         let bindings = AttentionDecodeBindings {
             qkv: qkv.buffer,
@@ -103,13 +103,13 @@ impl Attention {
             values: buffers.cache.values,
             pages: pass.buffers.pages,
             rows: pass.rows_buffer,
-            turning: buffers.rope_constants,
+            rope_constants: buffers.rope_constants,
             out: out.buffer,
-            partial: partial.buffer,
+            workspace: workspace.buffer,
         };
         pass.dispatch(kernel, bindings);
         if splits.count > 1 {
-            pass.dispatch(combine, AttentionCombineBindings { partial: partial.buffer, out: out.buffer });
+            pass.dispatch(combine, AttentionCombineBindings { workspace: workspace.buffer, out: out.buffer });
         }
         out
     }
@@ -122,18 +122,18 @@ impl Attention {
         };
         let out = pass.rows_to_multiply(self.spec.output_row());
         let combine = self.combine(rows, splits);
-        let partial = (splits > 1).then(|| pass.workspace(combine.partial_bytes()));
+        let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
         let bindings = AttentionPrefillBindings {
             q: qkv.buffer,
             keys: cache.keys,
             values: cache.values,
             pages: pass.buffers.pages,
             rows: pass.rows_buffer,
-            out: partial.as_ref().map_or(out.buffer, |partial| partial.buffer),
+            out: workspace.as_ref().map_or(out.buffer, |workspace| workspace.buffer),
         };
         pass.dispatch(AttentionPrefill { shape, rows, tier, splits }, bindings);
-        if let Some(partial) = partial {
-            pass.dispatch(combine, AttentionCombineBindings { partial: partial.buffer, out: out.buffer });
+        if let Some(workspace) = workspace {
+            pass.dispatch(combine, AttentionCombineBindings { workspace: workspace.buffer, out: out.buffer });
         }
         out
     }
@@ -153,7 +153,7 @@ impl Attention {
             q_stride: spec.qkv_row(),
             pages_per_slot: pass.pages_per_slot,
             window: spec.window.left.unwrap_or(0),
-            ahead: spec.window.right.unwrap_or(pass.options.context),
+            right_window: spec.window.right.unwrap_or(pass.options.context),
             scale: spec.scale,
             cap: spec.cap,
             kv: pass.options.kv,

@@ -4,7 +4,7 @@ use super::super::pass::{Act, PassRecorder};
 use super::super::scratch::Lease;
 use super::super::slab::{Slab, Weight};
 use crate::kernels::{
-    ByteOrder, Epilogue, Linear, Matmul, MatmulBindings, MatmulBytes, MatmulBytesBindings, MatmulCombine, MatmulCombineBindings, Matvec,
+    Epilogue, Interleave, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8, MatmulInt8Bindings, Matvec,
     MatvecBindings, QuantizeRows, QuantizeRowsBindings,
 };
 use crate::recording::BufferId;
@@ -26,14 +26,14 @@ pub(crate) struct Operand {
     pub(super) rows: Act,
     /// Weights of the norm that the product applies; only up to [`MATVEC_ROWS`].
     norm: Option<BufferId>,
-    /// The rows as bytes, once a product needed them.
-    bytes: Option<RowBytes>,
+    /// The rows as int8, once a product needed them.
+    bytes: Option<QuantizedRows>,
 }
 
-/// Rows as bytes with their scales.
+/// Rows as int8 with their scales.
 #[derive(Debug)]
-struct RowBytes {
-    order: ByteOrder,
+struct QuantizedRows {
+    order: Interleave,
     bytes: Lease,
     scales: Lease,
 }
@@ -58,9 +58,9 @@ impl Operand {
         Self { norm: Some(norm), ..Self::plain(rows) }
     }
 
-    /// Puts the rows into bytes, unless they are there. Returns the bytes and their scales.
-    fn record_bytes(&mut self, pass: &mut PassRecorder<'_>, linear: &Linear) -> (BufferId, BufferId) {
-        let order = MatmulBytes::order(&linear.layout);
+    /// Quantizes the rows to int8, unless they are already. Returns the int8 rows and their scales.
+    fn record_quantize(&mut self, pass: &mut PassRecorder<'_>, linear: &Linear) -> (BufferId, BufferId) {
+        let order = MatmulInt8::order(&linear.layout);
         let rows = match self.bytes.take().filter(|rows| rows.order == order) {
             Some(rows) => rows,
             None => {
@@ -74,7 +74,7 @@ impl Operand {
                 let [bytes, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
                 let bindings = QuantizeRowsBindings { x: self.rows.buffer, bytes: bytes.buffer, scales: scales.buffer };
                 pass.dispatch(kernel, bindings);
-                RowBytes { order, bytes, scales }
+                QuantizedRows { order, bytes, scales }
             }
         };
         let buffers = (rows.bytes.buffer, rows.scales.buffer);
@@ -125,23 +125,23 @@ impl Projection {
         }
     }
 
-    /// A product of many rows, in parts where that keeps the device busy.
+    /// A product of many rows, with split-K where that fills the device.
     fn record_tiles(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
         let (weights, bias) = (slab.buffer, self.bias);
-        let bytes = MatmulBytes::suits(&linear.layout, pass.capabilities).then(|| x.record_bytes(pass, &linear));
+        let bytes = MatmulInt8::suits(&linear.layout, pass.capabilities).then(|| x.record_quantize(pass, &linear));
         let splits =
-            if bytes.is_some() { MatmulBytes::splits(&linear, pass.capabilities) } else { Matmul::splits(&linear, pass.capabilities) };
+            if bytes.is_some() { MatmulInt8::splits(&linear, pass.capabilities) } else { Matmul::splits(&linear, pass.capabilities) };
         let combine = MatmulCombine { linear, splits };
-        let parts = (splits > 1).then(|| pass.workspace(combine.partial_bytes()));
-        let target = parts.as_ref().map_or(out, |parts| parts.buffer);
+        let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
+        let target = workspace.as_ref().map_or(out, |workspace| workspace.buffer);
         match bytes {
-            Some((x, x_scales)) => {
-                pass.dispatch(MatmulBytes { linear, splits }, MatmulBytesBindings { weights, x, out: target, x_scales, bias });
+            Some((x, activation_scales)) => {
+                pass.dispatch(MatmulInt8 { linear, splits }, MatmulInt8Bindings { weights, x, out: target, activation_scales, bias });
             }
             None => pass.dispatch(Matmul { linear, splits }, MatmulBindings { weights, x: x.rows.buffer, out: target, bias }),
         }
-        if let Some(parts) = parts {
-            pass.dispatch(combine, MatmulCombineBindings { partial: parts.buffer, out, bias });
+        if let Some(workspace) = workspace {
+            pass.dispatch(combine, MatmulCombineBindings { workspace: workspace.buffer, out, bias });
         }
     }
 }

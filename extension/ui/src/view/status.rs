@@ -83,7 +83,8 @@ fn detail_line(state: &State) -> String {
             None => "Loading the model…".to_owned(),
             Some(LOADED..) => "Preparing the GPU…".to_owned(),
             Some(progress) => {
-                let slow = if engine.way.as_deref() == Some(MESSAGES) { ", slowly: the browser blocks the direct way" } else { "" };
+                let slow =
+                    if engine.transport.as_deref() == Some(MESSAGES) { ", slowly: the browser blocks the direct connection" } else { "" };
                 format!("Loading the model… {} %{slow}", (progress * 100.0).round() as u8)
             }
         },
@@ -153,8 +154,8 @@ mod tests {
         engine.state = EngineState::Loading;
         engine.progress = Some(0.426);
         assert_eq!(detail(engine.clone()), "Loading the model… 43 %");
-        engine.way = Some(MESSAGES.to_owned());
-        assert_eq!(detail(engine.clone()), "Loading the model… 43 %, slowly: the browser blocks the direct way");
+        engine.transport = Some(MESSAGES.to_owned());
+        assert_eq!(detail(engine.clone()), "Loading the model… 43 %, slowly: the browser blocks the direct connection");
         engine.progress = Some(1.0);
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");
         engine.state = EngineState::Ready;

@@ -195,8 +195,8 @@ fn print(report: &Report) {
         );
     }
     print_streams(&report.streams);
-    let Some(KernelReport { ceilings, kernels }) = &report.kernels else { return };
-    let (bytes, flops) = (ceilings.gigabytes_per_second, ceilings.teraflops);
+    let Some(KernelReport { roofline, kernels }) = &report.kernels else { return };
+    let (bytes, flops) = (roofline.gigabytes_per_second, roofline.teraflops);
     println!("at most {bytes:.0} GB/s of reading, {flops:.1} TFLOP/s of f32");
     for pass in kernels {
         println!("{} of {} rows at {} positions: {:.0} us of kernels", pass.pass, pass.rows, pass.positions, pass.total_us);

@@ -1,16 +1,16 @@
-//! Matrix products of many rows where both sides are bytes: x is rounded to them first.
+//! Matrix products of many rows with int8 activations and int8 quants (dp4a).
 
-use super::linear::{Linear, MOST_SPLITS, Operands, parts_of};
-use super::{Capabilities, Cost, Kernel, Matmul, MatmulBytesBindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
+use super::linear::{Linear, MAX_SPLITS, Operands, split_k};
+use super::{Capabilities, Cost, Kernel, Matmul, MatmulInt8Bindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
 use crate::buffer::HostMemory;
 use crate::shaders::params::{LinearParams, QuantizeRowsParams};
-use crate::shaders::variants::{MatmulBytesVariant, QuantizeRowsVariant, Quants};
+use crate::shaders::variants::{MatmulInt8Variant, QuantizeRowsVariant, Quants};
 
 /// Elements that share a scale.
 const BLOCK: u32 = 32;
 
-/// Rows of x as bytes with a scale for each 32: GGUF's `Q8_0` with scales in single precision. Normalized error of normally
-/// distributed numbers: 3e-5.
+/// Quantizes activations to int8 with a scale for each 32: GGUF's `Q8_0` with scales in single precision. The normalized error of normally
+/// distributed activations is 3e-5.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizeRows {
     /// Rows.
@@ -21,25 +21,25 @@ pub struct QuantizeRows {
     pub x_offset: u32,
     /// Elements from a row of x to the next; a multiple of 4.
     pub x_stride: u32,
-    /// How the bytes lie: see [`MatmulBytes::order`].
-    pub order: ByteOrder,
+    /// Order of the bytes: see [`MatmulInt8::order`].
+    pub order: Interleave,
 }
 
-/// In which order eight neighbours lie.
+/// Order of eight neighbouring bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// As they are.
-    Linear,
-    /// First those with even numbers.
-    EvenFirst,
+pub enum Interleave {
+    /// The order of the elements.
+    None,
+    /// Even elements first: the order of packed quants.
+    EvenOdd,
 }
 
-impl ByteOrder {
-    /// Where element `i` of a row lies.
+impl Interleave {
+    /// Position of element `i` of a row.
     fn place(self, i: usize) -> usize {
         match self {
-            Self::Linear => i,
-            Self::EvenFirst => i / 8 * 8 + i % 2 * 4 + i % 8 / 2,
+            Self::None => i,
+            Self::EvenOdd => i / 8 * 8 + i % 2 * 4 + i % 8 / 2,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Kernel for QuantizeRows {
         debug_assert!(self.n_in.is_multiple_of(BLOCK), "whole blocks");
         let params = QuantizeRowsParams { rows: self.rows, n_in: self.n_in, x_offset: self.x_offset / 4, x_stride: self.x_stride / 4 };
         Plan::new(QuantizeRowsVariant, &params, grid_2d((self.rows * self.n_in / BLOCK).div_ceil(64)))
-            .with("LINEAR", u32::from(self.order == ByteOrder::Linear))
+            .with("LINEAR", u32::from(self.order == Interleave::None))
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -85,52 +85,52 @@ impl Kernel for QuantizeRows {
     }
 }
 
-/// The product for many rows of x that [`QuantizeRows`] made bytes, with weights that are not floats. `x_offset` and `x_stride` mean
-/// nothing; no gated [`super::Epilogue`]. With several splits as [`Matmul`].
+/// The product of activations from [`QuantizeRows`] with quantized weights. Ignores `x_offset` and `x_stride`; no gated
+/// [`super::Epilogue`]. Split-K as in [`Matmul`].
 #[derive(Debug)]
-pub struct MatmulBytes {
+pub struct MatmulInt8 {
     /// Shapes and places.
     pub linear: Linear,
-    /// Parts of a row that are summed apart, to be joined by [`super::MatmulCombine`].
+    /// Split-K: parts of `n_in` with sums of their own, to be reduced by [`super::MatmulCombine`].
     pub splits: u32,
 }
 
-impl MatmulBytes {
+impl MatmulInt8 {
     /// Rows, and as many outputs, of a tile.
     const TILE: u32 = 64;
 
-    /// Whether such a device multiplies so where weights are no floats.
+    /// Whether a device with these capabilities uses int8 activations.
     pub fn used(capabilities: &Capabilities) -> bool {
-        capabilities.tuning.matmul_bytes && !Matmul::multiplies_matrices(capabilities)
+        capabilities.tuning.matmul_int8 && !Matmul::multiplies_matrices(capabilities)
     }
 
-    /// Whether it is the best way to multiply such weights.
+    /// Whether weights of this layout are multiplied with int8 activations.
     pub fn suits(layout: &WeightLayout, capabilities: &Capabilities) -> bool {
         Self::used(capabilities) && Quants::of(layout.dtype).is_some()
     }
 
-    /// How x has to lie for such weights.
-    pub fn order(layout: &WeightLayout) -> ByteOrder {
-        if layout.stores_bytes() { ByteOrder::Linear } else { ByteOrder::EvenFirst }
+    /// The order of the activations for weights of this layout.
+    pub fn order(layout: &WeightLayout) -> Interleave {
+        if layout.stores_int8() { Interleave::None } else { Interleave::EvenOdd }
     }
 
-    /// How many parts keep a device busy with a product that has few tiles; 1: it has enough.
+    /// Splits that fill the device; 1 where there are enough tiles.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
-        parts_of(linear, linear.rows.div_ceil(Self::TILE) * linear.n_out.div_ceil(Self::TILE), capabilities)
+        split_k(linear, linear.rows.div_ceil(Self::TILE) * linear.n_out.div_ceil(Self::TILE), capabilities)
     }
 }
 
-impl Kernel for MatmulBytes {
-    type Bindings = MatmulBytesBindings;
+impl Kernel for MatmulInt8 {
+    type Bindings = MatmulInt8Bindings;
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         let l = &self.linear;
         debug_assert!(!l.epilogue.gated, "the tile kernel does not pair outputs");
-        debug_assert!(self.splits <= MOST_SPLITS);
+        debug_assert!(self.splits <= MAX_SPLITS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
         let quants = Quants::of(l.layout.dtype).expect("weights that are not floats");
         l.specialize(Plan::new(
-            MatmulBytesVariant { quants },
+            MatmulInt8Variant { quants },
             &params,
             [l.n_out.div_ceil(Self::TILE), l.rows.div_ceil(Self::TILE), self.splits],
         ))
@@ -147,10 +147,10 @@ impl Kernel for MatmulBytes {
         let n_in = self.linear.layout.cols as usize;
         let order = Self::order(&self.linear.layout);
         let bytes = memory.read::<i8>(b.x);
-        let scales = memory.read::<f32>(b.x_scales);
+        let scales = memory.read::<f32>(b.activation_scales);
         let element = |at: usize| scales[at / BLOCK as usize] * f32::from(bytes[order.place(at)]);
         let x: Vec<Vec<f32>> = (0..self.linear.rows as usize).map(|r| (r * n_in..(r + 1) * n_in).map(element).collect()).collect();
         let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
-        self.linear.multiply_parts(memory, operands, &x, self.splits);
+        self.linear.multiply_splits(memory, operands, &x, self.splits);
     }
 }

@@ -1,39 +1,39 @@
-//! What a device can do at most: kernels that only read or only multiply, to hold the others' times against.
+//! The device's roofline, to compare other kernels with: its peak bandwidth and its peak rate of multiply-adds.
 
-use super::{Capabilities, CeilingMultiplyBindings, CeilingReadBindings, Cost, Kernel, Plan, grid_2d};
+use super::{Capabilities, Cost, Kernel, Plan, RooflineMultiplyBindings, RooflineReadBindings, grid_2d};
 use crate::buffer::HostMemory;
-use crate::shaders::params::{CeilingMultiplyParams, CeilingReadParams};
-use crate::shaders::variants::{CeilingMultiplyVariant, CeilingReadVariant};
+use crate::shaders::params::{RooflineMultiplyParams, RooflineReadParams};
+use crate::shaders::variants::{RooflineMultiplyVariant, RooflineReadVariant};
 
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 256;
 
-/// Vectors that an invocation reads.
+/// Vectors read by an invocation.
 const READS: u32 = 16;
 
-/// Chains of vectors of an invocation.
+/// Independent chains of multiply-adds in an invocation.
 const CHAINS: u32 = 8;
 
-/// Reads a buffer; every [`READS`] vectors leave their sum.
+/// Reads a buffer once; an invocation writes the sum of its [`READS`] vectors.
 #[derive(Debug)]
-pub struct CeilingRead {
+pub struct RooflineRead {
     /// Vectors of four words.
     pub vectors: u32,
 }
 
-impl CeilingRead {
+impl RooflineRead {
     /// Words of the output.
     pub fn sums(&self) -> u32 {
         self.vectors.div_ceil(WORKGROUP * READS) * WORKGROUP
     }
 }
 
-impl Kernel for CeilingRead {
-    type Bindings = CeilingReadBindings;
+impl Kernel for RooflineRead {
+    type Bindings = RooflineReadBindings;
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
-        let params = CeilingReadParams { vectors: self.vectors };
-        Plan::new(CeilingReadVariant, &params, grid_2d(self.vectors.div_ceil(WORKGROUP * READS)))
+        let params = RooflineReadParams { vectors: self.vectors };
+        Plan::new(RooflineReadVariant, &params, grid_2d(self.vectors.div_ceil(WORKGROUP * READS)))
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -51,20 +51,20 @@ impl Kernel for CeilingRead {
     }
 }
 
-/// Multiplies and adds.
+/// Multiplies and adds without reading memory.
 #[derive(Debug)]
-pub struct CeilingMultiply {
+pub struct RooflineMultiply {
     /// Workgroups, each of 256 invocations with a number of the output.
     pub workgroups: u32,
     /// Rounds of 32 multiply-adds an invocation.
     pub rounds: u32,
 }
 
-impl Kernel for CeilingMultiply {
-    type Bindings = CeilingMultiplyBindings;
+impl Kernel for RooflineMultiply {
+    type Bindings = RooflineMultiplyBindings;
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
-        Plan::new(CeilingMultiplyVariant, &CeilingMultiplyParams { rounds: self.rounds }, grid_2d(self.workgroups))
+        Plan::new(RooflineMultiplyVariant, &RooflineMultiplyParams { rounds: self.rounds }, grid_2d(self.workgroups))
     }
 
     fn cost(&self, _: u32) -> Cost {

@@ -1,25 +1,25 @@
-//! Requests that only read a prompt: scores of its tokens, and embeddings.
+//! Requests that only prefill: scores of a prompt's tokens, and embeddings.
 
-use super::scheduler::{ProgramKey, Scheduler, extend};
+use super::scheduler::{ProgramKey, Scheduler, allocate_pages};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
 use crate::exec::Executor;
 use crate::model::{Attend, Model, Output, Pass};
 
 impl Scheduler {
-    /// Reads the next part of the oldest unread prompt and waits for what it gives. Serving others goes on between the parts.
-    pub(super) async fn read_prompt(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
-        // The logits of the batch are used.
+    /// Prefills the next chunk of the oldest prompt and waits for its result. Decode steps of other sequences run between the chunks.
+    pub(super) async fn score_or_embed(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
+        // It overwrites the logits of the batch.
         self.drain(executor, model).await?;
         let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
         let b = &model.buffers;
         let embeds = sequence.job.task == Task::Embed;
-        let (most, output) =
+        let (max_rows, output) =
             if embeds { (model.options.prefill_rows, Output::Embedding) } else { (model.options.sequences, Output::Logits) };
         let begin = sequence.prefilled;
-        let rows = (sequence.prompt_len() - begin).min(most);
+        let rows = (sequence.prompt_len() - begin).min(max_rows);
         sequence.prefilled += rows;
-        extend(&mut self.pages, executor, model, sequence, begin + rows);
+        allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let (from, elements) = if embeds { (b.embedding, model.spec.dim) } else { (b.logits, rows * model.spec.vocab) };
         let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
