@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use doppler_engine::engine::{Client, Piece, Trace};
 use doppler_engine::executor::{Counters, Executor};
-use doppler_engine::kernels::{KvFormat, PAGE};
+use doppler_engine::kernels::{KvFormat, PAGE, Sampler};
 use doppler_engine::model::ModelOptions;
-use doppler_engine::serve::{FinishReason, SamplingOptions};
+use doppler_engine::serve::FinishReason;
 use doppler_engine::source;
 use doppler_engine::verify::References;
 use doppler_tests::{Random, beside, exact, gpu, load, nmse};
@@ -148,7 +148,7 @@ fn computed_pages_of_a_cancelled_request_are_shared() {
     serve(&tiny(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
         let mine = client.clone().sharing("mine");
         let (short, long) = (prompt(1, 70), prompt(2, 300));
-        let greedy = SamplingOptions::default;
+        let greedy = Sampler::default;
         // The other sequence decodes between the chunks of the long prompt: after some of its tokens some chunks are computed.
         let mut other = mine.complete(short.clone(), Some(300), greedy(), &[]).expect("accepted");
         let dropped = mine.complete(long.clone(), Some(50), greedy(), &[]).expect("accepted");
@@ -197,10 +197,10 @@ fn answers_that_outgrow_the_cache_are_preempted_and_recomputed() {
     const TOKENS: u32 = 300;
     let options = ModelOptions { sequences: 3, context: 384, kv_bytes: 0, ..ModelOptions::default() };
     serve(&fixtures().join("architectures/gpt2.gguf"), options, async |client, counters| {
-        let penalties = SamplingOptions { presence_penalty: 0.5, frequency_penalty: 0.2, repetition_penalty: 1.1, ..Default::default() };
+        let penalties = Sampler { presence_penalty: 0.5, frequency_penalty: 0.2, repetition_penalty: 1.1, ..Default::default() };
         let log = RefCell::new(Vec::new());
         let answer = async |client: &Client, i: u32| {
-            let mut completion = client.complete(prompt(u64::from(i), 10), Some(TOKENS), penalties.clone(), &[]).expect("accepted");
+            let mut completion = client.complete(prompt(u64::from(i), 10), Some(TOKENS), penalties, &[]).expect("accepted");
             let mut text = String::new();
             loop {
                 let piece = completion.next().await.expect("an end").expect("no error");
@@ -237,7 +237,7 @@ fn stopped_answers_tell_what_was_cached() {
         let messages = serde_json::json!([{ "role": "user", "content": "Who are you? ".repeat(20) }]);
         let prompt = mine.encode_chat(&messages, None).expect("a prompt");
         let answer = async || {
-            let mut completion = mine.complete(prompt.clone(), None, SamplingOptions::default(), &["a".to_owned()]).expect("accepted");
+            let mut completion = mine.complete(prompt.clone(), None, Sampler::default(), &["a".to_owned()]).expect("accepted");
             loop {
                 if let Piece::End(reason, timings) = completion.next().await.expect("an end").expect("no error") {
                     return (reason, timings.cached_tokens);

@@ -1,19 +1,21 @@
 //! Widths that are no multiple of what kernels read at once, in every type of floats, and sizes that differ by layer: the same answers
-//! as with explicit zeros.
+//! as with explicit zeros, or as the model's definition has them.
 #![allow(missing_docs)]
 
+mod plain;
 #[path = "../engine/tests/raw/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that alter more")]
 mod raw;
 
 use doppler_engine::cpu::Cpu;
 use doppler_engine::executor::Executor;
+use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::formats::{DType, convert_rows, dequantize};
-use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{Capabilities, KvFormat};
-use doppler_engine::model::ModelOptions;
+use doppler_engine::model::{ModelOptions, read_checkpoint};
 use doppler_engine::source::MemorySource;
 use doppler_tests::{beside, devices, gpu, load, nmse};
+use plain::Plain;
 use raw::{Raw, Tensor};
 
 /// The tensor with `cols` of its columns and `rows` of its rows, or with zeros in the place of the others; in `dtype`.
@@ -85,24 +87,36 @@ fn odd_heads(zeros: bool, dtype: DType) -> Raw {
     raw
 }
 
-/// The logits after a prompt, and those of some tokens more.
-fn logits(executor: Executor, raw: &Raw) -> Vec<f32> {
-    let options = ModelOptions { context: 64, sequences: 1, prefill_rows: 16, kv: KvFormat::F32, kv_bytes: 1 << 20, quantize: None };
-    let source = MemorySource::new("odd.gguf", raw.write());
+const OPTIONS: ModelOptions =
+    ModelOptions { context: 64, sequences: 1, prefill_rows: 16, kv: KvFormat::F32, kv_bytes: 1 << 20, quantize: None };
+
+fn cpu() -> Executor {
+    Executor::Cpu(Cpu::new(Capabilities::BASELINE))
+}
+
+fn prompt() -> Vec<u32> {
+    (0..19).map(|i| i * 13 + 5).collect()
+}
+
+/// The logits after the prompt, and those of some tokens more.
+fn logits(executor: Executor, file: Vec<u8>, options: ModelOptions) -> Vec<f32> {
+    let source = MemorySource::new("odd.gguf", file);
     pollster::block_on(async {
         let (mut engine, client) = load(executor, &source, options).await.expect("a model");
-        beside(&mut engine, client.trace((0..19).map(|i| i * 13 + 5).collect(), 3, 3)).await.expect("a trace").logits.concat()
+        beside(&mut engine, client.trace(prompt(), 3, 3)).await.expect("a trace").logits.concat()
     })
 }
 
-/// On the host, and on a device in the way that reads exactly.
+/// The same as another model.
 fn check(what: &str, odd: &Raw, even: &Raw) {
+    check_logits(what, odd, &logits(cpu(), even.write(), OPTIONS));
+}
+
+/// On the host, and on a device in the way that reads exactly.
+fn check_logits(what: &str, odd: &Raw, want: &[f32]) {
     let (_, plain) = devices().swap_remove(1);
-    let cpu = |raw: &Raw| logits(Executor::Cpu(Cpu::new(Capabilities::BASELINE)), raw);
-    let on = |options: &GpuOptions, raw: &Raw| logits(Executor::Gpu(Box::new(gpu(options))), raw);
-    let want = cpu(even);
-    for (place, got, bound) in [("host", cpu(odd), 1e-12), ("device", on(&plain, odd), 1e-6)] {
-        let error = nmse(&got, &want);
+    for (place, executor, bound) in [("host", cpu(), 1e-12), ("device", Executor::Gpu(Box::new(gpu(&plain))), 1e-6)] {
+        let error = nmse(&logits(executor, odd.write(), OPTIONS), want);
         assert!(error < bound, "{what} on the {place}: off by {error:.1e}");
     }
 }
@@ -185,4 +199,101 @@ fn key_value_heads_that_differ_by_layer() {
         raw
     };
     check("two of four key and value heads", &model(true), &model(false));
+}
+
+/// A fixture whose residual stream is so wide, with an epsilon that matters.
+fn narrow_stream(name: &str, width: u64, dtype: DType) -> Raw {
+    const NORMS: [&str; 5] = ["attn_norm.weight", "ffn_norm.weight", "output_norm.weight", "post_attention_norm.weight", "ffw_norm.weight"];
+    let mut raw = Raw::fixture(name);
+    for tensor in &mut raw.tensors {
+        let is = |end: &&str| tensor.name.ends_with(end.as_bytes());
+        let along_rows = tensor.shape.len() == 2 && ["attn_output.weight", "ffn_down.weight"].iter().any(is);
+        if along_rows {
+            cut(tensor, tensor.shape[0], width, false, dtype);
+        } else if tensor.shape.len() == 2 {
+            cut(tensor, width, tensor.shape[1], false, dtype);
+        } else if NORMS.iter().chain(&["attn_output.bias", "ffn_down.bias"]).any(is) {
+            tensor.shape = vec![width];
+            tensor.data.truncate(4 * width as usize);
+        }
+    }
+    let queries = raw.tensors.iter().find(|tensor| tensor.name == b"blk.0.attn_q.weight").map_or(0, |tensor| tensor.shape[1]);
+    let key = raw.entries.iter().find(|entry| entry.key.ends_with(b".embedding_length")).expect("a width").key.clone();
+    let architecture = String::from_utf8(key).expect("a name").replace(".embedding_length", "");
+    // Four heads in each of them.
+    for (key, value) in [("embedding_length", width), ("attention.key_length", queries / 4), ("attention.value_length", queries / 4)] {
+        raw.number(&format!("{architecture}.{key}"), value as u32);
+    }
+    raw.put(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 6, &0.1_f32.to_le_bytes());
+    raw
+}
+
+fn plain<'a>(name: &str, raw: &'a Raw) -> Plain<'a> {
+    Plain { raw, neighbours: name.starts_with("llama"), gemma: name == "gemma" }
+}
+
+#[test]
+fn residual_streams_of_odd_widths() {
+    for (name, width, dtype) in [
+        ("llama-2", 60, DType::F32),
+        ("llama-2", 90, DType::BF16),
+        ("llama-bias", 33, DType::F16),
+        ("qwen3", 57, DType::F32),
+        ("olmo2", 90, DType::F32),
+        ("gemma", 60, DType::F32),
+    ] {
+        let raw = narrow_stream(name, width, dtype);
+        check_logits(&format!("{name}, {width} wide in {dtype}"), &raw, &plain(name, &raw).logits(&prompt(), 3));
+    }
+}
+
+/// As many elements as the model is wide, without padding.
+#[test]
+fn embeddings_of_odd_widths() {
+    let mut raw = narrow_stream("qwen3", 57, DType::F32);
+    raw.number("qwen3.pooling_type", 3);
+    let want: Vec<f32> = plain("qwen3", &raw).hidden(&prompt()[..16]).pop().expect("a token").iter().map(|v| *v as f32).collect();
+    let source = MemorySource::new("odd.gguf", raw.write());
+    let got = pollster::block_on(async {
+        let (mut engine, client) = load(cpu(), &source, OPTIONS).await.expect("a model");
+        assert_eq!(client.info().embedding, Some(57));
+        beside(&mut engine, client.embed(prompt()[..16].to_vec())).await.expect("an embedding")
+    });
+    assert_eq!(got.len(), 57);
+    let of_length_1 = |values: Vec<f32>| -> Vec<f32> {
+        let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        values.iter().map(|v| v / length).collect()
+    };
+    let error = nmse(&of_length_1(got), &of_length_1(want));
+    assert!(error < 1e-10, "off by {error:.1e}");
+}
+
+/// A file that `quantize` makes of such a model loads, and so does the model with quantization during the load.
+#[test]
+fn quantized_models_of_odd_widths() {
+    let raw = narrow_stream("llama-2", 90, DType::F32);
+    let want = plain("llama-2", &raw).logits(&prompt(), 1);
+    let vocabulary = want.len();
+    for (recipe, bound) in [(Recipe::F32, 1e-12), (Recipe::F16, 1e-5), (Recipe::Q8_0, 1e-2), (Recipe::Q4_0, 0.2), (Recipe::Q4_K_M, 1e-2)] {
+        let source = MemorySource::new("odd.gguf", raw.write());
+        let mut written = Vec::new();
+        pollster::block_on(async {
+            let checkpoint = read_checkpoint(&source).await.expect("a model");
+            write_gguf(&checkpoint, &source, recipe, &mut written, &mut |_| {}).await.expect("a file");
+        });
+        let during = ModelOptions { quantize: Some(recipe), ..OPTIONS };
+        for (what, got) in [("written", logits(cpu(), written, OPTIONS)), ("loaded", logits(cpu(), raw.write(), during))] {
+            let error = nmse(&got[..vocabulary], &want);
+            assert!(error < bound, "{recipe:?}, {what}: off by {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn layer_norms_over_odd_widths() {
+    let mut raw = Raw::fixture("gpt2");
+    raw.number("gpt2.embedding_length", 60);
+    let source = MemorySource::new("odd.gguf", raw.write());
+    let error = pollster::block_on(load(cpu(), &source, OPTIONS)).err().expect("a refusal").to_string();
+    assert!(error.contains("60 with layer norms"), "{error}");
 }

@@ -26,6 +26,7 @@ pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
     let groups = [
         ("floats", features(|layout| layout.quants == Quants::Floats)),
         ("int8_quants", features(BlockLayout::has_int8_quants)),
+        ("byte_quants", features(|layout| layout.quants == Quants::Int8)),
         ("packed_quants", features(|layout| layout.quants == Quants::Packed)),
         ("codebook_quants", features(|layout| layout.quants == Quants::Codebook)),
         ("offsets", features(|layout| layout.offsets)),

@@ -14,10 +14,10 @@ use crate::error::{EngineError, Result};
 use crate::exec::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, TensorInfo};
-use crate::kernels::Capabilities;
+use crate::kernels::{Capabilities, Sampler};
 use crate::model::{LoadTimes, MemoryUse, Model, ModelOptions, ModelSpec, families, read_checkpoint};
 use crate::plan::{self, LoadPlan};
-use crate::serve::{Event, FinishReason, Job, SamplingOptions, Scheduler, Task, Timings};
+use crate::serve::{Event, FinishReason, Job, Scheduler, Task, Timings};
 use crate::source::{ReadAhead, Source};
 use crate::text::template::Options;
 use crate::text::{ChatTemplate, Detokenizer, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
@@ -348,7 +348,7 @@ impl Client {
     ///
     /// # Errors
     /// When the prompt is empty or does not fit.
-    pub fn complete(&self, prompt: Vec<u32>, max_tokens: Option<u32>, sampling: SamplingOptions, stop: &[String]) -> Result<Completion> {
+    pub fn complete(&self, prompt: Vec<u32>, max_tokens: Option<u32>, sampling: Sampler, stop: &[String]) -> Result<Completion> {
         let context = self.shared.info.context;
         let requested = prompt.len() as u32;
         if requested == 0 {
@@ -447,7 +447,7 @@ impl Client {
         let (events, receiver) = unbounded();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
-        let job = Job { task, prompt, namespace, max_tokens, stop_tokens, sampling: SamplingOptions::default(), logits, events };
+        let job = Job { task, prompt, namespace, max_tokens, stop_tokens, sampling: Sampler::default(), logits, events };
         self.jobs.unbounded_send(job).map_err(|_| stopped())?;
         Ok(receiver)
     }

@@ -188,6 +188,26 @@ fn rows_in_another_order() {
     check(Transform::Transpose, &[2, 3], &[0, 3, 1, 4, 2, 5]);
 }
 
+/// Zeros behind the rows of each group and behind each row of a matrix that is stored in another order.
+#[test]
+fn zeros_behind_rows_in_another_order() {
+    let transform = Some(Transform::PairNeighbours { heads: 2 });
+    let stored = TensorInfo { name: "t".to_owned(), dtype: DType::I8, shape: vec![2, 8], offset: 1, bytes: 16, transform };
+    let source = MemorySource::new("m", (0..17).collect());
+    for (groups, want) in [
+        (1, [[1, 2], [5, 6], [3, 4], [7, 8], [9, 10], [13, 14], [11, 12], [15, 16], [0, 0], [0, 0]]),
+        (2, [[1, 2], [5, 6], [3, 4], [7, 8], [0, 0], [9, 10], [13, 14], [11, 12], [15, 16], [0, 0]]),
+    ] {
+        let transform = Some(Transform::Pad { stored: Box::new(stored.clone()), groups });
+        let info = TensorInfo { shape: vec![3, 10], transform, ..stored.clone() };
+        let want: Vec<u8> = want.iter().flat_map(|[a, b]| [*a, *b, 0]).collect();
+        for count in [1, 2, 5, 10] {
+            let parts = (0..10).step_by(count).map(|row| block_on(read_rows(&source, &info, row, count as u64)).unwrap());
+            assert_eq!(parts.collect::<Vec<_>>().concat(), want, "{groups} groups, {count} rows together");
+        }
+    }
+}
+
 /// What `change` makes of the qwen2 folder's files, read as a folder.
 fn changed(change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> Result<Checkpoint, EngineError> {
     let mut files: Vec<Box<dyn Source>> = Vec::new();

@@ -9,10 +9,9 @@ use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
 use doppler_engine::executor::Executor;
 use doppler_engine::formats::DType;
-use doppler_engine::kernels::Capabilities;
+use doppler_engine::kernels::{Capabilities, Sampler};
 use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::plan;
-use doppler_engine::serve::SamplingOptions;
 use doppler_engine::source::{Files, MemorySource, Source};
 use doppler_files::{OLLAMA_PARAMETERS, OLLAMA_SYSTEM};
 use futures::executor::block_on;
@@ -298,7 +297,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     let user = json!({ "role": "user", "content": "hi" });
     let system = |text: &str| json!({ "role": "system", "content": text });
     let request = parse(json!({ "messages": [user] })).with(client.defaults()).into_owned();
-    let sampling = SamplingOptions {
+    let sampling = Sampler {
         temperature: 0.5,
         top_k: 7,
         top_p: 0.75,
@@ -307,6 +306,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
         presence_penalty: -1.0,
         frequency_penalty: 1.0,
         seed: u32::MAX,
+        ..Sampler::default()
     };
     assert_eq!(request.sampling(&client.defaults().sampling), sampling);
     assert_eq!((request.max_tokens, &request.stop[..]), (Some(9), &["<user>".to_owned(), "x".to_owned()][..]));
@@ -314,7 +314,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     // The request's own go first.
     let own = json!({ "messages": [system("Be long."), user], "temperature": 0, "max_tokens": 3, "stop": "y", "seed": 5 });
     let own = parse(own).with(client.defaults()).into_owned();
-    let SamplingOptions { temperature, top_k, seed, .. } = own.sampling(&client.defaults().sampling);
+    let Sampler { temperature, top_k, seed, .. } = own.sampling(&client.defaults().sampling);
     assert_eq!((temperature, top_k, seed, own.max_tokens, own.stop.len()), (0.0, 7, 5, Some(3), 3));
     assert_eq!(own.messages[0], system("Be long."));
     let count = |messages: Value| block_on(client.count(&parse(json!({ "messages": messages })))).expect("a prompt");
@@ -322,7 +322,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     // No limit is none, what makes no sense is named, what is no JSON is an error.
     let (_engine, client) = load(r#"{"num_predict":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");
     assert_eq!(client.info().notes, ["of Ollama's parameters, these are not used: stop, temperature, top_k"]);
-    assert_eq!((client.defaults().max_tokens, &client.defaults().sampling), (None, &SamplingOptions::default()));
+    assert_eq!((client.defaults().max_tokens, &client.defaults().sampling), (None, &Sampler::default()));
     assert!(load("temperature 1").unwrap_err().to_string().contains("ollama-parameters.json"));
 }
 

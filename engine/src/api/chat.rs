@@ -8,7 +8,8 @@ use super::fields::{self, array, boolean, invalid, number, string, unsupported};
 use super::messages;
 use crate::error::Result;
 use crate::formats::{Metadata, ollama};
-use crate::serve::{FinishReason, SamplingOptions, Timings};
+use crate::kernels::Sampler;
+use crate::serve::{FinishReason, Timings};
 
 /// A checked request. Fields that the request leaves open are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,8 +114,8 @@ impl ChatRequest {
     }
 
     /// Sampling, with `defaults` for what the request leaves open. A seed that is left open is drawn.
-    pub fn sampling(&self, defaults: &SamplingOptions) -> SamplingOptions {
-        SamplingOptions {
+    pub fn sampling(&self, defaults: &Sampler) -> Sampler {
+        Sampler {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_k: self.top_k.unwrap_or(defaults.top_k),
             top_p: self.top_p.unwrap_or(defaults.top_p),
@@ -123,6 +124,7 @@ impl ChatRequest {
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             seed: self.seed.unwrap_or_else(fresh_seed),
+            ..*defaults
         }
     }
 }
@@ -131,7 +133,7 @@ impl ChatRequest {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Defaults {
     /// Without a word from the files, the most likely token always.
-    pub sampling: SamplingOptions,
+    pub sampling: Sampler,
     /// `None`: another one for each request.
     pub seed: Option<u32>,
     /// Limit on new tokens.
@@ -158,9 +160,9 @@ impl Defaults {
     }
 }
 
-fn sampling(metadata: &Metadata) -> Result<SamplingOptions> {
-    let defaults = SamplingOptions::default();
-    Ok(SamplingOptions {
+fn sampling(metadata: &Metadata) -> Result<Sampler> {
+    let defaults = Sampler::default();
+    Ok(Sampler {
         temperature: metadata.f32_opt("general.sampling.temp")?.unwrap_or(defaults.temperature),
         top_k: metadata.u32_opt("general.sampling.top_k")?.unwrap_or(defaults.top_k),
         top_p: metadata.f32_opt("general.sampling.top_p")?.unwrap_or(defaults.top_p),
@@ -291,7 +293,7 @@ mod tests {
         let request = request.expect("valid");
         assert!(request.stream);
         assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
-        let sampling = request.sampling(&SamplingOptions::default());
+        let sampling = request.sampling(&Sampler::default());
         assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.5, 1.0, u32::MAX));
     }
 

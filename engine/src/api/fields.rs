@@ -181,7 +181,7 @@ pub(super) fn unsupported(field: &str, hint: &str) -> EngineError {
 mod tests {
     use super::super::ChatRequest;
     use super::*;
-    use crate::serve::SamplingOptions;
+    use crate::kernels::Sampler;
 
     fn parse(mut fields: Value) -> Result<ChatRequest> {
         fields["messages"] = json!([{ "role": "user", "content": "hi" }]);
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_is_taken() {
         let asked = |request: &ChatRequest| {
-            let SamplingOptions { seed: _, temperature, top_k, top_p, .. } = request.sampling(&SamplingOptions::default());
+            let Sampler { seed: _, temperature, top_k, top_p, .. } = request.sampling(&Sampler::default());
             (request.tools.clone(), request.stream, request.include_usage, request.max_tokens, temperature, top_k, top_p)
         };
         let nothing = asked(&parse(json!({})).expect("valid"));
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(error, "max_tokens must be a whole number from 1, or -1 for no limit", "{value}");
         }
 
-        let sampling = |fields: Value| parse(fields).map(|request| request.sampling(&SamplingOptions::default()));
+        let sampling = |fields: Value| parse(fields).map(|request| request.sampling(&Sampler::default()));
         let seed = |value: Value| sampling(json!({ "seed": value })).map(|sampling| sampling.seed);
         assert_eq!([seed(json!(7)).expect("7"), seed(json!(7.0)).expect("7")], [7, 7]);
         assert_eq!(seed(json!(-1)).expect("-1"), u32::MAX);

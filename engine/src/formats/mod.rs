@@ -241,10 +241,8 @@ pub enum Transform {
     },
     /// Zeros follow each row, and the rows of each group: kernels read eight values at a time. Wanted is the tensor's shape.
     Pad {
-        /// Values of a stored row.
-        cols: u64,
-        /// Stored rows of a group.
-        rows: u64,
+        /// The tensor without them.
+        stored: Box<TensorInfo>,
         /// Groups of rows.
         groups: u64,
     },

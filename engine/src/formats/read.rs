@@ -19,15 +19,14 @@ pub fn span_of_rows(tensor: &TensorInfo, first: u64, count: u64) -> Result<Range
     let fail = |problem| FormatError::Tensor { name: tensor.name.clone(), problem };
     let last = first.checked_add(count).filter(|&last| last <= rows).ok_or_else(|| fail("it has fewer rows"))?;
     let span = match &tensor.transform {
+        Some(Transform::Pad { stored, groups }) => {
+            let rows = rows_without_zeros(tensor, stored, *groups, first..last);
+            return span_of_rows(stored, rows.start, rows.end - rows.start);
+        }
         Some(Transform::Values(_)) => 0..0,
         Some(Transform::AddOne(stored)) => {
             let row_bytes = tensor.shape.first().copied().unwrap_or(1) * stored.block_bytes();
             first * row_bytes..last * row_bytes
-        }
-        Some(Transform::Pad { cols, rows: stored, groups }) => {
-            let row_bytes = cols / tensor.dtype.block_size() * tensor.dtype.block_bytes();
-            let before = |row: u64| row / (rows / groups) * stored + (row % (rows / groups)).min(*stored);
-            before(first) * row_bytes..before(last) * row_bytes
         }
         Some(Transform::Transpose) if tensor.bytes > MAX_TRANSPOSED => return Err(fail("it is too large to be transposed")),
         Some(Transform::Transpose) => 0..tensor.bytes,
@@ -49,6 +48,11 @@ pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, cou
     let cols = tensor.shape.first().copied().unwrap_or(1);
     let rows = tensor.rows();
     let span = span_of_rows(tensor, first, count)?;
+    if let Some(Transform::Pad { stored, groups }) = &tensor.transform {
+        let rows = rows_without_zeros(tensor, stored, *groups, first..first + count);
+        let bytes = Box::pin(read_rows(source, stored, rows.start, rows.end - rows.start)).await?;
+        return Ok(with_zeros(tensor, stored, *groups, first..first + count, &bytes));
+    }
     let stored = if span.is_empty() { Vec::new() } else { source.read(span.start, (span.end - span.start) as usize).await? };
     Ok(match &tensor.transform {
         None => stored,
@@ -69,14 +73,6 @@ pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, cou
                 .copied()
                 .collect()
         }
-        Some(Transform::Pad { cols, rows: stored_rows, groups }) => {
-            let bytes_of = |cols: u64| (cols / tensor.dtype.block_size() * tensor.dtype.block_bytes()) as usize;
-            let (from, to, group) = (bytes_of(*cols), bytes_of(tensor.shape.first().copied().unwrap_or(1)), rows / groups);
-            let mut padded = vec![0; to * count as usize];
-            let wanted = (first..).zip(padded.chunks_exact_mut(to)).filter(|(row, _)| row % group < *stored_rows);
-            wanted.zip(stored.chunks_exact(from)).for_each(|((_, row), stored)| row[..from].copy_from_slice(stored));
-            padded
-        }
         // Of a bias the elements are reordered as a matrix's rows.
         Some(transform) if is_column(tensor) => reordered(&stored, 0..cols, tensor.bytes / cols, 0, stored_row(transform, cols)),
         Some(transform) => {
@@ -84,6 +80,24 @@ pub async fn read_rows(source: &dyn Source, tensor: &TensorInfo, first: u64, cou
             reordered(&stored, first..first + count, row_bytes, (span.start - tensor.offset) / row_bytes, stored_row(transform, rows))
         }
     })
+}
+
+/// Which rows of the tensor `stored`, in so many groups, are among `rows` of `tensor`, which has zeros behind each group.
+fn rows_without_zeros(tensor: &TensorInfo, stored: &TensorInfo, groups: u64, rows: Range<u64>) -> Range<u64> {
+    let (group, kept) = (tensor.rows() / groups, stored.rows() / groups);
+    let before = |row: u64| row / group * kept + (row % group).min(kept);
+    before(rows.start)..before(rows.end)
+}
+
+/// `rows` of `tensor`: the `bytes` of those that are [stored](rows_without_zeros), with zeros behind each row and each group.
+fn with_zeros(tensor: &TensorInfo, stored: &TensorInfo, groups: u64, rows: Range<u64>, bytes: &[u8]) -> Vec<u8> {
+    let row_bytes = |shape: &[u64]| (shape[0] / tensor.dtype.block_size() * tensor.dtype.block_bytes()) as usize;
+    let (from, to) = (row_bytes(&stored.shape), row_bytes(&tensor.shape));
+    let (group, kept) = (tensor.rows() / groups, stored.rows() / groups);
+    let mut padded = vec![0; to * (rows.end - rows.start) as usize];
+    let wanted = rows.zip(padded.chunks_exact_mut(to)).filter(|(row, _)| row % group < kept);
+    wanted.zip(bytes.chunks_exact(from)).for_each(|((_, row), bytes)| row[..from].copy_from_slice(bytes));
+    padded
 }
 
 /// Whether it is a bias: one row whose elements are what a matrix's rows are.

@@ -1,6 +1,6 @@
 //! The kernels: typed parameters, choice of variant, dispatch geometry, and a plain CPU reference each.
 //!
-//! A kernel's WGSL is `shaders/<name>.wesl`; its host side is the file of the same name here. To add one, see `docs/kernels.md`.
+//! A kernel's WGSL is `shaders/<name>.wesl`; its host side is the file of the same name here. To add one, see `docs/developing.md`.
 
 mod attention;
 mod cache;

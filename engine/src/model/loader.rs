@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::layers::{NormWeights, Projection};
+use super::padding::padded_row;
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
+use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
 use crate::exec::{Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
@@ -138,18 +140,19 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A small tensor as floats in a buffer.
-    pub(super) fn vector(&mut self, name: &str, count: u32) -> Result<BufferId> {
-        let values = self.floats(name, count)?;
-        self.buffer(name, &[values])
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream.
+    pub(super) fn norm(&mut self, name: &str, spec: &ModelSpec) -> Result<NormWeights> {
+        let weight = self.residual_row(&format!("{name}.weight"), spec, spec.norm_factor())?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.residual_row(&bias, spec, 1.0)?) } else { None };
+        Ok(NormWeights { weight, bias })
     }
 
-    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm.
-    pub(super) fn norm(&mut self, name: &str, dim: u32) -> Result<NormWeights> {
-        let weight = self.vector(&format!("{name}.weight"), dim)?;
-        let bias = format!("{name}.bias");
-        let bias = if self.has(&bias) { Some(self.vector(&bias, dim)?) } else { None };
-        Ok(NormWeights { weight, bias })
+    /// A small tensor times `factor` as a row of the residual stream in a buffer.
+    fn residual_row(&mut self, name: &str, spec: &ModelSpec, factor: f64) -> Result<BufferId> {
+        let row = spec.row();
+        let values = self.computed(&[(name, spec.dim)], row, move |tensors| padded_row(&tensors.concat(), factor, row))?;
+        self.buffer(name, &[values])
     }
 
     /// `<name>.weight` and, where there is one, `<name>.bias`.

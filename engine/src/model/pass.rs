@@ -51,7 +51,7 @@ pub struct Pass {
 /// Buffers that the scheduler writes and reads. Shapes in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
-    /// `Row (prefill_rows)`: the tokens of a prefill step.
+    /// `Row (max(prefill_rows, sequences))`: the tokens of a prefill step, or of a step that scores a prompt.
     pub prefill_rows: BufferId,
     /// `Row (sequences)`: the newest token of each sequence.
     pub decode_rows: BufferId,
@@ -59,7 +59,7 @@ pub struct Buffers {
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
-    /// `f32 (dim)`: the embedding of a text, where the model makes any.
+    /// `f32 (dim)` and padding: the embedding of a text, where the model makes any.
     pub embedding: BufferId,
 }
 
@@ -79,11 +79,12 @@ impl Buffers {
         // Encoders make no logits.
         let logit_rows = if spec.is_causal() { options.sequences } else { 0 };
         Ok(Self {
-            prefill_rows: buffer("prefill rows", options.prefill_rows, 4)?,
+            // A step that scores a prompt has as many rows as there are logits.
+            prefill_rows: buffer("prefill rows", options.prefill_rows.max(options.sequences), 4)?,
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
             logits: buffer("logits", logit_rows, spec.vocab)?,
-            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.dim)?,
+            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.row())?,
         })
     }
 
@@ -127,7 +128,7 @@ pub(super) struct PassRecorder<'a> {
     /// Kernel of attention in prefill.
     pub(super) tier: AttentionTier,
     pub(super) options: &'a ModelOptions,
-    /// All norms of the model.
+    /// The norms of whole rows.
     pub(super) norm: NormSpec,
     pub(super) buffers: &'a Buffers,
     /// The rows of the pass.

@@ -22,7 +22,7 @@ pub struct ModelSpec {
     pub vocab: u32,
     /// Positions the model was trained for.
     pub context: u32,
-    /// All norms: their kind and epsilon.
+    /// Kind and epsilon of all norms.
     pub norm: NormSpec,
     /// From tokens to the residual stream.
     pub embedding: EmbeddingSpec,
@@ -224,8 +224,9 @@ impl ModelSpec {
     /// With the size that is not supported, and what would be.
     pub fn check(&self) -> Result<()> {
         let refused = |what, value: String, supported: &str| Err(EngineError::Unsupported { what, value, supported: supported.to_owned() });
-        if !self.dim.is_multiple_of(8) {
-            return refused("model width", self.dim.to_string(), "multiples of 8");
+        if self.norm.kind == NormKind::Layer && self.row() != self.dim {
+            let value = format!("{} with layer norms", self.dim);
+            return refused("model width", value, "multiples of 8 with layer norms, any width with RMS norms");
         }
         for (i, attention) in self.attentions().enumerate() {
             let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *attention;

@@ -80,7 +80,7 @@ impl Model {
         mut options: ModelOptions,
     ) -> Result<(Pieces, impl FnOnce(&Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
         let mut spec = families::spec(checkpoint)?;
-        let padded = padded(checkpoint, &mut spec)?;
+        let padded = padded(checkpoint, &mut spec);
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
         options.context = options.context.min(spec.context).max(1);
         let capabilities = executor.capabilities().clone();
@@ -170,7 +170,7 @@ impl Model {
             capabilities: &self.capabilities,
             tier: self.tier,
             options: &self.options,
-            norm: self.spec.norm,
+            norm: self.spec.row_norm(),
             buffers: &self.buffers,
             rows_buffer: self.buffers.rows(pass.attend),
             pages_per_slot: self.pages_per_slot,

@@ -6,4 +6,4 @@ mod scoring;
 mod sequence;
 
 pub use scheduler::Scheduler;
-pub use sequence::{Event, FinishReason, Job, SamplingOptions, Task, Timings};
+pub use sequence::{Event, FinishReason, Job, Task, Timings};

@@ -197,7 +197,7 @@ impl Scheduler {
             let job = &mut waiting.job;
             job.max_tokens = most - job.prompt.len() as u32;
             write_pages(executor, model, slot, 0, block_table.pages());
-            if job.sampling.sampler(0).penalizes() {
+            if job.sampling.penalizes() {
                 let vocab = model.spec.vocab as usize;
                 let counts = Sampling::counts(&waiting.job.prompt, waiting.output().unwrap_or_default(), vocab);
                 executor.write(self.counts, u64::from(slot) * 4 * vocab as u64, bytemuck::cast_slice(&counts));
@@ -370,14 +370,14 @@ impl Scheduler {
         };
         let data = Row { token, position, slot: sequence.slot, flags: Row::ACTIVE };
         executor.write(model.buffers.decode_rows, u64::from(row) * size_of::<Row>() as u64, bytemuck::bytes_of(&data));
-        let sampler = sequence.job.sampling.sampler(generated);
+        let sampler = Sampler { step: generated, ..sequence.job.sampling };
         executor.write(self.samplers, u64::from(row) * size_of::<Sampler>() as u64, bytemuck::bytes_of(&sampler));
     }
 
     /// Sampling of rows of the batch.
     fn sample_program(&mut self, executor: &Executor, model: &Model, first_row: u32, rows: u32) -> Rc<Program> {
         let sequences = &self.decoding[first_row as usize..][..rows as usize];
-        let draws = sequences.iter().any(|s| s.job.sampling.sampler(0).draws_from_all());
+        let draws = sequences.iter().any(|s| s.job.sampling.draws_from_all());
         self.program(executor, model, ProgramKey::Sample { first_row, rows, draws })
     }
 

@@ -11,59 +11,6 @@ use super::pages::BlockTable;
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
 
-/// Parameters of sampling.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingOptions {
-    /// 0: the most likely token always.
-    pub temperature: f32,
-    /// Keep this many most likely tokens; 0: all.
-    pub top_k: u32,
-    /// Keep the most likely tokens that together have this probability (Holtzman et al. 2020); 1: all.
-    pub top_p: f32,
-    /// Keep tokens at least this likely relative to the most likely; 0: all.
-    pub min_p: f32,
-    /// Divide the logits of tokens seen anywhere by this (Keskar et al. 2019); 1: off.
-    pub repetition_penalty: f32,
-    /// Subtract from the logits of tokens in the answer.
-    pub presence_penalty: f32,
-    /// Subtract for each time the token is in the answer.
-    pub frequency_penalty: f32,
-    /// Same seed, same prompt, same options: same answer.
-    pub seed: u32,
-}
-
-impl Default for SamplingOptions {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            seed: 0,
-        }
-    }
-}
-
-impl SamplingOptions {
-    pub(super) fn sampler(&self, step: u32) -> Sampler {
-        Sampler {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            seed: self.seed,
-            step,
-            ..Default::default()
-        }
-    }
-}
-
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -132,8 +79,8 @@ pub struct Job {
     pub max_tokens: u32,
     /// Tokens that end the answer.
     pub stop_tokens: Rc<[u32]>,
-    /// Sampling.
-    pub sampling: SamplingOptions,
+    /// How its tokens are sampled. The scheduler sets `step`.
+    pub sampling: Sampler,
     /// Send the logits of this many first tokens. The whole batch waits for them: for checks, not for serving.
     pub logits: u32,
     /// Where events go.

@@ -42,9 +42,9 @@ impl Attention {
         let parts = [(name("attn_q"), spec.query_row()), (name("attn_k"), spec.key_row()), (name("attn_v"), spec.value_row())];
         Ok(Self {
             spec: spec.clone(),
-            qkv: Stacked::load(loader, &name("attn_qkv"), &parts, model.dim)?,
-            qk_norm: QkNormWeights::load(loader, spec, model.norm.kind, i)?,
-            output: loader.projection(&name("attn_output"), model.dim, padded_width(spec.output_row()))?,
+            qkv: Stacked::load(loader, &name("attn_qkv"), &parts, model.row())?,
+            qk_norm: QkNormWeights::load(loader, spec, model.norm, i)?,
+            output: loader.projection(&name("attn_output"), model.row(), padded_width(spec.output_row()))?,
         })
     }
 
@@ -88,11 +88,10 @@ impl Attention {
 
     fn record_decode(&self, pass: &mut PassRecorder<'_>, x: Operand, splits: Splits, buffers: &AttentionBuffers) -> Act {
         let qkv = self.qkv.record(pass, x);
-        let norms_heads = self.qk_norm.as_ref().is_some_and(|norm| norm.of_each_head);
-        if !norms_heads {
+        let qk_norm = self.qk_norm.as_ref().filter(|norm| norm.of_each_head).map(|norm| norm.norm.eps);
+        if qk_norm.is_none() {
             self.record_qk_norm(pass, &qkv);
         }
-        let qk_norm = norms_heads.then_some(pass.norm.eps);
         let out = pass.rows_to_multiply(self.spec.output_row());
         let combine = self.combine(qkv.rows, splits.count);
         let workspace = pass.workspace(combine.workspace_bytes());

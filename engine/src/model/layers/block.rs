@@ -28,7 +28,7 @@ impl Block {
     /// Loads layer `i`.
     pub(crate) fn load(loader: &mut Loader<'_>, spec: &ModelSpec, i: u32) -> Result<Self> {
         let layer = &spec.layers[i as usize];
-        let (attention_norm, mlp_norm) = load_input_norms(loader, layer, spec.dim, i)?;
+        let (attention_norm, mlp_norm) = load_input_norms(loader, spec, layer, i)?;
         let (mut attention_post_norm, mut mlp_post_norm) = (None, None);
         let post_norms = match layer.norms.output {
             OutputNorm::None => None,
@@ -36,8 +36,8 @@ impl Block {
             OutputNorm::Sum => Some(["attn_output_norm", "layer_output_norm"]),
         };
         if let Some([attention, mlp]) = post_norms {
-            attention_post_norm = Some(loader.norm(&format!("blk.{i}.{attention}"), spec.dim)?);
-            mlp_post_norm = Some(loader.norm(&format!("blk.{i}.{mlp}"), spec.dim)?);
+            attention_post_norm = Some(loader.norm(&format!("blk.{i}.{attention}"), spec)?);
+            mlp_post_norm = Some(loader.norm(&format!("blk.{i}.{mlp}"), spec)?);
         }
         Ok(Self {
             output_norm: layer.norms.output,
@@ -47,7 +47,7 @@ impl Block {
             attention: Attention::load(loader, spec, layer.attention(), i)?,
             attention_post_norm,
             mlp_norm,
-            mlp: Mlp::load(loader, layer.dense(), spec.dim, i)?,
+            mlp: Mlp::load(loader, layer.dense(), spec.row(), i)?,
             mlp_post_norm,
         })
     }
@@ -110,16 +110,21 @@ impl Block {
 }
 
 /// The norms before attention and before the feed-forward network.
-fn load_input_norms(loader: &mut Loader<'_>, layer: &LayerSpec, dim: u32, i: u32) -> Result<(Option<NormWeights>, Option<NormWeights>)> {
+fn load_input_norms(
+    loader: &mut Loader<'_>,
+    spec: &ModelSpec,
+    layer: &LayerSpec,
+    i: u32,
+) -> Result<(Option<NormWeights>, Option<NormWeights>)> {
     if !layer.norms.input {
         return Ok((None, None));
     }
-    let first = loader.norm(&format!("blk.{i}.attn_norm"), dim)?;
+    let first = loader.norm(&format!("blk.{i}.attn_norm"), spec)?;
     if !layer.parallel {
-        return Ok((Some(first), Some(loader.norm(&format!("blk.{i}.ffn_norm"), dim)?)));
+        return Ok((Some(first), Some(loader.norm(&format!("blk.{i}.ffn_norm"), spec)?)));
     }
     // Falcon 40B: the first norm is the feed-forward network's alone.
     let second = format!("blk.{i}.attn_norm_2");
-    let attention = if loader.has(&format!("{second}.weight")) { loader.norm(&second, dim)? } else { first };
+    let attention = if loader.has(&format!("{second}.weight")) { loader.norm(&second, spec)? } else { first };
     Ok((Some(attention), Some(first)))
 }

@@ -11,7 +11,8 @@ use crate::kernels::{Embed, EmbedBindings, EmbedIndex};
 /// `norm(scale * token + position + type)`.
 #[derive(Debug)]
 pub(crate) struct Embedding {
-    dim: u32,
+    /// Elements of a row of the residual stream.
+    row: u32,
     scale: f32,
     /// `(vocab, dim)`.
     pub(super) tokens: Weight,
@@ -23,7 +24,7 @@ pub(crate) struct Embedding {
 impl Embedding {
     /// Loads the tables that the spec names.
     pub(crate) fn load(loader: &mut Loader<'_>, spec: &ModelSpec) -> Result<Self> {
-        let mut table = |name: &str, rows: u32| loader.stacked(&[Part { name, first_row: 0, rows }], spec.dim);
+        let mut table = |name: &str, rows: u32| loader.stacked(&[Part { name, first_row: 0, rows }], spec.row());
         let tokens = table("token_embd.weight", spec.vocab)?;
         let mut optional = |name: &str, rows: Option<u32>| match rows {
             Some(rows) => table(name, rows).map(Some),
@@ -31,13 +32,13 @@ impl Embedding {
         };
         let positions = optional("position_embd.weight", spec.embedding.positions)?;
         let token_types = optional("token_types.weight", spec.embedding.token_types)?;
-        let norm = if spec.embedding.norm { Some(loader.norm("token_embd_norm", spec.dim)?) } else { None };
-        Ok(Self { dim: spec.dim, scale: spec.embedding.scale, tokens, positions, token_types, norm })
+        let norm = if spec.embedding.norm { Some(loader.norm("token_embd_norm", spec)?) } else { None };
+        Ok(Self { row: spec.row(), scale: spec.embedding.scale, tokens, positions, token_types, norm })
     }
 
     /// The rows of the pass.
     pub(crate) fn record(&self, pass: &mut PassRecorder<'_>) -> Act {
-        let out = pass.act(self.dim);
+        let out = pass.act(self.row);
         record_table(pass, &self.tokens, EmbedIndex::Token, self.scale, &out);
         if let Some(positions) = &self.positions {
             record_table(pass, positions, EmbedIndex::Position, 1.0, &out);

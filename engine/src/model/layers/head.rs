@@ -25,16 +25,17 @@ pub(crate) struct Head {
 impl Head {
     /// Loads the head; tied to `embedding` where the spec says so.
     pub(crate) fn load(loader: &mut Loader<'_>, spec: &ModelSpec, embedding: &Embedding) -> Result<Self> {
-        let norm = if spec.head.norm { Some(loader.norm("output_norm", spec.dim)?) } else { None };
+        let norm = if spec.head.norm { Some(loader.norm("output_norm", spec)?) } else { None };
         let output = if spec.head.tied {
             Projection { weight: embedding.tokens.clone(), bias: None }
         } else {
-            loader.projection("output", spec.vocab, spec.dim)?
+            loader.projection("output", spec.vocab, spec.row())?
         };
         let dense = match spec.head.dense {
-            Some(width) => {
-                Some([load_unbiased(loader, "dense_2.weight", width, spec.dim)?, load_unbiased(loader, "dense_3.weight", spec.dim, width)?])
-            }
+            Some(width) => Some([
+                load_unbiased(loader, "dense_2.weight", width, spec.row())?,
+                load_unbiased(loader, "dense_3.weight", spec.row(), width)?,
+            ]),
             None => None,
         };
         Ok(Self { spec: spec.head, norm, output, dense })

@@ -46,6 +46,7 @@ pub(super) fn operand(pass: &mut PassRecorder<'_>, norm: Option<&NormWeights>, x
 /// Norms of queries and keys with the number of their weights.
 #[derive(Debug)]
 pub(crate) struct QkNormWeights {
+    pub(super) norm: NormSpec,
     span: QkNormSpec,
     q: (BufferId, u32),
     k: (BufferId, u32),
@@ -57,10 +58,10 @@ pub(crate) struct QkNormWeights {
 
 impl QkNormWeights {
     /// Loads the norms of layer `i`, where it has them.
-    pub(super) fn load(loader: &mut Loader<'_>, spec: &AttentionSpec, kind: NormKind, i: u32) -> Result<Option<Self>> {
+    pub(super) fn load(loader: &mut Loader<'_>, spec: &AttentionSpec, norm: NormSpec, i: u32) -> Result<Option<Self>> {
         let Some(span) = spec.qk_norm else { return Ok(None) };
         let head_dim = spec.key_dim;
-        let mut norm = |part: &str, heads: u32| -> Result<_> {
+        let mut load = |part: &str, heads: u32| -> Result<_> {
             let name = format!("blk.{i}.attn_{part}_norm.weight");
             // One weight for each element of a head, or of all heads of a row.
             let elements = loader.elements(&name)?;
@@ -68,10 +69,10 @@ impl QkNormWeights {
             let values = loader.floats(&name, count)?;
             Ok(((loader.buffer(&name, &[values])?, count), values))
         };
-        let (q, q_values) = norm("q", spec.heads)?;
-        let (k, k_values) = norm("k", spec.kv_heads)?;
-        let of_each_head = kind == NormKind::Rms && q.1 + k.1 == 2 * head_dim;
-        Ok(Some(Self { span, q, k, of_each_head, values: [q_values, k_values] }))
+        let (q, q_values) = load("q", spec.heads)?;
+        let (k, k_values) = load("k", spec.kv_heads)?;
+        let of_each_head = norm.kind == NormKind::Rms && q.1 + k.1 == 2 * head_dim;
+        Ok(Some(Self { norm, span, q, k, of_each_head, values: [q_values, k_values] }))
     }
 
     /// Normalizes the queries and keys of `qkv` in place.
@@ -81,14 +82,14 @@ impl QkNormWeights {
             QkNormSpec::Head => (heads, spec.key_dim),
         };
         let kernel = QkNorm {
-            kind: pass.norm.kind,
+            kind: self.norm.kind,
             rows: qkv.rows,
             row_stride: qkv.stride,
             q_segments: segments(spec.heads),
             k_segments: segments(spec.kv_heads),
             q_weights: self.q.1,
             k_weights: self.k.1,
-            eps: pass.norm.eps,
+            eps: self.norm.eps,
         };
         pass.dispatch(kernel, QkNormBindings { qkv: qkv.buffer, q_weight: self.q.0, k_weight: self.k.0 });
     }

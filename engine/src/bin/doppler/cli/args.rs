@@ -8,6 +8,7 @@ use doppler_engine::formats::convert::Recipe;
 use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::ModelOptions;
+use serde::Serialize;
 
 /// Runs language models on the GPU, from GGUF files, whole or split, or folders in Hugging Face's layout.
 #[derive(Parser)]
@@ -141,24 +142,25 @@ impl ModelArgs {
     }
 }
 
-#[derive(Args)]
+// Fields of a chat completion request, under their names there.
+#[derive(Args, Serialize)]
 pub(super) struct SamplingArgs {
     /// 0 takes the most likely token always.
     #[arg(long)]
-    pub(super) temperature: Option<f32>,
+    temperature: Option<f32>,
     /// Keep this many most likely tokens.
     #[arg(long)]
-    pub(super) top_k: Option<u32>,
+    top_k: Option<u32>,
     /// Keep the most likely tokens that together have this probability.
     #[arg(long)]
-    pub(super) top_p: Option<f32>,
+    top_p: Option<f32>,
     /// Keep tokens at least this likely relative to the most likely.
     #[arg(long)]
-    pub(super) min_p: Option<f32>,
+    min_p: Option<f32>,
     /// Same seed, same answer.
     #[arg(long)]
-    pub(super) seed: Option<u32>,
+    seed: Option<u32>,
     /// At most this many new tokens.
     #[arg(short = 'n', long)]
-    pub(super) max_tokens: Option<u32>,
+    max_tokens: Option<u32>,
 }

@@ -46,15 +46,9 @@ async fn converse(client: &Client, sampling: &SamplingArgs) -> Result<(), Failur
 }
 
 fn chat_request(messages: &Value, sampling: &SamplingArgs) -> Result<ChatRequest, Failure> {
-    Ok(ChatRequest::parse(&json!({
-        "messages": messages,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "seed": sampling.seed,
-        "max_tokens": sampling.max_tokens,
-    }))?)
+    let mut request = json!(sampling);
+    request["messages"] = messages.clone();
+    Ok(ChatRequest::parse(&request)?)
 }
 
 /// Writes a completion as it comes, and gives its text.
