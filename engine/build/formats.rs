@@ -23,16 +23,16 @@ pub(crate) fn axes() -> BTreeMap<String, Vec<String>> {
 
 /// Features that group formats.
 pub(crate) fn implied() -> BTreeMap<String, Vec<String>> {
-    let groups: [(&str, fn(&BlockLayout) -> bool); 7] = [
-        ("floats", |layout| layout.quants == Quants::Floats),
-        ("int8_quants", BlockLayout::has_int8_quants),
-        ("byte_quants", |layout| layout.quants == Quants::Int8),
-        ("packed_quants", |layout| layout.quants == Quants::Packed),
-        ("codebook_quants", |layout| layout.quants == Quants::Codebook),
-        ("offsets", |layout| layout.offsets),
-        ("per16_scales", |layout| layout.per16_scales),
+    let groups = [
+        ("floats", features(|layout| layout.quants == Quants::Floats)),
+        ("int8_quants", features(BlockLayout::has_int8_quants)),
+        ("byte_quants", features(|layout| layout.quants == Quants::Int8)),
+        ("packed_quants", features(|layout| layout.quants == Quants::Packed)),
+        ("codebook_quants", features(|layout| layout.quants == Quants::Codebook)),
+        ("offsets", features(|layout| layout.offsets)),
+        ("per16_scales", features(|layout| layout.per16_scales)),
     ];
-    groups.into_iter().map(|(name, belongs)| (name.to_owned(), features(belongs))).collect()
+    groups.into_iter().map(|(name, features)| (name.to_owned(), features)).collect()
 }
 
 fn features(belongs: impl Fn(&BlockLayout) -> bool) -> Vec<String> {

@@ -167,17 +167,21 @@ fn bindings(rust: &mut String, kernel: &Kernel<'_>) {
     );
 }
 
+/// The text that `line` makes of each item.
+fn lines<T>(items: impl IntoIterator<Item = T>, line: impl Fn(T) -> String) -> String {
+    items.into_iter().map(line).collect()
+}
+
 /// The enum of an axis.
 fn axis_options(rust: &mut String, axis: &Axis) {
-    let options: String = axis.options.iter().map(|o| format!("/// `{}`.\n{},\n", o.features.join("` and `"), o.name)).collect();
+    let options = lines(&axis.options, |o| format!("/// `{}`.\n{},\n", o.features.join("` and `"), o.name));
     let _ = writeln!(
         rust,
         "/// The options of `{0}` in `shaders/variants.toml`.\n#[derive(Clone, Copy, Debug, PartialEq, Eq)]\n\
          #[allow(non_camel_case_types, reason = \"the names are ggml's\")]\npub enum {1} {{\n{options}}}\n",
         axis.name, axis.ty
     );
-    let dtypes: String =
-        axis.options.iter().filter(|o| o.dtype.is_some()).map(|o| format!("DType::{0} => Some(Self::{0}),\n", o.name)).collect();
+    let dtypes = lines(axis.options.iter().filter(|o| o.dtype.is_some()), |o| format!("DType::{0} => Some(Self::{0}),\n", o.name));
     if !dtypes.is_empty() {
         let _ = writeln!(
             rust,
@@ -195,9 +199,15 @@ fn variant_key(rust: &mut String, kernel: &Kernel<'_>, first: usize) {
     let fields = axes.iter().map(|axis| format!("/// The option of this axis.\npub {}: {},\n", axis.name, axis.ty));
     let fields: String = fields.chain(flags.iter().map(|flag| format!("/// Whether it has the feature.\npub {flag}: bool,\n"))).collect();
     let body = if fields.is_empty() { ";".to_owned() } else { format!(" {{\n{fields}}}") };
-    // The order of Axes::expand.
-    let index = axes.iter().fold("0".to_owned(), |index, axis| format!("({index}) * {} + self.{} as usize", axis.options.len(), axis.name));
-    let index = flags.iter().fold(index, |index, flag| format!("({index}) * 2 + usize::from(self.{flag})"));
+    // The order of KernelAxes::expand.
+    let choices = axes.iter().map(|axis| (axis.options.len(), format!("self.{} as usize", axis.name)));
+    let choices = choices.chain(flags.iter().map(|flag| (2, format!("usize::from(self.{flag})"))));
+    let index = choices.reduce(|(count, index), (options, choice)| (count * options, format!("({index}) * {options} + {choice}")));
+    let index = match index {
+        None => first.to_string(),
+        Some((_, index)) if first == 0 => index,
+        Some((_, index)) => format!("{first} + {index}"),
+    };
     let owner = camel_case(kernel.axes.bindings_of.as_deref().unwrap_or(kernel.name));
     let params = kernel.interface.params.as_ref().map_or_else(|| "()".to_owned(), |p| format!("params::{}", params_name(kernel, p)));
     let _ = writeln!(
@@ -205,7 +215,7 @@ fn variant_key(rust: &mut String, kernel: &Kernel<'_>, first: usize) {
         "/// A variant of `shaders/{kernel}.wesl`; generated from `shaders/variants.toml`.\n\
          #[derive(Clone, Copy, Debug, PartialEq, Eq)]\npub struct {name}Variant{body}\n\
          impl Variant for {name}Variant {{\ntype Params = {params};\ntype Bindings = bindings::{owner}Bindings;\n\
-         fn shader(self) -> &'static Shader {{\n&SHADERS[{first} + {index}]\n}}\n}}\n",
+         fn shader(self) -> &'static Shader {{\n&SHADERS[{index}]\n}}\n}}\n",
         kernel = kernel.name,
     );
 }

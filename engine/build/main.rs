@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use compile::Compiler;
 use dtype::DType;
 use reflect::{KernelInterface, Reflection};
-use variants::{Axes, Table};
+use variants::{KernelAxes, Table};
 
 /// Past this many bytes of distinct WGSL the build warns: it all ends up in the wasm file.
 const SIZE_LIMIT: usize = 1 << 19;
@@ -32,7 +32,7 @@ const SIZE_LIMIT: usize = 1 << 19;
 /// One kernel with all its variants compiled.
 struct Kernel<'a> {
     name: &'a str,
-    axes: &'a Axes,
+    axes: &'a KernelAxes,
     interface: KernelInterface,
     variants: Vec<Variant>,
 }
@@ -103,7 +103,7 @@ fn dump(kernels: &[Kernel<'_>], folder: &Path) -> std::io::Result<()> {
 }
 
 /// Compiles all variants of a kernel; stops at the first that fails.
-fn kernel<'a>(compiler: &Compiler, name: &'a str, axes: &'a Axes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel<'a>, String> {
+fn kernel<'a>(compiler: &Compiler, name: &'a str, axes: &'a KernelAxes, sources: &mut BTreeSet<PathBuf>) -> Result<Kernel<'a>, String> {
     // Before compiling, so that a kernel which fails is built again when it is corrected.
     sources.insert(compiler.path(name));
     let mut interface = KernelInterface::default();

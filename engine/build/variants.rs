@@ -43,12 +43,12 @@ enum AxisEntry {
 
 /// Kernels by name, and features that others imply.
 pub(crate) struct Table {
-    kernels: BTreeMap<String, Axes>,
+    kernels: BTreeMap<String, KernelAxes>,
     implied: BTreeMap<String, Vec<String>>,
 }
 
 /// How a kernel varies: a variant takes one option of each axis, and each flag or not.
-pub(crate) struct Axes {
+pub(crate) struct KernelAxes {
     pub(crate) axes: Vec<Axis>,
     always: Vec<String>,
     pub(crate) flags: Vec<String>,
@@ -89,7 +89,7 @@ impl Table {
             if bindings_of.is_some() && !optional.is_empty() {
                 return Err(format!("{kernel} shares bindings: which are optional is said where they are"));
             }
-            Ok((kernel, Axes { axes, always, flags, optional, bindings_of }))
+            Ok((kernel, KernelAxes { axes, always, flags, optional, bindings_of }))
         };
         let table = Self { kernels: kernels.into_iter().map(resolve).collect::<Result<_, String>>()?, implied };
         let known = table.features();
@@ -103,13 +103,13 @@ impl Table {
     }
 
     /// Kernels in the order of their names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Axes)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &KernelAxes)> {
         self.kernels.iter().map(|(name, axes)| (name.as_str(), axes))
     }
 
     /// Every feature of any kernel.
     pub(crate) fn features(&self) -> BTreeSet<&str> {
-        self.kernels.values().flat_map(Axes::features).chain(self.implied.keys()).map(String::as_str).collect()
+        self.kernels.values().flat_map(KernelAxes::features).chain(self.implied.keys()).map(String::as_str).collect()
     }
 
     /// The features that a variant with these has beside them.
@@ -118,7 +118,7 @@ impl Table {
     }
 }
 
-impl Axes {
+impl KernelAxes {
     fn features(&self) -> impl Iterator<Item = &String> {
         let options = self.axes.iter().flat_map(|axis| axis.options.iter().flat_map(|option| &option.features));
         options.chain(&self.always).chain(&self.flags)

@@ -101,7 +101,7 @@ pub trait Device: Debug {
 
     /// Begins to make all pipelines of recordings together, while the device does other work: one after the other, when each is needed,
     /// takes seconds. Nothing runs, and the buffers may be those of another device.
-    fn prepare<'a>(&self, _recordings: &mut dyn Iterator<Item = &'a Recording>) -> Option<Preparation> {
+    fn prepare(&self, _recordings: &mut dyn Iterator<Item = &Recording>) -> Option<Preparation> {
         None
     }
 

@@ -287,7 +287,7 @@ impl Device for Gpu {
         self.try_to_hold(bytes).boxed_local()
     }
 
-    fn prepare<'a>(&self, recordings: &mut dyn Iterator<Item = &'a Recording>) -> Option<Preparation> {
+    fn prepare(&self, recordings: &mut dyn Iterator<Item = &Recording>) -> Option<Preparation> {
         let commands = recordings.flat_map(|recording| &recording.commands);
         Some(self.pipelines.prepare(commands.map(|command| command.plan(&self.capabilities))))
     }
