@@ -101,7 +101,7 @@ fn hello(address: &Address, params: &str) -> Result<Value> {
         return Err(HostError::Protocol { theirs });
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(json!(Greeting { protocol: PROTOCOL, version, base: address.base().to_string(), token: address.token().to_string() }))
+    Ok(json!(Greeting { protocol: PROTOCOL, version, base: address.base(), token: address.token().to_owned() }))
 }
 
 fn answer(id: &Value, result: Result<Value>) -> Value {
