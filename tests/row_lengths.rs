@@ -294,6 +294,6 @@ fn layer_norms_over_odd_widths() {
     let mut raw = Raw::fixture("gpt2");
     raw.number("gpt2.embedding_length", 60);
     let source = MemorySource::new("odd.gguf", raw.write());
-    let error = pollster::block_on(load(cpu(), &source, OPTIONS)).err().expect("a refusal").to_string();
+    let error = pollster::block_on(load(cpu(), &source, OPTIONS)).expect_err("a refusal").to_string();
     assert!(error.contains("60 with layer norms"), "{error}");
 }

@@ -66,6 +66,9 @@ fn a_plan_knows_the_order_of_reads() {
     assert!(pieces, "no tensor was read in pieces");
 }
 
+/// Makes the tensors of a header those of another model.
+type Change = Box<dyn Fn(&mut Vec<TensorInfo>)>;
+
 #[test]
 fn no_weight_is_read_when_a_tensor_does_not_fit_the_model() {
     let source = noting("tiny/tiny-q4_k.gguf");
@@ -73,7 +76,6 @@ fn no_weight_is_read_when_a_tensor_does_not_fit_the_model() {
     source.1.take();
     let position = |name: &str| checkpoint.tensors.iter().position(|tensor| tensor.name == name).unwrap();
     let (norm, down) = (position("output_norm.weight"), position("blk.1.ffn_down.weight"));
-    type Change = Box<dyn Fn(&mut Vec<TensorInfo>)>;
     let changes: [(&str, Change); 5] = [
         ("blk.1.more.weight", Box::new(move |t| t.push(TensorInfo { name: "blk.1.more.weight".to_owned(), ..t[norm].clone() }))),
         ("output_norm.weight", Box::new(move |t| t[norm].shape[0] += 1)),

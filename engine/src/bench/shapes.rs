@@ -10,6 +10,7 @@ use crate::source::Source;
 
 /// The shape of a published model, from its configuration.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "a row of a table")]
 pub struct Shape {
     /// Name to ask for it.
     pub name: &'static str,

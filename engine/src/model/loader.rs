@@ -65,17 +65,12 @@ impl<'a> Loader<'a> {
         let optional =
             |name: &str| ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].iter().any(|o| name.ends_with(o));
         let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !optional(&t.name);
-        match self.checkpoint.tensors.iter().find(unused) {
-            Some(tensor) => Err(EngineError::Unsupported {
-                what: "tensor",
-                value: tensor.name.clone(),
-                supported: "the tensors that models of this architecture have".to_owned(),
-            }),
-            None => {
-                let total = self.checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
-                Ok(Pieces { list: self.pieces, staging: self.staging, total })
-            }
+        if let Some(tensor) = self.checkpoint.tensors.iter().find(unused) {
+            let supported = "the tensors that models of this architecture have".to_owned();
+            return Err(EngineError::Unsupported { what: "tensor", value: tensor.name.clone(), supported });
         }
+        let total = self.checkpoint.tensors.iter().map(|t| t.bytes).sum::<u64>().max(1);
+        Ok(Pieces { list: self.pieces, staging: self.staging, total })
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

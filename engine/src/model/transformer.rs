@@ -44,6 +44,9 @@ pub struct Model {
     capabilities: Capabilities,
 }
 
+/// Makes the model once its weights are read.
+type Complete = Box<dyn FnOnce(&Executor, &mut Scope, LoadTimes) -> Result<Model>>;
+
 impl Model {
     /// Loads a checkpoint onto a device. Everything that the header tells is checked before a weight is read. All buffers are in
     /// `scope`, also after a failure.
@@ -73,12 +76,7 @@ impl Model {
     }
 
     /// Allocates state and weights. Returns what fills the weights, and what makes the model of them once they are filled.
-    fn allocate(
-        executor: &Executor,
-        scope: &mut Scope,
-        checkpoint: &Checkpoint,
-        mut options: ModelOptions,
-    ) -> Result<(Pieces, impl FnOnce(&Executor, &mut Scope, LoadTimes) -> Result<Self> + use<>)> {
+    fn allocate(executor: &Executor, scope: &mut Scope, checkpoint: &Checkpoint, mut options: ModelOptions) -> Result<(Pieces, Complete)> {
         let mut spec = families::spec(checkpoint)?;
         let padded = padded(checkpoint, &mut spec);
         let checkpoint = padded.as_ref().unwrap_or(checkpoint);
@@ -133,7 +131,7 @@ impl Model {
             model.memory.scratch = executor.allocated_bytes() - before - memory.cache - memory.weights;
             Ok(model)
         };
-        Ok((pieces, complete))
+        Ok((pieces, Box::new(complete)))
     }
 
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a

@@ -89,11 +89,13 @@ pub(crate) enum SlidingWindow {
 }
 
 /// [`FolderSpec::transform`] of most families: the bytes are GGUF's.
+#[allow(clippy::unnecessary_wraps, reason = "the field's signature")]
 pub(crate) fn as_stored(_: &TensorInfo, _: Heads) -> Result<Option<Transform>, FormatError> {
     Ok(None)
 }
 
 /// [`FolderSpec::variant`] of families without any.
+#[allow(clippy::unnecessary_wraps, reason = "the field's signature")]
 pub(crate) fn no_variant(_: &Json, _: &mut Put<'_>) -> Result<(), FormatError> {
     Ok(())
 }

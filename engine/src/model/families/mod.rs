@@ -3,6 +3,8 @@
 //!
 //! To add a family whose layers exist: a file here, its line in [`FAMILIES`], and a tiny model in `tests/fixtures/architectures`.
 
+#![allow(clippy::unnecessary_wraps, reason = "functions have the signatures of the tables that name them")]
+
 mod bert;
 mod dense;
 mod falcon;
@@ -24,6 +26,9 @@ use header::Header;
 
 pub(super) use header::MAX_CONTEXT;
 
+/// [`Family::adapt`].
+type Adapt = fn(&mut Metadata) -> Result<Option<String>, FormatError>;
+
 /// Models with one `general.architecture`.
 #[derive(Debug)]
 struct Family {
@@ -34,7 +39,7 @@ struct Family {
     /// Its model folders, where they are known.
     folder: Option<&'static FolderSpec>,
     /// Adds to the metadata of a checkpoint what its file leaves unsaid, and gives a sentence for the person at the screen.
-    adapt: Option<fn(&mut Metadata) -> Result<Option<String>, FormatError>>,
+    adapt: Option<Adapt>,
 }
 
 /// Every family that the engine runs.

@@ -81,7 +81,7 @@ impl Attention {
             attend => {
                 let qkv = self.record_cache(pass, x, buffers);
                 let tier = if attend == Attend::Prefill { pass.tier } else { AttentionTier::Streaming };
-                self.record_prefill(pass, &qkv, tier, &buffers.cache)
+                self.record_prefill(pass, &qkv, tier, buffers.cache)
             }
         }
     }
@@ -113,7 +113,7 @@ impl Attention {
         out
     }
 
-    fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, cache: &KvCache) -> Act {
+    fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, cache: KvCache) -> Act {
         let (shape, rows) = (self.shape(pass), qkv.rows);
         let splits = match pass.pass.attend {
             Attend::Prefill => AttentionPrefill::splits(shape.heads, rows, tier, pass.capabilities),

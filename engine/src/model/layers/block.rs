@@ -47,7 +47,7 @@ impl Block {
             attention: Attention::load(loader, spec, layer.attention(), i)?,
             attention_post_norm,
             mlp_norm,
-            mlp: Mlp::load(loader, layer.dense(), spec.row(), i)?,
+            mlp: Mlp::load(loader, *layer.dense(), spec.row(), i)?,
             mlp_post_norm,
         })
     }

@@ -61,21 +61,15 @@ impl Operand {
     /// Quantizes the rows to int8, unless they are already. Returns the int8 rows and their scales.
     fn record_quantize(&mut self, pass: &mut PassRecorder<'_>, linear: &Linear) -> (BufferId, BufferId) {
         let order = MatmulInt8::order(&linear.layout);
-        let rows = match self.bytes.take().filter(|rows| rows.order == order) {
-            Some(rows) => rows,
-            None => {
-                let kernel = QuantizeRows {
-                    rows: linear.rows,
-                    n_in: linear.layout.cols,
-                    x_offset: linear.x_offset,
-                    x_stride: linear.x_stride,
-                    order,
-                };
-                let [bytes, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
-                let bindings = QuantizeRowsBindings { x: self.rows.buffer, bytes: bytes.buffer, scales: scales.buffer };
-                pass.dispatch(kernel, bindings);
-                QuantizedRows { order, bytes, scales }
-            }
+        let rows = if let Some(rows) = self.bytes.take().filter(|rows| rows.order == order) {
+            rows
+        } else {
+            let kernel =
+                QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: linear.x_offset, x_stride: linear.x_stride, order };
+            let [bytes, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
+            let bindings = QuantizeRowsBindings { x: self.rows.buffer, bytes: bytes.buffer, scales: scales.buffer };
+            pass.dispatch(kernel, bindings);
+            QuantizedRows { order, bytes, scales }
         };
         let buffers = (rows.bytes.buffer, rows.scales.buffer);
         self.bytes = Some(rows);

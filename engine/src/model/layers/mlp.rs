@@ -18,10 +18,10 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     /// Loads the network of layer `i`, whose residual stream has rows of `dim` elements.
-    pub(super) fn load(loader: &mut Loader<'_>, spec: &DenseSpec, dim: u32, i: u32) -> Result<Self> {
+    pub(super) fn load(loader: &mut Loader<'_>, spec: DenseSpec, dim: u32, i: u32) -> Result<Self> {
         let [gate, up, down] = ["ffn_gate", "ffn_up", "ffn_down"].map(|part| format!("blk.{i}.{part}"));
         Ok(Self {
-            spec: *spec,
+            spec,
             up: GateUp::load(loader, [&gate, &up], spec.gated, spec.width, dim)?,
             down: loader.projection(&down, dim, spec.width)?,
         })

@@ -27,12 +27,11 @@ pub(crate) fn load_constants(loader: &mut Loader<'_>, options: &ModelOptions, bl
     let mut constants = Vec::with_capacity(blocks.len());
     for attention in blocks.iter().map(|block| &block.attention) {
         let rope = attention.spec.rope.as_ref();
-        let kind = match kinds.iter().position(|(kind, ..)| *kind == rope) {
-            Some(kind) => kind,
-            None => {
-                kinds.push((rope, load_frequencies(loader, rope, options)?, None));
-                kinds.len() - 1
-            }
+        let kind = if let Some(kind) = kinds.iter().position(|(kind, ..)| *kind == rope) {
+            kind
+        } else {
+            kinds.push((rope, load_frequencies(loader, rope, options)?, None));
+            kinds.len() - 1
         };
         let (_, frequencies, shared) = &mut kinds[kind];
         let norm = attention.qk_norm.as_ref().filter(|norm| norm.of_each_head);
