@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn entries_are_chosen_by_start_and_end() {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-        let found = entries(sources.as_ref(), "pro", ".rs");
+        let found = entries(sources.as_ref(), "proc", ".rs");
         assert_eq!(found.len(), 1);
         assert!(found[0].ends_with("process.rs"));
         assert!(entries("/no/such/folder".as_ref(), "", "").is_empty());
