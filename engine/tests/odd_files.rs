@@ -289,7 +289,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     };
     let parameters = json!({
         "temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.25, "repeat_penalty": 1.5, "presence_penalty": -1, "frequency_penalty": 1,
-        "seed": -1, "num_predict": 9, "stop": ["<user>", "x"], "num_ctx": 4096, "mirostat": 1,
+        "seed": 11, "num_predict": 9, "stop": ["<user>", "x"], "num_ctx": 4096, "mirostat": 1,
     });
     let (_engine, client) = load(&parameters.to_string()).expect("a model");
     assert_eq!(client.info().notes, ["of Ollama's parameters, these are not used: mirostat, num_ctx"]);
@@ -305,7 +305,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
         repetition_penalty: 1.5,
         presence_penalty: -1.0,
         frequency_penalty: 1.0,
-        seed: u32::MAX,
+        seed: 11,
         ..Sampler::default()
     };
     assert_eq!(request.sampling(&client.defaults().sampling), sampling);
@@ -319,8 +319,10 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     assert_eq!(own.messages[0], system("Be long."));
     let count = |messages: Value| block_on(client.count(&parse(json!({ "messages": messages })))).expect("a prompt");
     assert_eq!(count(json!([user])), count(json!([system("Be brief."), user])));
-    // No limit is none, what makes no sense is named, what is no JSON is an error.
-    let (_engine, client) = load(r#"{"num_predict":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");
+    let unlimited = parse(json!({ "messages": [user], "max_tokens": -1 })).with(client.defaults()).max_tokens;
+    assert_eq!(unlimited, Some(u32::MAX), "a request without a limit has none of the model's");
+    // No limit and no seed are none, what makes no sense is named, what is no JSON is an error.
+    let (_engine, client) = load(r#"{"num_predict":-1,"seed":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");
     assert_eq!(client.info().notes, ["of Ollama's parameters, these are not used: stop, temperature, top_k"]);
     assert_eq!((client.defaults().max_tokens, &client.defaults().sampling), (None, &Sampler::default()));
     assert!(load("temperature 1").unwrap_err().to_string().contains("ollama-parameters.json"));

@@ -25,6 +25,8 @@ export class Engine {
   #heart;
   /** In memory shared with the worker, once its program runs: the id of the request that it works for, or 0. @type {Int32Array | undefined} */
   #working;
+  /** Whether the worker loads a model. */
+  #loading = false;
   /** What the worker has. @type {Map<number, Request>} */
   #running = new Map();
   /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<number, Request>} */
@@ -197,6 +199,7 @@ export class Engine {
    */
   #event(worker, event, detail) {
     if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason");
+    if (event === "status") this.#loading = detail?.state === "loading";
     this.#onEvent(event, detail);
   }
 
@@ -207,7 +210,8 @@ export class Engine {
   #culprit() {
     if (!this.#working) return undefined;
     const [only, ...others] = this.#running.values();
-    const alone = others.length === 0 && only?.suspected ? only : undefined;
+    // A model that stops the worker while it is loaded is the user's, whichever site asks.
+    const alone = others.length === 0 && only?.suspected && !this.#loading ? only : undefined;
     return this.#running.get(Atomics.load(this.#working, 0)) ?? alone;
   }
 
@@ -222,6 +226,7 @@ export class Engine {
     const client = culprit?.client;
     this.#worker = undefined;
     this.#working = undefined;
+    this.#loading = false;
     this.#heart.stop();
     this.#onDeath(client);
     const error = toWire(engineStopped(why));

@@ -2,12 +2,14 @@
 
 import init, { EngineWorker } from "../pkg/worker/doppler_worker.js";
 
-// The id of the request that the module works for at this moment, or 0. In shared memory, which the manifest's policies allow: a worker
+// The id of the request that the module works for at this moment, 0 for none, or -1 for none at its end. In shared memory, which the manifest's policies allow: a worker
 // that hangs can post nothing, and a message before each step of each request would cost more than a store.
 const working = new Int32Array(new SharedArrayBuffer(4));
 
 /** @param {unknown} reason */
 function fatal(reason) {
+  // After a trap outside of all requests the module's other tasks still run: none of them is to blame.
+  Atomics.compareExchange(working, 0, 0, -1);
   const message = reason instanceof Error ? reason.message : String(reason);
   postMessage({ event: "fatal", detail: { message } });
 }

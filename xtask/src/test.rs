@@ -34,6 +34,9 @@ const BROWSER_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 const BROWSER_TESTS: &str = "browser tests";
 
+/// Begins the verdict of a step that was ended.
+const TIMED_OUT: &str = "ended after";
+
 /// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
 const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
 
@@ -204,7 +207,9 @@ impl Suite<'_> {
     /// Runs the browser tests' modules that failed once more: a browser on a busy machine is not always in time. What passes then is named
     /// in the summary; what fails twice has failed.
     fn browser_tests_again(&mut self, chrome: &Path) -> Result<()> {
-        let Some(first) = self.finished.last().filter(|step| matches!(step.verdict, Verdict::Failed(_))) else { return Ok(()) };
+        // After a time limit modules are missing from the list of those that failed.
+        let failed = |step: &&Finished| matches!(&step.verdict, Verdict::Failed(why) if !why.starts_with(TIMED_OUT));
+        let Some(first) = self.finished.last().filter(failed) else { return Ok(()) };
         let text = std::fs::read_to_string(self.log_file(&first.name)?)?;
         let failed: Vec<PathBuf> = self.browser_modules().into_iter().filter(|file| failed_in(file, &text)).collect();
         let Some(mut node) = self.node(&failed) else { return Ok(()) };
@@ -292,7 +297,7 @@ impl Suite<'_> {
         let verdict = if captured.success {
             Verdict::Passed
         } else if captured.timed_out {
-            Verdict::Failed(format!("ended after {} minutes; see {}", captured.elapsed.as_secs() / 60, log.display()))
+            Verdict::Failed(format!("{TIMED_OUT} {} minutes; see {}", captured.elapsed.as_secs() / 60, log.display()))
         } else {
             Verdict::Failed(format!("see {}", log.display()))
         };

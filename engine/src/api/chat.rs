@@ -79,7 +79,7 @@ impl ChatRequest {
             "stream" => self.stream = boolean(name, value)?,
             "stream_options" => self.include_usage = fields::stream_options(value)?,
             "max_tokens" | "max_completion_tokens" => {
-                let limits = [self.max_tokens, fields::token_limit(name, value)?];
+                let limits = [self.max_tokens, Some(fields::token_limit(name, value)?)];
                 self.max_tokens = limits.into_iter().flatten().min();
             }
             "stop" => self.stop = stop(value)?,

@@ -73,14 +73,14 @@ pub(super) fn stream_options(value: &Value) -> Result<bool> {
     Ok(include_usage)
 }
 
-/// The most new tokens; `None`: as many as the context holds, as local servers understand -1.
+/// The most new tokens; -1 is no limit, as in local servers: what the context holds, whatever the model's own limit is.
 ///
 /// # Errors
 /// `InvalidRequest` for anything else than a whole number from 1, or -1.
-pub(super) fn token_limit(name: &str, value: &Value) -> Result<Option<u32>> {
+pub(super) fn token_limit(name: &str, value: &Value) -> Result<u32> {
     match whole(value) {
-        Some(-1) => Ok(None),
-        Some(limit) if limit >= 1 => Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX))),
+        Some(-1) => Ok(u32::MAX),
+        Some(limit) if limit >= 1 => Ok(u32::try_from(limit).unwrap_or(u32::MAX)),
         _ => Err(invalid(name, "must be a whole number from 1, or -1 for no limit")),
     }
 }
@@ -212,7 +212,7 @@ mod tests {
             json!({ "prompt_cache_key": "x", "prompt_cache_retention": "24h", "prompt_cache_options": {} }),
             json!({ "stream_options": { "include_obfuscation": false, "include_usage": false } }),
             json!({ "stream_options": {} }),
-            json!({ "max_tokens": -1, "top_k": null, "reasoning_effort": null, "audio": null, "unknown": null }),
+            json!({ "max_tokens": null, "top_k": null, "reasoning_effort": null, "audio": null, "unknown": null }),
             json!({ "echo": false, "ignore_eos": false, "min_tokens": 0, "continue_final_message": false, "add_generation_prompt": true }),
             json!({ "chat_template_kwargs": {}, "best_of": 1, "return_progress": false, "skip_special_tokens": true }),
         ] {
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn numbers_are_taken_or_refused_by_the_rule_that_is_told() {
         let limit = |value: Value| parse(json!({ "max_tokens": value })).map(|request| request.max_tokens);
-        assert_eq!(limit(json!(-1)).expect("no limit"), None);
+        assert_eq!(limit(json!(-1)).expect("no limit"), Some(u32::MAX));
         assert_eq!(limit(json!(3.0)).expect("three"), Some(3));
         assert_eq!(limit(json!(1e20)).expect("more than any context"), Some(u32::MAX));
         let both = parse(json!({ "max_tokens": 7, "max_completion_tokens": 5 })).expect("valid");

@@ -66,8 +66,8 @@ fn add_parameters(parameters: &Map<String, Json>, checkpoint: &mut Checkpoint) {
     for (name, value) in parameters {
         match metadata(name, value) {
             Some((key, value)) => drop(checkpoint.metadata.insert(key, value)),
-            // No limit on new tokens, which is so anyway.
-            None if name == "num_predict" && value.as_i64().is_some_and(|n| n < 0) => {}
+            // No limit on new tokens, and another seed each time: both are so anyway.
+            None if ["num_predict", "seed"].contains(&name.as_str()) && value.as_i64().is_some_and(|n| n < 0) => {}
             None => unused.push(name.as_str()),
         }
     }
@@ -85,7 +85,7 @@ fn metadata(name: &str, value: &Json) -> Option<(&'static str, Value)> {
     }
     match name {
         "top_k" => Some(("general.sampling.top_k", Value::U32(value.as_u64()?.try_into().ok()?))),
-        "seed" => Some((SEED, Value::U32(value.as_i64()? as u32))),
+        "seed" => Some((SEED, Value::U32(value.as_u64()? as u32))),
         "num_predict" => Some((MAX_TOKENS, Value::U32(value.as_u64().filter(|n| *n > 0)?.try_into().ok()?))),
         "stop" => {
             let strings: Option<Vec<String>> = value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect();
