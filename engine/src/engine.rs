@@ -176,14 +176,14 @@ impl Engine {
             });
         }
         let before = executor.allocated_bytes();
+        let LoadPlan { memory, reads, recordings } = plan::load_plan(&checkpoint, executor.capabilities(), options)?;
         // Refused before anything is read, where the memory is known.
         if let Some(limit) = executor.memory_limit()
-            && before + plan::plan(&checkpoint, executor.capabilities(), options)?.peak > limit
+            && before + memory.peak > limit
         {
             return Err(plan::out_of_memory(&checkpoint, executor, options, Some(limit.saturating_sub(before))).await);
         }
         let loaded = async {
-            let LoadPlan { reads, recordings } = plan::load_plan(&checkpoint, executor.capabilities(), options)?;
             let [every, some] = &recordings;
             // The processor that compiles for a software adapter has to compute as well.
             let preparation = executor.prepare(&mut every.iter().chain(some.iter().filter(|_| !executor.is_software())));

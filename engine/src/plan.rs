@@ -8,11 +8,10 @@ use std::ops::Range;
 use futures::FutureExt;
 
 use crate::error::{EngineError, Result};
-use crate::exec::{DryRun, Executor, Scope};
+use crate::exec::{DryRun, Executor, Recording, Scope};
 use crate::formats::Checkpoint;
 use crate::kernels::{Capabilities, PAGE};
 use crate::model::{MemoryUse, Model, ModelOptions};
-use crate::recording::Recording;
 use crate::serve::Scheduler;
 
 /// Bytes on the device, and for what.
@@ -33,19 +32,14 @@ pub struct MemoryPlan {
 /// # Errors
 /// As [`Model::load`], but for reading: the model is not supported, or one of its buffers is larger than the device takes.
 pub fn plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<MemoryPlan> {
-    let executor = Executor::Dry(DryRun::new(capabilities.clone()));
-    let mut scope = Scope::default();
-    let (model, _) = Model::plan(&executor, &mut scope, checkpoint, options)?;
-    let before = executor.allocated_bytes();
-    Scheduler::new(&executor, &mut scope, &model)?;
-    let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
-    let peak = if let Executor::Dry(dry) = &executor { dry.peak() } else { memory.total() };
-    Ok(MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot })
+    Ok(dry_load(checkpoint, capabilities, options)?.memory)
 }
 
-/// What loading a model reads and serving it runs.
+/// What loading a model needs and reads, and serving it runs.
 #[derive(Debug)]
 pub struct LoadPlan {
+    /// Bytes on the device.
+    pub memory: MemoryPlan,
     /// The ranges of the source that are read, in order.
     pub reads: Vec<Range<u64>>,
     /// What every request runs, and what some do: see [`Scheduler::usual_recordings`].
@@ -57,11 +51,28 @@ pub struct LoadPlan {
 /// # Errors
 /// As [`plan`].
 pub fn load_plan(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<LoadPlan> {
+    let DryLoad { memory, reads, model, scheduler } = dry_load(checkpoint, capabilities, options)?;
+    Ok(LoadPlan { memory, reads, recordings: scheduler.usual_recordings(&model) })
+}
+
+/// A load on a device that only counts buffers.
+struct DryLoad {
+    memory: MemoryPlan,
+    reads: Vec<Range<u64>>,
+    model: Model,
+    scheduler: Scheduler,
+}
+
+fn dry_load(checkpoint: &Checkpoint, capabilities: &Capabilities, options: ModelOptions) -> Result<DryLoad> {
     let executor = Executor::Dry(DryRun::new(capabilities.clone()));
     let mut scope = Scope::default();
     let (model, reads) = Model::plan(&executor, &mut scope, checkpoint, options)?;
-    let recordings = Scheduler::new(&executor, &mut scope, &model)?.usual_recordings(&model);
-    Ok(LoadPlan { reads, recordings })
+    let before = executor.allocated_bytes();
+    let scheduler = Scheduler::new(&executor, &mut scope, &model)?;
+    let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
+    let peak = if let Executor::Dry(dry) = &executor { dry.peak() } else { memory.total() };
+    let memory = MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot };
+    Ok(DryLoad { memory, reads, model, scheduler })
 }
 
 /// The longest context, in whole pages, with which a model whose cache holds one sequence fits `bytes`; `None` if there is none.
