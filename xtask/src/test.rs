@@ -34,9 +34,6 @@ const BROWSER_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 const BROWSER_TESTS: &str = "browser tests";
 
-/// Begins the verdict of a step that was ended.
-const TIMED_OUT: &str = "ended after";
-
 /// Where native tests append a line `name: reason` when they return early for want of a GPU feature.
 const SKIP_LOG: &str = "DOPPLER_SKIP_LOG";
 
@@ -55,10 +52,10 @@ pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Res
     if wants(Group::Rust) && filter.is_none() {
         suite.rust_checks()?;
     }
-    let built = extension.map(|beside| suite.join(beside)).transpose()?;
+    let built = extension.map(|beside| suite.join(beside)).transpose()?.is_some_and(|build| build.success);
     // Alone they are shown as they run.
     let screen = if wants(Group::Rust) { Screen::Hidden } else { Screen::Shown };
-    let browser = if wants(Group::E2e) { suite.begin_browser_tests(built == Some(true), screen) } else { None };
+    let browser = if wants(Group::E2e) { suite.begin_browser_tests(built, screen) } else { None };
     if wants(Group::Rust) {
         suite.rust_tests()?;
     }
@@ -66,8 +63,10 @@ pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Res
         suite.js()?;
     }
     if let Some((chrome, beside)) = browser {
-        suite.join(beside)?;
-        suite.browser_tests_again(&chrome)?;
+        // After a time limit modules are missing from the list of those that failed.
+        if !suite.join(beside)?.timed_out {
+            suite.browser_tests_again(&chrome)?;
+        }
     }
     println!("{}", summary(&suite.finished));
     Ok(!suite.finished.iter().any(|step| matches!(step.verdict, Verdict::Failed(_))))
@@ -207,9 +206,7 @@ impl Suite<'_> {
     /// Runs the browser tests' modules that failed once more: a browser on a busy machine is not always in time. What passes then is named
     /// in the summary; what fails twice has failed.
     fn browser_tests_again(&mut self, chrome: &Path) -> Result<()> {
-        // After a time limit modules are missing from the list of those that failed.
-        let failed = |step: &&Finished| matches!(&step.verdict, Verdict::Failed(why) if !why.starts_with(TIMED_OUT));
-        let Some(first) = self.finished.last().filter(failed) else { return Ok(()) };
+        let Some(first) = self.finished.last().filter(|step| matches!(step.verdict, Verdict::Failed(_))) else { return Ok(()) };
         let text = std::fs::read_to_string(self.log_file(&first.name)?)?;
         let failed: Vec<PathBuf> = self.browser_modules().into_iter().filter(|file| failed_in(file, &text)).collect();
         let Some(mut node) = self.node(&failed) else { return Ok(()) };
@@ -280,14 +277,14 @@ impl Suite<'_> {
         self.conclude(name, runner, &captured)
     }
 
-    /// Waits for what runs beside and shows what it wrote; whether it succeeded.
-    fn join(&mut self, Beside { name, runner, screen, running }: Beside) -> Result<bool> {
+    /// Waits for what runs beside, and shows what it wrote.
+    fn join(&mut self, Beside { name, runner, screen, running }: Beside) -> Result<Captured> {
         let captured = running.join().map_err(|_| anyhow!("{name} ended in a panic"))??;
         if screen == Screen::Hidden {
             println!("\n→ {name}, beside the above\n{}", captured.text);
         }
         self.conclude(name, runner, &captured)?;
-        Ok(captured.success)
+        Ok(captured)
     }
 
     /// Notes how a step ended, and keeps what it wrote.
@@ -297,7 +294,7 @@ impl Suite<'_> {
         let verdict = if captured.success {
             Verdict::Passed
         } else if captured.timed_out {
-            Verdict::Failed(format!("{TIMED_OUT} {} minutes; see {}", captured.elapsed.as_secs() / 60, log.display()))
+            Verdict::Failed(format!("ended after {} minutes; see {}", captured.elapsed.as_secs() / 60, log.display()))
         } else {
             Verdict::Failed(format!("see {}", log.display()))
         };
