@@ -2,8 +2,9 @@
 
 import init, { EngineWorker } from "../pkg/worker/doppler_worker.js";
 
-// The id of the request that the module works for at this moment, 0 for none, or -1 for none at its end. In shared memory, which the manifest's policies allow: a worker
-// that hangs can post nothing, and a message before each step of each request would cost more than a store.
+// The id of the request that the module works for at this moment, 0 for none, or -1 for none at its end. In shared memory, which the
+// manifest's policies allow: a worker that hangs can post nothing, and a message before each step of each request would cost more than a
+// store.
 const working = new Int32Array(new SharedArrayBuffer(4));
 
 /** @param {unknown} reason */
