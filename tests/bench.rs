@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use doppler_engine::bench::{BenchOptions, SHAPES, Shape, Synthetic, run};
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::{Executor, gpu::GpuOptions};
 use doppler_engine::formats::convert::Recipe;
-use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::ModelOptions;
 use doppler_tests::{devices, gpu, load};

@@ -4,12 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::{Client, Completion, Engine, Piece};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::{Cpu, Executor, gpu::GpuOptions};
 use doppler_engine::formats::DType;
-use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::{AttentionTier, Capabilities, KvFormat, Sampler, Tuning};
 use doppler_engine::model::{ModelOptions, read_checkpoint};
 use doppler_engine::serve::FinishReason;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use doppler_engine::engine::{Client, Piece, Trace};
-use doppler_engine::executor::{Counters, Executor};
+use doppler_engine::exec::{Counters, Executor};
 use doppler_engine::kernels::{KvFormat, PAGE, Sampler};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::serve::FinishReason;

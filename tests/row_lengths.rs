@@ -7,8 +7,7 @@ mod plain;
 #[allow(dead_code, reason = "shared with tests that alter more")]
 mod raw;
 
-use doppler_engine::cpu::Cpu;
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::{Cpu, Executor};
 use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::formats::{DType, convert_rows, dequantize};
 use doppler_engine::kernels::{Capabilities, KvFormat};

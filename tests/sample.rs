@@ -4,11 +4,8 @@
 #![allow(missing_docs)]
 
 use bytemuck::Pod;
-use doppler_engine::cpu::Cpu;
-use doppler_engine::executor::{Executor, Program};
-use doppler_engine::gpu::GpuOptions;
+use doppler_engine::exec::{BufferId, Cpu, Executor, Program, Recording, gpu::GpuOptions};
 use doppler_engine::kernels::{Capabilities, Group, NO_TOKEN, Row, SampleBindings, SampleDraw, SampleGroups, Sampler, Sampling};
-use doppler_engine::recording::{BufferId, Recording};
 use doppler_engine::shaders::Bindings as _;
 use doppler_tests::Random;
 

@@ -13,7 +13,7 @@ use crate::{Kernel, Variant};
 pub(crate) fn write(kernels: &[Kernel<'_>], out: &Path) -> io::Result<usize> {
     let (mut rust, size) = shaders(kernels);
     module(&mut rust, "params", "The uniform of each kernel.", "use bytemuck::{Pod, Zeroable};", |rust| all_params(rust, kernels));
-    let uses = "use super::Bindings;\nuse crate::buffer::BufferId;";
+    let uses = "use super::Bindings;\nuse crate::exec::BufferId;";
     module(&mut rust, "bindings", "The storage buffers of each kernel.", uses, |rust| {
         for kernel in kernels.iter().filter(|kernel| kernel.axes.bindings_of.is_none()) {
             bindings(rust, kernel);

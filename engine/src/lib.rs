@@ -1,7 +1,7 @@
 //! DOPPLER's engine: a GGUF file in, tokens out, on any WebGPU device, natively and in the browser.
 //!
 //! A request goes [`api`] → [`engine`] → [`serve`] (batching) → [`model`] (forward pass) → [`kernels`] →
-//! [`exec`] ([`gpu`], or [`cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
+//! [`exec`] ([`exec::gpu`], or [`exec::cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
 //! The engine knows nothing of extensions, tabs or pages.
 
 pub mod api;
@@ -21,5 +21,3 @@ pub mod source;
 pub mod text;
 mod turns;
 pub mod verify;
-
-pub use exec::{self as executor, buffer, cpu, gpu, recording};

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytemuck::Pod;
 
-use crate::buffer::BufferId;
+use crate::exec::BufferId;
 
 /// A compiled variant of a kernel.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use doppler_engine::api::ChatRequest;
 use doppler_engine::engine::{Client, Completion, Engine};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::{DryRun, Executor};
+use doppler_engine::exec::{DryRun, Executor};
 use doppler_engine::kernels::Capabilities;
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source;

@@ -4,10 +4,9 @@
 mod raw;
 
 use doppler_engine::api::ChatRequest;
-use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::{Cpu, Executor};
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{Capabilities, Sampler};
 use doppler_engine::model::{ModelOptions, families, read_checkpoint};

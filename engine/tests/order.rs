@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
-use doppler_engine::executor::{Executor, Scope};
+use doppler_engine::exec::{Cpu, Executor, Scope};
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::formats::{Checkpoint, DType, TensorInfo};
 use doppler_engine::kernels::Capabilities;

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use doppler_engine::executor::{DryRun, Executor, Scope};
+use doppler_engine::exec::{BufferId, DryRun, Executor, Scope, recording::Command};
 use doppler_engine::kernels::{Capabilities, SubgroupMatrix, Tuning};
 use doppler_engine::model::{Attend, Model, ModelOptions, Output, Pass, read_checkpoint};
-use doppler_engine::recording::{BufferId, Command};
 use doppler_engine::shaders::BindingKind;
 use doppler_engine::source::open;
 use futures::executor::block_on;

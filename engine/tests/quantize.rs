@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::Engine;
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::{Cpu, Executor};
 use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::formats::gguf_write::{TensorData, write};
 use doppler_engine::formats::{Checkpoint, DType, FormatError, convert_rows, dequantize, read_rows};

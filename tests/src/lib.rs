@@ -3,14 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use doppler_engine::cpu::Cpu;
 use doppler_engine::engine::{Client, Engine};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::{Executor, Scope};
-use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::exec::{BufferId, Cpu, Executor, Gpu, Recording, Scope, gpu::GpuOptions};
 use doppler_engine::kernels::{Capabilities, Kernel, KvFormat, Tuning};
 use doppler_engine::model::ModelOptions;
-use doppler_engine::recording::{BufferId, Recording};
 use doppler_engine::shaders::Bindings;
 use doppler_engine::source::{self, Source};
 use futures::future::{Either, select};

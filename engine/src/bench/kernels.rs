@@ -5,13 +5,14 @@ use serde::Serialize;
 use super::BenchOptions;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::exec::{Device, Executor, Scope};
-use crate::gpu::{DeviceTier, Gpu, KernelTime};
+use crate::exec::{
+    Device, Executor, Gpu, Recording, Scope,
+    gpu::{DeviceTier, KernelTime},
+};
 use crate::kernels::{
     Group, RooflineMultiply, RooflineMultiplyBindings, RooflineRead, RooflineReadBindings, SampleBindings, Sampler, Sampling,
 };
 use crate::model::{Attend, Model, Output, Pass};
-use crate::recording::Recording;
 
 /// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters.
 #[derive(Clone, Debug, Serialize)]

@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Client, Engine, ModelInfo, Trace};
 use crate::error::{EngineError, Result};
-use crate::exec::{Counters, Executor};
-use crate::gpu::AdapterSummary;
+use crate::exec::{Counters, Executor, gpu::AdapterSummary};
 use crate::kernels::{KvFormat, Tuning};
 use crate::model::ModelOptions;
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use super::{BenchOptions, LengthReport, run};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::exec::Executor;
-use crate::gpu::{Gpu, GpuOptions};
+use crate::exec::{Executor, Gpu, gpu::GpuOptions};
 use crate::kernels::{Capabilities, Tuning};
 use crate::source::Source;
 

@@ -9,11 +9,10 @@ use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
 use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
-use crate::exec::{Executor, Scope};
+use crate::exec::{BufferId, Executor, Scope};
 use crate::formats::convert::{Recipe, loaded_dtypes};
 use crate::formats::{Checkpoint, DType, FormatError, TensorInfo};
 use crate::kernels::{Repack, WeightLayout};
-use crate::recording::BufferId;
 
 /// Bytes of a file that are in memory at a time.
 const PIECE_BYTES: u64 = 4 << 20;

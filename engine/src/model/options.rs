@@ -10,7 +10,7 @@ pub struct ModelOptions {
     pub context: u32,
     /// Concurrent sequences.
     pub sequences: u32,
-    /// Most rows of a prefill step; the device's tuning may want fewer. An encoder reads a text in one step: there it is the context.
+    /// Most rows of a prefill step; the device's tuning may want fewer. An encoder prefills a text in one step: there it is the context.
     pub prefill_rows: u32,
     /// Elements of the cache.
     pub kv: KvFormat,

@@ -8,9 +8,8 @@ use super::padding::padded_width;
 use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
 use crate::error::Result;
-use crate::exec::{Executor, Scope};
+use crate::exec::{BufferId, Executor, Recording, Scope};
 use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
-use crate::recording::{BufferId, Recording};
 
 /// How the rows of a pass attend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,10 +6,9 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use crate::error::Result;
-use crate::exec::Executor;
+use crate::exec::{BufferId, Executor, Recording};
 use crate::formats::{DType, TensorInfo, convert_rows, dequantize, read_rows, span_of_rows};
 use crate::kernels::{Repack, RepackBindings};
-use crate::recording::{BufferId, Recording};
 use crate::source::Source;
 
 /// Bytes handed to the device before waiting for it, so that its queue does not hold the whole model.

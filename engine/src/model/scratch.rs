@@ -7,8 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::exec::{Executor, Scope};
-use crate::recording::BufferId;
+use crate::exec::{BufferId, Executor, Scope};
 
 /// What a slot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +105,7 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Cpu;
+    use crate::exec::cpu::Cpu;
     use crate::kernels::Capabilities;
 
     /// The slots that two activations and then a third, which begins as the first ends, are in; with their sizes.

@@ -1,9 +1,8 @@
 //! Packed matrices on the device.
 
 use crate::error::{EngineError, Result};
-use crate::exec::{Executor, Scope};
+use crate::exec::{BufferId, Executor, Scope};
 use crate::kernels::WeightLayout;
-use crate::recording::BufferId;
 
 /// Rows of a matrix in one buffer.
 #[derive(Clone, Copy, Debug)]

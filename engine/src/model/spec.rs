@@ -1,5 +1,5 @@
-//! A model as plain data: the computation of each layer, read from a checkpoint by its family ([`super::families`]) and turned into
-//! kernels by [`super::Model`].
+//! A model as plain data: the computation of each layer, read from a checkpoint by its family ([`super::families`]) and recorded
+//! as kernels by [`super::Model`].
 //!
 //! Sizes are in elements. Layers may differ in everything that a [`LayerSpec`] holds. A new kind of layer is a variant of
 //! [`MixerSpec`] or [`FfnSpec`].

@@ -3,9 +3,8 @@
 use super::options::ModelOptions;
 use super::spec::{LayerSpec, ModelSpec};
 use crate::error::Result;
-use crate::exec::{Executor, Scope};
+use crate::exec::{BufferId, Executor, Scope};
 use crate::kernels::{KvFormat, PAGE};
-use crate::recording::BufferId;
 
 /// The state of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

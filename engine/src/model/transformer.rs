@@ -13,10 +13,9 @@ use super::scratch::{Arena, Scratch};
 use super::spec::ModelSpec;
 use super::state::State;
 use crate::error::Result;
-use crate::exec::{Executor, Scope};
+use crate::exec::{Executor, Recording, Scope};
 use crate::formats::Checkpoint;
 use crate::kernels::{AttentionTier, Capabilities, Row, Splits};
-use crate::recording::Recording;
 use crate::source::Source;
 
 /// A model on a device: weights, cache and activations.

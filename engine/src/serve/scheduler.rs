@@ -10,10 +10,9 @@ use web_time::Instant;
 use super::pages::PagePool;
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
-use crate::exec::{Executor, Pending, Program, Scope};
+use crate::exec::{BufferId, Executor, Pending, Program, Recording, Scope};
 use crate::kernels::{Group, Row, SampleBindings, Sampler, Sampling};
 use crate::model::{Attend, Model, Output, Pass};
-use crate::recording::{BufferId, Recording};
 
 /// Sampled tokens of each row that the device keeps for readback.
 const RING: u32 = 64;

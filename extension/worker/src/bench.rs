@@ -3,7 +3,7 @@
 use doppler_engine::bench::{BenchOptions, Shape, Synthetic, run};
 use doppler_engine::engine::Engine;
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::Executor;
+use doppler_engine::exec::Executor;
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::source::Source;
 use js_sys::global;

@@ -99,7 +99,7 @@ pub(crate) fn error_value(error: &EngineError) -> Value {
 #[cfg(test)]
 mod tests {
     use doppler_engine::engine::ModelInfo;
-    use doppler_engine::gpu::AdapterSummary;
+    use doppler_engine::exec::gpu::AdapterSummary;
     use doppler_engine::model::MemoryUse;
     use doppler_protocol::engine::{Adapter, Described, Memory, Model};
     use doppler_protocol::error::{CONTEXT_EXCEEDED, Failure, FailureData, NO_GPU};

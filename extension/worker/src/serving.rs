@@ -6,8 +6,10 @@ use std::rc::{Rc, Weak};
 use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
 use doppler_engine::error::EngineError;
-use doppler_engine::executor::Executor;
-use doppler_engine::gpu::{AdapterSummary, Gpu, GpuOptions};
+use doppler_engine::exec::{
+    Executor, Gpu,
+    gpu::{AdapterSummary, GpuOptions},
+};
 use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_engine::model::ModelOptions;
 use futures::FutureExt;

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use doppler_engine::bench::{BenchOptions, LengthReport, tune};
 use doppler_engine::error::EngineError;
+use doppler_engine::exec::{
+    Gpu,
+    gpu::{AdapterSummary, DeviceTier, GpuOptions},
+};
 use doppler_engine::formats::convert::Recipe;
-use doppler_engine::gpu::{AdapterSummary, DeviceTier, Gpu, GpuOptions};
 use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_protocol::Nothing;
 use doppler_protocol::worker::{ClearTunings, ReadTuning, TunedDevice, WriteTuning, WriteTuningParams};

@@ -10,11 +10,11 @@ use super::norm::QkNormWeights;
 use super::packed::Stacked;
 use super::rope::rotary;
 use crate::error::Result;
+use crate::exec::BufferId;
 use crate::kernels::{
     AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
     AttentionShape, AttentionTier, RopeKv, RopeKvBindings, Splits,
 };
-use crate::recording::BufferId;
 
 /// Attention of one layer.
 #[derive(Debug)]

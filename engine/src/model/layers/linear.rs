@@ -3,11 +3,11 @@
 use super::super::pass::{Act, PassRecorder};
 use super::super::scratch::Lease;
 use super::super::slab::{Slab, Weight};
+use crate::exec::BufferId;
 use crate::kernels::{
     Epilogue, Interleave, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8, MatmulInt8Bindings, Matvec,
     MatvecBindings, QuantizeRows, QuantizeRowsBindings,
 };
-use crate::recording::BufferId;
 
 /// Rows up to which a product re-reads the activations for each output instead of tiling them.
 pub(crate) const MATVEC_ROWS: u32 = 8;

@@ -5,8 +5,8 @@ use super::super::pass::{Act, PassRecorder};
 use super::super::spec::{AttentionSpec, NormSpec, QkNormSpec};
 use super::linear::{MATVEC_ROWS, Operand};
 use crate::error::Result;
+use crate::exec::BufferId;
 use crate::kernels::{Norm, NormBindings, NormKind, QkNorm, QkNormBindings};
-use crate::recording::BufferId;
 
 /// Weights of a norm.
 #[derive(Clone, Copy, Debug)]

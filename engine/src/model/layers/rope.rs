@@ -6,8 +6,8 @@ use super::super::rope::{LONG_ROPE_FACTORS, ROPE_FACTORS, RopeSpec, SHORT_ROPE_F
 use super::super::spec::AttentionSpec;
 use super::block::Block;
 use crate::error::Result;
+use crate::exec::BufferId;
 use crate::kernels::{RopePairing, Rotary};
-use crate::recording::BufferId;
 
 /// How kernels rotate the queries and keys of a layer.
 pub(super) fn rotary(spec: &AttentionSpec) -> Rotary {

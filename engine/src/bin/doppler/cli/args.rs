@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
+use doppler_engine::exec::gpu::GpuOptions;
 use doppler_engine::formats::convert::Recipe;
-use doppler_engine::gpu::GpuOptions;
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::ModelOptions;
 use serde::Serialize;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use doppler_engine::engine::main_dtype;
 use doppler_engine::error::EngineError;
+use doppler_engine::exec::{Gpu, gpu::AdapterSummary};
 use doppler_engine::formats::{Checkpoint, TensorInfo};
-use doppler_engine::gpu::{AdapterSummary, Gpu};
 use doppler_engine::kernels::{Capabilities, KvFormat};
 use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::{MemoryPlan, largest_context, plan};

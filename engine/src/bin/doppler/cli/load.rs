@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use doppler_engine::engine::Engine;
-use doppler_engine::executor::Executor;
-use doppler_engine::gpu::{Gpu, GpuOptions};
+use doppler_engine::exec::{Executor, Gpu, gpu::GpuOptions};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source::{self, Source};
 use serde_json::json;

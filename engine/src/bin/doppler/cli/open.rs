@@ -2,8 +2,7 @@
 
 use bytesize::ByteSize;
 use doppler_engine::engine::{Client, Engine};
-use doppler_engine::executor::Executor;
-use doppler_engine::gpu::Gpu;
+use doppler_engine::exec::{Executor, Gpu};
 use doppler_engine::model::ModelOptions;
 use doppler_engine::source;
 use doppler_files::printable;
