@@ -1,10 +1,13 @@
 //! Products with weights: rows one by one, in tiles, and with int8 activations.
 
+use doppler_engine::exec::cpu::Cpu;
 use doppler_engine::exec::gpu::GpuOptions;
+use doppler_engine::exec::{Executor, Recording};
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
     Activation, Capabilities, Epilogue, Interleave, Kernel, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings,
-    MatmulInt8, MatmulInt8Bindings, Matvec, MatvecBindings, QuantizeRows, QuantizeRowsBindings, SubgroupMatrix, Tuning,
+    MatmulInt8, MatmulInt8Bindings, Matvec, MatvecBatch, MatvecBatchBindings, MatvecBindings, QuantizeInt16, QuantizeInt16Bindings,
+    QuantizeRows, QuantizeRowsBindings, SubgroupMatrix, Tuning, WeightLayout,
 };
 use doppler_tests::{Data, Devices, Random};
 
@@ -32,19 +35,13 @@ fn matvec() {
     let mut random = Random::new(4);
     for (dtype, cols) in formats() {
         let layout = layout(dtype, cols);
-        let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
-        let shapes = [(5, 3), (33, 8), (37, 1), (1, 4)].into_iter().cycle().zip(epilogues(dtype, 2));
-        let pairs = [(38, 1), (70, 6)].into_iter().zip([gated(Activation::Silu, false), gated(Activation::GeluTanh, true)]);
-        let pairs = pairs.filter(|_| dtype == DType::Q8_0);
-        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.chain(pairs).enumerate() {
+        for (i, (n_out, epilogue, first_out)) in [5, 33, 37, 1].into_iter().cycle().zip(with_gated(dtype)).map(flat).enumerate() {
             let norm = (i % 2 == 0).then_some(1e-5);
-            let out_step = if epilogue.gated { 1 } else { 1 + i as u32 % 2 };
-            let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
-            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
+            let linear = scattered(layout, n_out, 1, epilogue, first_out, i);
             let buffers = MatvecBindings {
                 weights: packed_rows(&mut random, &layout, n_out),
-                x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
-                out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
+                x: Data::F32(random.floats((8 + linear.x_stride) as usize)),
+                out: Data::F32(random.floats((2 + linear.out_stride) as usize)),
                 norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
@@ -53,9 +50,28 @@ fn matvec() {
     }
 }
 
+/// [`epilogues`], and for one type those of pairs of outputs.
+fn with_gated(dtype: DType) -> Vec<(Epilogue, u32)> {
+    let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
+    let pairs = [gated(Activation::Silu, false), gated(Activation::GeluTanh, true)];
+    epilogues(dtype, 2).into_iter().chain(pairs.into_iter().filter(|_| dtype == DType::Q8_0)).collect()
+}
+
+fn flat((n_out, (epilogue, first_out)): (u32, (Epilogue, u32))) -> (u32, Epilogue, u32) {
+    // Pairs of outputs are even.
+    (if epilogue.gated { n_out.next_multiple_of(2) } else { n_out }, epilogue, first_out)
+}
+
+/// Rows with gaps between them, and between outputs in some cases.
+fn scattered(layout: WeightLayout, n_out: u32, rows: u32, epilogue: Epilogue, first_out: u32, case: usize) -> Linear {
+    let out_step = if epilogue.gated { 1 } else { 1 + case as u32 % 2 };
+    let (x_stride, out_stride) = (layout.cols + 4, n_out * out_step + 3);
+    Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue }
+}
+
 /// Rows of so many blocks that more invocations share them where outputs are few, that each takes several, that a workgroup has them
-/// in several tiles; and so many outputs that it takes several turns. One at a time, and four. Last a device whose large workgroups
-/// have no more memory than WebGPU promises.
+/// in several tiles; and so many outputs that it iterates over groups of them. Last a device whose large workgroups have no more memory
+/// than WebGPU promises.
 #[test]
 fn matvec_of_long_rows() {
     let mut devices = Devices::open();
@@ -64,42 +80,107 @@ fn matvec_of_long_rows() {
     let mut tight = Devices::with(vec![("large workgroups of little memory", tight)]);
     let mut random = Random::new(14);
     for dtype in [DType::F16, DType::Q8_0, DType::Q4_K, DType::Q6_K] {
-        for ((cols, n_out), rows) in [(1024, 40), (1024, 300), (4352, 50)].into_iter().flat_map(|shape| [(shape, 1), (shape, 5)]) {
+        for (cols, n_out) in [(1024, 40), (1024, 300), (4352, 50)] {
             let layout = layout(dtype, cols);
-            let linear = whole_rows(layout, n_out, rows);
             let buffers = MatvecBindings {
                 weights: packed_rows(&mut random, &layout, n_out),
-                x: Data::F32(random.floats((rows * cols) as usize)),
-                out: Data::F32(vec![0.0; (rows * n_out) as usize]),
+                x: Data::F32(random.floats(cols as usize)),
+                out: Data::F32(vec![0.0; n_out as usize]),
                 norm_weight: Some(Data::F32(random.floats(cols as usize))),
                 bias: None,
             };
-            let matvec = || Matvec { linear, norm: Some(1e-5) };
-            // Four rows differ from one where a row has several tiles; each is a pipeline to compile.
-            match (rows, cols) {
-                (1, _) => devices.check(matvec, &buffers, FIXED),
-                (_, 4352) => tight.check(matvec, &buffers, FIXED),
-                _ => devices.check_on_one(matvec, &buffers, FIXED),
+            let matvec = || Matvec { linear: whole_rows(layout, n_out, 1), norm: Some(1e-5) };
+            devices.check(matvec, &buffers, FIXED);
+            if cols == 4352 {
+                tight.check(matvec, &buffers, FIXED);
             }
         }
     }
 }
 
-/// Two to four rows are so many products of one, from five on a workgroup has four rows: always in one dispatch, and in workgroups as
-/// large as for one row.
 #[test]
-fn matvec_of_few_rows_is_planned_by_their_number() {
-    let large = Capabilities { subgroup_size: Some(32), tuning: Tuning::of(Some(32), true), ..Capabilities::BASELINE };
-    for (capabilities, workgroup) in [(large, 256), (Capabilities::BASELINE, 64)] {
-        for (rows, variant, z) in
-            [(1, "rows_1", 1), (2, "rows_1", 2), (3, "rows_1", 3), (4, "rows_1", 4), (5, "rows_4", 2), (8, "rows_4", 2)]
-        {
-            let plan = Matvec { linear: whole_rows(layout(DType::Q4_K, 4096), 4096, rows), norm: None }.plan(&capabilities);
-            assert!(plan.shader.variant.contains(variant), "{rows} rows: {}", plan.shader.variant);
-            assert_eq!(plan.workgroups[2], z, "{rows} rows");
-            assert!(plan.constants.contains(&("WORKGROUP", f64::from(workgroup))), "{rows} rows: {:?}", plan.constants);
+fn quantize_int16() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(27);
+    let cases = [(1, 32, Interleave::None), (3, 96, Interleave::EvenOdd), (2, 4160, Interleave::EvenOdd)];
+    for ((rows, n_in, order), norm) in cases.into_iter().flat_map(|case| [(case, None), (case, Some(1e-5))]) {
+        let x_stride = n_in + 4;
+        let mut x = random.floats((8 + rows * x_stride) as usize);
+        // Eight zeros, and eight that are too small.
+        x[8..16].fill(0.0);
+        x[16..24].iter_mut().for_each(|v| *v *= 1e-33);
+        let [bytes, scales] = QuantizeInt16::sizes(rows, n_in);
+        let buffers = QuantizeInt16Bindings {
+            x: Data::F32(x),
+            bytes: Data::I8(vec![0; bytes as usize / 4]),
+            scales: Data::F32(vec![0.0; scales as usize / 4]),
+            norm_weight: optional(norm.is_some(), random.floats(n_in as usize)),
+        };
+        devices.check(|| QuantizeInt16 { rows, n_in, x_offset: 8, x_stride, order, norm }, &buffers, 1e-5);
+    }
+}
+
+/// Each number of rows that share a read of the weights, full and with rests; few and many lanes.
+#[test]
+fn matvec_batch() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(28);
+    for (dtype, cols) in formats() {
+        let layout = layout(dtype, cols);
+        let shapes = [(5u32, 3), (33, 8), (37, 2), (1, 4), (70, 19), (38, 6)].into_iter().cycle();
+        for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(with_gated(dtype)).enumerate() {
+            let n_out = if epilogue.gated { n_out.next_multiple_of(2) } else { n_out };
+            let linear = scattered(layout, n_out, rows, epilogue, first_out, i);
+            check_batch(&mut devices, &mut random, linear);
         }
     }
+}
+
+#[test]
+fn matvec_batch_of_long_rows() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(29);
+    for (i, dtype) in [DType::F16, DType::Q8_0, DType::Q4_K, DType::Q6_K].into_iter().enumerate() {
+        for (j, (cols, n_out)) in [(1024, 40), (4352, 50), (512, 2100)].into_iter().enumerate() {
+            check_batch(&mut devices, &mut random, whole_rows(layout(dtype, cols), n_out, [2, 4, 7][(i + j) % 3]));
+        }
+    }
+}
+
+fn check_batch(devices: &mut Devices, random: &mut Random, linear: Linear) {
+    let Linear { layout, n_out, rows, epilogue, first_out, .. } = linear;
+    let x = random.floats((linear.x_offset + rows * linear.x_stride) as usize);
+    let (x, scales) = if MatvecBatch::takes_int16(&layout) {
+        let [bytes, scales] = int16_rows(&linear, &x);
+        (bytes, Some(scales))
+    } else {
+        (Data::F32(x), None)
+    };
+    let buffers = MatvecBatchBindings {
+        weights: packed_rows(random, &layout, n_out),
+        x,
+        out: Data::F32(random.floats((linear.out_offset + rows * linear.out_stride) as usize)),
+        scales,
+        bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+    };
+    devices.check(|| MatvecBatch { linear }, &buffers, F32);
+}
+
+/// The rows of x that a batch with these weights takes, and their scales.
+fn int16_rows(linear: &Linear, x: &[f32]) -> [Data; 2] {
+    let executor = Executor::Cpu(Cpu::new(Capabilities::BASELINE));
+    let &Linear { layout, rows, x_offset, x_stride, .. } = linear;
+    let n_in = layout.cols;
+    let sizes = QuantizeInt16::sizes(rows, n_in);
+    let [bytes, scales] = sizes.map(|bytes| executor.create_buffer("int16", bytes).expect("memory"));
+    let plain = executor.create_buffer("x", 4 * x.len() as u64).expect("memory");
+    executor.write(plain, 0, bytemuck::cast_slice(x));
+    let kernel = QuantizeInt16 { rows, n_in, x_offset, x_stride, order: layout.interleave(), norm: None };
+    let mut recording = Recording::new();
+    recording.dispatch(kernel, QuantizeInt16Bindings { x: plain, bytes, scales, norm_weight: None });
+    executor.run_once("quantize", recording).expect("a run");
+    let [words, floats] = sizes.map(|bytes| bytes as usize / 4);
+    [Data::I8(doppler_tests::read(&executor, bytes, words)), Data::F32(bytemuck::cast_vec(doppler_tests::read(&executor, scales, floats)))]
 }
 
 #[test]

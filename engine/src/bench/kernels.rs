@@ -14,7 +14,8 @@ use crate::kernels::{
 };
 use crate::model::{Attend, Model, Output, Pass};
 
-/// The kernels of a decode step with greedy sampling, of a prefill step, and of sampling with the usual filters.
+/// The kernels of a decode step with greedy sampling, one for each number of streams, of a prefill step, and of sampling with the usual
+/// filters.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelReport {
     /// The device's roofline, measured like the kernels.
@@ -56,12 +57,20 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
     let (executor, model) = engine.parts();
     let rows = model.options.prefill_rows.min(positions);
     let mut scope = Scope::default();
-    let [decode, prefill] = [model.decode_pass(1, positions), Pass { rows, attend: Attend::Prefill, output: Output::Cache }];
     let filtered = Sampler { temperature: 0.7, top_k: 40, top_p: 0.95, ..Sampler::default() };
-    let mut passes =
-        [("decode", decode, model.record(&decode)), ("prefill", prefill, model.record(&prefill)), ("sampling", decode, Recording::new())];
-    record_sampling(executor, &mut scope, model, Sampler::default(), &mut passes[0].2)?;
-    record_sampling(executor, &mut scope, model, filtered, &mut passes[2].2)?;
+    let mut passes = Vec::new();
+    let batches = if options.streams.is_empty() { &[1][..] } else { &options.streams };
+    for &batch in batches.iter().filter(|batch| **batch <= model.options.sequences) {
+        let decode = model.decode_pass(batch, positions);
+        let mut recording = model.record(&decode);
+        record_sampling(executor, &mut scope, model, batch, Sampler::default(), &mut recording)?;
+        passes.push(("decode", decode, recording));
+    }
+    let prefill = Pass { rows, attend: Attend::Prefill, output: Output::Cache };
+    passes.push(("prefill", prefill, model.record(&prefill)));
+    let mut sampling = Recording::new();
+    record_sampling(executor, &mut scope, model, 1, filtered, &mut sampling)?;
+    passes.push(("sampling", model.decode_pass(1, positions), sampling));
     let mut reports = Vec::new();
     for (name, pass, recording) in passes {
         model.place(executor, &pass, positions - pass.rows);
@@ -78,15 +87,22 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
     Ok(roofline(gpu).await?.map(|roofline| KernelReport { roofline, kernels: reports }))
 }
 
-/// Appends the sampling of the first decode row, with state in buffers of its own.
-fn record_sampling(executor: &Executor, scope: &mut Scope, model: &Model, sampler: Sampler, recording: &mut Recording) -> Result<()> {
-    let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows: 1, ring: 1 };
+/// Appends the sampling of the first decode rows, with state in buffers of its own.
+fn record_sampling(
+    executor: &Executor,
+    scope: &mut Scope,
+    model: &Model,
+    rows: u32,
+    sampler: Sampler,
+    recording: &mut Recording,
+) -> Result<()> {
+    let sampling = Sampling { vocab: model.spec.vocab, first_row: 0, rows, ring: 1 };
     let mut buffer = |label, elements: u32, size: usize| scope.create_buffer(executor, label, u64::from(elements) * size as u64);
-    let counts = buffer("token counts", sampling.vocab, 4)?;
-    let samplers = buffer("samplers", 1, size_of::<Sampler>())?;
-    let groups = buffer("token groups", Sampling::groups(sampling.vocab), size_of::<Group>())?;
-    let sampled = buffer("sampled", 1, 4)?;
-    executor.write(samplers, 0, bytemuck::bytes_of(&sampler));
+    let counts = buffer("token counts", rows * sampling.vocab, 4)?;
+    let samplers = buffer("samplers", rows, size_of::<Sampler>())?;
+    let groups = buffer("token groups", rows * Sampling::groups(sampling.vocab), size_of::<Group>())?;
+    let sampled = buffer("sampled", rows, 4)?;
+    executor.write(samplers, 0, bytemuck::cast_slice(&vec![sampler; rows as usize]));
     let (logits, rows) = (model.buffers.logits, model.buffers.decode_rows);
     recording.sample(sampling, sampler.draws_from_all(), SampleBindings { logits, counts, samplers, rows, groups, sampled });
     Ok(())

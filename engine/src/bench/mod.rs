@@ -64,7 +64,9 @@ impl BenchOptions {
         let context = self.context.unwrap_or(longest.div_ceil(256).saturating_mul(256).max(4096));
         let served = ModelOptions::default();
         let sequences = self.streams.iter().copied().max().unwrap_or(1).min(served.sequences);
-        ModelOptions { context, sequences, kv: self.kv, ..served }
+        // All streams fit, so that none is preempted.
+        let kv_bytes = if sequences > 1 { 2 << 30 } else { served.kv_bytes };
+        ModelOptions { context, sequences, kv: self.kv, kv_bytes, ..served }
     }
 
     /// Fails when there is nothing to count: to be asked before a model is loaded for it.

@@ -1,16 +1,13 @@
-//! Matrix products with quantized weights: `out = x * weights^T`, for few rows (decode) and for many (prefill).
+//! Matrix products with quantized weights, `out = x * weights^T`: their shapes and epilogue, and the product of many rows (prefill).
 
 use super::gated::Activation;
-use super::norm::{NormKind, normalize};
 use super::{
-    Capabilities, Cost, Kernel, MAX_WORKGROUPS, MatmulBindings, MatmulCombineBindings, MatvecBindings, Plan, SubgroupMatrix, WeightLayout,
-    dequantize_row, grid_2d,
+    Capabilities, Cost, Kernel, MAX_WORKGROUPS, MatmulBindings, MatmulCombineBindings, Plan, SubgroupMatrix, WeightLayout, dequantize_row,
+    grid_2d,
 };
 use crate::exec::{BufferId, buffer::HostMemory};
 use crate::shaders::params::LinearParams;
-use crate::shaders::variants::{
-    MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant, MatvecRows, MatvecVariant,
-};
+use crate::shaders::variants::{MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant};
 
 /// Operations on a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,75 +56,6 @@ pub struct Linear {
     pub first_out: u32,
     /// Operations on the product.
     pub epilogue: Epilogue,
-}
-
-/// The product for few rows of x (decode): a workgroup computes whole dot products of one row, or of four together.
-#[derive(Debug)]
-pub struct Matvec {
-    /// Shapes and places.
-    pub linear: Linear,
-    /// Normalize x first (`RMSNorm`) with this epsilon and the norm weights, which are bound.
-    pub norm: Option<f32>,
-}
-
-impl Kernel for Matvec {
-    type Bindings = MatvecBindings;
-
-    fn plan(&self, capabilities: &Capabilities) -> Plan<Self::Bindings> {
-        // A group of lanes has four outputs.
-        const OUTPUTS: u32 = 4;
-        /// Together they read 128 bytes of a row.
-        const MIN_LANES: u32 = 8;
-        // A workgroup of four rows stages four rows of x: up to four rows are faster one by one, though the weights are re-read
-        // (docs/benchmarks.md, Concurrent answers).
-        const MIN_ROWS: u32 = 5;
-        let l = &self.linear;
-        let params = l.params(self.norm.unwrap_or_default());
-        let tuning = capabilities.tuning;
-        let workgroup = tuning.matvec_workgroup;
-        let (rows, rows_at_once) = if l.rows < MIN_ROWS { (MatvecRows::Rows1, 1) } else { (MatvecRows::Rows4, 4) };
-        let tile = if l.layout.has_int8_quants() { 128 } else { 64 } / rows_at_once;
-        let blocks = l.layout.cols.div_ceil(32);
-        // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
-        // blocks. The rest of the workgroup takes other outputs.
-        let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
-        let workgroups = |lanes: u32| l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
-        let mut lanes = subgroup.min(blocks.next_power_of_two()).clamp(4, tile.min(workgroup));
-        while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
-            lanes *= 2;
-        }
-        // Where outputs are many, fewer lanes: a workgroup then has more outputs in parallel, which is faster than iterating over them
-        // (28,672 of 4,096 Q4_K weights: 28 µs, not 31), unless it has to iterate anyway (128,256 of Q6_K: 144 µs, not 126).
-        if capabilities.subgroup_size.is_some() && workgroups(lanes) > tuning.matvec_workgroups {
-            let fewer = [lanes / 2, lanes / 4].into_iter().filter(|lanes| *lanes >= MIN_LANES);
-            lanes = fewer.into_iter().find(|lanes| workgroups(*lanes) <= tuning.matvec_workgroups).unwrap_or(lanes);
-        }
-        // Rows of x that fit a tile are staged once for many outputs.
-        let iterations = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
-        let variant = MatvecVariant { weights: l.layout.weights(), rows, subgroups: capabilities.has_subgroups() };
-        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(iterations));
-        l.specialize(Plan::new(variant, &params, [x, y, l.rows.div_ceil(rows_at_once)]))
-            .with("WORKGROUP", workgroup)
-            .with("LANES", lanes)
-            .with("ITERATIONS", iterations)
-            .with("NORM", u32::from(self.norm.is_some()))
-            .with("GATED", u32::from(l.epilogue.gated))
-    }
-
-    fn cost(&self, _: u32) -> Cost {
-        self.linear.cost()
-    }
-
-    fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
-        let mut x = self.linear.x(memory, b.x);
-        if let Some(eps) = self.norm {
-            let weight = memory.read::<f32>(b.norm_weight.expect("norm weights")).to_vec();
-            for row in &mut x {
-                normalize(row, NormKind::Rms, &weight, eps);
-            }
-        }
-        self.linear.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias }, &x);
-    }
 }
 
 /// Most splits of a product.
@@ -325,7 +253,7 @@ impl Linear {
         }
     }
 
-    fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let (rows, n_out, n_in) = (u64::from(self.rows), u64::from(self.n_out), u64::from(self.layout.cols));
         Cost { bytes: 4 * (n_out * u64::from(self.layout.stride) + rows * (n_in + n_out)), multiply_adds: rows * n_in * n_out }
     }
@@ -337,7 +265,7 @@ impl Linear {
     }
 
     /// The rows of x.
-    fn x(&self, memory: &HostMemory, x: BufferId) -> Vec<Vec<f32>> {
+    pub(super) fn x(&self, memory: &HostMemory, x: BufferId) -> Vec<Vec<f32>> {
         let x = memory.read::<f32>(x);
         (0..self.rows).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
     }
@@ -360,7 +288,7 @@ impl Linear {
     }
 
     /// Multiplies and writes the output.
-    fn finish(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>]) {
+    pub(super) fn finish(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>]) {
         let weights = memory.read::<u32>(operands.weights).chunks_exact(self.layout.stride as usize).take(self.n_out as usize);
         let weights: Vec<Vec<f32>> = weights.map(|row| dequantize_row(&self.layout, row)).collect();
         let dot = |w: &Vec<f32>, x: &Vec<f32>| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;

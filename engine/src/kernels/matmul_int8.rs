@@ -1,7 +1,7 @@
 //! Matrix products of many rows with int8 activations and int8 quants (dp4a).
 
 use super::linear::{Linear, MAX_SPLITS, Operands, split_k};
-use super::{Capabilities, Cost, Kernel, Matmul, MatmulInt8Bindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
+use super::{Capabilities, Cost, Interleave, Kernel, Matmul, MatmulInt8Bindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
 use crate::exec::buffer::HostMemory;
 use crate::shaders::params::{LinearParams, QuantizeRowsParams};
 use crate::shaders::variants::{MatmulInt8Variant, QuantizeRowsVariant, Quants};
@@ -21,27 +21,8 @@ pub struct QuantizeRows {
     pub x_offset: u32,
     /// Elements from a row of x to the next; a multiple of 4.
     pub x_stride: u32,
-    /// Order of the bytes: see [`MatmulInt8::order`].
+    /// Order of the bytes: see [`WeightLayout::interleave`].
     pub order: Interleave,
-}
-
-/// Order of eight neighbouring bytes in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interleave {
-    /// The order of the elements.
-    None,
-    /// Even elements first: the order of packed quants.
-    EvenOdd,
-}
-
-impl Interleave {
-    /// Position of element `i` of a row.
-    fn place(self, i: usize) -> usize {
-        match self {
-            Self::None => i,
-            Self::EvenOdd => i / 8 * 8 + i % 2 * 4 + i % 8 / 2,
-        }
-    }
 }
 
 impl QuantizeRows {
@@ -109,11 +90,6 @@ impl MatmulInt8 {
         Self::used(capabilities) && Quants::of(layout.dtype).is_some()
     }
 
-    /// The order of the activations for weights of this layout.
-    pub fn order(layout: &WeightLayout) -> Interleave {
-        if layout.stores_int8() { Interleave::None } else { Interleave::EvenOdd }
-    }
-
     /// Splits that fill the device; 1 where there are enough tiles.
     pub fn splits(linear: &Linear, capabilities: &Capabilities) -> u32 {
         split_k(linear, linear.rows.div_ceil(Self::TILE) * linear.n_out.div_ceil(Self::TILE), capabilities)
@@ -145,7 +121,7 @@ impl Kernel for MatmulInt8 {
 
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let n_in = self.linear.layout.cols as usize;
-        let order = Self::order(&self.linear.layout);
+        let order = self.linear.layout.interleave();
         let bytes = memory.read::<i8>(b.x);
         let scales = memory.read::<f32>(b.activation_scales);
         let element = |at: usize| scales[at / BLOCK as usize] * f32::from(bytes[order.place(at)]);

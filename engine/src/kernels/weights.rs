@@ -22,6 +22,25 @@ pub struct WeightLayout {
     pub file_row_bytes: u32,
 }
 
+/// Order of eight neighbouring elements of quantized activations in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interleave {
+    /// The order of the elements.
+    None,
+    /// Even elements first: the order of packed quants.
+    EvenOdd,
+}
+
+impl Interleave {
+    /// Position of element `i` of a row.
+    pub(super) fn place(self, i: usize) -> usize {
+        match self {
+            Self::None => i,
+            Self::EvenOdd => i / 8 * 8 + i % 2 * 4 + i % 8 / 2,
+        }
+    }
+}
+
 impl WeightLayout {
     /// The layout of rows of `cols` weights.
     ///
@@ -58,9 +77,9 @@ impl WeightLayout {
         self.parts().has_int8_quants()
     }
 
-    /// Whether its quants are stored as int8.
-    pub(super) fn stores_int8(&self) -> bool {
-        self.parts().quants == Quants::Int8
+    /// The order of quantized activations that its quants are multiplied by.
+    pub fn interleave(&self) -> Interleave {
+        if self.parts().quants == Quants::Int8 { Interleave::None } else { Interleave::EvenOdd }
     }
 
     /// Layout of a block in the file.

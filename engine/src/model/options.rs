@@ -22,7 +22,7 @@ pub struct ModelOptions {
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { context: 8192, sequences: 8, prefill_rows: 512, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
+        Self { context: 8192, sequences: 32, prefill_rows: 512, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
     }
 }
 

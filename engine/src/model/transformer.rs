@@ -205,7 +205,7 @@ impl Model {
     /// attention: kernels choose their parts by multiples of 32 rows.
     fn largest_passes(&self) -> Vec<Pass> {
         const STEP: usize = 32;
-        let rows_up_to = |most: u32| (STEP as u32..most).step_by(STEP).chain([most.min(MATVEC_ROWS), most]);
+        let rows_up_to = |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, MATVEC_ROWS, most].map(|rows| rows.min(most)));
         let ModelOptions { context, sequences, prefill_rows, .. } = self.options;
         let prefill = |output| move |rows| Pass { rows, attend: Attend::Prefill, output };
         let mut passes = Vec::new();

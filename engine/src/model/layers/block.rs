@@ -54,7 +54,7 @@ impl Block {
 
     /// The residual stream behind the layer.
     pub(crate) fn record(&self, pass: &mut PassRecorder<'_>, x: Act, buffers: &AttentionBuffers) -> Act {
-        let input = operand(pass, self.attention_norm.as_ref(), &x);
+        let input = operand(self.attention_norm.as_ref(), &x);
         let heads = self.attention.record_heads(pass, input, buffers);
         let parallel = self.parallel.then(|| self.record_hidden(pass, &x));
         let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
@@ -69,12 +69,12 @@ impl Block {
 
     /// Puts the layer's keys and values into the cache, and does nothing else.
     pub(crate) fn record_cache(&self, pass: &mut PassRecorder<'_>, x: &Act, buffers: &AttentionBuffers) {
-        let input = operand(pass, self.attention_norm.as_ref(), x);
+        let input = operand(self.attention_norm.as_ref(), x);
         self.attention.record_cache(pass, input, buffers);
     }
 
     fn record_hidden(&self, pass: &mut PassRecorder<'_>, x: &Act) -> Act {
-        let input = operand(pass, self.mlp_norm.as_ref(), x);
+        let input = operand(self.mlp_norm.as_ref(), x);
         self.mlp.record_hidden(pass, input)
     }
 

@@ -43,10 +43,10 @@ impl Head {
 
     /// The logits of `rows` of x, from row `first` of [`Buffers::logits`](super::super::pass::Buffers::logits) on.
     pub(crate) fn record_logits(&self, pass: &mut PassRecorder<'_>, x: &Act, rows: Range<u32>, first: u32) {
-        let mut input = operand(pass, self.norm.as_ref(), &x.slice(rows));
+        let mut input = operand(self.norm.as_ref(), &x.slice(rows));
         let epilogue = Epilogue { cap: self.spec.cap, scale: self.spec.scale, ..Epilogue::STORE };
         let vocab = self.output.weight.rows;
-        let logits = Act::named(pass.buffers.logits, first * vocab, input.rows.rows, vocab);
+        let logits = Act::named(pass.buffers.logits, first * vocab, input.count(), vocab);
         self.output.record(pass, &mut input, Target::rows(&logits), epilogue);
     }
 

@@ -3,14 +3,17 @@
 use super::super::pass::{Act, PassRecorder};
 use super::super::scratch::Lease;
 use super::super::slab::{Slab, Weight};
+use super::norm::NormWeights;
 use crate::exec::BufferId;
 use crate::kernels::{
     Epilogue, Interleave, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8, MatmulInt8Bindings, Matvec,
-    MatvecBindings, QuantizeRows, QuantizeRowsBindings,
+    MatvecBatch, MatvecBatchBindings, MatvecBindings, NormKind, QuantizeInt16, QuantizeInt16Bindings, QuantizeRows, QuantizeRowsBindings,
+    WeightLayout,
 };
 
-/// Rows up to which a product re-reads the activations for each output instead of tiling them.
-pub(crate) const MATVEC_ROWS: u32 = 8;
+/// Rows up to which a product reads whole rows of weights ([`Matvec`], [`MatvecBatch`]) instead of tiles: as many as decode together, so
+/// that no row of those is rounded to int8.
+pub(crate) const MATVEC_ROWS: u32 = 32;
 
 /// A matrix with the bias of its products.
 #[derive(Clone, Debug)]
@@ -20,21 +23,26 @@ pub(crate) struct Projection {
     pub(crate) bias: Option<BufferId>,
 }
 
-/// Rows to multiply.
+/// Rows to multiply. What products of different kinds need of them is made once.
 #[derive(Debug)]
 pub(crate) struct Operand {
-    pub(super) rows: Act,
-    /// Weights of the norm that the product applies; only up to [`MATVEC_ROWS`].
-    norm: Option<BufferId>,
-    /// The rows as int8, once a product needed them.
-    bytes: Option<QuantizedRows>,
+    /// As they are.
+    rows: Act,
+    /// The norm that is still to be applied to them.
+    norm: Option<NormWeights>,
+    /// The rows with the norm applied.
+    normalized: Option<Act>,
+    /// The rows, normalized, as integers.
+    quantized: Option<QuantizedRows>,
 }
 
-/// Rows as int8 with their scales.
+/// Rows as integers with their scales.
 #[derive(Debug)]
 struct QuantizedRows {
     order: Interleave,
-    bytes: Lease,
+    /// 8 or 16.
+    bits: u32,
+    numbers: Lease,
     scales: Lease,
 }
 
@@ -50,30 +58,76 @@ pub(crate) struct Target {
 impl Operand {
     /// Rows that are multiplied as they are.
     pub(super) fn plain(rows: Act) -> Self {
-        Self { rows, norm: None, bytes: None }
+        Self { rows, norm: None, normalized: None, quantized: None }
     }
 
-    /// Rows that the product normalizes with these weights.
-    pub(super) fn normalized(rows: Act, norm: BufferId) -> Self {
+    /// Rows that are normalized on the way.
+    pub(super) fn normalized(rows: Act, norm: NormWeights) -> Self {
         Self { norm: Some(norm), ..Self::plain(rows) }
     }
 
-    /// Quantizes the rows to int8, unless they are already. Returns the int8 rows and their scales.
-    fn record_quantize(&mut self, pass: &mut PassRecorder<'_>, linear: &Linear) -> (BufferId, BufferId) {
-        let order = MatmulInt8::order(&linear.layout);
-        let rows = if let Some(rows) = self.bytes.take().filter(|rows| rows.order == order) {
-            rows
-        } else {
-            let kernel =
-                QuantizeRows { rows: linear.rows, n_in: linear.layout.cols, x_offset: linear.x_offset, x_stride: linear.x_stride, order };
-            let [bytes, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
-            let bindings = QuantizeRowsBindings { x: self.rows.buffer, bytes: bytes.buffer, scales: scales.buffer };
+    /// Number of rows.
+    pub(super) fn count(&self) -> u32 {
+        self.rows.rows
+    }
+
+    /// Weights of the norm, where a kernel applies it itself.
+    fn fused_norm(&self, pass: &PassRecorder<'_>) -> Option<BufferId> {
+        self.norm.filter(|norm| pass.norm.kind == NormKind::Rms && norm.bias.is_none()).map(|norm| norm.weight)
+    }
+
+    /// The rows that a kernel gets which applies the norm itself where that is [fused](Self::fused_norm).
+    fn record_unfused(&mut self, pass: &mut PassRecorder<'_>) -> (Act, Option<BufferId>) {
+        let fused = self.fused_norm(pass);
+        (if fused.is_some() { self.rows.clone() } else { self.record_norm(pass) }, fused)
+    }
+
+    /// The rows with the norm applied.
+    fn record_norm(&mut self, pass: &mut PassRecorder<'_>) -> Act {
+        let Some(norm) = self.norm else { return self.rows.clone() };
+        self.normalized.get_or_insert_with(|| norm.record_new(pass, &self.rows)).clone()
+    }
+
+    /// The rows as int16 for weights of this layout, and their scales.
+    fn record_int16(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
+        let order = layout.interleave();
+        if self.quantized.as_ref().is_none_or(|rows| (rows.bits, rows.order) != (16, order)) {
+            // The slots of the other order first: the next ones may be the same.
+            self.quantized = None;
+            let (rows, norm_weight) = self.record_unfused(pass);
+            let kernel = QuantizeInt16 {
+                rows: rows.rows,
+                n_in: layout.cols,
+                x_offset: rows.offset,
+                x_stride: rows.stride,
+                order,
+                norm: norm_weight.map(|_| pass.norm.eps),
+            };
+            let [numbers, scales] = QuantizeInt16::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
+            let bindings = QuantizeInt16Bindings { x: rows.buffer, bytes: numbers.buffer, scales: scales.buffer, norm_weight };
             pass.dispatch(kernel, bindings);
-            QuantizedRows { order, bytes, scales }
-        };
-        let buffers = (rows.bytes.buffer, rows.scales.buffer);
-        self.bytes = Some(rows);
-        buffers
+            self.quantized = Some(QuantizedRows { order, bits: 16, numbers, scales });
+        }
+        self.quantized_buffers()
+    }
+
+    /// The rows as int8 for weights of this layout, and their scales.
+    fn record_int8(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
+        let order = layout.interleave();
+        if self.quantized.as_ref().is_none_or(|rows| (rows.bits, rows.order) != (8, order)) {
+            self.quantized = None;
+            let rows = self.record_norm(pass);
+            let kernel = QuantizeRows { rows: rows.rows, n_in: layout.cols, x_offset: rows.offset, x_stride: rows.stride, order };
+            let [numbers, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
+            pass.dispatch(kernel, QuantizeRowsBindings { x: rows.buffer, bytes: numbers.buffer, scales: scales.buffer });
+            self.quantized = Some(QuantizedRows { order, bits: 8, numbers, scales });
+        }
+        self.quantized_buffers()
+    }
+
+    fn quantized_buffers(&self) -> (BufferId, BufferId) {
+        let rows = self.quantized.as_ref().expect("quantized by the caller");
+        (rows.numbers.buffer, rows.scales.buffer)
     }
 }
 
@@ -99,7 +153,7 @@ impl Projection {
             let linear = Linear {
                 layout: self.weight.layout,
                 n_out: slab.rows,
-                rows: x.rows.rows,
+                rows: x.count(),
                 x_offset: x.rows.offset,
                 x_stride: x.rows.stride,
                 out_offset: out.offset + first_out * out.step,
@@ -108,31 +162,50 @@ impl Projection {
                 first_out: slab.first_row,
                 epilogue,
             };
-            if linear.rows <= MATVEC_ROWS {
-                let norm = x.norm.map(|_| pass.norm.eps);
-                let bindings =
-                    MatvecBindings { weights: slab.buffer, x: x.rows.buffer, out: out.buffer, norm_weight: x.norm, bias: self.bias };
-                pass.dispatch(Matvec { linear, norm }, bindings);
-            } else {
-                self.record_tiles(pass, slab, linear, x, out.buffer);
+            match linear.rows {
+                1 => self.record_row(pass, slab, linear, x, out.buffer),
+                ..=MATVEC_ROWS => self.record_batch(pass, slab, linear, x, out.buffer),
+                _ => self.record_tiles(pass, slab, linear, x, out.buffer),
             }
+        }
+    }
+
+    /// A product of one row.
+    fn record_row(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
+        let (rows, norm_weight) = x.record_unfused(pass);
+        let linear = Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear };
+        let bindings = MatvecBindings { weights: slab.buffer, x: rows.buffer, out, norm_weight, bias: self.bias };
+        pass.dispatch(Matvec { linear, norm: norm_weight.map(|_| pass.norm.eps) }, bindings);
+    }
+
+    /// A product of rows that share a read of the weights.
+    fn record_batch(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
+        let (weights, bias) = (slab.buffer, self.bias);
+        if MatvecBatch::takes_int16(&linear.layout) {
+            let (x, scales) = x.record_int16(pass, &linear.layout);
+            pass.dispatch(MatvecBatch { linear }, MatvecBatchBindings { weights, x, out, scales: Some(scales), bias });
+        } else {
+            let rows = x.record_norm(pass);
+            let linear = Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear };
+            pass.dispatch(MatvecBatch { linear }, MatvecBatchBindings { weights, x: rows.buffer, out, scales: None, bias });
         }
     }
 
     /// A product of many rows, with split-K where that fills the device.
     fn record_tiles(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
         let (weights, bias) = (slab.buffer, self.bias);
-        let bytes = MatmulInt8::suits(&linear.layout, pass.capabilities).then(|| x.record_quantize(pass, &linear));
+        let int8 = MatmulInt8::suits(&linear.layout, pass.capabilities).then(|| x.record_int8(pass, &linear.layout));
+        let rows = if int8.is_some() { None } else { Some(x.record_norm(pass)) };
+        let linear = rows.as_ref().map_or(linear, |rows| Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear });
         let splits =
-            if bytes.is_some() { MatmulInt8::splits(&linear, pass.capabilities) } else { Matmul::splits(&linear, pass.capabilities) };
+            if int8.is_some() { MatmulInt8::splits(&linear, pass.capabilities) } else { Matmul::splits(&linear, pass.capabilities) };
         let combine = MatmulCombine { linear, splits };
         let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
         let target = workspace.as_ref().map_or(out, |workspace| workspace.buffer);
-        match bytes {
-            Some((x, activation_scales)) => {
-                pass.dispatch(MatmulInt8 { linear, splits }, MatmulInt8Bindings { weights, x, out: target, activation_scales, bias });
-            }
-            None => pass.dispatch(Matmul { linear, splits }, MatmulBindings { weights, x: x.rows.buffer, out: target, bias }),
+        if let Some((x, activation_scales)) = int8 {
+            pass.dispatch(MatmulInt8 { linear, splits }, MatmulInt8Bindings { weights, x, out: target, activation_scales, bias });
+        } else if let Some(rows) = rows {
+            pass.dispatch(Matmul { linear, splits }, MatmulBindings { weights, x: rows.buffer, out: target, bias });
         }
         if let Some(workspace) = workspace {
             pass.dispatch(combine, MatmulCombineBindings { workspace: workspace.buffer, out, bias });

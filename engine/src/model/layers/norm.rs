@@ -3,7 +3,7 @@
 use super::super::loader::{Floats, Loader};
 use super::super::pass::{Act, PassRecorder};
 use super::super::spec::{AttentionSpec, NormSpec, QkNormSpec};
-use super::linear::{MATVEC_ROWS, Operand};
+use super::linear::Operand;
 use crate::error::Result;
 use crate::exec::BufferId;
 use crate::kernels::{Norm, NormBindings, NormKind, QkNorm, QkNormBindings};
@@ -32,14 +32,11 @@ impl NormWeights {
     }
 }
 
-/// Rows ready to be multiplied: normalized by the product where it can, beforehand otherwise.
-pub(super) fn operand(pass: &mut PassRecorder<'_>, norm: Option<&NormWeights>, x: &Act) -> Operand {
+/// Rows to be multiplied, normalized first where there is a norm.
+pub(super) fn operand(norm: Option<&NormWeights>, x: &Act) -> Operand {
     match norm {
         None => Operand::plain(x.clone()),
-        Some(norm) if x.rows <= MATVEC_ROWS && pass.norm.kind == NormKind::Rms && norm.bias.is_none() => {
-            Operand::normalized(x.clone(), norm.weight)
-        }
-        Some(norm) => Operand::plain(norm.record_new(pass, x)),
+        Some(norm) => Operand::normalized(x.clone(), *norm),
     }
 }
 
