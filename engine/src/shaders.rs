@@ -100,20 +100,20 @@ mod tests {
     use super::*;
 
     use variants::{
-        AttentionDecodeGroup, AttentionDecodeVariant, Cache, MatmulSubgroupTile, MatmulSubgroupVariant, MatvecRows, MatvecVariant,
-        NormVariant, SampleVariant, Weights,
+        AttentionDecodeGroup, AttentionDecodeVariant, Cache, MatmulSubgroupTile, MatmulSubgroupVariant, MatvecInt16Rows,
+        MatvecInt16Variant, MatvecVariant, NormVariant, Quants, SampleVariant, Weights,
     };
 
     #[test]
     fn variant_key_gives_the_shader_with_its_features() {
         let name = |shader: &Shader| (shader.kernel, shader.variant);
-        for (weights, rows, subgroups, variant) in [
-            (Weights::F32, MatvecRows::Rows1, false, "w_f32+rows_1"),
-            (Weights::Q4_K, MatvecRows::Rows4, true, "w_q4_k+rows_4+subgroups"),
-            (Weights::MXFP4, MatvecRows::Rows4, false, "w_mxfp4+rows_4"),
-        ] {
-            assert_eq!(name(MatvecVariant { weights, rows, subgroups }.shader()), ("matvec", variant));
+        for (weights, subgroups, variant) in
+            [(Weights::F32, false, "w_f32"), (Weights::Q4_K, true, "w_q4_k+subgroups"), (Weights::MXFP4, false, "w_mxfp4")]
+        {
+            assert_eq!(name(MatvecVariant { weights, subgroups }.shader()), ("matvec", variant));
         }
+        let int16 = MatvecInt16Variant { quants: Quants::Q6_K, rows: MatvecInt16Rows::Rows4 };
+        assert_eq!(name(int16.shader()), ("matvec_int16", "w_q6_k+rows_4"));
         let decode = AttentionDecodeVariant { group: AttentionDecodeGroup::Group4, cache: Cache::KvQ8, subgroups: true };
         assert_eq!(name(decode.shader()), ("attention_decode", "group_4+kv_q8+writes+subgroups"));
         let matmul = MatmulSubgroupVariant { weights: Weights::Q8_0, tile: MatmulSubgroupTile::Tile128x128F16_16x16 };

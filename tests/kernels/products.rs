@@ -6,7 +6,7 @@ use doppler_engine::exec::{Executor, Recording};
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
     Activation, Capabilities, Epilogue, Interleave, Kernel, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings,
-    MatmulInt8, MatmulInt8Bindings, Matvec, MatvecBatch, MatvecBatchBindings, MatvecBindings, QuantizeInt16, QuantizeInt16Bindings,
+    MatmulInt8, MatmulInt8Bindings, MatmulInt16, Matvec, MatvecBindings, MatvecInt16Bindings, QuantizeInt16, QuantizeInt16Bindings,
     QuantizeRows, QuantizeRowsBindings, SubgroupMatrix, Tuning, WeightLayout,
 };
 use doppler_tests::{Data, Devices, Random};
@@ -37,11 +37,12 @@ fn matvec() {
         let layout = layout(dtype, cols);
         for (i, (n_out, epilogue, first_out)) in [5, 33, 37, 1].into_iter().cycle().zip(with_gated(dtype)).map(flat).enumerate() {
             let norm = (i % 2 == 0).then_some(1e-5);
-            let linear = scattered(layout, n_out, 1, epilogue, first_out, i);
+            let rows = [1, 3][i % 2];
+            let linear = scattered(layout, n_out, rows, epilogue, first_out, i);
             let buffers = MatvecBindings {
                 weights: packed_rows(&mut random, &layout, n_out),
-                x: Data::F32(random.floats((8 + linear.x_stride) as usize)),
-                out: Data::F32(random.floats((2 + linear.out_stride) as usize)),
+                x: Data::F32(random.floats((8 + rows * linear.x_stride) as usize)),
+                out: Data::F32(random.floats((2 + rows * linear.out_stride) as usize)),
                 norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
             };
@@ -106,14 +107,14 @@ fn quantize_int16() {
     for ((rows, n_in, order), norm) in cases.into_iter().flat_map(|case| [(case, None), (case, Some(1e-5))]) {
         let x_stride = n_in + 4;
         let mut x = random.floats((8 + rows * x_stride) as usize);
-        // Eight zeros, and eight that are too small.
-        x[8..16].fill(0.0);
-        x[16..24].iter_mut().for_each(|v| *v *= 1e-33);
+        // A block of zeros, and one that is too small.
+        x[8..40].fill(0.0);
+        x.iter_mut().rev().take(36).for_each(|v| *v *= 1e-33);
         let [bytes, scales] = QuantizeInt16::sizes(rows, n_in);
         let buffers = QuantizeInt16Bindings {
             x: Data::F32(x),
             bytes: Data::I8(vec![0; bytes as usize / 4]),
-            scales: Data::F32(vec![0.0; scales as usize / 4]),
+            factors: Data::F32(vec![0.0; scales as usize / 4]),
             norm_weight: optional(norm.is_some(), random.floats(n_in as usize)),
         };
         devices.check(|| QuantizeInt16 { rows, n_in, x_offset: 8, x_stride, order, norm }, &buffers, 1e-5);
@@ -122,48 +123,43 @@ fn quantize_int16() {
 
 /// Each number of rows that share a read of the weights, full and with rests; few and many lanes.
 #[test]
-fn matvec_batch() {
+fn matmul_int16() {
     let mut devices = Devices::open();
     let mut random = Random::new(28);
-    for (dtype, cols) in formats() {
+    for (dtype, cols) in formats().filter(|(dtype, _)| dtype.block_size() > 1) {
         let layout = layout(dtype, cols);
-        let shapes = [(5u32, 3), (33, 8), (37, 2), (1, 4), (70, 19), (38, 6)].into_iter().cycle();
+        let shapes = [(5u32, 3), (33, 8), (37, 2), (1, 4), (70, 19), (38, 13)].into_iter().cycle();
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(with_gated(dtype)).enumerate() {
             let n_out = if epilogue.gated { n_out.next_multiple_of(2) } else { n_out };
             let linear = scattered(layout, n_out, rows, epilogue, first_out, i);
-            check_batch(&mut devices, &mut random, linear);
+            check_int16(&mut devices, &mut random, linear);
         }
     }
 }
 
 #[test]
-fn matvec_batch_of_long_rows() {
+fn matmul_int16_of_long_rows() {
     let mut devices = Devices::open();
     let mut random = Random::new(29);
-    for (i, dtype) in [DType::F16, DType::Q8_0, DType::Q4_K, DType::Q6_K].into_iter().enumerate() {
+    for (i, dtype) in [DType::Q2_K, DType::Q8_0, DType::Q4_K, DType::Q6_K].into_iter().enumerate() {
         for (j, (cols, n_out)) in [(1024, 40), (4352, 50), (512, 2100)].into_iter().enumerate() {
-            check_batch(&mut devices, &mut random, whole_rows(layout(dtype, cols), n_out, [2, 4, 7][(i + j) % 3]));
+            check_int16(&mut devices, &mut random, whole_rows(layout(dtype, cols), n_out, [2, 4, 7, 11, 32][(i + j) % 5]));
         }
     }
 }
 
-fn check_batch(devices: &mut Devices, random: &mut Random, linear: Linear) {
+fn check_int16(devices: &mut Devices, random: &mut Random, linear: Linear) {
     let Linear { layout, n_out, rows, epilogue, first_out, .. } = linear;
     let x = random.floats((linear.x_offset + rows * linear.x_stride) as usize);
-    let (x, scales) = if MatvecBatch::takes_int16(&layout) {
-        let [bytes, scales] = int16_rows(&linear, &x);
-        (bytes, Some(scales))
-    } else {
-        (Data::F32(x), None)
-    };
-    let buffers = MatvecBatchBindings {
+    let [x, factors] = int16_rows(&linear, &x);
+    let buffers = MatvecInt16Bindings {
         weights: packed_rows(random, &layout, n_out),
         x,
         out: Data::F32(random.floats((linear.out_offset + rows * linear.out_stride) as usize)),
-        scales,
+        factors,
         bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
     };
-    devices.check(|| MatvecBatch { linear }, &buffers, F32);
+    devices.check(|| MatmulInt16 { linear }, &buffers, F32);
 }
 
 /// The rows of x that a batch with these weights takes, and their scales.
@@ -172,15 +168,15 @@ fn int16_rows(linear: &Linear, x: &[f32]) -> [Data; 2] {
     let &Linear { layout, rows, x_offset, x_stride, .. } = linear;
     let n_in = layout.cols;
     let sizes = QuantizeInt16::sizes(rows, n_in);
-    let [bytes, scales] = sizes.map(|bytes| executor.create_buffer("int16", bytes).expect("memory"));
+    let [bytes, factors] = sizes.map(|bytes| executor.create_buffer("int16", bytes).expect("memory"));
     let plain = executor.create_buffer("x", 4 * x.len() as u64).expect("memory");
     executor.write(plain, 0, bytemuck::cast_slice(x));
     let kernel = QuantizeInt16 { rows, n_in, x_offset, x_stride, order: layout.interleave(), norm: None };
     let mut recording = Recording::new();
-    recording.dispatch(kernel, QuantizeInt16Bindings { x: plain, bytes, scales, norm_weight: None });
+    recording.dispatch(kernel, QuantizeInt16Bindings { x: plain, bytes, factors, norm_weight: None });
     executor.run_once("quantize", recording).expect("a run");
     let [words, floats] = sizes.map(|bytes| bytes as usize / 4);
-    [Data::I8(doppler_tests::read(&executor, bytes, words)), Data::F32(bytemuck::cast_vec(doppler_tests::read(&executor, scales, floats)))]
+    [Data::I8(doppler_tests::read(&executor, bytes, words)), Data::F32(bytemuck::cast_vec(doppler_tests::read(&executor, factors, floats)))]
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Matmul {
     }
 
     /// Whether a device with these capabilities multiplies with subgroup matrices.
-    pub(super) fn multiplies_matrices(capabilities: &Capabilities) -> bool {
+    pub(crate) fn multiplies_matrices(capabilities: &Capabilities) -> bool {
         Self::matrices(capabilities).is_some()
     }
 

@@ -1,4 +1,4 @@
-//! The product of one row with quantized weights (decode).
+//! The product of one row with weights (decode), or of a few one by one.
 
 use super::linear::{Linear, Operands};
 use super::norm::{NormKind, normalize};
@@ -6,10 +6,11 @@ use super::{Capabilities, Cost, Kernel, MatvecBindings, Plan, grid_2d};
 use crate::exec::buffer::HostMemory;
 use crate::shaders::variants::MatvecVariant;
 
-/// The product of one row of x: a workgroup computes whole dot products.
+/// The product of rows of x one by one: a workgroup computes whole dot products. Several rows re-read the weights; quantized weights have
+/// [`super::MatmulInt16`] for those.
 #[derive(Debug)]
 pub struct Matvec {
-    /// Shapes and places, of one row.
+    /// Shapes and places.
     pub linear: Linear,
     /// Normalize x first (`RMSNorm`) with this epsilon and the norm weights, which are bound.
     pub norm: Option<f32>,
@@ -24,7 +25,6 @@ impl Kernel for Matvec {
         /// Together they read 128 bytes of a row.
         const MIN_LANES: u32 = 8;
         let l = &self.linear;
-        debug_assert_eq!(l.rows, 1, "several rows are a batch");
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
         let workgroup = tuning.matvec_workgroup;
@@ -47,7 +47,8 @@ impl Kernel for Matvec {
         // A row of x that fits a tile is staged once for many outputs.
         let iterations = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
         let variant = MatvecVariant { weights: l.layout.weights(), subgroups: capabilities.has_subgroups() };
-        l.specialize(Plan::new(variant, &params, grid_2d(workgroups(lanes).div_ceil(iterations))))
+        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(iterations));
+        l.specialize(Plan::new(variant, &params, [x, y, l.rows]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
             .with("ITERATIONS", iterations)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::families;
-use super::layers::{AttentionBuffers, Block, Embedding, Head, MATVEC_ROWS, load_constants};
+use super::layers::{AttentionBuffers, Block, Embedding, Head, INT16_ROWS, load_constants};
 use super::loader::Loader;
 use super::options::{MemoryUse, ModelOptions};
 use super::padding::padded;
@@ -205,7 +205,7 @@ impl Model {
     /// attention: kernels choose their parts by multiples of 32 rows.
     fn largest_passes(&self) -> Vec<Pass> {
         const STEP: usize = 32;
-        let rows_up_to = |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, MATVEC_ROWS, most].map(|rows| rows.min(most)));
+        let rows_up_to = |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, INT16_ROWS, most].map(|rows| rows.min(most)));
         let ModelOptions { context, sequences, prefill_rows, .. } = self.options;
         let prefill = |output| move |rows| Pass { rows, attend: Attend::Prefill, output };
         let mut passes = Vec::new();

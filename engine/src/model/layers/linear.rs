@@ -6,14 +6,39 @@ use super::super::slab::{Slab, Weight};
 use super::norm::NormWeights;
 use crate::exec::BufferId;
 use crate::kernels::{
-    Epilogue, Interleave, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8, MatmulInt8Bindings, Matvec,
-    MatvecBatch, MatvecBatchBindings, MatvecBindings, NormKind, QuantizeInt16, QuantizeInt16Bindings, QuantizeRows, QuantizeRowsBindings,
-    WeightLayout,
+    Capabilities, Epilogue, Interleave, Linear, Matmul, MatmulBindings, MatmulCombine, MatmulCombineBindings, MatmulInt8,
+    MatmulInt8Bindings, MatmulInt16, Matvec, MatvecBindings, MatvecInt16Bindings, NormKind, QuantizeInt16, QuantizeInt16Bindings,
+    QuantizeRows, QuantizeRowsBindings, WeightLayout,
 };
 
-/// Rows up to which a product reads whole rows of weights ([`Matvec`], [`MatvecBatch`]) instead of tiles: as many as decode together, so
-/// that no row of those is rounded to int8.
-pub(crate) const MATVEC_ROWS: u32 = 32;
+/// Most rows of [`Product::Int16`]: those of sequences that decode together.
+pub(crate) const INT16_ROWS: u32 = 32;
+
+/// The way in which rows are multiplied by weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Product {
+    /// One by one.
+    Rows,
+    /// Together, rounded to 15 bits: as exact as one by one, so that an answer does not depend on who else is served.
+    Int16,
+    /// In large tiles.
+    Tiles,
+}
+
+impl Product {
+    fn of(layout: &WeightLayout, rows: u32, capabilities: &Capabilities) -> Self {
+        // More rows are not worth re-reading floats for.
+        const FLOAT_ROWS: u32 = 4;
+        // With subgroup matrices a large tile that is half full is faster already.
+        const ROWS_BEFORE_MATRICES: u32 = 16;
+        let int16_rows = if Matmul::multiplies_matrices(capabilities) { ROWS_BEFORE_MATRICES } else { INT16_ROWS };
+        match (MatmulInt16::suits(layout), rows) {
+            (_, 1) | (false, ..=FLOAT_ROWS) => Self::Rows,
+            (true, _) if rows <= int16_rows => Self::Int16,
+            _ => Self::Tiles,
+        }
+    }
+}
 
 /// A matrix with the bias of its products.
 #[derive(Clone, Debug)]
@@ -94,7 +119,8 @@ impl Operand {
         if self.quantized.as_ref().is_none_or(|rows| (rows.bits, rows.order) != (16, order)) {
             // The slots of the other order first: the next ones may be the same.
             self.quantized = None;
-            let (rows, norm_weight) = self.record_unfused(pass);
+            let short = layout.cols <= QuantizeInt16::MAX_NORM;
+            let (rows, norm_weight) = if short { self.record_unfused(pass) } else { (self.record_norm(pass), None) };
             let kernel = QuantizeInt16 {
                 rows: rows.rows,
                 n_in: layout.cols,
@@ -104,7 +130,7 @@ impl Operand {
                 norm: norm_weight.map(|_| pass.norm.eps),
             };
             let [numbers, scales] = QuantizeInt16::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
-            let bindings = QuantizeInt16Bindings { x: rows.buffer, bytes: numbers.buffer, scales: scales.buffer, norm_weight };
+            let bindings = QuantizeInt16Bindings { x: rows.buffer, bytes: numbers.buffer, factors: scales.buffer, norm_weight };
             pass.dispatch(kernel, bindings);
             self.quantized = Some(QuantizedRows { order, bits: 16, numbers, scales });
         }
@@ -162,16 +188,21 @@ impl Projection {
                 first_out: slab.first_row,
                 epilogue,
             };
-            match linear.rows {
-                1 => self.record_row(pass, slab, linear, x, out.buffer),
-                ..=MATVEC_ROWS => self.record_batch(pass, slab, linear, x, out.buffer),
-                _ => self.record_tiles(pass, slab, linear, x, out.buffer),
+            match Product::of(&linear.layout, linear.rows, pass.capabilities) {
+                Product::Rows => self.record_rows(pass, slab, linear, x, out.buffer),
+                Product::Int16 => self.record_int16(pass, slab, linear, x, out.buffer),
+                Product::Tiles => self.record_tiles(pass, slab, linear, x, out.buffer),
             }
         }
     }
 
-    /// A product of one row.
-    fn record_row(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
+    /// Whether the product of so many rows can combine pairs of outputs, `Epilogue::gated`.
+    pub(super) fn fuses_gate(&self, rows: u32, capabilities: &Capabilities) -> bool {
+        Product::of(&self.weight.layout, rows, capabilities) != Product::Tiles
+    }
+
+    /// A product of rows one by one.
+    fn record_rows(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
         let (rows, norm_weight) = x.record_unfused(pass);
         let linear = Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear };
         let bindings = MatvecBindings { weights: slab.buffer, x: rows.buffer, out, norm_weight, bias: self.bias };
@@ -179,16 +210,9 @@ impl Projection {
     }
 
     /// A product of rows that share a read of the weights.
-    fn record_batch(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
-        let (weights, bias) = (slab.buffer, self.bias);
-        if MatvecBatch::takes_int16(&linear.layout) {
-            let (x, scales) = x.record_int16(pass, &linear.layout);
-            pass.dispatch(MatvecBatch { linear }, MatvecBatchBindings { weights, x, out, scales: Some(scales), bias });
-        } else {
-            let rows = x.record_norm(pass);
-            let linear = Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear };
-            pass.dispatch(MatvecBatch { linear }, MatvecBatchBindings { weights, x: rows.buffer, out, scales: None, bias });
-        }
+    fn record_int16(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
+        let (x, factors) = x.record_int16(pass, &linear.layout);
+        pass.dispatch(MatmulInt16 { linear }, MatvecInt16Bindings { weights: slab.buffer, x, out, factors, bias: self.bias });
     }
 
     /// A product of many rows, with split-K where that fills the device.

@@ -15,6 +15,6 @@ pub(super) use attention::AttentionBuffers;
 pub(super) use block::Block;
 pub(super) use embedding::Embedding;
 pub(super) use head::Head;
-pub(super) use linear::{MATVEC_ROWS, Projection};
+pub(super) use linear::{INT16_ROWS, Projection};
 pub(super) use norm::NormWeights;
 pub(super) use rope::load_constants;
