@@ -6,13 +6,16 @@
 
 pub mod api;
 pub mod bench;
+pub mod buffer;
 pub mod device;
+pub mod dtype;
 pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod formats;
 pub mod kernels;
+pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod serve;

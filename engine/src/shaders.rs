@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytemuck::Pod;
 
-use crate::exec::BufferId;
+use crate::buffer::BufferId;
 
 /// A compiled variant of a kernel.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use doppler_engine::error::EngineError;
 use doppler_engine::formats::gguf_write::{TensorData, write};
-use doppler_engine::formats::split::PartName;
 use doppler_engine::formats::{Checkpoint, DType, FormatError, Metadata, Value, read_rows};
 use doppler_engine::model::read_checkpoint;
-use doppler_engine::source::{Files, MemorySource, Source, open};
+use doppler_engine::source::{Files, MemorySource, PartName, Source, open};
 use futures::executor::block_on;
 
 /// Part `number` (from 0) of `count` with a tensor of eight equal bytes; the first has the model's metadata.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::device::MatrixSupport;
+use super::adapter::MatrixSupport;
 use crate::device::SubgroupMatrix;
 
 /// What a browser shows of an adapter: `matrixOffer` in `web_features.js`.

@@ -1,7 +1,12 @@
-//! The engine's error type.
+//! The engine's error types. They lie below the modules that they are about.
 
-use crate::formats::FormatError;
-use crate::text::TextError;
+mod format;
+mod text;
+
+pub use format::FormatError;
+pub use text::TextError;
+
+use crate::memory::MemoryUse;
 
 /// Everything that can go wrong between a model file and its answer.
 ///
@@ -112,7 +117,7 @@ pub enum EngineError {
     )]
     OutOfMemory {
         /// Memory that the model needs.
-        memory: crate::model::MemoryUse,
+        memory: MemoryUse,
         /// Positions of a sequence.
         context: u32,
         /// Bytes of the device, where they are known.
