@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn output_is_captured_whole() {
+    fn command_output_is_captured_whole() {
         let done = captured("echo out; echo err >&2; exit 3", Duration::from_secs(20));
         assert!(!done.success && !done.timed_out);
         assert!(done.text.contains("out\n") && done.text.contains("err\n"));
     }
 
     #[test]
-    fn a_command_over_its_limit_is_ended_with_its_children() {
+    fn command_over_limit_is_killed_with_children() {
         let start = Instant::now();
         let done = captured("echo begun; sleep 60 & sleep 60", Duration::from_millis(500));
         assert!(done.timed_out && !done.success);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_lock_is_not_counted() {
+    fn command_limit_excludes_waiting_for_lock() {
         let script = "echo '    Blocking waiting for file lock on build directory' >&2; sleep 2; echo '   Compiling' >&2; sleep 60";
         let done = captured(script, Duration::from_secs(1));
         assert!(done.timed_out && done.text.contains("Compiling"));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_chosen_by_start_and_end() {
+    fn entries_match_prefix_and_suffix() {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
         let found = entries(sources.as_ref(), "proc", ".rs");
         assert_eq!(found.len(), 1);

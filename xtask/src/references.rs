@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_found_and_comments_are_not() {
+    fn references_are_found_outside_comments() {
         let scanner = Scanner::new().expect("patterns compile");
         let module = "/** @type {import(\"./types.d.ts\").T} */\nimport init, { a } from \"./a.js\";\n// import \"./no.js\"\n\
             export * from './b.js';\nconst glob = \"https://*/*\";\nimport\n  './c.js';\nawait import(\"./d.js\");\n\
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_references_are_named() {
         let present = files(&[
             ("extension/a.js", "import './b.js';"),
             ("extension/b.js", "import './gone.js'; new URL('.', import.meta.url); new URL('../ext', import.meta.url);"),

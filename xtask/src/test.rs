@@ -333,7 +333,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn failing_modules_are_found() {
+    fn failed_modules_are_found_in_output() {
         let text = "✔ a (1ms)\n✖ failing tests:\n\ntest at tests/e2e/popup.test.mjs:170:1\n✖ it opens (9ms)\n";
         assert!(failed_in(Path::new("/root/tests/e2e/popup.test.mjs"), text));
         assert!(!failed_in(Path::new("/root/tests/e2e/spark.test.mjs"), text));

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_knows() {
+    fn chat_request_reads_supported_fields() {
         let request =
             parse(json!({ "stream": true, "max_tokens": 3.0, "stop": "x", "temperature": 0.5, "seed": -1, "n": 1, "user": "me" }));
         let request = request.expect("valid");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_rather_than_ignores() {
+    fn chat_request_refuses_unsupported_fields() {
         for (fields, name) in [
             (json!({ "n": 2 }), "UnsupportedField"),
             (json!({ "logprobs": true }), "UnsupportedField"),
