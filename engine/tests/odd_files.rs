@@ -295,7 +295,8 @@ fn ollama_parameters_and_system_prompt_become_defaults() {
     let parse = |request: Value| ChatRequest::parse(&request).expect("a request");
     let user = json!({ "role": "user", "content": "hi" });
     let system = |text: &str| json!({ "role": "system", "content": text });
-    let request = parse(json!({ "messages": [user] })).with(client.defaults()).into_owned();
+    let request = parse(json!({ "messages": [user] }));
+    let request = request.resolve(client.defaults());
     let sampling = Sampler {
         temperature: 0.5,
         top_k: 7,
@@ -307,18 +308,19 @@ fn ollama_parameters_and_system_prompt_become_defaults() {
         seed: 11,
         ..Sampler::default()
     };
-    assert_eq!(request.sampling(&client.defaults().sampling), sampling);
+    assert_eq!(request.sampling, sampling);
     assert_eq!((request.max_tokens, &request.stop[..]), (Some(9), &["<user>".to_owned(), "x".to_owned()][..]));
-    assert_eq!(request.messages, json!([system("Be brief."), user]));
+    assert_eq!(*request.messages, json!([system("Be brief."), user]));
     // The request's own go first.
     let own = json!({ "messages": [system("Be long."), user], "temperature": 0, "max_tokens": 3, "stop": "y", "seed": 5 });
-    let own = parse(own).with(client.defaults()).into_owned();
-    let Sampler { temperature, top_k, seed, .. } = own.sampling(&client.defaults().sampling);
+    let own = parse(own);
+    let own = own.resolve(client.defaults());
+    let Sampler { temperature, top_k, seed, .. } = own.sampling;
     assert_eq!((temperature, top_k, seed, own.max_tokens, own.stop.len()), (0.0, 7, 5, Some(3), 3));
     assert_eq!(own.messages[0], system("Be long."));
     let count = |messages: Value| block_on(client.count(&parse(json!({ "messages": messages })))).expect("a prompt");
     assert_eq!(count(json!([user])), count(json!([system("Be brief."), user])));
-    let unlimited = parse(json!({ "messages": [user], "max_tokens": -1 })).with(client.defaults()).max_tokens;
+    let unlimited = parse(json!({ "messages": [user], "max_tokens": -1 })).resolve(client.defaults()).max_tokens;
     assert_eq!(unlimited, Some(u32::MAX), "a request without a limit has none of the model's");
     // No limit and no seed are none, what makes no sense is named, what is no JSON is an error.
     let (_engine, client) = load(r#"{"num_predict":-1,"seed":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");

@@ -179,7 +179,7 @@ pub(super) fn unsupported(field: &str, hint: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ChatRequest;
+    use super::super::{ChatRequest, Defaults};
     use super::*;
     use crate::kernels::Sampler;
 
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn neutral_fields_are_accepted() {
         let asked = |request: &ChatRequest| {
-            let Sampler { seed: _, temperature, top_k, top_p, .. } = request.sampling(&Sampler::default());
+            let Sampler { seed: _, temperature, top_k, top_p, .. } = request.resolve(&Defaults::default()).sampling;
             (request.tools.clone(), request.stream, request.include_usage, request.max_tokens, temperature, top_k, top_p)
         };
         let nothing = asked(&parse(json!({})).expect("valid"));
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(error, "max_tokens must be a whole number from 1, or -1 for no limit", "{value}");
         }
 
-        let sampling = |fields: Value| parse(fields).map(|request| request.sampling(&Sampler::default()));
+        let sampling = |fields: Value| parse(fields).map(|request| request.resolve(&Defaults::default()).sampling);
         let seed = |value: Value| sampling(json!({ "seed": value })).map(|sampling| sampling.seed);
         assert_eq!([seed(json!(7)).expect("7"), seed(json!(7.0)).expect("7")], [7, 7]);
         assert_eq!(seed(json!(-1)).expect("-1"), u32::MAX);

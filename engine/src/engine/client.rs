@@ -10,7 +10,7 @@ use web_time::Instant;
 
 use super::completion::{Completion, Events};
 use super::info::ModelInfo;
-use crate::api::{ChatRequest, Defaults};
+use crate::api::{ChatRequest, Defaults, Resolved};
 use crate::error::{EngineError, Result};
 use crate::kernels::Sampler;
 use crate::serve::{Event, FinishReason, Job, Task, Timings};
@@ -85,7 +85,7 @@ impl Client {
     /// # Errors
     /// When there is no template or it refuses the messages.
     pub async fn count(&self, request: &ChatRequest) -> Result<usize> {
-        Ok(self.encode(&request.with(self.defaults()), usize::MAX).await?.len())
+        Ok(self.encode(&request.resolve(self.defaults()), usize::MAX).await?.len())
     }
 
     /// Asks for the next turn of a conversation. A long one is encoded in slices, between which others are served; each origin encodes
@@ -94,24 +94,24 @@ impl Client {
     /// # Errors
     /// When there is no template, it refuses the messages, or the prompt does not fit.
     pub async fn chat(&self, request: &ChatRequest) -> Result<Completion> {
-        let request = &request.with(self.defaults());
+        let request = request.resolve(self.defaults());
         let quota = self.shared.info.context;
         // One position is for the answer.
-        let prompt = self.encode(request, quota.saturating_sub(1) as usize).await.map_err(|error| match error {
+        let prompt = self.encode(&request, quota.saturating_sub(1) as usize).await.map_err(|error| match error {
             EngineError::Text(TextError::TooLong { tokens }) => {
                 EngineError::ContextExceeded { requested: tokens.try_into().unwrap_or(u32::MAX), at_least: true, quota }
             }
             error => error,
         })?;
-        self.complete(prompt, request.max_tokens, request.sampling(&self.defaults().sampling), &request.stop)
+        self.complete(prompt, request.max_tokens, request.sampling, &request.stop)
     }
 
-    async fn encode(&self, request: &ChatRequest, limit: usize) -> Result<Vec<u32>> {
+    async fn encode(&self, request: &Resolved<'_>, limit: usize) -> Result<Vec<u32>> {
         let template = self.template()?;
         let turn = self.shared.turns.take(self.namespace.as_ref()).await;
         let rest = || pause().boxed_local();
         let mut pace = Pace::slices(Pace::SLICE, limit, &rest);
-        let options = Options::for_answer(request.tools.as_ref());
+        let options = Options::for_answer(request.tools);
         let prompt = encode_chat_paced(self.tokenizer(), template, &request.messages, options, &mut pace).await?;
         drop(turn);
         Ok(prompt)
