@@ -2,6 +2,7 @@
 //!
 //! A request goes [`api`] → [`engine`] → [`serve`] (batching) → [`model`] (forward pass) → [`kernels`] →
 //! [`exec`] ([`exec::gpu`], or [`exec::cpu`] for tests). Files come through [`source`] and [`formats`], text through [`text`].
+//! [`error`], [`dtype`], [`buffer`], [`memory`] and [`device`] lie below all of them; `tests/modules.rs` refuses circles of imports.
 //! The engine knows nothing of extensions, tabs or pages.
 
 pub mod api;
