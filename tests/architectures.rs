@@ -127,7 +127,7 @@ fn check_model(pair: &mut Pair, name: &str) {
         });
         // What a capable device runs, with the caches that people choose from: transformers' tokens but for near-ties.
         // Rounding keys to bytes moves the scores of these models, whose random attention is sharp, by a percent; see
-        // `a_cache_of_bytes_serves_a_trained_model` for a trained one.
+        // `int8_cache_of_trained_model_stays_close` for a trained one.
         let halves = Bounds { error: 1e-4, margin: 0.1 };
         let bytes = Bounds { error: 5e-3, margin: 1.0 };
         for (what, kv, rounded) in [("cache of halves", KvFormat::F16, halves), ("cache of bytes", KvFormat::Q8, bytes)] {
@@ -173,7 +173,7 @@ families! {
 
 /// Models in Hugging Face's own layout, as they are: `fixtures/folders`.
 #[test]
-fn folders() {
+fn folder_models_equal_transformers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/folders");
     let json = std::fs::read(folder.join("references.json")).expect("references");
     let all: std::collections::BTreeMap<String, Vec<Reference>> = serde_json::from_slice(&json).expect("references");
@@ -190,7 +190,7 @@ fn folders() {
 
 /// Quantizing while a folder is loaded gives the model that a file of that recipe is.
 #[test]
-fn quantized_while_loading() {
+fn model_quantized_while_loading_equals_quantized_file() {
     let source_of =
         |name: &str| source::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/folders").join(name)).expect("a folder");
     let (_, plain) = devices().swap_remove(1);
@@ -232,7 +232,7 @@ fn quantized_while_loading() {
 
 /// No model of the folder and no architecture of the engine goes untested.
 #[test]
-fn every_architecture_has_a_model() {
+fn architectures_all_have_a_fixture() {
     use doppler_engine::formats::Gguf;
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(folder()).expect("a folder") {

@@ -60,7 +60,7 @@ fn report(options: &BenchOptions) -> Result<Value, String> {
 }
 
 #[test]
-fn the_report_is_what_its_schema_says() {
+fn bench_report_matches_schema() {
     let schema: Value = serde_json::from_str(&read("bench/report.schema.json")).expect("JSON");
     let options = BenchOptions {
         prompts: vec![3, 70, 5000],
@@ -101,9 +101,9 @@ fn the_report_is_what_its_schema_says() {
 }
 
 /// Each of so many answers at once is what it is alone, in the workgroups of large GPUs: with two and three rows, with four and more, and
-/// with more requests than places. `sequences_share_a_batch` in `models.rs` has small ones.
+/// with more requests than places. `sequences_in_one_batch_equal_single_answers` in `models.rs` has small ones.
 #[test]
-fn streams_at_once_are_answered_as_alone() {
+fn bench_streams_equal_single_answers() {
     let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::Q4_K_M).expect("weights");
     let streams = vec![2, 3, 5, 9];
     let options = BenchOptions { prompts: vec![9], tokens: 12, runs: 1, streams, context: Some(128), ..BenchOptions::default() };
@@ -119,7 +119,7 @@ fn streams_at_once_are_answered_as_alone() {
 
 /// A made-up model chats: every token has a text.
 #[test]
-fn a_shape_chats() {
+fn synthetic_shape_encodes_and_decodes_chat() {
     let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::F16).expect("weights");
     let executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
     let (_engine, client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("a model");
@@ -131,7 +131,7 @@ fn a_shape_chats() {
 }
 
 #[test]
-fn nothing_to_count_is_refused() {
+fn bench_zero_counts_are_refused() {
     for (field, options) in [
         ("runs", BenchOptions { runs: 0, ..BenchOptions::default() }),
         ("tokens", BenchOptions { tokens: 0, ..BenchOptions::default() }),
@@ -143,7 +143,7 @@ fn nothing_to_count_is_refused() {
 
 /// Names as they are asked for, on the command line and in frames; every shape can be chosen on the extension's page.
 #[test]
-fn names() {
+fn bench_names_parse_to_formats() {
     let recipes = [("f32", Recipe::F32), ("f16", Recipe::F16), ("q8_0", Recipe::Q8_0), ("q4_0", Recipe::Q4_0), ("q4_k_m", Recipe::Q4_K_M)];
     for (name, recipe) in recipes {
         assert_eq!(name.parse(), Ok(recipe));

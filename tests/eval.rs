@@ -26,7 +26,7 @@ fn read<T: for<'a> Deserialize<'a>>(name: &str) -> T {
 
 /// The shipped model answers all exactly; right and wrong answers are as likely to it as they are in transformers.
 #[test]
-fn spark_is_evaluated_as_by_transformers() {
+fn eval_of_spark_equals_transformers() {
     let Questions { prompts } = read("eval.json");
     let reference: Reference = read("eval-q8_0.json");
     let right: Vec<Question> = reference.prompts.iter().map(|i| prompts[*i].clone()).collect();

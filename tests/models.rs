@@ -109,7 +109,7 @@ fn spark_fits_small_limits() {
 
 /// Both executors, on every tier of attention.
 #[test]
-fn cpu_executor_agrees() {
+fn cpu_executor_equals_gpu() {
     let reference = spark_references().into_iter().min_by_key(|r| r.prompt_ids.len()).expect("one");
     let source = FileSource::open(&spark_file()).expect("a file");
     for tier in [AttentionTier::Small, AttentionTier::Streaming] {
@@ -132,7 +132,7 @@ fn cpu_executor_agrees() {
 
 /// Sequences of different lengths in one batch give what each gives alone.
 #[test]
-fn sequences_share_a_batch() {
+fn sequences_in_one_batch_equal_single_answers() {
     let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() < 160 && r.stop == "eos").take(11).collect();
     // Eight places for eleven sequences: three wait.
     let options = ModelOptions { prefill_rows: 48, ..ModelOptions::default() };
@@ -164,7 +164,7 @@ fn sampling_is_reproducible() {
 
 /// Text that came while nobody read is one piece, and the end is not lost behind it.
 #[test]
-fn what_has_come_is_one_piece() {
+fn next_burst_joins_available_text() {
     serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
         let ask = |tokens| client.complete(prompt.clone(), Some(tokens), Sampler::default(), &[]).expect("accepted");
@@ -179,7 +179,7 @@ fn what_has_come_is_one_piece() {
 
 /// Penalties reach tokens of the prompt and of the answer.
 #[test]
-fn penalties_forbid_repetition() {
+fn penalties_prevent_repetition() {
     let options = Sampler { frequency_penalty: 2.0, presence_penalty: 2.0, repetition_penalty: 5.0, ..Sampler::default() };
     serve(&GpuOptions::default(), &spark_file(), ModelOptions::default(), async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
@@ -194,7 +194,7 @@ fn penalties_forbid_repetition() {
 }
 
 #[test]
-fn requests_end_as_asked() {
+fn requests_end_at_limits_and_stop_strings() {
     serve(&GpuOptions::default(), &spark_file(), ModelOptions { context: 64, ..ModelOptions::default() }, async |client| {
         let prompt = spark_references()[0].prompt_ids.clone();
         let ask = |max_tokens, stop: &[&str]| {
@@ -215,7 +215,7 @@ fn requests_end_as_asked() {
 
 /// A dropped request frees its place, in prefill and in decode, and others go on.
 #[test]
-fn dropped_requests_free_their_place() {
+fn dropped_requests_free_their_slot() {
     let options = ModelOptions { sequences: 2, prefill_rows: 32, ..ModelOptions::default() };
     serve(&GpuOptions::default(), &spark_file(), options, async |client| {
         let greedy = Sampler::default;
@@ -236,7 +236,7 @@ fn dropped_requests_free_their_place() {
 
 /// A usual request waits for no pipeline: all were made while the model was loaded.
 #[test]
-fn pipelines_are_made_beforehand() {
+fn load_prepares_all_pipelines() {
     let source = FileSource::open(&spark_file()).expect("a file");
     pollster::block_on(async {
         let device = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
@@ -251,7 +251,7 @@ fn pipelines_are_made_beforehand() {
 
 /// Every kind of bad file is a named error, and the device serves on with all its memory.
 #[test]
-fn bad_files_are_refused_and_leave_nothing() {
+fn load_bad_file_fails_without_leaks() {
     let good = std::fs::read(spark_file()).expect("a file");
     let mut executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
     let patched = |from: &[u8], to: &[u8]| {
@@ -288,7 +288,7 @@ fn bad_files_are_refused_and_leave_nothing() {
 
 /// A base model has no template: it loads and continues text, and says why it cannot chat.
 #[test]
-fn models_without_a_usable_template_continue_text() {
+fn model_without_template_continues_text() {
     let good = std::fs::read(spark_file()).expect("a file");
     let mut executor = Executor::Gpu(Box::new(gpu(&GpuOptions::default())));
     for (from, to, message) in [
@@ -314,7 +314,7 @@ fn models_without_a_usable_template_continue_text() {
 
 /// Small random models in the other weight formats: `tests/fixtures/tiny/make_tiny.py`.
 #[test]
-fn every_weight_format_equals_transformers() {
+fn weight_formats_equal_transformers() {
     for name in ["f32", "f16", "bf16", "q4_0", "q4_k", "q6_k"] {
         let path = root().join(format!("tests/fixtures/tiny/tiny-{name}.gguf"));
         let references = references(&format!("tiny/tiny-{name}.json"));
@@ -349,7 +349,7 @@ fn every_weight_format_equals_transformers() {
 
 /// The plan is what the device then gives, to the byte; too little memory is refused with a context that does fit.
 #[test]
-fn memory_is_planned() {
+fn memory_plan_equals_allocation() {
     use doppler_engine::plan::{largest_context, plan};
     let source = FileSource::open(&spark_file()).expect("a file");
     let checkpoint = pollster::block_on(read_checkpoint(&source)).expect("a model");
@@ -408,7 +408,7 @@ fn scores_follow_the_logits() {
 
 /// The logits of whole prompts with a cache of bytes against one of 4-byte floats, read by both kinds of attention.
 #[test]
-fn a_cache_of_bytes_serves_a_trained_model() {
+fn int8_cache_of_trained_model_stays_close() {
     let some: Vec<Reference> = spark_references().into_iter().filter(|r| r.prompt_ids.len() > 150).take(3).collect();
     let [exact, rounded] = [KvFormat::F32, KvFormat::Q8].map(|kv| {
         let options = ModelOptions { sequences: 1, kv, ..ModelOptions::default() };
@@ -443,7 +443,7 @@ fn damaged(file: &str, tensor: &str, value: f32, all: bool) -> MemorySource {
 /// Weights of NaN or infinity end answers, scores and embeddings with an error, however tokens are chosen, beside others too, and the
 /// engine goes on.
 #[test]
-fn weights_that_are_no_numbers_are_an_error() {
+fn weights_not_finite_are_an_error() {
     let code = |error: Rc<EngineError>| error.code().to_owned();
     let penalties = Sampler { repetition_penalty: 1.1, presence_penalty: 0.5, frequency_penalty: 0.5, ..Sampler::default() };
     let warm = Sampler { temperature: 0.8, ..Sampler::default() };

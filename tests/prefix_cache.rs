@@ -60,7 +60,7 @@ fn check(what: &str, got: &Trace, want: &Trace) {
 
 /// A conversation goes on: the second prompt is the first with its answer and more. All kinds of cache, a model whose layers see a window.
 #[test]
-fn a_continued_conversation_computes_only_new_tokens() {
+fn prefix_cache_continued_chat_computes_only_new_tokens() {
     let window = fixtures().join("architectures/mistral-window.gguf");
     // An int8 cache changes random attention, which is sharp, by more than the bound: hence a trained model, on a text that it continues.
     let references = std::fs::read(fixtures().join("spark/goldens-q8_0.json")).expect("a fixture");
@@ -109,7 +109,7 @@ async fn ask_one(client: &Client, prompt: &[u32]) {
 
 /// The same kernels on the same values give the same bits.
 #[test]
-fn the_same_prompt_gives_the_same_bits() {
+fn prefix_cache_same_prompt_gives_same_bits() {
     serve(&tiny(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
         let mine = client.sharing("mine");
         for tokens in [1, PAGE - 1, PAGE, PAGE + 1, 200, 7 * PAGE] {
@@ -123,7 +123,7 @@ fn the_same_prompt_gives_the_same_bits() {
 
 /// Live sequences share the prefix that another left and the one that they compute at the same time, and differ behind it.
 #[test]
-fn live_sequences_share_a_beginning() {
+fn prefix_cache_shares_pages_of_live_sequences() {
     serve(&tiny(), ModelOptions { sequences: 4, context: 512, ..ModelOptions::default() }, async |client, _| {
         let texts: Vec<Vec<u32>> = (0..4).map(|i| [prompt(1, 100), prompt(10 + i, 30 + i as u32)].concat()).collect();
         let mut want = Vec::new();
@@ -144,7 +144,7 @@ fn live_sequences_share_a_beginning() {
 
 /// Pages that a request had computed before it was cancelled are shared.
 #[test]
-fn computed_pages_of_a_cancelled_request_are_shared() {
+fn prefix_cache_shares_pages_of_cancelled_request() {
     serve(&tiny(), ModelOptions { sequences: 2, ..ModelOptions::default() }, async |client, _| {
         let mine = client.clone().sharing("mine");
         let (short, long) = (prompt(1, 70), prompt(2, 300));
@@ -168,7 +168,7 @@ fn computed_pages_of_a_cancelled_request_are_shared() {
 
 /// A cache with room for one sequence: the least recently used pages are evicted, leaves first.
 #[test]
-fn a_small_cache_evicts_the_least_recently_used() {
+fn prefix_cache_small_evicts_least_recently_used() {
     let options = ModelOptions { sequences: 3, context: 256, kv_bytes: 0, ..ModelOptions::default() };
     serve(&tiny(), options, async |client, _| {
         let mine = client.clone().sharing("mine");
@@ -193,7 +193,7 @@ fn a_small_cache_evicts_the_least_recently_used() {
 /// A cache with room for one long answer, and three requests: two are admitted, the more recent one is preempted and recomputed later, and
 /// each answer is the same as alone.
 #[test]
-fn answers_that_outgrow_the_cache_are_preempted_and_recomputed() {
+fn answers_outgrowing_cache_are_preempted_and_recomputed() {
     const TOKENS: u32 = 300;
     let options = ModelOptions { sequences: 3, context: 384, kv_bytes: 0, ..ModelOptions::default() };
     serve(&fixtures().join("architectures/gpt2.gguf"), options, async |client, counters| {
@@ -231,7 +231,7 @@ fn answers_that_outgrow_the_cache_are_preempted_and_recomputed() {
 
 /// An answer that ends at a stop string reports its cached tokens too.
 #[test]
-fn stopped_answers_tell_what_was_cached() {
+fn stopped_answer_reports_cached_tokens() {
     serve(&spark(), ModelOptions { sequences: 2, context: 512, ..ModelOptions::default() }, async |client, _| {
         let mine = client.sharing("mine");
         let messages = serde_json::json!([{ "role": "user", "content": "Who are you? ".repeat(20) }]);

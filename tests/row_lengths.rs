@@ -121,7 +121,7 @@ fn check_logits(what: &str, odd: &Raw, want: &[f32]) {
 }
 
 #[test]
-fn feed_forward_networks_of_odd_widths() {
+fn feed_forward_of_odd_width_equals_plain() {
     for (dtype, width) in [(DType::F32, 61), (DType::F16, 57), (DType::BF16, 62)] {
         check(
             &format!("{dtype} of {width}"),
@@ -133,7 +133,7 @@ fn feed_forward_networks_of_odd_widths() {
 }
 
 #[test]
-fn heads_of_an_odd_width_together() {
+fn heads_of_odd_total_width_equal_plain() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         check(&format!("{dtype}"), &odd_heads(false, dtype), &odd_heads(true, dtype));
     }
@@ -141,7 +141,7 @@ fn heads_of_an_odd_width_together() {
 
 /// The second layer has half as many heads, and the first a narrower feed-forward network: as with zeros in their place.
 #[test]
-fn layers_of_other_sizes() {
+fn layers_of_other_sizes_equal_plain() {
     let numbers = |values: [u32; 2]| raw::array(4, 2, &values.map(u32::to_le_bytes).concat());
     let model = |zeros: bool| {
         let mut raw = narrow_layer(zeros);
@@ -181,7 +181,7 @@ fn narrow_layer(zeros: bool) -> Raw {
 
 /// The second layer has two key and value heads of its own: as with each of them twice.
 #[test]
-fn key_value_heads_that_differ_by_layer() {
+fn kv_heads_differing_by_layer_equal_plain() {
     let model = |grouped: bool| {
         let mut raw = Raw::fixture("llama-2");
         for part in ["blk.1.attn_k.weight", "blk.1.attn_v.weight"] {
@@ -232,7 +232,7 @@ fn plain<'a>(name: &str, raw: &'a Raw) -> Plain<'a> {
 }
 
 #[test]
-fn residual_streams_of_odd_widths() {
+fn residual_stream_of_odd_width_equals_plain() {
     for (name, width, dtype) in [
         ("llama-2", 60, DType::F32),
         ("llama-2", 90, DType::BF16),
@@ -248,7 +248,7 @@ fn residual_streams_of_odd_widths() {
 
 /// As many elements as the model is wide, without padding.
 #[test]
-fn embeddings_of_odd_widths() {
+fn embedding_of_odd_width_equals_plain() {
     let mut raw = narrow_stream("qwen3", 57, DType::F32);
     raw.number("qwen3.pooling_type", 3);
     let want: Vec<f32> = plain("qwen3", &raw).hidden(&prompt()[..16]).pop().expect("a token").iter().map(|v| *v as f32).collect();
@@ -269,7 +269,7 @@ fn embeddings_of_odd_widths() {
 
 /// A file that `quantize` makes of such a model loads, and so does the model with quantization during the load.
 #[test]
-fn quantized_models_of_odd_widths() {
+fn quantized_model_of_odd_width_stays_close() {
     let raw = narrow_stream("llama-2", 90, DType::F32);
     let want = plain("llama-2", &raw).logits(&prompt(), 1);
     let vocabulary = want.len();
@@ -289,7 +289,7 @@ fn quantized_models_of_odd_widths() {
 }
 
 #[test]
-fn layer_norms_over_odd_widths() {
+fn layer_norm_of_odd_width_is_refused() {
     let mut raw = Raw::fixture("gpt2");
     raw.number("gpt2.embedding_length", 60);
     let source = MemorySource::new("odd.gguf", raw.write());

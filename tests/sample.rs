@@ -190,31 +190,31 @@ fn check(shape: Shape, vocabularies: &[u32], samplers: &[Sampler]) {
 
 /// Vocabularies of one token, of less than a block, of groups that do not fill a workgroup, and of groups of three blocks.
 #[test]
-fn the_device_samples_like_the_reference() {
+fn sample_on_device_equals_reference() {
     check(Shape::Bell, &[1, 7, 255, 1031, 50_257, 262_147], &mixed());
     check(Shape::Bell, &[1031], &filtered());
 }
 
 #[test]
-fn tokens_of_the_same_likelihood_stay_together() {
+fn sample_ties_equal_reference() {
     check(Shape::Ties, &[130, 32_000], &mixed());
     check(Shape::Flat, &[130, 140_000], &mixed());
 }
 
 #[test]
-fn likelihoods_may_lie_close_together_or_far_apart() {
+fn sample_narrow_and_peaked_logits_equal_reference() {
     check(Shape::Narrow, &[7, 40_000], &mixed());
     check(Shape::Peaks, &[7, 50_257], &mixed());
 }
 
 #[test]
-fn no_logit_is_too_strange() {
+fn sample_extreme_logits_equal_reference() {
     check(Shape::Extreme, &[7, 5000], &mixed());
 }
 
 /// NaN, infinity, or nothing that may be chosen: said at each step, whatever the row asks for.
 #[test]
-fn what_is_no_number_gives_no_token() {
+fn sample_not_finite_gives_no_token() {
     for shape in [Shape::OneNan, Shape::OneInfinity, Shape::Nothing] {
         check(shape, &[7, 5000], &mixed());
         let [_, _, _, sampled] = sample(&executors().0, 5000, shape, &mixed());
@@ -235,7 +235,7 @@ fn groups(executor: &Executor, vocab: u32, draws: bool) -> Vec<Group> {
 }
 
 #[test]
-fn groups_are_those_of_the_reference() {
+fn sample_groups_equal_reference() {
     let (gpu, cpu) = executors();
     let close = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0) || a.to_bits() == b.to_bits();
     for (vocab, draws) in [(7, true), (1031, false), (1031, true), (151_937, true)] {

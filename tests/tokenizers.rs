@@ -82,7 +82,7 @@ fn compare(name: &str, strings: &[String], tokenizer: &Tokenizer, expected: &Jso
 }
 
 #[test]
-fn byte_level() {
+fn byte_level_strings_equal_tokenizers() {
     let strings = strings();
     assert_eq!(strings.len(), 2000);
     let fixture = read(&folder().join("byte_level.json"));
@@ -100,7 +100,7 @@ fn byte_level() {
 }
 
 #[test]
-fn sentence_piece_and_word_piece() {
+fn sentence_piece_and_word_piece_equal_references() {
     let strings = strings();
     let mut equal = true;
     for name in ["spm_llama", "spm_gemma", "spm_unigram", "spm_t5", "wordpiece", "wordpiece_cased"] {
@@ -132,7 +132,7 @@ fn kept(name: &str, text: &str) -> String {
 
 /// Ids pushed one by one give the text back, and no broken character on the way; so does any beginning of them.
 #[test]
-fn streams_decode_to_the_text() {
+fn detokenizer_streams_decode_to_text() {
     let strings = strings();
     for (name, tokenizer) in lossless() {
         for text in &strings {
@@ -154,7 +154,7 @@ fn streams_decode_to_the_text() {
 
 /// A pasted file is no reason to fail, whatever is in it.
 #[test]
-fn very_long_texts() {
+fn encoding_very_long_texts_roundtrips() {
     let repeated = ["a", "A", " ", "\n", "\t ", "中", "\u{301}", " a", "aB", "1", "!", "\r\n", "x\n   ", "'", "🚀", "'s", "<|im_end|>"];
     let mut texts: Vec<String> = repeated.iter().map(|part| part.repeat(100_000 / part.len())).collect();
     // No spaces, nothing repeated.
@@ -182,7 +182,7 @@ fn very_long_texts() {
 
 /// Wherever encoding pauses, the tokens are those of the whole.
 #[test]
-fn slices_give_the_same_tokens() {
+fn encoding_in_slices_gives_same_tokens() {
     let mut texts = strings();
     texts.truncate(600);
     texts.extend(["a", " ", "中", "\u{301}", "aB", "<|im_end|>", "\u{1100}\u{1161}"].map(|part| part.repeat(20_000 / part.len())));
@@ -208,7 +208,7 @@ fn slices_give_the_same_tokens() {
 
 /// A text that cannot fit is refused by its length, others once their tokens are too many; the number told is a lower bound.
 #[test]
-fn too_long_texts_are_refused_early() {
+fn encoding_too_long_text_is_refused_early() {
     let text = "ab".repeat(50_000);
     for (name, tokenizer) in lossless() {
         let all = tokenizer.encode(&text, false).unwrap().len();
@@ -230,9 +230,12 @@ fn too_long_texts_are_refused_early() {
 
 /// Real vocabularies, from the files of `make_real.py` in the folder `DOPPLER_TOKENIZERS`.
 #[test]
-fn real_vocabularies() {
+fn real_vocabularies_equal_references() {
     let Ok(folder) = std::env::var("DOPPLER_TOKENIZERS") else {
-        return skip("real_vocabularies", "DOPPLER_TOKENIZERS names no folder of vocabularies (tests/fixtures/text/make_real.py)");
+        return skip(
+            "real_vocabularies_equal_references",
+            "DOPPLER_TOKENIZERS names no folder of vocabularies (tests/fixtures/text/make_real.py)",
+        );
     };
     let strings = strings();
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

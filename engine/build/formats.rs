@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::{BlockLayout, FORMATS, Quants};
 use crate::dtype::DType;
+use crate::dtype::block::{BlockLayout, FORMATS, Quants};
 
 /// The feature of a format: `w_q8_0`.
 pub(crate) fn feature(dtype: DType) -> String {

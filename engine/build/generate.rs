@@ -13,13 +13,13 @@ use crate::{Kernel, Variant};
 pub(crate) fn write(kernels: &[Kernel<'_>], out: &Path) -> io::Result<usize> {
     let (mut rust, size) = shaders(kernels);
     module(&mut rust, "params", "The uniform of each kernel.", "use bytemuck::{Pod, Zeroable};", |rust| all_params(rust, kernels));
-    let uses = "use super::Bindings;\nuse crate::exec::BufferId;";
+    let uses = "use super::Bindings;\nuse crate::buffer::BufferId;";
     module(&mut rust, "bindings", "The storage buffers of each kernel.", uses, |rust| {
         for kernel in kernels.iter().filter(|kernel| kernel.axes.bindings_of.is_none()) {
             bindings(rust, kernel);
         }
     });
-    let uses = "use super::{SHADERS, Shader, Variant, bindings, params};\nuse crate::formats::DType;";
+    let uses = "use super::{SHADERS, Shader, Variant, bindings, params};\nuse crate::dtype::DType;";
     module(&mut rust, "variants", "The choices that each kernel's shader leaves.", uses, |rust| {
         let axes = kernels.iter().flat_map(|kernel| &kernel.axes.axes).map(|axis| (axis.ty.as_str(), axis));
         for axis in axes.collect::<BTreeMap<_, _>>().into_values() {

@@ -4,10 +4,7 @@
 
 // The engine's table of weight formats.
 #[allow(dead_code, unreachable_pub, reason = "the engine uses the rest")]
-#[path = "../src/formats/block.rs"]
-mod block;
-#[allow(dead_code, unreachable_pub, reason = "the engine uses the rest")]
-#[path = "../src/formats/dtype.rs"]
+#[path = "../src/dtype/mod.rs"]
 mod dtype;
 
 mod compile;
@@ -22,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use compile::Compiler;
-use dtype::DType;
 use reflect::{KernelInterface, Reflection};
 use variants::{KernelAxes, Table};
 

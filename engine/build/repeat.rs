@@ -81,30 +81,30 @@ mod tests {
     }
 
     #[test]
-    fn line_is_written_for_each_value_with_what_stands_before_it() {
+    fn repeat_line_keeps_attribute_before_it() {
         assert_eq!(lines("@if(a) @repeat(i, 2..4) let s_{i} = {i}u;"), ["@if(a) let s_2 = 2u;", "@if(a) let s_3 = 3u;"]);
     }
 
     #[test]
-    fn blocks_nest() {
+    fn repeat_nested_blocks_expand() {
         let source = "a\n@repeat(i, 0..2) {\n  f({i}) {\n  }\n  @repeat(j, 0..2) s_{i}{j};\n}\nb";
         let expected = ["a", "f(0) {", "}", "s_00;", "s_01;", "f(1) {", "}", "s_10;", "s_11;", "b"];
         assert_eq!(lines(source), expected);
     }
 
     #[test]
-    fn block_behind_an_attribute_stays_one() {
+    fn repeat_block_behind_attribute_copies_whole_block() {
         assert_eq!(lines("@if(a) @repeat(i, 0..2) {\n  f({i});\n}"), ["@if(a) {", "f(0);", "}", "@if(a) {", "f(1);", "}"]);
     }
 
     #[test]
-    fn comments_and_other_text_stay() {
+    fn repeat_in_comment_is_kept() {
         let source = "// @repeat(i, 0..2)\nlet a = b;\n";
         assert_eq!(expand(source).unwrap(), source);
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn repeat_malformed_is_refused_by_cause() {
         for (source, problem) in [
             ("@repeat(i, 0) x;", "expected @repeat(name, first..end)"),
             ("@repeat(i, 2..2) x;", "expected @repeat(name, first..end)"),

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytemuck::Pod;
 
-use crate::exec::BufferId;
+use crate::buffer::BufferId;
 
 /// A compiled variant of a kernel.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn bindings_rise_and_begin_with_params() {
+    fn bindings_are_sorted_and_begin_with_params() {
         for Shader { kernel, bindings, .. } in all() {
             assert!(bindings.is_sorted_by(|a, b| a.index < b.index), "{kernel}");
             for binding in *bindings {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn params_have_the_size_of_the_uniform() {
+    fn params_have_size_of_uniform() {
         let size = NormVariant { subgroups: false }.shader().bindings[0].kind;
         assert_eq!(size, BindingKind::Uniform { size: size_of::<params::NormParams>() as u32 });
     }

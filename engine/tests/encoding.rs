@@ -48,7 +48,7 @@ fn turns(client: &Client, request: &ChatRequest) -> usize {
 }
 
 #[test]
-fn a_text_that_cannot_fit_is_refused_at_once() {
+fn encoding_text_beyond_context_is_refused_early() {
     let client = client(512);
     for part in ["x", " ", "é", "<|im_end|>", "a b\n"] {
         let request = ask(&part.repeat(1_000_000 / part.len()));
@@ -64,7 +64,7 @@ fn a_text_that_cannot_fit_is_refused_at_once() {
 }
 
 #[test]
-fn a_cancel_is_heard_while_a_long_text_is_encoded() {
+fn encoding_long_text_can_be_cancelled() {
     let client = client(2048);
     let long = ask(&"x".repeat(LONG));
     let whole = turns(&client, &long);
@@ -79,7 +79,7 @@ fn a_cancel_is_heard_while_a_long_text_is_encoded() {
 
 /// However many long texts one origin sends, each of another's slices waits for one of them.
 #[test]
-fn origins_encode_in_turns() {
+fn encoding_alternates_between_origins() {
     let client = client(2048);
     let long = ask(&"x".repeat(LONG));
     let short = ask(&"y".repeat(LONG / 2));
@@ -104,7 +104,7 @@ fn origins_encode_in_turns() {
 
 /// Many short requests of one origin that came together do not make one long turn of the thread.
 #[test]
-fn requests_of_one_origin_follow_one_another() {
+fn encoding_of_one_origin_is_sequential() {
     let client = client(2048).sharing("https://one.test");
     let long = ask(&"x".repeat(LONG));
     let hello = ask("hello");

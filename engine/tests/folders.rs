@@ -38,7 +38,7 @@ fn as_json(value: Option<&Value>) -> Json {
 }
 
 #[test]
-fn folders_are_what_gguf_files_would_be() {
+fn folder_checkpoint_equals_gguf() {
     let expected = fixture("expected.json");
     for (name, want) in expected.as_object().unwrap() {
         let source = open(&fixtures().join(name)).unwrap();
@@ -64,7 +64,7 @@ fn folders_are_what_gguf_files_would_be() {
 }
 
 #[test]
-fn tokenizers_of_folders() {
+fn folder_tokenizers_equal_transformers() {
     let expected = fixture("expected.json");
     for name in ["llama", "qwen2", "gemma2", "bert"] {
         let source = open(&fixtures().join(name)).unwrap();
@@ -87,7 +87,7 @@ fn tokenizers_of_folders() {
 }
 
 #[test]
-fn rope_factors_equal_transformers() {
+fn folder_rope_factors_equal_transformers() {
     let source = open(&fixtures().join("llama")).unwrap();
     let got = block_on(read_checkpoint(&*source)).unwrap();
     let info = got.tensor("rope_freqs.weight").unwrap();
@@ -103,7 +103,7 @@ fn rope_factors_equal_transformers() {
 
 /// Every architecture's tensors by name and shape; the gguf package's table says what they are called.
 #[test]
-fn names_of_every_architecture() {
+fn folder_tensor_names_of_every_architecture_are_mapped() {
     let tokenizer = std::fs::read(fixtures().join("qwen2/tokenizer.json")).unwrap();
     for (name, model) in fixture("names.json").as_object().unwrap() {
         let config = serde_json::to_vec(&model["config"]).unwrap();
@@ -169,7 +169,7 @@ fn info(name: &str, shape: &[u64]) -> TensorInfo {
 
 /// Reordered rows: by all at once, and by each alone.
 #[test]
-fn rows_in_another_order() {
+fn transform_reordered_rows_are_read() {
     let check = |transform: Transform, shape: &[u64], want: &[u8]| {
         let rows = shape.iter().skip(1).product::<u64>();
         let bytes = shape.iter().product();
@@ -190,7 +190,7 @@ fn rows_in_another_order() {
 
 /// Zeros behind the rows of each group and behind each row of a matrix that is stored in another order.
 #[test]
-fn zeros_behind_rows_in_another_order() {
+fn transform_padding_after_reordering_is_zero() {
     let transform = Some(Transform::PairNeighbours { heads: 2 });
     let stored = TensorInfo { name: "t".to_owned(), dtype: DType::I8, shape: vec![2, 8], offset: 1, bytes: 16, transform };
     let source = MemorySource::new("m", (0..17).collect());
@@ -234,7 +234,7 @@ fn with(file: &str, pointer: &str, value: &Json) -> String {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn folder_missing_file_is_named() {
     assert!(changed(|_, bytes| Some(bytes)).is_ok());
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         let error = changed(|name, bytes| (name != file).then_some(bytes)).unwrap_err();
@@ -263,7 +263,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn configurations_that_lie_are_refused() {
+fn folder_malformed_configuration_is_refused() {
     for (file, pointer, value, part) in [
         ("config.json", "/model_type", json!("mamba"), "\"mamba\" is not supported"),
         ("config.json", "/model_type", json!(7), "model_type is missing"),
@@ -313,7 +313,7 @@ fn weights(header: &[u8], data: usize) -> String {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn safetensors_malformed_header_is_refused() {
     let tensor = |dtype: &str, shape: Json, offsets: Json| json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
     let one = |tensor: Json| weights(&serde_json::to_vec(&json!({ "model.norm.weight": tensor })).unwrap(), 16);
     let two = |a: Json, b: Json| weights(&serde_json::to_vec(&json!({ "model.norm.weight": a, "b": b })).unwrap(), 16);

@@ -65,7 +65,7 @@ fn tensor(name: &str, shape: &[u64], dtype: u32, offset: u64) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn gguf_written_file_reads_back() {
     let file = sample_file();
     let checkpoint = whole(&file).unwrap();
     assert_eq!(checkpoint.metadata, sample());
@@ -84,7 +84,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn typed_access() {
+fn metadata_typed_access_checks_types() {
     let m = sample();
     assert_eq!((m.u32("a.u8"), m.u32("a.u16"), m.u64("a.u64")), (Ok(200), Ok(60_000), Ok(1 << 40)));
     assert_eq!((m.f32("a.f32"), m.f32("a.f64"), m.f32("a.u8")), (Ok(1e-5), Ok(0.1), Ok(200.0)));
@@ -99,7 +99,7 @@ fn typed_access() {
 
 /// Whatever part of the file is given, the header is read, more is asked for, or the missing bytes are counted.
 #[test]
-fn cut_at_every_length() {
+fn gguf_cut_at_any_length_is_truncated() {
     let file = sample_file();
     let header = whole(&file).unwrap().tensors[0].offset as usize;
     assert!(matches!(whole(&[]), Err(FormatError::NotGguf { .. })));
@@ -129,7 +129,7 @@ fn cut_at_every_length() {
 }
 
 #[test]
-fn lies_are_named() {
+fn gguf_malformed_fields_are_refused_by_name() {
     let fails = |bytes: &[u8]| whole(bytes).unwrap_err().to_string();
     let big = 1_u64 << 60;
     let entry = |key: &str, id: u32, value: &[u8]| header(3, 0, 1, &[&string(key), &id.to_le_bytes(), value]);
@@ -176,7 +176,7 @@ fn lies_are_named() {
 
 /// Deterministic mutations of a small file: an error or a checkpoint, never a panic.
 #[test]
-fn mutations_never_panic() {
+fn gguf_mutated_bytes_never_panic() {
     let file = sample_file();
     let header = whole(&file).unwrap().tensors[0].offset as usize;
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -206,7 +206,7 @@ fn mutations_never_panic() {
 }
 
 #[test]
-fn dequantization_equals_the_gguf_package() {
+fn dequantize_equals_gguf_package() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/quants/quants.json");
     let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let hex = |value: &serde_json::Value| -> Vec<u8> {

@@ -80,7 +80,7 @@ fn check(cases: &[Case]) {
 }
 
 #[test]
-fn layouts_of_bytes() {
+fn file_alignments_and_versions_load_or_are_refused() {
     check(&[
         ("alignment 8", Same, |raw| raw.align(4, 8)),
         ("alignment 64", Same, |raw| raw.align(4, 64)),
@@ -105,7 +105,7 @@ fn layouts_of_bytes() {
 }
 
 #[test]
-fn metadata() {
+fn file_odd_metadata_loads_or_is_refused() {
     check(&[
         ("nested arrays", Same, |raw| {
             let numbers = array(4, 2, &[1, 0, 0, 0, 2, 0, 0, 0]);
@@ -166,7 +166,7 @@ fn metadata() {
 }
 
 #[test]
-fn further_tensors() {
+fn file_with_further_tensors_loads_or_is_refused() {
     check(&[
         ("factors of 1", Same, |raw| raw.floats(b"rope_freqs.weight", 12, 1.0)),
         ("stored frequencies", Same, |raw| raw.floats(b"blk.0.attn_rot_embd.weight", 12, 1.0)),
@@ -192,7 +192,7 @@ fn further_tensors() {
 
 /// Files that people open by mistake: one sentence says what it is.
 #[test]
-fn what_is_no_model_is_named() {
+fn file_without_model_is_refused_by_kind() {
     fn only(raw: &mut Raw, entries: &[(&str, &[u8])], name: &[u8]) {
         raw.entries.clear();
         raw.tensors.clear();
@@ -237,7 +237,7 @@ fn what_is_no_model_is_named() {
 
 /// A cut header does not know how much is missing; cut data does.
 #[test]
-fn missing_bytes_are_counted_or_bounded() {
+fn truncated_file_states_missing_bytes() {
     let file = Raw::fixture("llama-2").write();
     let told = |length: usize| answer(file[..length].to_vec()).expect_err("a cut file").to_string();
     assert!(told(300).contains("at least "), "{}", told(300));
@@ -247,7 +247,7 @@ fn missing_bytes_are_counted_or_bounded() {
 
 /// One matrix, or the weights of a norm, of each type that ggml has or had: loads, or is refused by name before anything is read.
 #[test]
-fn types_are_known_by_name() {
+fn tensor_types_unsupported_are_refused_by_name() {
     let check = |id: u32, tensor: &[u8]| {
         let mut raw = Raw::fixture("llama-2");
         let dtype = DType::from_ggml(id);
@@ -276,7 +276,7 @@ fn types_are_known_by_name() {
 
 /// The parameters and the system prompt that Ollama keeps beside a model hold where a request says nothing else.
 #[test]
-fn parameters_and_system_prompt_of_ollama_are_defaults() {
+fn ollama_parameters_and_system_prompt_become_defaults() {
     let mut raw = Raw::fixture("llama-2");
     raw.text("tokenizer.chat_template", b"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}");
     let load = |parameters: &str| {
@@ -295,7 +295,8 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
     let parse = |request: Value| ChatRequest::parse(&request).expect("a request");
     let user = json!({ "role": "user", "content": "hi" });
     let system = |text: &str| json!({ "role": "system", "content": text });
-    let request = parse(json!({ "messages": [user] })).with(client.defaults()).into_owned();
+    let request = parse(json!({ "messages": [user] }));
+    let request = request.resolve(client.defaults());
     let sampling = Sampler {
         temperature: 0.5,
         top_k: 7,
@@ -307,18 +308,19 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
         seed: 11,
         ..Sampler::default()
     };
-    assert_eq!(request.sampling(&client.defaults().sampling), sampling);
+    assert_eq!(request.sampling, sampling);
     assert_eq!((request.max_tokens, &request.stop[..]), (Some(9), &["<user>".to_owned(), "x".to_owned()][..]));
-    assert_eq!(request.messages, json!([system("Be brief."), user]));
+    assert_eq!(*request.messages, json!([system("Be brief."), user]));
     // The request's own go first.
     let own = json!({ "messages": [system("Be long."), user], "temperature": 0, "max_tokens": 3, "stop": "y", "seed": 5 });
-    let own = parse(own).with(client.defaults()).into_owned();
-    let Sampler { temperature, top_k, seed, .. } = own.sampling(&client.defaults().sampling);
+    let own = parse(own);
+    let own = own.resolve(client.defaults());
+    let Sampler { temperature, top_k, seed, .. } = own.sampling;
     assert_eq!((temperature, top_k, seed, own.max_tokens, own.stop.len()), (0.0, 7, 5, Some(3), 3));
     assert_eq!(own.messages[0], system("Be long."));
     let count = |messages: Value| block_on(client.count(&parse(json!({ "messages": messages })))).expect("a prompt");
     assert_eq!(count(json!([user])), count(json!([system("Be brief."), user])));
-    let unlimited = parse(json!({ "messages": [user], "max_tokens": -1 })).with(client.defaults()).max_tokens;
+    let unlimited = parse(json!({ "messages": [user], "max_tokens": -1 })).resolve(client.defaults()).max_tokens;
     assert_eq!(unlimited, Some(u32::MAX), "a request without a limit has none of the model's");
     // No limit and no seed are none, what makes no sense is named, what is no JSON is an error.
     let (_engine, client) = load(r#"{"num_predict":-1,"seed":-1,"temperature":-3,"stop":[""],"top_k":1.5}"#).expect("a model");
@@ -329,7 +331,7 @@ fn parameters_and_system_prompt_of_ollama_are_defaults() {
 
 /// Gemma 3 as Ollama's own converter writes it: what it leaves out is as Ollama has it, never another family's default.
 #[test]
-fn gemma_3_of_ollama() {
+fn ollama_gemma3_keys_are_completed() {
     let fixture = || {
         let mut raw = Raw::fixture("gemma3");
         for key in ["type", "factor"] {
@@ -374,7 +376,7 @@ fn gemma_3_of_ollama() {
 
 /// What the alterations rest on.
 #[test]
-fn the_raw_writer_writes_what_was_read() {
+fn raw_writer_roundtrips_entries() {
     let Entry { key, kind, .. } = Raw::fixture("llama-2").entries.swap_remove(0);
     assert_eq!((key.as_slice(), kind), (&b"general.architecture"[..], 8));
 }

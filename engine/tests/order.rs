@@ -43,7 +43,7 @@ fn noting(model: &str) -> Noting {
 }
 
 #[test]
-fn a_plan_knows_the_order_of_reads() {
+fn load_plan_reads_equal_actual_reads() {
     // Small slabs and pieces: tensors are read in several.
     let capabilities = Capabilities { max_binding: 32 << 10, ..Capabilities::BASELINE };
     let models = ["tiny/tiny-q4_k.gguf", "architectures/falcon-7b.gguf", "architectures/gpt2.gguf", "folders/llama", "folders/gemma2"];
@@ -69,7 +69,7 @@ fn a_plan_knows_the_order_of_reads() {
 type Change = Box<dyn Fn(&mut Vec<TensorInfo>)>;
 
 #[test]
-fn no_weight_is_read_when_a_tensor_does_not_fit_the_model() {
+fn load_mismatched_tensor_fails_before_reads() {
     let source = noting("tiny/tiny-q4_k.gguf");
     let checkpoint = block_on(read_checkpoint(&source)).unwrap();
     source.1.take();

@@ -43,7 +43,7 @@ fn check_bindings(command: &dyn Command, capabilities: &Capabilities) {
 }
 
 #[test]
-fn passes_of_all_sizes_fit_the_scratch_of_the_largest() {
+fn passes_of_any_size_fit_scratch_of_largest() {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
     let bytes = Capabilities {
         subgroup_size: Some(32),

@@ -31,7 +31,7 @@ fn floats(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn quantized_rows() {
+fn convert_rows_quantizes_as_ggml() {
     let fixture: Value = serde_json::from_slice(&std::fs::read(fixture("quants/quantized.json")).unwrap()).unwrap();
     let rows = hex(&fixture["rows"]);
     for dtype in [DType::Q8_0, DType::Q4_0] {
@@ -56,7 +56,7 @@ fn quantized_rows() {
 }
 
 #[test]
-fn conversions_of_floats() {
+fn convert_rows_converts_floats() {
     let values = [0.0_f32, -1.5, 65504.0, 1e-8];
     let f32s: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     for (dtype, want) in [(DType::F16, [0, 0, 0, 0xbe, 0xff, 0x7b, 0, 0]), (DType::BF16, [0, 0, 0xc0, 0xbf, 0x80, 0x47, 0x2c, 0x32])] {
@@ -93,7 +93,7 @@ fn all(source: &dyn Source, checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn a_file_keeps_what_it_holds() {
+fn quantize_keeps_values_and_metadata() {
     let source = open(&fixture("tiny/tiny-f32.gguf")).unwrap();
     for recipe in RECIPES {
         let (before, written, after) = quantized(&*source, recipe);
@@ -133,7 +133,7 @@ fn in_floats(source: &dyn Source) -> MemorySource {
 
 /// `Q4_K_M` of a model of rows of 256: which tensors get more bits.
 #[test]
-fn the_mix_of_q4_k_m() {
+fn q4_k_m_mixes_types_by_tensor() {
     let source = open(&fixture("tiny/tiny-q4_k.gguf")).unwrap();
     let floats = block_on(read_checkpoint(&*source)).unwrap();
     let error = block_on(write_gguf(&floats, &*source, Recipe::Q8_0, &mut Vec::new(), &mut |_| {})).unwrap_err();
@@ -150,7 +150,7 @@ fn the_mix_of_q4_k_m() {
 
 /// From a folder: GGUF's order of queries and keys, norms as they are used, computed tensors as tensors.
 #[test]
-fn a_folder_becomes_a_gguf_file() {
+fn quantize_folder_writes_gguf_order() {
     let source = open(&fixture("folders/llama")).unwrap();
     let (before, written, after) = quantized(&*source, Recipe::F16);
     assert!(before.metadata.contains("doppler.rope.pairing") && !after.metadata.contains("doppler.rope.pairing"));
@@ -193,7 +193,7 @@ fn outputs(source: &dyn Source) -> Vec<f32> {
 
 /// A quantized model computes what its weights say: the same as the file with those weights in floats.
 #[test]
-fn a_quantized_model_equals_its_weights_in_floats() {
+fn quantized_model_equals_dequantized_weights() {
     for path in ["tiny/tiny-q4_k.gguf", "architectures/llama-2.gguf", "architectures/gemma3.gguf", "architectures/bert-mean.gguf"] {
         let floats = in_floats(&*open(&fixture(path)).unwrap());
         for recipe in RECIPES {
@@ -210,7 +210,7 @@ fn a_quantized_model_equals_its_weights_in_floats() {
 
 /// Whatever is written of the fixtures, in every type, can be loaded again and gives numbers.
 #[test]
-fn whatever_is_written_loads() {
+fn quantize_every_fixture_loads_again() {
     let folder = |name: &str| {
         let entries = std::fs::read_dir(fixture(name)).unwrap().map(|entry| entry.unwrap().path());
         entries
@@ -233,7 +233,7 @@ fn whatever_is_written_loads() {
 
 /// Rows that are no whole number of a type's blocks get another type, which is said.
 #[test]
-fn rows_that_do_not_divide_fall_back() {
+fn quantize_indivisible_rows_fall_back() {
     let source = open(&fixture("architectures/llama-2.gguf")).unwrap();
     let checkpoint = block_on(read_checkpoint(&*source)).unwrap();
     // Rows of 96 and 64.

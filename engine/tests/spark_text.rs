@@ -43,7 +43,7 @@ fn spark() -> (Tokenizer, ChatTemplate) {
 }
 
 #[test]
-fn goldens_of_transformers() {
+fn spark_prompts_equal_transformers() {
     let (tokenizer, template) = spark();
     let goldens = json_file("tests/fixtures/spark/goldens.json");
     let prompts = goldens["prompts"].as_array().unwrap();
@@ -69,7 +69,7 @@ fn goldens_of_transformers() {
 }
 
 #[test]
-fn special_tokens() {
+fn spark_special_tokens_are_known() {
     let (tokenizer, _) = spark();
     assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(1), Some(3), true));
     assert_eq!(tokenizer.stop_tokens().collect::<Vec<_>>(), [0, 3]);
@@ -85,7 +85,7 @@ fn special_tokens() {
 
 /// What the ids of a chat would be if its message were a plain word, with that word's ids replaced.
 #[test]
-fn messages_cannot_inject_control_tokens() {
+fn spark_messages_cannot_inject_control_tokens() {
     let (tokenizer, template) = spark();
     let chat = |messages: &Value, tools: Option<&Value>| encode_chat(&tokenizer, &template, messages, Options::for_answer(tools)).unwrap();
     let user = |content: &str| json!([{"role": "user", "content": content}]);
@@ -122,7 +122,7 @@ fn messages_cannot_inject_control_tokens() {
 }
 
 #[test]
-fn awkward_strings_equal_the_python_package() {
+fn spark_strings_equal_python_package() {
     let (tokenizer, _) = spark();
     let cases = json_file("tests/fixtures/text/spark_strings.json");
     for case in cases.as_array().unwrap() {
@@ -136,7 +136,7 @@ fn awkward_strings_equal_the_python_package() {
 
 /// Any order of tokens gives valid text that equals the lossy decoding of all bytes at once.
 #[test]
-fn streaming_never_breaks_a_character() {
+fn detokenizer_streams_whole_characters() {
     let (tokenizer, _) = spark();
     let mut state = 1_u32;
     for _ in 0..200 {
@@ -160,7 +160,7 @@ fn streaming_never_breaks_a_character() {
 
 /// Far more than any context holds goes through within the template's fuel.
 #[test]
-fn a_million_characters_of_chat() {
+fn spark_chat_of_a_million_characters_encodes() {
     let (tokenizer, template) = spark();
     let messages: Value = (0..2000)
         .map(|i| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": "if a < b: say <hello>\n".repeat(25)}))

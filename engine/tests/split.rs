@@ -2,10 +2,9 @@
 
 use doppler_engine::error::EngineError;
 use doppler_engine::formats::gguf_write::{TensorData, write};
-use doppler_engine::formats::split::PartName;
 use doppler_engine::formats::{Checkpoint, DType, FormatError, Metadata, Value, read_rows};
 use doppler_engine::model::read_checkpoint;
-use doppler_engine::source::{Files, MemorySource, Source, open};
+use doppler_engine::source::{Files, MemorySource, PartName, Source, open};
 use futures::executor::block_on;
 
 /// Part `number` (from 0) of `count` with a tensor of eight equal bytes; the first has the model's metadata.
@@ -35,7 +34,7 @@ fn read(parts: Vec<(String, Vec<u8>)>) -> Result<Checkpoint, EngineError> {
 }
 
 #[test]
-fn parts_in_any_order_are_one_checkpoint() {
+fn split_parts_in_any_order_join() {
     for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
         let source = files(order.iter().map(|&i| (name(i, 3), part(i, 3, 3))).collect());
         let checkpoint = block_on(read_checkpoint(&source)).unwrap();
@@ -49,7 +48,7 @@ fn parts_in_any_order_are_one_checkpoint() {
 }
 
 #[test]
-fn parts_that_do_not_fit_are_named() {
+fn split_mismatched_parts_are_refused_by_name() {
     let parts =
         |list: &[(u16, u16, i32)]| list.iter().map(|&(no, count, total)| (name(no, count), part(no, count, total))).collect::<Vec<_>>();
     let missing = |parts| match read(parts) {
@@ -80,7 +79,7 @@ fn parts_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn names_of_parts() {
+fn part_names_are_parsed() {
     let parts = PartName::parse("a-of-b-00002-of-00011.gguf").unwrap();
     assert_eq!((parts.prefix, parts.number, parts.count), ("a-of-b", 2, 11));
     for other in ["model.gguf", "m-1-of-2.gguf", "m-00001-of-00002.safetensors", "m-0000x-of-00002.gguf", "-of-.gguf"] {
@@ -89,7 +88,7 @@ fn names_of_parts() {
 }
 
 #[test]
-fn any_part_opens_all() {
+fn split_any_part_opens_all() {
     let folder = std::env::temp_dir().join(format!("doppler-split-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     for i in 0..3 {
@@ -106,7 +105,7 @@ fn any_part_opens_all() {
 
 /// Every range of four files, one of them empty.
 #[test]
-fn reads_cross_files() {
+fn files_reads_cross_boundaries() {
     let all: Vec<u8> = (0..10).collect();
     let pieces = [&all[..3], &[], &all[3..4], &all[4..]];
     let source = files(pieces.iter().map(|bytes| ("f".to_owned(), bytes.to_vec())).collect());

@@ -50,7 +50,7 @@ const DIFFERENT: &[&str] = &[
 ];
 
 #[test]
-fn expressions_have_the_values_of_jinja2() {
+fn template_expressions_equal_jinja2() {
     let messages = json!([{ "role": "user", "content": "hi" }]);
     let mut wrong = Vec::new();
     let cases = fixture("jinja.json");
@@ -75,7 +75,7 @@ fn expressions_have_the_values_of_jinja2() {
 }
 
 #[test]
-fn requests_render_as_in_transformers() {
+fn template_requests_render_as_in_transformers() {
     let cases = fixture("template_cases.json");
     for case in &cases {
         let text = render(case["template"].as_str().unwrap(), &case["request"]);
@@ -130,7 +130,7 @@ const WITHOUT_TOOLS: &[&str] = &["cohere", "deepseek_r1_distill", "gemma", "gemm
 
 /// Tools are shown to the model, or the request is refused: never ignored.
 #[test]
-fn tools_that_a_template_ignores_are_refused_by_name() {
+fn template_ignoring_tools_is_refused() {
     let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "description": "d", "parameters": { "type": "object", "properties": {} } } });
     let (tools, question) = (json!([tool("zeta"), tool("eta_7")]), json!([{ "role": "user", "content": "alpha zeta eta_7" }]));
     for (file, template) in real_templates() {
@@ -153,7 +153,7 @@ fn tools_that_a_template_ignores_are_refused_by_name() {
 
 /// Whatever the template: every text that was sent is in the prompt, or an error names one that is not, or the template refuses.
 #[test]
-fn every_text_of_a_request_is_in_the_prompt_or_an_error_says_which_is_not() {
+fn template_prompt_contains_every_text_or_fails() {
     let tools = json!([{ "type": "function", "function": { "name": "zeta", "description": "d", "parameters": { "type": "object", "properties": {} } } }]);
     let (mut whole, mut all) = (0, 0);
     let templates = real_templates();
@@ -188,7 +188,7 @@ fn every_text_of_a_request_is_in_the_prompt_or_an_error_says_which_is_not() {
 }
 
 #[test]
-fn a_system_message_and_neighbours_are_merged_where_the_template_has_no_place_for_them() {
+fn template_without_system_role_merges_messages() {
     let strict = "{% for m in messages %}{% if m.role != ('user' if loop.index0 % 2 == 0 else 'assistant') %}{{ raise_exception('roles must alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}";
     let system = json!({ "role": "system", "content": "s" });
     let user = |text: &str| json!({ "role": "user", "content": text });
@@ -218,7 +218,7 @@ fn metadata(template: &str) -> Metadata {
 }
 
 #[test]
-fn token_texts_have_the_defaults_of_the_tokenizer() {
+fn template_token_texts_default_by_tokenizer() {
     let user = json!([{ "role": "user", "content": "a" }]);
     let text = |m: &Metadata| ChatTemplate::from_gguf(m).unwrap().render(&user, Options::for_answer(None)).unwrap();
     let mut m = metadata("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ unk_token }}{{ pad_token }}");
@@ -232,7 +232,7 @@ fn token_texts_have_the_defaults_of_the_tokenizer() {
 }
 
 #[test]
-fn an_empty_template_is_none_and_a_broken_one_for_tools_fails_only_with_tools() {
+fn template_empty_is_absent_and_broken_tool_template_fails_with_tools() {
     for empty in ["", " \n"] {
         assert!(matches!(ChatTemplate::from_gguf(&metadata(empty)), Err(TextError::NoChatTemplate)));
     }
@@ -369,7 +369,7 @@ fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn hostile_templates_are_refused_at_once() {
+fn template_hostile_is_refused_quickly() {
     on_a_small_stack(|| {
         let slowest = hostile().into_iter().map(|source| {
             let begun = Instant::now();
@@ -391,7 +391,7 @@ fn hostile_templates_are_refused_at_once() {
 
 /// Whatever the bounds let through fits the stack.
 #[test]
-fn templates_at_the_bounds_fit_the_stack() {
+fn template_at_nesting_limit_fits_stack() {
     on_a_small_stack(|| {
         for (before, middle, after) in [
             ("{{ ", "-", "1 }}"),
@@ -426,7 +426,7 @@ fn templates_at_the_bounds_fit_the_stack() {
 }
 
 #[test]
-fn deep_messages_are_refused() {
+fn template_deep_messages_are_refused() {
     let mut deep = json!("a");
     for _ in 0..2000 {
         deep = json!([deep]);
@@ -437,7 +437,7 @@ fn deep_messages_are_refused() {
 
 /// Joining copies nothing: with 20,000 messages that would take minutes.
 #[test]
-fn many_messages_of_one_role_are_joined_in_one_pass() {
+fn template_many_messages_of_one_role_join_in_one_pass() {
     let template = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}\
         {% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}";
     let message = json!({ "role": "user", "content": [{ "type": "text", "text": "a" }] });

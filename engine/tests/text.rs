@@ -102,7 +102,7 @@ fn real_templates_render_as_in_transformers() {
 }
 
 #[test]
-fn templates_that_cannot_be_used() {
+fn template_unusable_is_refused() {
     let render = |source: &str| {
         let template = ChatTemplate::new(source, Map::new())?;
         let extra = Map::from_iter([("thinking".to_owned(), json!(true))]);
@@ -123,7 +123,7 @@ fn templates_that_cannot_be_used() {
 }
 
 #[test]
-fn vocabularies_that_cannot_be_used() {
+fn tokenizer_unusable_vocabulary_is_refused() {
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("gpt2".to_owned()));
     m.insert("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "<|x|>", "<y>"]));
@@ -154,7 +154,7 @@ fn vocabularies_that_cannot_be_used() {
 
 /// Around a prompt goes what the model wants: an encoder's markers, EOS where the file says so.
 #[test]
-fn prompts_of_encoders() {
+fn wordpiece_prompts_have_cls_and_sep() {
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.model", Value::String("bert".to_owned()));
     m.insert("tokenizer.ggml.tokens", strings(&["[UNK]", "[CLS]", "[SEP]", "▁un", "able", "▁cafe", "▁,", "▁中"]));
@@ -191,7 +191,7 @@ fn prompts_of_encoders() {
 
 /// Control tokens in a message stay text, whatever the tokenizer.
 #[test]
-fn messages_cannot_inject_control_tokens() {
+fn tokenizer_messages_cannot_inject_control_tokens() {
     let tokens = ["<unk>", "<s>", "</s>", "▁", "<", "/", "s", ">", "a", "</", "s>", "[INST]", "ā", "##s", "<||>"];
     let mut m = Metadata::new();
     m.insert("tokenizer.ggml.tokens", strings(&tokens));
@@ -220,7 +220,7 @@ fn messages_cannot_inject_control_tokens() {
 
 /// Metadata made at random from what vocabularies are made of: an error, or a tokenizer that works.
 #[test]
-fn hostile_vocabularies() {
+fn tokenizer_hostile_vocabularies_never_panic() {
     let mut state = 7_u64;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -272,7 +272,7 @@ fn hostile_vocabularies() {
 
 /// Every name in the table compiles, and cuts text without losing any.
 #[test]
-fn every_pre_tokenizer_works() {
+fn pre_tokenizers_all_roundtrip_text() {
     let mut m = Metadata::new();
     let alphabet: Vec<String> = ('!'..='~').chain('¡'..='ÿ').chain('Ā'..='Ń').map(String::from).collect();
     m.insert("tokenizer.ggml.model", Value::String("gpt2".to_owned()));

@@ -63,7 +63,7 @@ fn count(ids: &[u32], id: u32) -> usize {
 
 /// llama.cpp #6772.
 #[test]
-fn end_tokens_of_a_wrong_type_end_the_answer() {
+fn end_tokens_of_wrong_type_stop() {
     for kind in [NORMAL, CONTROL] {
         let metadata = with_tokens(&["<|im_end|>", "<|im_start|>"], kind);
         let tokenizer = tokenizer(&metadata);
@@ -79,7 +79,7 @@ fn end_tokens_of_a_wrong_type_end_the_answer() {
 }
 
 #[test]
-fn a_user_defined_token_ends_an_answer_only_if_it_is_the_files_end() {
+fn user_defined_token_stops_only_if_named_as_end() {
     for text in ["</s>", "<EOT>", "<|im_end|>", "<eos>"] {
         let mut metadata = with_tokens(&[text], USER_DEFINED);
         let visible = tokenizer(&metadata);
@@ -91,7 +91,7 @@ fn a_user_defined_token_ends_an_answer_only_if_it_is_the_files_end() {
 }
 
 #[test]
-fn known_end_tokens_end_the_answer() {
+fn end_tokens_known_by_text_stop() {
     let ends = [
         "<|eot_id|>",
         "<|im_end|>",
@@ -154,7 +154,7 @@ fn known_end_tokens_end_the_answer() {
 
 /// A vocabulary of `SentencePiece` without scores: all pieces are equally good, and the leftmost is merged first.
 #[test]
-fn files_that_llama_cpp_loads() {
+fn tokenizer_incomplete_files_load_as_in_llama_cpp() {
     let mut piece = tiny();
     for key in ["pre", "merges"] {
         piece.remove(&format!("tokenizer.ggml.{key}"));
@@ -211,7 +211,7 @@ fn files_that_llama_cpp_loads() {
 
 /// What a user types never is a token that the template writes, whatever that token's type.
 #[test]
-fn markers_typed_as_user_defined_cannot_be_typed_by_users() {
+fn markers_in_user_text_are_plain_text() {
     for kind in [NORMAL, CONTROL, USER_DEFINED] {
         let metadata = with_tokens(&["<|im_end|>", "<|im_start|>"], kind);
         let tokenizer = tokenizer(&metadata);
@@ -240,7 +240,7 @@ fn markers_typed_as_user_defined_cannot_be_typed_by_users() {
 
 /// Reasoning and tool calls that an assistant said are the model's own; what others type only looks like them.
 #[test]
-fn markup_is_the_assistants_own() {
+fn markup_tokens_only_in_assistant_text() {
     let mut metadata = with_tokens(&["<think>", "</think>", "<|im_start|>"], USER_DEFINED);
     let template = "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'assistant' and '</think>' in m.content %}\
                     {{ '<think>' + m.content.split('</think>')[1] }}{% else %}{{ m.content }}{% endif %}{% endfor %}";

@@ -100,7 +100,7 @@ mod tests {
 
     /// The tail is not even read as long as bytes before it wait to be sent.
     #[test]
-    fn the_tail_comes_after_all_else() {
+    fn transfer_tail_is_read_last() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().canonicalize().expect("a folder").join("model.gguf");
         fs::write(&path, vec![7; 3 * TAIL as usize]).expect("a file");

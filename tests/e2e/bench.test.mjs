@@ -92,7 +92,7 @@ test("the bench page measures a shape and draws the report", T, async () => {
   assert.ok(report.wasm_bytes > 1e6 && report.device_bytes > 1e6, JSON.stringify(report));
 });
 
-test("what is not there is refused by name, and the engine goes on", T, async () => {
+test("unknown shapes and impossible numbers are refused by name", T, async () => {
   const page = await browser.openOwn("options/options.html");
   const refuses = (/** @type {string} */ method, /** @type {object} */ params, /** @type {RegExp} */ message) => assert.rejects(ask(page, method, params), { message });
   await refuses("engine.bench", { shape: "gpt-5" }, /NotSupportedError: shape "gpt-5" .*llama-3\.2-1b/);
@@ -103,7 +103,7 @@ test("what is not there is refused by name, and the engine goes on", T, async ()
   await refuses("engine.tune", { shape: "tiny", tokens: 0 }, /TypeError: tokens must be at least 1/);
 });
 
-test("what is kept for a device is in use after a restart and until it is reset, and does no harm where it is damaged", T, async () => {
+test("settings kept for a device are in use after a restart and until they are reset, and do no harm where they are damaged", T, async () => {
   const page = await browser.openOwn("bench/bench.html");
   /** How a new engine sets the device up. */
   const restarted = async () => {

@@ -235,7 +235,7 @@ test("another model is chosen in mid-load: it does not wait for the first", T, a
   await page.close();
 });
 
-test("a model is chosen again while it answers and another waits for its place: it goes on and is not loaded anew", T, async () => {
+test("a model chosen again while it answers and another waits goes on without a second load", T, async () => {
   const page = await connect();
   const id = await idOf(page, "secret-project.gguf");
   await ask(page, "models.choose", { id });

@@ -68,7 +68,7 @@ test("an answer appears while it is written, and its speed when it is there", T,
   assert.equal(await page.locator(".question").count(), 1);
 });
 
-test("stop keeps what was written, regenerate writes it anew", T, async () => {
+test("stop keeps the text so far, regenerate replaces it", T, async () => {
   const page = await open();
   await ask(page, { tokens: 1000, every: 10 });
   await page.locator(`${ANSWER} .text`, { hasText: "t3" }).waitFor();
@@ -474,7 +474,7 @@ test("everything works from the keyboard", T, async () => {
   assert.equal(await active(), "input");
 });
 
-test("what is typed but not sent survives closing the popup", T, async () => {
+test("a draft survives closing the popup", T, async () => {
   const page = await open();
   await page.locator("#input").pressSequentially("half a question");
   await page.close();

@@ -176,7 +176,7 @@ test("popups are told of new text once a frame, however many tokens there are", 
   assert.ok(conversation.messages[1].content.endsWith("10 end end end "));
 });
 
-test("what the model thinks is kept apart from its answer, in whatever pieces it comes, and not sent back to it", async () => {
+test("thoughts are kept apart from the answer, in pieces of any size, and not sent back", async () => {
   for (const text of ["<think>\nHm, 1 < 2.\n</think>\n\nYes.", "[THINK]Hm, 1 < 2.[/THINK]Yes.", "Hm, 1 < 2.\n</think>\n\nYes."]) {
     for (const size of [1, 3, 100]) {
       const { engine, events, handle, get } = setUp();

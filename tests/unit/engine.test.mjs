@@ -130,7 +130,7 @@ test("a request that takes the worker down comes to an end, and takes no other w
   assert.equal(FakeWorker.all.length, 3);
 });
 
-test("whose request a worker worked for when it trapped or fell silent is known: its origin's requests end, others' are asked again", () => {
+test("a worker that traps or falls silent ends the requests of the origin it worked for; others are asked again", () => {
   for (const end of [() => worker().die(), () => worker().say({ event: "fatal", detail: { message: "unreachable" } }), () => mock.timers.tick(10)]) {
     const { ask, culprits } = setUp({ every: 10, missed: 0 });
     const [before, poison, other] = ["before", "poison", "other"].map((text) => ask(text, "chat.completions", text === "other" ? "https://y.org" : "https://x.org"));
@@ -146,7 +146,7 @@ test("whose request a worker worked for when it trapped or fell silent is known:
   }
 });
 
-test("a worker whose program cannot be started is nobody's fault", () => {
+test("a worker that cannot start blocks no site", () => {
   const { ask, culprits } = setUp();
   const lone = ask("lone");
   worker().die();
@@ -166,7 +166,7 @@ test("the device is lost: what had not begun is asked again", () => {
   assert.equal(FakeWorker.all.length, 1);
 });
 
-test("what was cancelled, or changes something, is not asked again", () => {
+test("requests that were cancelled, or that change something, are not asked again", () => {
   const { ask } = setUp();
   const [first, cancelled, later, tune] = [ask("first"), ask("cancelled"), ask("later"), ask("tune", "engine.tune")];
   cancelled.cancel();
@@ -203,7 +203,7 @@ test("a worker that does not answer is ended; one that is only busy, or has noth
   assert.deepEqual([idle.ended, idle.pings], [false, pings]);
 });
 
-test("who is being answered is told, and when that changes", () => {
+test("the sites being answered are reported at every change", () => {
   const { engine, ask, events } = setUp();
   ask("a", "chat.completions", "https://x.org");
   ask("b", "chat.completions", "https://y.org");

@@ -109,7 +109,7 @@ test("of two choices the last counts; if it fails, the one that is still being l
   assert.equal(models.chosen, "b");
 });
 
-test("what was forgotten does not come back, neither after a load that fails nor after its own", async () => {
+test("a forgotten model stays forgotten, after a failed load and after its own", async () => {
   await choose("picked-a").succeed();
   const b = choose("b");
   await models.forget({ id: "picked-a" });
@@ -122,13 +122,13 @@ test("what was forgotten does not come back, neither after a load that fails nor
   assert.equal(models.chosen, undefined);
 });
 
-test("what pages see names no model of the user's, not even one that was chosen before", () => {
+test("the name that pages see tells no model of the user's, not even an earlier one", () => {
   assert.deepEqual(models.forPage({ model: "secret", choices: [] }), { model: "local", choices: [] });
   assert.deepEqual(models.forPage({ model: "spark-28m" }), { model: "spark-28m" });
   assert.deepEqual(models.forPage({ tokens: 1 }), { tokens: 1 });
 });
 
-test("what the user calls the chosen model is known without the engine and the host", async () => {
+test("the chosen model's name is known without engine and host", async () => {
   assert.equal(await models.chosenName(), "Spark 28M");
   await choose("a").succeed();
   assert.equal(await models.chosenName(), "your own model");
@@ -140,7 +140,7 @@ test("what the user calls the chosen model is known without the engine and the h
   assert.deepEqual(asked, []);
 });
 
-test("what is known at once is listed without the host", async () => {
+test("models known at once are listed without the host", async () => {
   const engine = { request: async () => ({ data: [{ id: "spark-28m", name: "Spark 28M" }] }) };
   const { data, chosen } = await new Models(/** @type {any} */ (engine)).list({ host: false });
   assert.deepEqual([data.map(({ id }) => id), chosen, asked], [["spark-28m"], "spark-28m", []]);
@@ -148,7 +148,7 @@ test("what is known at once is listed without the host", async () => {
 
 const answer = (/** @type {string} */ method, id = "a") => models.answer(`models.${method}`, { id });
 
-test("a model of the host is closed when nobody has it open any more; opening it anew is no second opening", async () => {
+test("a model of the host is closed with its last user; a second open of one user counts once", async () => {
   await answer("open");
   await answer("open");
   await models.answer("models.open", { id: "a", again: true });

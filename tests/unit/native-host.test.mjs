@@ -97,7 +97,7 @@ test("the host dies while others wait: each is told, and what was open is not cl
   assert.equal(ports.length, 1, "closing starts no host");
 });
 
-test("what the host refuses keeps its code and its words; another protocol is told as such and the port closed", async () => {
+test("a refusal of the host keeps code and words; another protocol version is named and the port closed", async () => {
   const opening = host.open("a");
   await port().answer("hello", HELLO);
   await port().answer("models.open", { error: { code: "not_found", message: "It is gone." } });
@@ -110,7 +110,7 @@ test("what the host refuses keeps its code and its words; another protocol is to
   assert.equal(port().open, false);
 });
 
-test("with nothing open the host is let go after a while, and not before", async (t) => {
+test("the host is disconnected some time after its last model closes, and not before", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const opening = host.open("a");
   await port().answer("hello", HELLO);
@@ -125,7 +125,7 @@ test("with nothing open the host is let go after a while, and not before", async
   assert.ok(!port().open);
 });
 
-test("what was open is closed when whoever opened it is gone, even what is only being opened", async () => {
+test("models are closed when the document that opened them ends, also while they are being opened", async () => {
   const opening = host.open("a");
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { files: [] } });

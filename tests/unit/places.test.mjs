@@ -237,7 +237,7 @@ test("a site whose request stopped the engine is not heard for a while, longer e
   assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 10 s/ });
 });
 
-test("a death that is nobody's keeps nobody from asking again", async () => {
+test("a crash that no request caused blocks no site", async () => {
   const page = openPage();
   await page.ask(1);
   die();
@@ -247,7 +247,7 @@ test("a death that is nobody's keeps nobody from asking again", async () => {
   await assertFree();
 });
 
-test("who waits for a count is told how far the model is, and nobody else", async () => {
+test("load progress is sent to requests that wait for a count, and to no other", async () => {
   const page = openPage();
   await page.ask(1, "tokens.count");
   await page.ask(1);
@@ -259,7 +259,7 @@ test("who waits for a count is told how far the model is, and nobody else", asyn
   assert.deepEqual(page.told, []);
 });
 
-test("whom the browser attests is heard: top frames of secure origins, this computer's with a dot at the end too", () => {
+test("only top frames of secure origins are served, this computer's with a dot at the end too", () => {
   const sender = (/** @type {string} */ origin) => /** @type {any} */ ({
     id: "us", tab: { id: 7 }, frameId: 0, documentLifecycle: "active", documentId: "d", origin, url: `${origin}/`,
   });

@@ -61,7 +61,7 @@ test("a prompt needs a press; asked again without one, the open one answers and 
   assert.deepEqual([windows.size, focused], [1, [1]]);
 });
 
-test("what was just closed is over: asked again without a press it is no new prompt, and the dismissal counts", async () => {
+test("a prompt just closed opens again only with a press, and the dismissal counts", async () => {
   await prompts.request(page, press);
   // The page is quicker than the browser's word that the window is gone.
   windows.clear();

@@ -9,12 +9,12 @@ import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js
 
 const query = { id: 1, method: "permissions.query", params: {} };
 
-test("well-formed frames are taken", () => {
+test("well-formed frames are accepted", () => {
   assert.ok(isFrame(query, -1));
   assert.ok(isFrame({ id: 1, method: "cancel" }, 5));
 });
 
-test("anything else is not", () => {
+test("malformed frames are refused", () => {
   for (const frame of [
     null, undefined, 1, "permissions.query", [], {}, { ...query, id: "1" }, { ...query, id: NaN }, { ...query, id: 2 ** 53 }, { ...query, id: -1 },
     { ...query, method: undefined }, { ...query, params: null }, { ...query, params: [] }, { ...query, params: "x" }, { ...query, more: 1 },
@@ -24,7 +24,7 @@ test("anything else is not", () => {
   }
 });
 
-test("an id is used once", () => {
+test("a request with a used id is refused", () => {
   assert.equal(isFrame(query, 1), false);
   assert.equal(isFrame(query, 2), false);
 });

@@ -55,7 +55,7 @@ test("the end of the other side ends all requests", async () => {
   assert.equal(calls.size, 0);
 });
 
-test("what cannot be sent is not waited for", async () => {
+test("a request that cannot be sent fails at once", async () => {
   const calls = new Calls(() => { throw new Error("closed"); });
   await assert.rejects(calls.call("a", {}), { message: "closed" });
   assert.equal(calls.size, 0);

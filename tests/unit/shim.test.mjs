@@ -22,7 +22,7 @@ const nested = (depth) => {
   return value;
 };
 
-test("what JSON cannot carry is refused by its path, in every field", async () => {
+test("values that JSON cannot carry are refused by path, in every field", async () => {
   for (const [fields, param] of /** @type {[object, string][]} */ ([
     ...["temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "n", "presence_penalty", "unheard_of"].map((name) => [{ [name]: NaN }, name]),
     [{ temperature: Infinity }, "temperature"], [{ temperature: -Infinity, stream: true }, "temperature"],
@@ -45,7 +45,7 @@ test("what JSON cannot carry is refused by its path, in every field", async () =
   assert.deepEqual(page.asked, []);
 });
 
-test("what JSON carries reaches the engine as it is", async () => {
+test("values that JSON carries reach the engine unchanged", async () => {
   const date = new Date(0);
   class Tool { type = "function"; }
   await ask({ temperature: -0, seed: 2 ** 53, user: undefined, tools: [new Tool()], metadata: { date, none: null, __proto__: null } });
@@ -63,7 +63,7 @@ test("a request that is made while another is written keeps the ids in order", a
   assert.deepEqual(page.asked.map(({ id, method }) => [id, method]), [[1, "models.list"], [2, "chat.completions"]]);
 });
 
-test("what is nested too deep is refused at once, and the next request is answered", async () => {
+test("values nested too deep are refused at once, and the next request is answered", async () => {
   const loop = /** @type {any} */ ({});
   loop.loop = loop;
   for (const [value, path] of [[nested(64), "unheard_of[0]"], [nested(5_000), "unheard_of[0]"], [nested(1_000_000), "unheard_of[0]"], [loop, "unheard_of.loop"]]) {

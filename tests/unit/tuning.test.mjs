@@ -31,7 +31,7 @@ test("a text is kept for each device, and nothing else is touched", async () => 
   await assert.rejects(answer("tuning.steal", a), { code: "unknown_method" });
 });
 
-test("what is kept is said, unless it is damaged", async () => {
+test("kept settings are shown, unless they are damaged", async () => {
   assert.equal(tuningText(), "The engine runs with its default settings.");
   for (const damaged of ["", "{", "null", "7", '{"since":"now","gain":1}', '{"since":1}']) {
     await answer("tuning.write", { device: "a", text: damaged });
@@ -41,7 +41,7 @@ test("what is kept is said, unless it is damaged", async () => {
   assert.match(tuningText(), /^Tuned for nvidia, hopper on .*2026.*: 12 % less time \(spark\)\.$/);
 });
 
-test("what was found is said with the speeds before and after", () => {
+test("settings found are shown with the speeds before and after", () => {
   const length = (/** @type {number} */ prefill, /** @type {number} */ decode) =>
     /** @type {any} */ ({ prompt_tokens: 512, prefill_tokens_per_second: prefill, decode_tokens_per_second: decode });
   const found = { adapter: { description: "hopper" }, model: "llama-3.2-1b", tuning: {}, before: [length(4000, 100)], after: [length(4400.4, 123.45)], gain: 0.1 };

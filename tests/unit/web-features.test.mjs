@@ -49,7 +49,7 @@ const features = await import(/** @type {any} */ ("../../engine/src/exec/gpu/web
 
 const settled = () => new Promise((resolve) => setTimeout(resolve));
 
-test("pipelines are made a few at a time, and no more once nobody wants them", async () => {
+test("pipelines are made a few at once, and none after a stop", async () => {
   const device = new GPUDevice();
   features.notePipelines();
   for (let i = 0; i < 9; i++) device.createComputePipeline(i);

@@ -144,7 +144,7 @@ mod tests {
     use super::model_file;
 
     #[test]
-    fn a_file_is_found_from_where_the_user_is() {
+    fn model_file_is_found_from_working_folder() {
         let found = model_file(Path::new("src/bench.rs")).expect("tests run in the folder of their package");
         assert!(found.is_absolute() && found.ends_with("xtask/src/bench.rs"));
         for missing in ["src/none.gguf", "src"] {

@@ -1,6 +1,5 @@
 //! The store zip: exactly what ships, the same bytes for the same input, and every reference inside it resolved.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::process::step;
-use crate::references;
-
-/// The files of the zip: path from the zip's root, `/` between folders, to content.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+use crate::references::{self, Files};
 
 /// Rust crates in the extension's folder; their output is in `extension/pkg`.
 const CRATES: [&str; 3] = ["extension/protocol", "extension/ui", "extension/worker"];

@@ -3,11 +3,12 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 /// Announces `what`, does it and says how long it took.
 ///
@@ -81,6 +82,44 @@ pub(crate) enum Screen {
 /// # Errors
 /// When it cannot be started or waited for.
 pub(crate) fn capture(command: &mut Command, limit: Duration, screen: Screen) -> Result<Captured> {
+    capture_unless(&AtomicBool::new(false), command, limit, screen)
+}
+
+/// A captured command that runs beside other work. Dropping this ends the command.
+pub(crate) struct Background {
+    cancelled: Arc<AtomicBool>,
+    running: Option<JoinHandle<Result<Captured>>>,
+}
+
+impl Background {
+    /// Begins what [`capture`] does.
+    pub(crate) fn begin(mut command: Command, limit: Duration, screen: Screen) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&cancelled);
+        Self { cancelled, running: Some(thread::spawn(move || capture_unless(&until, &mut command, limit, screen))) }
+    }
+
+    /// Waits for the command's end.
+    ///
+    /// # Errors
+    /// As [`capture`].
+    pub(crate) fn join(mut self) -> Result<Captured> {
+        let running = self.running.take().context("the command was joined before")?;
+        running.join().map_err(|_| anyhow!("its thread ended in a panic"))?
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.cancelled.store(true, Ordering::Relaxed);
+            let _ = running.join();
+        }
+    }
+}
+
+/// [`capture`], but `cancelled` ends the command as its limit does.
+fn capture_unless(cancelled: &AtomicBool, command: &mut Command, limit: Duration, screen: Screen) -> Result<Captured> {
     let start = Instant::now();
     let own_group = !std::io::stdin().is_terminal();
     #[cfg(unix)]
@@ -94,7 +133,8 @@ pub(crate) fn capture(command: &mut Command, limit: Duration, screen: Screen) ->
         child.stdout.take().map(|pipe| copy(pipe, &text, (screen == Screen::Shown).then(std::io::stdout))),
         child.stderr.take().map(|pipe| copy(pipe, &text, (screen == Screen::Shown).then(std::io::stderr))),
     ];
-    let status = wait(&mut child, limit, || text.lock().is_ok_and(|text| waits_for_lock(&text)))?;
+    let is_free = || text.lock().is_ok_and(|text| waits_for_lock(&text));
+    let status = wait(&mut child, limit, is_free, || cancelled.load(Ordering::Relaxed))?;
     if status.is_none() {
         end(&mut child, own_group)?;
     }
@@ -139,14 +179,15 @@ fn waits_for_lock(text: &[u8]) -> bool {
     last.trim_ascii_start().starts_with(b"Blocking waiting for file lock")
 }
 
-/// Waits for `child`, `limit` at most, in which time that is `free` does not count; `None` when it still runs then.
-fn wait(child: &mut Child, limit: Duration, free: impl Fn() -> bool) -> Result<Option<ExitStatus>> {
+/// Waits for `child`, `limit` at most, in which time that is `free` does not count, or until it is `cancelled`; `None` when it still runs
+/// then.
+fn wait(child: &mut Child, limit: Duration, free: impl Fn() -> bool, cancelled: impl Fn() -> bool) -> Result<Option<ExitStatus>> {
     let mut left = limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if left.is_zero() {
+        if left.is_zero() || cancelled() {
             return Ok(None);
         }
         let start = Instant::now();
@@ -164,7 +205,7 @@ fn end(child: &mut Child, group: bool) -> Result<()> {
         for signal in ["-TERM", "-KILL"] {
             let _ = Command::new("kill").args([signal, "--", &target]).status();
             if signal == "-TERM" {
-                wait(child, Duration::from_secs(10), || false)?;
+                wait(child, Duration::from_secs(10), || false, || false)?;
             }
         }
     } else {
@@ -199,7 +240,7 @@ pub(crate) fn entries(path: &Path, start: &str, end: &str) -> Vec<PathBuf> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::{Captured, Screen, capture, entries};
+    use super::{Background, Captured, Screen, capture, entries};
     use std::process::Command;
     use std::time::{Duration, Instant};
 
@@ -208,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn output_is_captured_whole() {
+    fn command_output_is_captured_whole() {
         let done = captured("echo out; echo err >&2; exit 3", Duration::from_secs(20));
         assert!(!done.success && !done.timed_out);
         assert!(done.text.contains("out\n") && done.text.contains("err\n"));
     }
 
     #[test]
-    fn a_command_over_its_limit_is_ended_with_its_children() {
+    fn command_over_limit_is_killed_with_children() {
         let start = Instant::now();
         let done = captured("echo begun; sleep 60 & sleep 60", Duration::from_millis(500));
         assert!(done.timed_out && !done.success);
@@ -224,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_lock_is_not_counted() {
+    fn command_limit_excludes_waiting_for_lock() {
         let script = "echo '    Blocking waiting for file lock on build directory' >&2; sleep 2; echo '   Compiling' >&2; sleep 60";
         let done = captured(script, Duration::from_secs(1));
         assert!(done.timed_out && done.text.contains("Compiling"));
@@ -232,7 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_chosen_by_start_and_end() {
+    fn background_command_dropped_is_ended() {
+        let folder = std::env::temp_dir().join(format!("doppler-background-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let [begun, ended] = ["begun", "ended"].map(|name| folder.join(name));
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap 'touch ended; exit' TERM; touch begun; sleep 60 & wait"]).current_dir(&folder);
+        let background = Background::begin(command, Duration::from_secs(60), Screen::Hidden);
+        while !begun.exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(background);
+        assert!(ended.exists());
+        std::fs::remove_dir_all(&folder).expect("the folder");
+    }
+
+    #[test]
+    fn entries_match_prefix_and_suffix() {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
         let found = entries(sources.as_ref(), "proc", ".rs");
         assert_eq!(found.len(), 1);

@@ -3,11 +3,14 @@
 //! Seen are: paths in the manifest; `import`, `export … from`, literal `import()` and `new URL(…, import.meta.url)` in
 //! modules; `chrome.runtime.getURL` with a literal; `src` and `href` in pages; `url()` and `@import` in style sheets.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use regex_lite::Regex;
 use serde_json::Value;
 
-use crate::package::Files;
+/// The files of the zip: path from the zip's root, `/` between folders, to content.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 /// Endings by which a string in the manifest is taken for a path.
 const PATH_ENDINGS: [&str; 9] = [".js", ".css", ".html", ".json", ".wasm", ".svg", ".png", ".gguf", "*"];
@@ -140,8 +143,7 @@ impl Scanner {
 
 #[cfg(test)]
 mod tests {
-    use super::{Scanner, missing, resolve};
-    use crate::package::Files;
+    use super::{Files, Scanner, missing, resolve};
     use serde_json::json;
 
     fn files(entries: &[(&str, &str)]) -> Files {
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_found_and_comments_are_not() {
+    fn references_are_found_outside_comments() {
         let scanner = Scanner::new().expect("patterns compile");
         let module = "/** @type {import(\"./types.d.ts\").T} */\nimport init, { a } from \"./a.js\";\n// import \"./no.js\"\n\
             export * from './b.js';\nconst glob = \"https://*/*\";\nimport\n  './c.js';\nawait import(\"./d.js\");\n\
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_references_are_named() {
         let present = files(&[
             ("extension/a.js", "import './b.js';"),
             ("extension/b.js", "import './gone.js'; new URL('.', import.meta.url); new URL('../ext', import.meta.url);"),

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_test_is_counted_over_all_binaries() {
+    fn cargo_test_counts_sum_over_binaries() {
         let text = "test a ... ok\ntest slow::b ... ignored, takes an hour\n\
             test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\
             test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nextest_is_counted_from_its_summary() {
+    fn nextest_counts_come_from_summary() {
         let text = "        SKIP [         ] (6/7) doppler-engine gpu::big\n\
             \x20    Summary [   1.234s] 6 tests run: 3 passed (1 slow), 2 failed, 1 timed out, 1 skipped\n";
         let (passed, failed, skipped, skips) = counts(Runner::Nextest, text);
@@ -195,21 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn node_is_counted_from_its_last_lines() {
+    fn node_counts_come_from_last_lines() {
         let text = "✔ streams (12.3ms)\n﹣ popup (0.1ms) # no display\nℹ tests 9\nℹ suites 0\nℹ pass 4\nℹ fail 2\n\
             ℹ cancelled 1\nℹ skipped 1\nℹ todo 1\nℹ duration_ms 99\n";
         assert_eq!(counts(Runner::Node, text), (4, 3, 2, vec!["popup: no display".to_owned()]));
     }
 
     #[test]
-    fn tests_that_lacked_a_feature_are_not_passed() {
+    fn tests_lacking_a_feature_count_as_skipped() {
         let mut counts = Counts { passed: 3, ..Counts::default() };
         counts.move_skipped("matvec+half: no shader-f16\n");
         assert_eq!((counts.passed, counts.skipped), (2, 1));
     }
 
     #[test]
-    fn what_passes_when_run_again_is_named() {
+    fn tests_passing_on_second_run_are_named() {
         let tests = Some(Counts { passed: 3, failed: 2, ..Counts::default() });
         let verdict = Verdict::Failed(String::new());
         let mut step = Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO, late: Vec::new() };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_has_the_totals() {
+    fn summary_last_line_has_totals() {
         let step = |verdict, tests| Finished { name: "a".to_owned(), verdict, tests, elapsed: Duration::ZERO, late: Vec::new() };
         let text = summary(&[
             step(Verdict::Passed, Some(Counts { passed: 7, ..Counts::default() })),

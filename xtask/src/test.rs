@@ -3,13 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::process::{Captured, Screen, capture, describe, entries, on_path, output, run as run_command, step};
+use crate::process::{Background, Captured, Screen, capture, describe, entries, on_path, output, run as run_command, step};
 use crate::report::{Counts, Finished, Runner, Verdict, summary};
 use crate::vulkan::Adapter;
 use crate::{browser, npm};
@@ -72,12 +71,12 @@ pub(crate) fn run(root: &Path, filter: Option<&str>, only: Option<Group>) -> Res
     Ok(!suite.finished.iter().any(|step| matches!(step.verdict, Verdict::Failed(_))))
 }
 
-/// A step that runs beside others; what it writes is shown when it has ended, unless it was shown before.
+/// A step that runs beside others; what it writes is shown when it has ended, unless it was shown before. Dropping it ends it.
 struct Beside {
     name: &'static str,
     runner: Runner,
     screen: Screen,
-    running: JoinHandle<Result<Captured>>,
+    running: Background,
 }
 
 /// Begins to build the extension, in a target folder of its own. Linking and optimizing it keeps one core busy, the checks have the other.
@@ -88,8 +87,8 @@ fn build_extension(root: &Path) -> Result<Beside> {
 }
 
 impl Beside {
-    fn begin(name: &'static str, runner: Runner, mut command: Command, limit: Duration, screen: Screen) -> Self {
-        Self { name, runner, screen, running: thread::spawn(move || capture(&mut command, limit, screen)) }
+    fn begin(name: &'static str, runner: Runner, command: Command, limit: Duration, screen: Screen) -> Self {
+        Self { name, runner, screen, running: Background::begin(command, limit, screen) }
     }
 }
 
@@ -279,7 +278,7 @@ impl Suite<'_> {
 
     /// Waits for what runs beside, and shows what it wrote.
     fn join(&mut self, Beside { name, runner, screen, running }: Beside) -> Result<Captured> {
-        let captured = running.join().map_err(|_| anyhow!("{name} ended in a panic"))??;
+        let captured = running.join().context(name)?;
         if screen == Screen::Hidden {
             println!("\n→ {name}, beside the above\n{}", captured.text);
         }
@@ -333,7 +332,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn failing_modules_are_found() {
+    fn failed_modules_are_found_in_output() {
         let text = "✔ a (1ms)\n✖ failing tests:\n\ntest at tests/e2e/popup.test.mjs:170:1\n✖ it opens (9ms)\n";
         assert!(failed_in(Path::new("/root/tests/e2e/popup.test.mjs"), text));
         assert!(!failed_in(Path::new("/root/tests/e2e/spark.test.mjs"), text));

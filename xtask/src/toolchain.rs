@@ -162,7 +162,7 @@ mod tests {
     use super::packages_in;
 
     #[test]
-    fn a_simulation_names_the_packages_to_download() {
+    fn apt_simulation_lists_packages() {
         let plan = "NOTE: This is only a simulation!\n\
             Inst libllvm22 (1:22.1.8-1~deb12u1 Debian-Security:12 [amd64])\n\
             Inst rustc-web [1.85] (1.96.0 Debian-Security:12 [amd64])\n\

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_purpose_is_found_behind_other_keys() {
+    fn purpose_behind_other_keys_is_found() {
         let scalar = [string("a.b"), 12_u32.to_le_bytes().to_vec(), vec![0; 8]].concat();
         let array =
             [string("a.c"), [9_u32.to_le_bytes(), 8_u32.to_le_bytes()].concat(), 2_u64.to_le_bytes().to_vec(), string("x"), string("")];
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn models_are_models() {
+    fn purpose_of_models_is_accepted() {
         for (kind, architecture) in [(None, None), (None, Some("llama")), (Some("model"), Some("qwen2")), (Some("merge"), Some("gemma3"))] {
             assert_eq!(no_model(kind, architecture), None);
         }

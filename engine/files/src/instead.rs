@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_saved_is_named() {
+    fn downloads_of_other_kinds_are_named() {
         let cut = "é".repeat(100);
         let cases: &[(&[u8], &str)] = &[
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS pointer"),

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_sequences_are_shown() {
+    fn printable_escapes_control_characters() {
         assert_eq!(printable("été ▁ 模型"), "été ▁ 模型");
         assert_eq!(printable("a\u{1b}]0;b\u{7}\u{9b}2J\r"), r"a\u{1b}]0;b\u{7}\u{9b}2J\u{d}");
         assert_eq!(printable("a\nb\tc"), r"a\u{a}b\u{9}c");

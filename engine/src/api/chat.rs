@@ -96,25 +96,30 @@ impl ChatRequest {
         Ok(())
     }
 
-    /// The request with what it leaves open as in `defaults`; their stop strings and its own both end the answer.
-    pub fn with(&self, defaults: &Defaults) -> Cow<'_, Self> {
-        if defaults.seed.is_none() && defaults.max_tokens.is_none() && defaults.stop.is_empty() && defaults.system.is_none() {
-            return Cow::Borrowed(self);
+    /// The request with the values of `defaults` for what it leaves open; their stop strings and its own both end the answer. A seed
+    /// that both leave open is drawn.
+    pub fn resolve(&self, defaults: &Defaults) -> Resolved<'_> {
+        Resolved {
+            messages: self.messages_with(defaults.system.as_deref()),
+            tools: self.tools.as_ref(),
+            max_tokens: self.max_tokens.or(defaults.max_tokens),
+            stop: self.stop.iter().chain(&defaults.stop).cloned().collect(),
+            sampling: self.sampling(&defaults.sampling, defaults.seed),
         }
-        let mut request = self.clone();
-        request.seed = self.seed.or(defaults.seed);
-        request.max_tokens = self.max_tokens.or(defaults.max_tokens);
-        request.stop.extend(defaults.stop.iter().cloned());
-        if let (Some(system), Some(messages)) = (&defaults.system, request.messages.as_array_mut())
-            && !messages.iter().any(|message| message["role"] == "system" || message["role"] == "developer")
-        {
-            messages.insert(0, json!({ "role": "system", "content": system }));
-        }
-        Cow::Owned(request)
     }
 
-    /// Sampling, with `defaults` for what the request leaves open. A seed that is left open is drawn.
-    pub fn sampling(&self, defaults: &Sampler) -> Sampler {
+    /// The messages, behind `system` where they have no system message.
+    fn messages_with(&self, system: Option<&str>) -> Cow<'_, Value> {
+        match (system, self.messages.as_array()) {
+            (Some(system), Some(messages)) if !messages.iter().any(|m| m["role"] == "system" || m["role"] == "developer") => {
+                let system = json!({ "role": "system", "content": system });
+                Cow::Owned(std::iter::once(system).chain(messages.iter().cloned()).collect())
+            }
+            _ => Cow::Borrowed(&self.messages),
+        }
+    }
+
+    fn sampling(&self, defaults: &Sampler, seed: Option<u32>) -> Sampler {
         Sampler {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_k: self.top_k.unwrap_or(defaults.top_k),
@@ -123,10 +128,25 @@ impl ChatRequest {
             repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            seed: self.seed.unwrap_or_else(fresh_seed),
+            seed: self.seed.or(seed).unwrap_or_else(fresh_seed),
             ..*defaults
         }
     }
+}
+
+/// A request and its model's defaults: what the engine needs to answer.
+#[derive(Clone, Debug)]
+pub struct Resolved<'a> {
+    /// The conversation, with a system message where there is one.
+    pub messages: Cow<'a, Value>,
+    /// Tools, for the template.
+    pub tools: Option<&'a Value>,
+    /// Limit on new tokens; `None`: the context.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// How tokens are chosen.
+    pub sampling: Sampler,
 }
 
 /// The values that a model's files recommend for what a request leaves open.
@@ -287,18 +307,18 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_knows() {
+    fn chat_request_reads_supported_fields() {
         let request =
             parse(json!({ "stream": true, "max_tokens": 3.0, "stop": "x", "temperature": 0.5, "seed": -1, "n": 1, "user": "me" }));
         let request = request.expect("valid");
         assert!(request.stream);
         assert_eq!((request.max_tokens, request.stop.len()), (Some(3), 1));
-        let sampling = request.sampling(&Sampler::default());
+        let sampling = request.resolve(&Defaults::default()).sampling;
         assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.5, 1.0, u32::MAX));
     }
 
     #[test]
-    fn refuses_rather_than_ignores() {
+    fn chat_request_refuses_unsupported_fields() {
         for (fields, name) in [
             (json!({ "n": 2 }), "UnsupportedField"),
             (json!({ "logprobs": true }), "UnsupportedField"),

@@ -179,7 +179,7 @@ pub(super) fn unsupported(field: &str, hint: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ChatRequest;
+    use super::super::{ChatRequest, Defaults};
     use super::*;
     use crate::kernels::Sampler;
 
@@ -194,9 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_nothing_is_taken() {
+    fn neutral_fields_are_accepted() {
         let asked = |request: &ChatRequest| {
-            let Sampler { seed: _, temperature, top_k, top_p, .. } = request.sampling(&Sampler::default());
+            let Sampler { seed: _, temperature, top_k, top_p, .. } = request.resolve(&Defaults::default()).sampling;
             (request.tools.clone(), request.stream, request.include_usage, request.max_tokens, temperature, top_k, top_p)
         };
         let nothing = asked(&parse(json!({})).expect("valid"));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_something_is_refused_by_its_own_rule() {
+    fn unsupported_fields_are_refused_by_name() {
         for (fields, field, rule) in [
             (json!({ "tool_choice": "required" }), "tool_choice", "is not supported"),
             (json!({ "tool_choice": { "type": "function", "function": { "name": "f" } } }), "tool_choice", "is not supported"),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_taken_or_refused_by_the_rule_that_is_told() {
+    fn number_fields_follow_stated_ranges() {
         let limit = |value: Value| parse(json!({ "max_tokens": value })).map(|request| request.max_tokens);
         assert_eq!(limit(json!(-1)).expect("no limit"), Some(u32::MAX));
         assert_eq!(limit(json!(3.0)).expect("three"), Some(3));
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(error, "max_tokens must be a whole number from 1, or -1 for no limit", "{value}");
         }
 
-        let sampling = |fields: Value| parse(fields).map(|request| request.sampling(&Sampler::default()));
+        let sampling = |fields: Value| parse(fields).map(|request| request.resolve(&Defaults::default()).sampling);
         let seed = |value: Value| sampling(json!({ "seed": value })).map(|sampling| sampling.seed);
         assert_eq!([seed(json!(7)).expect("7"), seed(json!(7.0)).expect("7")], [7, 7]);
         assert_eq!(seed(json!(-1)).expect("-1"), u32::MAX);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_are_not_shown_when_none_is_to_be_called() {
+    fn tool_choice_none_hides_tools() {
         assert!(tools(json!({ "tool_choice": "auto", "parallel_tool_calls": true })).expect("valid").tools.is_some());
         assert!(tools(json!({ "tool_choice": "none", "parallel_tool_calls": false })).expect("valid").tools.is_none());
         let error = tools(json!({ "parallel_tool_calls": false })).expect_err("it cannot be held to");

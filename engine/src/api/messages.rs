@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_are_kept() {
+    fn messages_keep_their_shape() {
         for content in [json!("a"), json!(null), json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }])] {
             let sent = json!([{ "role": "user", "content": content }, { "role": "assistant", "tool_calls": [] }]);
             assert_eq!(messages(&sent).expect("valid"), sent);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_shown_as_json_stringify_shows_them() {
+    fn integers_print_as_json_stringify() {
         let sent =
             json!([{ "n": [3.0, -0.0, 1e3, 9_223_372_036_854_775_807_u64 as f64, 1e19, 0.5, 1e300, 1e-7], "i": i64::MIN, "u": u64::MAX }]);
         let want = r#"[{"n":[3,0,1000,9223372036854776000,10000000000000000000,0.5,1e+300,1e-7],"i":-9223372036854775808,"u":18446744073709551615}]"#;

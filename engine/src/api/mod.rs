@@ -4,4 +4,4 @@ mod chat;
 mod fields;
 mod messages;
 
-pub use chat::{ChatRequest, CompletionShape, Defaults};
+pub use chat::{ChatRequest, CompletionShape, Defaults, Resolved};

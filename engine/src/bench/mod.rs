@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_a_time_are_a_burst() {
+    fn bursts_group_tokens_of_one_arrival() {
         let arrivals = [10, 14, 14, 22, 22, 22, 23].map(Duration::from_millis);
         assert_eq!(bursts(&arrivals), [(4, 2), (8, 3), (1, 1)].map(|(ms, tokens)| (Duration::from_millis(ms), tokens)));
         assert!(bursts(&arrivals[..1]).is_empty() && bursts(&[]).is_empty());

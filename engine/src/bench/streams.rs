@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn together_counts_only_while_all_are_answered() {
+    fn together_rate_counts_only_common_time() {
         let trace = |ms: &[u64]| Trace { arrivals: ms.iter().map(|ms| Duration::from_millis(*ms)).collect(), ..Trace::default() };
         let run = [trace(&[10, 20, 30, 40, 50]), trace(&[30, 40, 50, 60, 70])];
         let Figures { together, wall, each, first, last_first } = Figures::of(&run);

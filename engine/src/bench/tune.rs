@@ -111,7 +111,7 @@ mod tests {
     use crate::kernels::SubgroupMatrix;
 
     #[test]
-    fn gains_are_combined_and_noise_is_ignored() {
+    fn search_combines_gains_and_ignores_noise() {
         let start = Tuning::of(Some(32), false);
         let device = Capabilities { subgroup_size: Some(32), tuning: start, ..Capabilities::BASELINE };
         let mut tried = Vec::new();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_stored_under_an_old_name_are_read() {
+    fn tuning_reads_old_field_names() {
         let old_name = "matmul_bytes";
         let tuning = Tuning::of(Some(32), true);
         let stored = serde_json::to_string(&tuning).expect("JSON").replace("matmul_int8", old_name);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_tried_where_the_device_has_it() {
+    fn search_tries_half_only_with_shader_f16() {
         let device = Capabilities { shader_f16: true, ..Capabilities::BASELINE };
         let time = async |tuning: Tuning| Ok::<_, ()>(Duration::from_millis(if tuning.matmul_half { 1 } else { 2 }));
         assert_eq!(pollster::block_on(search(&device, time)), Ok(Tuning { matmul_half: true, ..device.tuning }));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_settings_are_no_choice() {
+    fn search_skips_settings_that_the_device_refuses() {
         let small = Capabilities::BASELINE;
         let large = Capabilities {
             subgroup_size: Some(32),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_an_answer_is_that_of_its_first_token_and_of_the_others() {
+    fn answer_time_is_first_token_plus_rest() {
         let of = |tokens, rate| LengthReport {
             prompt_tokens: 1,
             tokens,
@@ -195,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_ends_it() {
+    fn search_stops_at_failure() {
         let failing = async |tuning: Tuning| if tuning == Tuning::of(None, false) { Ok(Duration::from_millis(1)) } else { Err("lost") };
         assert_eq!(pollster::block_on(search(&Capabilities::BASELINE, failing)), Err("lost"));
     }
 
     #[test]
-    fn without_subgroups_workgroups_stay_small() {
+    fn search_without_subgroups_keeps_workgroups_small() {
         let largest = std::cell::Cell::new(0);
         let time = async |tuning: Tuning| {
             largest.set(largest.get().max(tuning.matvec_workgroup).max(tuning.decode_workgroup));

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::buffer::{BufferId, HostMemory};
 use super::{Device, Pending, Program, Recording};
+use crate::buffer::{BufferId, HostMemory};
 use crate::device::Capabilities;
 use crate::error::Result;
 

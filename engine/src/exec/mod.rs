@@ -1,6 +1,5 @@
 //! Devices that run recordings: the GPU, the kernels' references on the CPU, and a dry run that counts buffers.
 
-pub mod buffer;
 pub mod counters;
 pub mod cpu;
 pub mod dry;
@@ -8,7 +7,6 @@ pub mod gpu;
 pub mod recording;
 mod scope;
 
-pub use buffer::BufferId;
 pub use counters::{Counters, Counts};
 pub use cpu::Cpu;
 pub use dry::DryRun;
@@ -22,6 +20,8 @@ use std::ops::Deref;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+
+pub use crate::buffer::{self, BufferId};
 
 use crate::device::Capabilities;
 use crate::error::Result;

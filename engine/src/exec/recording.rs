@@ -4,8 +4,8 @@
 
 use std::fmt::Debug;
 
-pub use super::buffer::BufferId;
-use super::buffer::HostMemory;
+pub use crate::buffer::BufferId;
+use crate::buffer::HostMemory;
 use crate::device::Capabilities;
 use crate::kernels::{Cost, Kernel, Plan, Sample, SampleBindings, SampleDraw, SampleGroups, Sampling};
 use crate::shaders::Bindings;

@@ -36,7 +36,7 @@ mod tests {
     use crate::exec::DryRun;
 
     #[test]
-    fn freeing_a_scope_leaves_the_buffers_of_others() {
+    fn scope_free_keeps_buffers_of_other_scopes() {
         let executor = Executor::Dry(DryRun::new(Capabilities::BASELINE));
         let (mut one, mut other) = (Scope::default(), Scope::default());
         let buffer = |scope: &mut Scope, bytes| scope.create_buffer(&executor, "test", bytes).unwrap();

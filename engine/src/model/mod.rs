@@ -22,6 +22,5 @@ pub use pass::{Attend, Buffers, Output, Pass};
 pub use pieces::LoadTimes;
 pub use rope::{RopeScaling, RopeSpec};
 pub use slab::Weight;
-pub use spec::ModelSpec;
-pub use state::StateSpec;
+pub use spec::{ModelSpec, StateSpec};
 pub use transformer::Model;

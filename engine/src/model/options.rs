@@ -1,7 +1,8 @@
-//! Limits of a model at run time, and its memory.
+//! Limits of a model at run time.
 
 use crate::formats::convert::Recipe;
 use crate::kernels::KvFormat;
+pub use crate::memory::MemoryUse;
 
 /// How much a model may use at run time.
 #[derive(Clone, Copy, Debug)]
@@ -23,23 +24,5 @@ pub struct ModelOptions {
 impl Default for ModelOptions {
     fn default() -> Self {
         Self { context: 8192, sequences: 32, prefill_rows: 512, kv: KvFormat::F16, kv_bytes: 256 << 20, quantize: None }
-    }
-}
-
-/// Bytes on the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryUse {
-    /// Weights.
-    pub weights: u64,
-    /// Keys and values.
-    pub cache: u64,
-    /// Activations and state.
-    pub scratch: u64,
-}
-
-impl MemoryUse {
-    /// All together.
-    pub fn total(&self) -> u64 {
-        self.weights + self.cache + self.scratch
     }
 }

@@ -5,7 +5,6 @@
 //! [`MixerSpec`] or [`FfnSpec`].
 
 use super::rope::RopeSpec;
-use super::state::StateSpec;
 use crate::error::{EngineError, Result};
 use crate::kernels::{Activation, KvFormat, NormKind};
 
@@ -252,6 +251,16 @@ impl ModelSpec {
     }
 }
 
+/// The state of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Keys and values by position, in pages of [`PAGE`](crate::kernels::PAGE) positions.
+    Pages {
+        /// Bytes of keys and values together.
+        bytes_per_position: u64,
+    },
+}
+
 impl LayerSpec {
     /// The layer's attention.
     pub fn attention(&self) -> &AttentionSpec {
@@ -263,6 +272,11 @@ impl LayerSpec {
     pub fn dense(&self) -> &DenseSpec {
         let FfnSpec::Dense(dense) = &self.ffn;
         dense
+    }
+
+    /// The state of the layer, with a cache of such elements.
+    pub fn state(&self, kv: KvFormat) -> StateSpec {
+        StateSpec::Pages { bytes_per_position: 2 * self.attention().key_bytes_per_position(kv) }
     }
 }
 

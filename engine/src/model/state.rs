@@ -1,27 +1,10 @@
 //! The state that layers keep between passes: declared by the spec, on the device as long as the model.
 
 use super::options::ModelOptions;
-use super::spec::{LayerSpec, ModelSpec};
+use super::spec::{ModelSpec, StateSpec};
 use crate::error::Result;
 use crate::exec::{BufferId, Executor, Scope};
-use crate::kernels::{KvFormat, PAGE};
-
-/// The state of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateSpec {
-    /// Keys and values by position, in pages of [`PAGE`] positions.
-    Pages {
-        /// Bytes of keys and values together.
-        bytes_per_position: u64,
-    },
-}
-
-impl LayerSpec {
-    /// The state of the layer, with a cache of such elements.
-    pub fn state(&self, kv: KvFormat) -> StateSpec {
-        StateSpec::Pages { bytes_per_position: 2 * self.attention().key_bytes_per_position(kv) }
-    }
-}
+use crate::kernels::PAGE;
 
 /// Keys and values of a layer.
 #[derive(Clone, Copy, Debug)]

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_ahead_in_order_and_within_bounds() {
+    fn read_ahead_keeps_order_and_bounds() {
         let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         let order = [50..60, 0..0, 0..10, 20..30, 90..100, 0..60, 70..71];
         let ahead = ReadAhead::new(&source, order.clone());
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_asked_for_together() {
+    fn read_ahead_joins_consecutive_ranges() {
         let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         // Half of 25 bytes is a run: 4 + 4 + 4, then 2 + 6, a gap, and one that is longer.
         let order = [0..4, 4..8, 8..12, 12..14, 14..20, 30..34, 34..64];
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_out_of_order_is_read_as_well() {
+    fn read_ahead_out_of_order_range_is_read() {
         let source = Counting(MemorySource::new("m", (0..100).collect()), Cell::default(), Cell::default());
         let ahead = ReadAhead::new(&source, [0..10, 10..20]);
         for (offset, first) in [(0, 0), (40, 40), (10, 10)] {

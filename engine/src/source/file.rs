@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::LocalBoxFuture;
 
-use super::{Files, Source};
+use super::{Files, PartName, Source};
 use crate::error::{EngineError, Result};
-use crate::formats::split::PartName;
 
 /// Opens the model at `path` with all files that belong to it: a GGUF file, any part of a split one, or a folder in Hugging Face's
 /// layout (also by one of its files).

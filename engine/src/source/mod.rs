@@ -5,12 +5,14 @@ mod ahead;
 mod file;
 mod files;
 mod memory;
+mod part_name;
 
 pub use ahead::ReadAhead;
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::{FileSource, open};
 pub use files::Files;
 pub use memory::MemorySource;
+pub use part_name::PartName;
 
 use std::fmt;
 

@@ -80,7 +80,7 @@ mod tests {
     use super::{AddedTokens, Part};
 
     #[test]
-    fn every_start_is_found() {
+    fn added_tokens_overlapping_starts_are_found() {
         let tokens = AddedTokens::new([(7, "<a>".to_owned()), (8, "a><b".to_owned()), (9, "<a><".to_owned())]).expect("a set");
         assert_eq!(tokens.starts("é<a><b<a>").collect::<Vec<_>>(), [(2, 9), (3, 8), (7, 7)]);
         assert_eq!(tokens.parts("é<a><b<a>"), [Part::Text("é"), Part::Token(9), Part::Text("b"), Part::Token(7)]);

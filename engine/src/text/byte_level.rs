@@ -37,7 +37,7 @@ impl ByteLevel {
     /// The model of tokens and merges. Files of early converters do not name their pre-tokenizer, or name it "".
     pub(super) fn new(metadata: &Metadata, tokens: &[String], vocabulary: &Vocabulary) -> Result<Self, TextError> {
         let name = metadata.str_opt("tokenizer.ggml.pre")?.filter(|name| !name.is_empty());
-        let rules = pretokenizer::find(name.unwrap_or("default"))?;
+        let rules = pretokenizer::rules(name.unwrap_or("default"))?;
         // The tokens text may be made of: no control tokens, so that no text can become one by merging.
         let text_tokens = || (0..).zip(tokens).filter(|(id, text)| vocabulary.is_text(*id) && !text.is_empty());
         let ids: HashMap<&str, u32> = text_tokens().map(|(id, text)| (text.as_str(), id)).collect();

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_and_leftmost_pair_first() {
+    fn merge_takes_best_leftmost_pair_first() {
         assert!(double(&[]).is_empty());
         assert_eq!(double(&[1]), [1]);
         assert_eq!(double(&[1, 1, 1]), [2, 1]);

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use aho_corasick::AhoCorasick;
 
 use super::TextError;
+use super::kinds::TokenType;
 use super::merge::merge;
 use super::pace::Pace;
-use super::vocabulary::{TokenType, Vocabulary};
+use super::vocabulary::Vocabulary;
 use crate::formats::{Array, Metadata, Value};
 
 /// Stands for a space in pieces.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::TextError;
-use super::vocabulary::{Kind, TokenType};
+use super::kinds::{Kind, TokenType};
 use crate::formats::Metadata;
 
 /// Texts of tokens that end a turn or a document in the models at large. Tokens of these texts are control tokens unless the file says

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn result_is_independent_of_chunking() {
+    fn stop_strings_result_is_independent_of_chunks() {
         let cases: [(&[&str], &str, &str, bool); 9] = [
             (&["END"], "say END now", "say ", true),
             (&["END"], "say EN", "say EN", false),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_back_only_what_may_be_a_stop() {
+    fn stop_strings_delay_only_possible_stops() {
         let mut matcher = StopStrings::new(["<stop>".to_owned()]);
         assert_eq!(matcher.push("a < b <st"), ("a < b ".to_owned(), false));
         assert_eq!(matcher.push("r"), ("<str".to_owned(), false));

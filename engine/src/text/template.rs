@@ -5,8 +5,8 @@ use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value as Json, json};
 
 use super::conversation::{Shape, size, texts, tool_names};
+use super::kinds::Kind;
 use super::special::special_tokens;
-use super::vocabulary::Kind;
 use super::{TextError, jinja};
 use crate::formats::Metadata;
 

@@ -11,10 +11,11 @@ use super::TextError;
 use super::added_tokens::{AddedTokens, Part};
 use super::byte_level::ByteLevel;
 use super::detokenizer::Detokenizer;
+use super::kinds::{Kind, TokenType};
 use super::pace::{Pace, at_once};
 use super::sentencepiece::SentencePiece;
 use super::special::{Marker, special_tokens, stop_tokens};
-use super::vocabulary::{Kind, TokenType, Vocabulary};
+use super::vocabulary::Vocabulary;
 use super::wordpiece::WordPiece;
 use crate::formats::Metadata;
 

@@ -6,32 +6,9 @@ use aho_corasick::AhoCorasick;
 
 use super::TextError;
 use super::jinja::MAX_BYTES;
+use super::kinds::{Kind, TokenType};
 use super::special::{Marker, is_end_text, looks_like_marker, marker};
 use crate::formats::{Metadata, Value};
-
-/// `tokenizer.ggml.token_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenType {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-}
-
-/// The kind of tokenizer, `tokenizer.ggml.model`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// `gpt2`: byte-level byte-pair encoding.
-    ByteLevel,
-    /// `llama`: `SentencePiece` byte-pair encoding with byte fallback.
-    SentencePiece,
-    /// `t5`: `SentencePiece` unigram.
-    Unigram,
-    /// `bert`.
-    WordPiece,
-}
 
 /// Token types, and the bytes of every token in one block.
 #[derive(Debug)]

@@ -58,7 +58,7 @@ fn declarations() -> String {
 }
 
 #[test]
-fn the_declarations_are_those_of_the_types() {
+fn declarations_file_equals_types() {
     let declarations = declarations();
     if std::env::var_os(WRITE).is_some() {
         std::fs::write(FILE, declarations).expect("the file can be written");

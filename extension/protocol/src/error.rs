@@ -69,7 +69,7 @@ mod tests {
     use super::{Failure, NO_GPU};
 
     #[test]
-    fn sentences() {
+    fn failure_sentence_is_capitalised_and_ended() {
         let sentence = |name: &str, message: &str| {
             let (name, message) = (name.to_owned(), message.to_owned());
             Failure { name, message, ..Failure::default() }.sentence()

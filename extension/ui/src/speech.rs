@@ -33,7 +33,7 @@ mod tests {
     use super::finished;
 
     #[test]
-    fn sentences() {
+    fn finished_sentences_are_split_off() {
         for (text, sentences) in [
             ("", ""),
             ("One", ""),

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_the_popup_reads_is_sent() {
+    fn frames_send_every_protocol_field() {
         sends::<Adapter>(&json!(AdapterSummary::default()));
         let memory = MemoryUse::default();
         let model = json!(ModelInfo {
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_the_engine_are_those_of_the_protocol() {
+    fn engine_error_codes_equal_protocol() {
         let exceeded = EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 };
         assert_eq!((exceeded.code(), EngineError::NoAdapter.code()), (CONTEXT_EXCEEDED, NO_GPU));
     }
 
     #[test]
-    fn halves_of_characters_are_replaced() {
+    fn lone_surrogates_are_replaced() {
         for (json, want) in [
             (r#"{"a":"x\ud83d","b":"\n\\ud83d"}"#, json!({ "a": "x\u{fffd}", "b": "\n\\ud83d" })),
             (r#""\udfff\ud800😀\ud7ff\"\\""#, json!("\u{fffd}\u{fffd}😀\u{d7ff}\"\\")),

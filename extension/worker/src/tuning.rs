@@ -193,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_is_read_as_it_was_written() {
+    fn tuned_roundtrips_as_text() {
         let text = serde_json::to_string(&tuned()).expect("text");
         assert_eq!(Tuned::read(&text, &Capabilities::BASELINE), Ok(tuned()));
     }
 
     #[test]
-    fn anything_else_is_not_used() {
+    fn tuned_invalid_text_is_refused() {
         let written = serde_json::to_value(tuned()).expect("a value");
         let refused = |change: &dyn Fn(&mut Value)| {
             let mut changed = written.clone();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_that_can_do_different_things_are_kept_apart() {
+    fn key_differs_by_features() {
         let adapter = AdapterSummary { vendor: "nvidia".to_owned(), description: "hopper".to_owned(), ..AdapterSummary::default() };
         let other = AdapterSummary { features: vec!["shader-f16", "subgroups"], ..adapter.clone() };
         assert_eq!(key(&adapter), "nvidia, hopper");
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn the_gain_is_the_part_of_the_time_that_is_spared() {
+    fn gain_is_fraction_of_time_saved() {
         let ms = Duration::from_millis;
         assert!((gain(ms(200), ms(150)) - 0.25).abs() < 1e-9 && gain(ms(7), ms(7)) == 0.0);
     }
 
     #[test]
-    fn less_is_tried_only_where_memory_lacks() {
+    fn smaller_shape_is_tried_only_without_memory() {
         assert!(lacks_memory(&EngineError::NoMemory { available: None }));
         assert!(!lacks_memory(&EngineError::Aborted));
     }

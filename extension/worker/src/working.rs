@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_marked_and_pauses_are_not() {
+    fn steps_are_marked_and_pauses_unmarked() {
         let number = Cell::new(0);
         let (sender, receiver) = oneshot::channel::<()>();
         let steps = RefCell::new(Vec::new());
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_never_ended_stays_marked_while_others_run() {
+    fn step_that_trapped_stays_marked() {
         let number = Cell::new(0);
         let ended = working_for(7, exchange(&number), async { panic!("a trap") });
         let step = AssertUnwindSafe(|| ended.now_or_never());

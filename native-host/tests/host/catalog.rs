@@ -71,7 +71,7 @@ fn assert_problem(catalog: &Catalog, words: &[&str]) {
 }
 
 #[test]
-fn files_are_models_by_their_magic() {
+fn catalog_recognises_models_by_magic() {
     let disk = Disk::new();
     disk.gguf("a/one.gguf");
     disk.gguf("a/deep/er/TWO.GGUF");
@@ -92,7 +92,7 @@ fn files_are_models_by_their_magic() {
 
 /// The same file has the same id in every scan and by every way to it, and another one on another machine.
 #[test]
-fn ids_are_stable_and_opaque() {
+fn model_ids_are_stable_and_opaque() {
     let disk = Disk::new();
     disk.gguf("a/b/one.gguf");
     disk.gguf("a/two.gguf");
@@ -106,7 +106,7 @@ fn ids_are_stable_and_opaque() {
 }
 
 #[test]
-fn split_files_are_one_model() {
+fn catalog_joins_split_files() {
     let disk = Disk::new();
     for part in 1..=3 {
         disk.gguf(&format!("a/whole-0000{part}-of-00003.gguf"));
@@ -120,7 +120,7 @@ fn split_files_are_one_model() {
 }
 
 #[test]
-fn folders_of_safetensors_are_models() {
+fn catalog_lists_safetensors_folders() {
     let disk = Disk::new();
     disk.safetensors("a/qwen/model-00001-of-00002.safetensors");
     disk.safetensors("a/qwen/model-00002-of-00002.safetensors");
@@ -142,7 +142,7 @@ fn folders_of_safetensors_are_models() {
 
 #[cfg(unix)]
 #[test]
-fn links_stay_within_the_folders() {
+fn catalog_links_outside_folders_are_skipped() {
     let disk = Disk::new();
     disk.gguf("outside/secret.gguf");
     disk.gguf("a/real.gguf");
@@ -172,7 +172,7 @@ fn links_stay_within_the_folders() {
 
 #[cfg(unix)]
 #[test]
-fn only_regular_files_are_opened() {
+fn catalog_skips_files_that_are_not_regular() {
     let disk = Disk::new();
     disk.gguf("a/real.gguf");
     // Opening it would wait for a writer.
@@ -188,7 +188,7 @@ fn only_regular_files_are_opened() {
 /// The cache of Hugging Face's hub: snapshots link to blobs by their hashes, and several snapshots share them.
 #[cfg(unix)]
 #[test]
-fn hub_cache() {
+fn catalog_lists_hub_cache_snapshots() {
     let disk = Disk::new();
     let repository = "hub/models--org--name-GGUF";
     disk.gguf(&format!("{repository}/blobs/aaaa"));
@@ -214,7 +214,7 @@ fn hub_cache() {
 /// Ollama's manifests name blobs by their hashes, which are not believed.
 #[cfg(unix)]
 #[test]
-fn ollama_models() {
+fn catalog_lists_ollama_models() {
     let disk = Disk::new();
     let manifest = |name: &str, media_type: &str, digest: &str| {
         let projector = r#"{"mediaType":"application/vnd.ollama.image.projector","digest":"sha256:00","size":1}"#;
@@ -254,7 +254,7 @@ fn ollama_models() {
 
 /// Every layer of a manifest is used, named, or a reason to refuse the model.
 #[test]
-fn layers_of_ollama() {
+fn ollama_layers_become_files() {
     let disk = Disk::new();
     let hash = "a".repeat(64);
     disk.gguf(&format!("ollama/blobs/sha256-{hash}"));
@@ -302,7 +302,7 @@ fn layers_of_ollama() {
 
 /// What belongs to models but is none is not listed; what was saved in the place of a model is named.
 #[test]
-fn what_is_no_model_is_left_out() {
+fn catalog_skips_gguf_without_model() {
     let disk = Disk::new();
     disk.gguf("a/model.gguf");
     let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
@@ -342,7 +342,7 @@ fn what_is_no_model_is_left_out() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn catalog_unreadable_folder_is_reported() {
     let disk = Disk::new();
     disk.gguf("a/one.gguf");
     disk.write("file", b"");
@@ -354,7 +354,7 @@ fn what_cannot_be_read_is_named() {
 
 /// Neither a deep nor a full disk takes for ever.
 #[test]
-fn scans_are_bounded() {
+fn catalog_scan_is_bounded() {
     let disk = Disk::new();
     disk.gguf(&format!("a/{}near.gguf", "d/".repeat(8)));
     disk.gguf(&format!("a/{}far.gguf", "d/".repeat(9)));

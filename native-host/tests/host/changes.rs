@@ -79,7 +79,7 @@ const CHANGES: [Change; 6] = [
 ];
 
 #[test]
-fn between_requests() {
+fn file_changed_between_requests_is_412() {
     for (name, change) in CHANGES {
         let mut open = Opened::new();
         assert_eq!(open.get().bytes(5), b"GGUFA");
@@ -104,7 +104,7 @@ fn between_requests() {
 
 /// The answer breaks off before its end, and what came until then is of the file that was opened.
 #[test]
-fn within_a_request() {
+fn file_changed_during_request_cuts_answer() {
     for (name, change) in CHANGES {
         let mut open = Opened::new();
         let mut response = open.get();
@@ -121,7 +121,7 @@ fn within_a_request() {
 
 /// Closing a model ends what is on its way.
 #[test]
-fn closing_ends_transfers() {
+fn close_ends_transfers() {
     let mut open = Opened::new();
     let mut response = open.get();
     assert_eq!(response.bytes(5), b"GGUFA");
@@ -132,7 +132,7 @@ fn closing_ends_transfers() {
 
 /// Opening what is open and unchanged disturbs nobody.
 #[test]
-fn opening_again_keeps_transfers() {
+fn reopen_keeps_transfers() {
     let mut open = Opened::new();
     let mut response = open.get();
     assert_eq!(response.bytes(5), b"GGUFA");
@@ -143,7 +143,7 @@ fn opening_again_keeps_transfers() {
 /// Should a mapped page ever be touched after all, the browser's log has a line that says why the host is gone.
 #[cfg(unix)]
 #[test]
-fn a_sigbus_is_explained() {
+fn sigbus_ends_with_explanation() {
     let mut open = Opened::new();
     let killed = Command::new("kill").args(["-BUS", &open.host.child.id().to_string()]).status().expect("kill");
     assert!(killed.success());
@@ -156,7 +156,7 @@ fn a_sigbus_is_explained() {
 /// However large the file is, the host holds some windows of it.
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_is_bounded() {
+fn transfer_memory_is_bounded() {
     let home = Home::new();
     let bytes = 2 << 30;
     sparse_gguf(&home.models().join("one.gguf"), bytes);

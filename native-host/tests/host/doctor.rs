@@ -19,7 +19,7 @@ fn installed() -> Home {
 }
 
 #[test]
-fn a_good_installation_is_healthy() {
+fn doctor_good_installation_is_healthy() {
     let home = installed();
     let report = home.must(&["doctor"]);
     assert!(report.contains("Chromium: the host 0.1.0 answers messages and HTTP") && report.contains("1 model in 1 folder\n"), "{report}");
@@ -35,7 +35,7 @@ fn edit(home: &Home, from: &str, to: &str) {
 type Damage = (&'static str, fn(&Home));
 
 #[test]
-fn what_is_wrong_is_found() {
+fn doctor_finds_each_damage() {
     let damages: [Damage; 9] = [
         ("no browser knows the host", |home| fs::remove_dir_all(home.path(".config/chromium")).expect("a folder")),
         ("Chromium does not know the host", |home| fs::remove_file(manifest(home)).expect("a file")),

@@ -25,7 +25,7 @@ fn message(random: &mut Random) -> Value {
 
 /// What is written is read again, however the pipe cuts it; a cut pipe gives whole messages and then its end.
 #[test]
-fn frames_survive_any_pipe() {
+fn frames_split_anywhere_are_read() {
     for seed in 0..200 {
         let mut random = Random(seed);
         let messages: Vec<Value> = (0..random.below(6)).map(|_| message(&mut random)).collect();
@@ -49,7 +49,7 @@ fn frames_survive_any_pipe() {
 }
 
 #[test]
-fn lengths_are_bounded() {
+fn frame_length_is_bounded() {
     for (length, expected) in [
         (0, Frame::Message(Vec::new())),
         (MAX_INPUT, Frame::Closed),
@@ -76,7 +76,7 @@ fn lengths_are_bounded() {
 }
 
 #[test]
-fn only_one_range_is_a_range() {
+fn range_header_accepts_one_range() {
     for (value, expected) in [
         ("bytes=0-0", Some(0..1)),
         ("bytes=0-99", Some(0..100)),

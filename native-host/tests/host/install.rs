@@ -51,7 +51,7 @@ fn with(browsers: &[&str]) -> Home {
 
 /// The id is the hash of the key that makes it so in every browser.
 #[test]
-fn the_extensions_id_is_that_of_its_key() {
+fn extension_id_equals_hash_of_key() {
     let manifest = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifest.json")).expect("the extension's manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let key = STANDARD.decode(manifest["key"].as_str().expect("a key")).expect("base64");
@@ -61,7 +61,7 @@ fn the_extensions_id_is_that_of_its_key() {
 }
 
 #[test]
-fn every_browser_that_is_found_and_no_other() {
+fn install_registers_only_found_browsers() {
     let home = with(&[CHROMIUM, VIVALDI]);
     let before = tree(&home.path(""));
     let said = home.must(&["install"]);
@@ -95,7 +95,7 @@ fn every_browser_that_is_found_and_no_other() {
 }
 
 #[test]
-fn without_a_browser_it_says_so() {
+fn install_without_browser_fails_with_hint() {
     let home = with(&[]);
     let before = tree(&home.path(""));
     let (success, text) = home.run(&["install"]);
@@ -108,7 +108,7 @@ fn without_a_browser_it_says_so() {
 }
 
 #[test]
-fn what_is_named_is_registered() {
+fn install_registers_named_browser_and_folder() {
     let home = with(&[CHROMIUM]);
     let data = home.path("profile");
     let other = "abcdefghijklmnopabcdefghijklmnop";
@@ -131,7 +131,7 @@ fn what_is_named_is_registered() {
 
 /// Ids are taken as people copy them, and installing again keeps those that are registered.
 #[test]
-fn further_extensions_stay() {
+fn install_keeps_further_extensions() {
     let home = with(&[CHROMIUM]);
     let ids = ["abcdefghijklmnopabcdefghijklmnop", "ponmlkjihgfedcbaponmlkjihgfedcba"];
     let origins = || Manifest::read(&home.path(&hosts(CHROMIUM))).expect("a manifest").allowed_origins;
@@ -160,7 +160,7 @@ fn further_extensions_stay() {
 /// Control characters of names and arguments reach no terminal.
 #[cfg(unix)]
 #[test]
-fn names_are_printed_without_escapes() {
+fn printed_names_have_no_escapes() {
     use std::os::unix::ffi::OsStrExt;
     let home = Home::new();
     gguf(&home.models().join("\u{1b}]0;title\u{7}\u{9b}2J\n.gguf"), b"");
@@ -185,7 +185,7 @@ fn names_are_printed_without_escapes() {
 
 /// Whoever reads while it is written sees the old or the new, and nothing is left over.
 #[test]
-fn files_are_replaced_whole() {
+fn install_replaces_files_atomically() {
     let home = with(&[CHROMIUM]);
     home.must(&["install"]);
     let before = tree(&home.path(""));
@@ -211,7 +211,7 @@ fn files_are_replaced_whole() {
 }
 
 #[test]
-fn folders_are_listed_and_found() {
+fn models_find_lists_folders() {
     let home = Home::new();
     gguf(&home.models().join("one.gguf"), b"");
     gguf(&home.path(".lmstudio/models/org/name/two.gguf"), b"");

@@ -18,7 +18,7 @@ fn start(home: &Home) -> Running {
 }
 
 #[test]
-fn hello_comes_first_and_fits() {
+fn hello_is_required_with_matching_version() {
     let home = Home::new();
     let mut host = start(&home);
     assert_eq!(host.code("ping", json!({})), "protocol");
@@ -35,7 +35,7 @@ fn hello_comes_first_and_fits() {
 }
 
 #[test]
-fn what_is_not_understood_is_said() {
+fn malformed_messages_are_answered_with_error() {
     let home = Home::new();
     let mut host = home.start();
     for text in ["", "{", "nonsense", "[]", "3", "null", "{}", r#"{"id":1}"#, r#"{"id":"1","method":"ping"}"#, "\u{feff}{}"] {
@@ -59,7 +59,7 @@ fn what_is_not_understood_is_said() {
 }
 
 #[test]
-fn a_frame_too_long_ends_the_host_with_a_word() {
+fn frame_too_long_ends_host_with_error() {
     let home = Home::new();
     let mut host = home.start();
     host.write(&(MAX_FRAME + 1).to_ne_bytes());
@@ -69,7 +69,7 @@ fn a_frame_too_long_ends_the_host_with_a_word() {
 }
 
 #[test]
-fn the_host_ends_with_the_browser() {
+fn host_ends_when_pipe_closes() {
     let home = Home::new();
     // The pipe closes between frames, within a length and within a message.
     for rest in [&b""[..], b"\x05\0", b"\x05\0\0\0{"] {
@@ -87,7 +87,7 @@ fn the_host_ends_with_the_browser() {
 
 /// More requests at once than are worked on, answered in any order, each once.
 #[test]
-fn requests_may_overlap() {
+fn requests_overlapping_are_all_answered() {
     let home = Home::new();
     gguf(&home.models().join("one.gguf"), b"1");
     let mut host = home.start();
@@ -99,7 +99,7 @@ fn requests_may_overlap() {
 }
 
 #[test]
-fn models_are_listed_opened_and_read() {
+fn models_list_open_read_roundtrip() {
     let home = Home::new();
     let bytes: Vec<u8> = (0..800_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     gguf(&home.models().join("one.gguf"), &bytes);
@@ -135,7 +135,7 @@ fn models_are_listed_opened_and_read() {
 
 /// Folders that the user takes away are closed to the extension at once.
 #[test]
-fn the_list_of_folders_counts_when_it_changes() {
+fn folder_list_change_applies_at_once() {
     let home = Home::new();
     gguf(&home.models().join("one.gguf"), b"1");
     let mut host = home.start();
@@ -173,7 +173,7 @@ fn open_models_are_bounded() {
 
 /// Names that take six bytes for each of theirs in JSON.
 #[test]
-fn an_answer_too_long_is_an_error() {
+fn answer_too_long_is_an_error() {
     let home = Home::new();
     for number in 0..1_000 {
         gguf(&home.models().join(format!("{}{number}.gguf", "\u{1}".repeat(240))), b"");
@@ -185,7 +185,7 @@ fn an_answer_too_long_is_an_error() {
 
 /// The token is nowhere but in the answer to `hello`.
 #[test]
-fn the_token_stays_secret() {
+fn token_is_required_and_new_for_each_launch() {
     let home = Home::new();
     gguf(&home.models().join("one.gguf"), b"1");
     let mut host = home.start();
@@ -210,7 +210,7 @@ fn the_token_stays_secret() {
 
 /// A message of a megabyte is read without a tree of it, however it is nested; a longer one is refused and nothing of it is kept.
 #[test]
-fn large_messages_take_no_memory() {
+fn large_messages_take_bounded_memory() {
     let home = Home::new();
     let mut host = home.start();
     let send = |host: &mut Running, bytes: &[u8]| {

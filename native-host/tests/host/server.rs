@@ -27,7 +27,7 @@ fn open(home: &Home) -> (Running, String, String) {
 }
 
 #[test]
-fn ranges_are_the_files_bytes() {
+fn server_ranges_equal_file_bytes() {
     let home = Home::new();
     let (host, path, etag) = open(&home);
     let whole = [b"GGUF", &contents()[..]].concat();
@@ -60,7 +60,7 @@ fn ranges_are_the_files_bytes() {
 
 /// One connection serves one request after the other.
 #[test]
-fn connections_are_kept() {
+fn server_keeps_connections_alive() {
     let home = Home::new();
     let (host, path, _) = open(&home);
     let whole = contents();
@@ -75,7 +75,7 @@ fn connections_are_kept() {
 
 /// Every other request gets nothing, and never a header that lets a page read it.
 #[test]
-fn nobody_else_gets_anything() {
+fn server_refuses_other_origins_and_tokens() {
     let home = Home::new();
     let (mut host, path, etag) = open(&home);
     gguf(&home.models().join("closed.gguf"), b"");
@@ -150,7 +150,7 @@ fn nobody_else_gets_anything() {
 
 /// What is no HTTP ends its connection and nothing else.
 #[test]
-fn nonsense_is_no_harm() {
+fn server_survives_malformed_requests() {
     let home = Home::new();
     let (host, path, _) = open(&home);
     for bytes in [
@@ -175,7 +175,7 @@ fn nonsense_is_no_harm() {
 
 /// The limit on connections: while as many have answers on their way, others get nothing; when some end there is room again.
 #[test]
-fn connections_are_bounded() {
+fn server_connections_are_bounded() {
     let home = Home::new();
     sparse_gguf(&home.models().join("one.gguf"), 1 << 30);
     let mut host = home.start();
@@ -201,7 +201,7 @@ fn connections_are_bounded() {
 
 /// Idle connections keep nobody out: strangers' are ended first, then the one that has been idle the longest.
 #[test]
-fn idle_connections_make_room() {
+fn server_closes_idle_connections_for_new_ones() {
     let home = Home::new();
     let (host, path, _) = open(&home);
     let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\n", host.port, host.token);
@@ -242,7 +242,7 @@ fn impatient(home: &Home, limits: Limits) -> (Arc<Host>, tokio::runtime::Runtime
 
 /// Whoever sends nothing, or a header without an end, is shown out; so is who has had an answer and asks no more.
 #[test]
-fn slow_clients_are_shown_out() {
+fn server_closes_slow_request_heads() {
     let home = Home::new();
     let limits = Limits { head: Duration::from_millis(300), ..Limits::default() };
     let (_host, _runtime, port, _) = impatient(&home, limits);
@@ -257,7 +257,7 @@ fn slow_clients_are_shown_out() {
 
 /// A client that takes no bytes is cut off: its connection makes room for another.
 #[test]
-fn a_client_that_does_not_read_is_cut_off() {
+fn server_stalled_client_is_cut_off() {
     let home = Home::new();
     sparse_gguf(&home.models().join("one.gguf"), 1 << 30);
     let limits = Limits { connections: 1, stall: Duration::from_millis(500), ..Limits::default() };

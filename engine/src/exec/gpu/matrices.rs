@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::device::MatrixSupport;
+use super::adapter::MatrixSupport;
 use crate::device::SubgroupMatrix;
 
 /// What a browser shows of an adapter: `matrixOffer` in `web_features.js`.
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_listed_shape_that_kernels_have_is_used() {
+    fn matrices_choose_fastest_supported_shape() {
         let wide = json!({ "element": "f16", "sum": "f32", "m": 16, "n": 8, "k": 16, "problem": null });
         let narrow_sums = json!({ "element": "f16", "sum": "f16", "m": 16, "n": 16, "k": 16, "problem": null });
         let all = [wide.clone(), narrow_sums.clone(), shape("f32", 8, None), shape("f16", 8, None), shape("f16", 16, None)];
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_and_not_used_says_why() {
+    fn matrices_unused_state_the_reason() {
         let cases = [
             (chosen(4, &[shape("f32", 8, None)], true), "subgroups have 4 to 32 invocations"),
             (chosen(32, &[], true), "none of the listed shapes"),

@@ -1,5 +1,6 @@
 //! The WebGPU executor: device, buffers, pipeline cache, encoding, and late read-back.
 
+mod adapter;
 mod buffers;
 mod device;
 #[cfg(any(target_arch = "wasm32", test))]
@@ -10,7 +11,8 @@ mod readback;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
-pub use device::{AdapterSummary, DeviceTier, GpuOptions, MatrixSupport};
+pub use adapter::{AdapterSummary, DeviceTier, MatrixSupport};
+pub use device::GpuOptions;
 pub use pipelines::Preparation;
 pub use profile::KernelTime;
 pub use readback::Readback;

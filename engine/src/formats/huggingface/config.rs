@@ -1,15 +1,12 @@
 //! `config.json` to GGUF's keys.
 
 use super::json::Json;
-use super::spec::{FolderSpec, KvHeads, RopeOrder, SlidingWindow};
+use super::spec::{FolderSpec, Heads, KvHeads, Put, RopeOrder, SlidingWindow};
 use super::{Families, PAIRING_KEY};
 use crate::formats::{Array, FormatError, Metadata, Value};
 
 /// Bounds what is computed from a head's size; real ones have 64 to 256 elements.
 const MAX_HEAD_DIM: u32 = 1 << 12;
-
-/// Sets a key of the family, without `general.architecture` before it.
-pub(crate) type Put<'a> = dyn FnMut(&str, Value) + 'a;
 
 /// The family that `model_type` names, with its `general.architecture`.
 pub(super) fn family(config: &Json, families: Families<'_>) -> Result<(&'static str, &'static FolderSpec), FormatError> {
@@ -29,17 +26,6 @@ pub(super) fn family(config: &Json, families: Families<'_>) -> Result<(&'static 
         }
         _ => Ok((name, spec)),
     }
-}
-
-/// Numbers and length of heads, which several steps of the conversion need.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    /// Query heads.
-    pub(crate) queries: u32,
-    /// Key and value heads.
-    pub(crate) keys: u32,
-    /// Elements of a head.
-    pub(crate) dim: u32,
 }
 
 impl Heads {

@@ -17,11 +17,12 @@ use super::{Checkpoint, FormatError, TensorInfo, safetensors};
 use crate::error::Result;
 use crate::source::{FileSpan, Source};
 
-pub(crate) use config::{Heads, Put};
 pub(crate) use json::Json;
 pub use names::pair_neighbours;
-pub(crate) use names::{NameTable, TensorNames};
-pub(crate) use spec::{Defaults, FolderSpec, KvHeads, RopeOrder, SlidingWindow, as_stored, no_variant, refused, stated_kv_heads};
+pub(crate) use spec::{
+    Defaults, FolderSpec, Heads, KvHeads, NameTable, Put, RopeOrder, SlidingWindow, TensorNames, as_stored, no_variant, refused,
+    stated_kv_heads,
+};
 
 /// The families whose folders are known, each under its `general.architecture`.
 pub(crate) type Families<'a> = &'a [(&'static str, &'static FolderSpec)];

@@ -1,25 +1,8 @@
 //! Hugging Face's tensor names to GGUF's, and what the bytes need to become GGUF's.
 
-use super::config::Heads;
 use super::json::Json;
-use super::spec::FolderSpec;
+use super::spec::{FolderSpec, Heads, NameTable, TensorNames};
 use crate::formats::{DType, FormatError, TensorInfo, Transform};
-
-/// (Hugging Face, GGUF), without `.weight` and `.bias`.
-pub(crate) type NameTable = &'static [(&'static str, &'static str)];
-
-/// The names of a family's tensors. [`PREFIXES`] are taken off before.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TensorNames {
-    /// Tensors that are there once.
-    pub(crate) global: NameTable,
-    /// What stands before a layer's number.
-    pub(crate) layer_prefix: &'static str,
-    /// Tensors of a layer, after its number.
-    pub(crate) layer: &'static [NameTable],
-    /// Beginnings and ends of names of tensors that nothing needs.
-    pub(crate) ignored: &'static [&'static str],
-}
 
 /// What the classes around a model put in front of its names.
 const PREFIXES: &[&str] = &["model.", "language_model.", "transformer.", "bert."];

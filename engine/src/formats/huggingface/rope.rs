@@ -2,9 +2,8 @@
 
 use std::f64::consts::TAU;
 
-use super::config::Heads;
 use super::json::Json;
-use super::spec::{FolderSpec, RopeOrder};
+use super::spec::{FolderSpec, Heads, RopeOrder};
 use crate::formats::{DType, FormatError, Metadata, TensorInfo, Transform, Value};
 
 /// Adds the keys; gives the tensors that GGUF files hold for it (`rope_freqs.weight` and the like), whose values follow from the

@@ -1,9 +1,37 @@
 //! The description of a family that the folder reader needs: names and defaults of its `config.json`, its tensors' names and their order.
 
-use super::config::{Heads, Put};
 use super::json::Json;
-use super::names::TensorNames;
-use crate::formats::{FormatError, TensorInfo, Transform};
+use crate::formats::{FormatError, TensorInfo, Transform, Value};
+
+/// Sets a key of the family, without `general.architecture` before it.
+pub(crate) type Put<'a> = dyn FnMut(&str, Value) + 'a;
+
+/// Numbers and length of heads, which several steps of the conversion need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    /// Query heads.
+    pub(crate) queries: u32,
+    /// Key and value heads.
+    pub(crate) keys: u32,
+    /// Elements of a head.
+    pub(crate) dim: u32,
+}
+
+/// (Hugging Face, GGUF), without `.weight` and `.bias`.
+pub(crate) type NameTable = &'static [(&'static str, &'static str)];
+
+/// The names of a family's tensors. The prefixes of the classes around a model are taken off before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TensorNames {
+    /// Tensors that are there once.
+    pub(crate) global: NameTable,
+    /// What stands before a layer's number.
+    pub(crate) layer_prefix: &'static str,
+    /// Tensors of a layer, after its number.
+    pub(crate) layer: &'static [NameTable],
+    /// Beginnings and ends of names of tensors that nothing needs.
+    pub(crate) ignored: &'static [&'static str],
+}
 
 /// Where the folders of a family differ from its GGUF files.
 #[derive(Debug)]

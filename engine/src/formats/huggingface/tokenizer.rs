@@ -6,8 +6,7 @@ use serde_json::Value as JsonValue;
 
 use super::json::Json;
 use super::{Folder, missing};
-use crate::formats::{Array, FormatError, Metadata, Value};
-use crate::text::pretokenizer;
+use crate::formats::{Array, FormatError, Metadata, Value, pre_tokenizers};
 
 /// Holes and padding of a vocabulary at most; real ones have some hundreds.
 const MAX_PADDING: usize = 1 << 16;
@@ -50,7 +49,7 @@ pub(super) fn add(folder: &Folder, config: &Json, rows: u64, metadata: &mut Meta
         "BPE" => {
             let patterns = patterns(&tokenizer)?;
             let ignore_merges = model.bool(&["ignore_merges"])?.unwrap_or(false);
-            let pre = pretokenizer::recognise(&patterns, ignore_merges, is_nfc(&tokenizer)?).ok_or_else(|| {
+            let pre = pre_tokenizers::recognise(&patterns, ignore_merges, is_nfc(&tokenizer)?).ok_or_else(|| {
                 unsupported("pre_tokenizer", &patterns.join(" then "), "the patterns of GPT-2, Llama 3, Qwen 2 and others")
             })?;
             put("model", Value::String("gpt2".to_owned()));

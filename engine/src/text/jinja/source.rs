@@ -453,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_remainders_and_assignments() {
+    fn source_rewrites_literals_remainders_and_assignments() {
         for (source, want) in [
             ("a {{ x.y }} {# % #} {% if a %}b{% endif %}", "a {{ x.y }} {# % #} {% if a %}b{% endif %}"),
             ("{{ a % b }}", "{{ __remainder(a , b) }}"),
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nests_too_deep_is_refused() {
+    fn source_nested_too_deep_is_refused() {
         let n = 100_000;
         for (source, wide) in [
             (format!("{{{{ {}1 }}}}", "-".repeat(n)), false),

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_tools_are_cards() {
+    fn calls_of_all_formats_become_cards() {
         let weather = |arguments: &str| vec![("weather".to_owned(), arguments.to_owned())];
         let args = r#"{"city": "São Paulo", "days": [1, 2], "note": "a \"b\" }"}"#;
         for source in [
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_a_card_while_it_is_written_and_never_panics() {
+    fn calls_partial_become_cards() {
         let whole = r#"<tool_call>{"name": "weather", "arguments": {"city": "Oslo é", "x": [1, {"y": "\\\""}]}}</tool_call>"#;
         for (end, _) in whole.char_indices().skip("<tool_call>".len()) {
             let found = calls(&whole[..end]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_about_calls_is_none() {
+    fn calls_mentioned_in_text_stay_text() {
         for source in ["the mark <tool_call> begins it", "`<tool_call>`", "```\n<tool_call>\n{}\n</tool_call>\n```"] {
             assert_eq!(calls(source), [], "{source}");
         }

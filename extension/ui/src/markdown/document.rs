@@ -280,7 +280,7 @@ mod tests {
         \\[\na\n+ b + c + d + e\n\\]\n\n$$\na\n- b - c - d - e\n$$\n\nEnd.";
 
     #[test]
-    fn a_growing_answer_looks_like_the_whole_one_at_every_moment() {
+    fn document_growing_equals_whole_parse() {
         for step in [1, 7] {
             let shown = grow(MIXED, step, |shown, source| assert_eq!(shown.nodes(), parse(source), "{source}"));
             assert_eq!(shown.nodes(), parse(MIXED));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_too_early_is_put_right() {
+    fn document_early_cut_is_corrected() {
         let words = "plain words ".repeat(1000);
         for source in [
             format!("*{words}end*"),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_work_is_linear_in_the_length() {
+    fn document_work_is_linear_in_length() {
         let work = |source: &str| grow(source, 17, |_, _| {}).document.work();
         for (what, part) in [
             ("one paragraph", "plain words of a paragraph "),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn finished_blocks_are_read_once() {
+    fn document_finished_blocks_are_parsed_once() {
         let mut document = Document::default();
         let start = "First *paragraph*.\n\n".repeat(500) + "Sec";
         document.update(&start, false);

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn formulas_are_found_before_markdown() {
+    fn math_formulas_are_found_before_markdown() {
         for (source, found) in [
             (r"so \(a_1*b*c_2\), and", &["a_1*b*c_2"][..]),
             ("\\[\n\\frac{a}{b}\\,\n- c\n\\]", &["[\\frac{a}{b}\\,\n- c]"]),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_and_code_are_no_formulas() {
+    fn math_prices_and_code_stay_text() {
         for source in [
             "It costs $5 and $10.",
             "from $5 to US$10",
@@ -450,13 +450,13 @@ mod tests {
     }
 
     #[test]
-    fn a_formula_that_has_no_end_yet_keeps_its_backslash() {
+    fn math_unfinished_formula_keeps_backslash() {
         assert_eq!(parse(r"so \(a_1"), [Node::Element(Kind::Paragraph, vec![Node::Text(r"so \(a_1".to_owned())])]);
         assert_eq!(parse("\\[\nx"), parse("\\\\[\nx"));
     }
 
     #[test]
-    fn latex_becomes_mathml() {
+    fn math_latex_becomes_mathml() {
         assert_eq!(xml(r"\frac{a}{b}"), "<math><mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac></math>");
         assert_eq!(xml(r"a\,b"), "<math><mi>a</mi><mspace></mspace><mi>b</mi></math>");
         assert_eq!(xml("a<b"), "<math><mi>a</mi><mo><</mo><mi>b</mi></math>");
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_formula_is_active_and_its_size_is_bounded() {
+    fn math_markup_is_inert_and_bounded() {
         for latex in [
             r"\text{<script>alert(1)</script>}",
             r"\operatorname{<img src=x>}",
@@ -494,7 +494,7 @@ mod tests {
 
     /// What ends the popup would end it whenever the conversation is opened.
     #[test]
-    fn no_soup_of_commands_panics() {
+    fn math_random_commands_never_panic() {
         const PARTS: &str = r#"\frac { } x ^ _ \left \right ( ) | \begin{array} {c|l} {||c} \end{array} \begin{align} \end{align} \begin{cases}
             \end{cases} \begin{alignat} {2} \end{alignat} \begin{split} \end{split} & \\ \hline \text \sqrt \not ' \color{red} \sum \boxed
             \tag{1} \tag{ \label{ \char \kern 1em \substack \middle \big \operatorname é 😀 % \genfrac \overset \xrightarrow \binom < " \ $

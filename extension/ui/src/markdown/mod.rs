@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_marks() {
+    fn inline_marks_become_elements() {
         assert_eq!(
             parse("a *b* **c** ~~d~~ `e<f>`\ng"),
             [paragraph([
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn code_blocks() {
+    fn code_blocks_keep_language_and_text() {
         let code = |language: &str, text: &str| Node::Code { language: language.into(), text: text.into() };
         assert_eq!(parse("```python x=1\na < b\n\nc\n```"), [code("python", "a < b\n\nc")]);
         assert_eq!(parse("    <b>\n"), [code("", "<b>")]);
@@ -432,13 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_tasks() {
+    fn lists_and_tasks_become_elements() {
         assert_eq!(parse("3. a\n4. b"), [element(Kind::Numbers(3), [element(Kind::Item, [text("a")]), element(Kind::Item, [text("b")])])]);
         assert_eq!(parse("- [x] a"), [element(Kind::Bullets, [element(Kind::Item, [element(Kind::Checkbox(true), []), text("a")])])]);
     }
 
     #[test]
-    fn tables() {
+    fn tables_keep_alignment() {
         let cells = |kind: fn(Align) -> Kind, a: &str, b: &str| {
             element(Kind::Row, [element(kind(Align::Start), [text(a)]), element(kind(Align::End), [text(b)])])
         };
@@ -449,14 +449,14 @@ mod tests {
     }
 
     #[test]
-    fn html_is_text() {
+    fn html_stays_text() {
         assert_eq!(parse("<script>alert(1)</script>"), [element(Kind::Raw, [text("<script>alert(1)</script>")])]);
         assert_eq!(parse("a <img src=x onerror=alert(1)> b"), [paragraph([text("a <img src=x onerror=alert(1)> b")])]);
         assert_eq!(parse("a<br>b"), [paragraph([text("a"), element(Kind::Break, []), text("b")])]);
     }
 
     #[test]
-    fn only_harmless_links_are_links() {
+    fn links_of_unsafe_schemes_stay_text() {
         for address in ["https://a.b/c?d=e", "HTTP://a.b", "mailto:a@b.c"] {
             assert_eq!(links(&parse(&format!("[x]({address})"))), [address]);
         }
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_addresses_are_links() {
+    fn bare_addresses_become_links() {
         for (source, address) in [
             ("See https://example.com/c_d_e?f=g.", "https://example.com/c_d_e?f=g"),
             ("(http://example.com/x_(y))", "http://example.com/x_(y)"),
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn nesting_depth_is_bounded() {
         fn depth(nodes: &[Node]) -> usize {
             let below = |node: &Node| {
                 if let Node::Element(_, children) = node { 1 + depth(children) } else { 0 }
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn text_for_a_screen_reader() {
+    fn plain_text_omits_marks() {
         assert_eq!(plain_text("# Title\n\n**a** `b`\n- c\n- d"), "Title a b c d");
         assert_eq!(plain_text("```\nlet a = 1;\n```\nName"), "let a = 1; Name");
         assert_eq!(plain_text("so \\(a_1\\) holds"), "so a_1 holds");

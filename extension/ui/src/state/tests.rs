@@ -57,7 +57,7 @@ fn streaming() -> State {
 }
 
 #[test]
-fn connecting_restores_the_current_conversation() {
+fn connect_restores_current_conversation() {
     let mut state = State::default();
     let effects = state.update(Msg::Connected);
     assert!(effects.contains(&Effect::Call(Call::Get { id: None })));
@@ -68,7 +68,7 @@ fn connecting_restores_the_current_conversation() {
 }
 
 #[test]
-fn events_that_overtake_the_snapshot_are_neither_lost_nor_doubled() {
+fn events_before_snapshot_apply_once() {
     let mut state = State::default();
     state.update(Msg::Connected);
     for seq in 2..6 {
@@ -82,7 +82,7 @@ fn events_that_overtake_the_snapshot_are_neither_lost_nor_doubled() {
 }
 
 #[test]
-fn a_missing_event_asks_for_a_snapshot() {
+fn missing_event_requests_snapshot() {
     let mut state = streaming();
     assert_eq!(state.update(delta("c", 4, "late")), [get("c")]);
     assert_eq!(state.update(delta("c", 5, "r")), []);
@@ -91,7 +91,7 @@ fn a_missing_event_asks_for_a_snapshot() {
 }
 
 #[test]
-fn sending_in_a_new_chat_shows_the_question_until_it_is_there() {
+fn send_in_new_chat_shows_pending_question() {
     let mut state = State::default();
     state.update(Msg::Connected);
     state.update(Msg::Opened(None));
@@ -110,7 +110,7 @@ fn sending_in_a_new_chat_shows_the_question_until_it_is_there() {
 }
 
 #[test]
-fn a_question_asked_before_the_conversation_is_restored_goes_there() {
+fn question_before_restore_is_sent_to_restored_chat() {
     let mut state = State::default();
     assert_eq!(state.update(Msg::Submit("Hi".into())), [Effect::ShowEnd, Effect::Focus]);
     state.update(Msg::Connected);
@@ -120,7 +120,7 @@ fn a_question_asked_before_the_conversation_is_restored_goes_there() {
 }
 
 #[test]
-fn the_connection_ends_the_alert_that_there_is_none_and_no_other() {
+fn connect_ends_only_unreachable_alert() {
     let failure = || Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
     let mut state = State::default();
     state.update(Msg::Unreachable(failure()));
@@ -134,7 +134,7 @@ fn the_connection_ends_the_alert_that_there_is_none_and_no_other() {
 }
 
 #[test]
-fn the_model_loads_while_the_first_question_is_typed() {
+fn typing_warms_model_once() {
     let mut state = State::default();
     assert_eq!(state.update(Msg::Typing), []);
     state.update(Msg::Connected);
@@ -149,7 +149,7 @@ fn the_model_loads_while_the_first_question_is_typed() {
 }
 
 #[test]
-fn a_question_that_cannot_be_sent_comes_back() {
+fn question_send_failure_restores_text() {
     let mut state = streaming();
     state.update(Msg::NewChat);
     state.update(Msg::Submit("Hi".into()));
@@ -161,7 +161,7 @@ fn a_question_that_cannot_be_sent_comes_back() {
 }
 
 #[test]
-fn stop_and_regenerate_only_when_they_make_sense() {
+fn stop_and_regenerate_depend_on_progress() {
     let mut state = streaming();
     assert_eq!(state.update(Msg::Stop), [Effect::Call(Call::Stop { id: "c".into() })]);
     let regenerate = Effect::Call(Call::Regenerate { id: "c".into() });
@@ -177,7 +177,7 @@ fn stop_and_regenerate_only_when_they_make_sense() {
 }
 
 #[test]
-fn a_new_chat_stays_new_while_the_old_answer_goes_on() {
+fn new_chat_ignores_events_of_old_chat() {
     let mut state = streaming();
     assert!(state.update(Msg::NewChat).contains(&Effect::Call(Call::New {})));
     state.update(delta("c", 3, " more"));
@@ -189,7 +189,7 @@ fn a_new_chat_stays_new_while_the_old_answer_goes_on() {
 }
 
 #[test]
-fn the_latest_choice_wins() {
+fn open_latest_choice_wins() {
     let mut state = streaming();
     state.update(Msg::Open("d".into()));
     state.update(Msg::Open("e".into()));
@@ -200,7 +200,7 @@ fn the_latest_choice_wins() {
 }
 
 #[test]
-fn deleting_the_open_conversation_leaves_a_new_one() {
+fn delete_open_conversation_leaves_new_chat() {
     let mut state = streaming();
     state.update(put("c", 3, 1, answer("One", Progress::Done)));
     assert_eq!(state.chats.len(), 1);
@@ -211,7 +211,7 @@ fn deleting_the_open_conversation_leaves_a_new_one() {
 }
 
 #[test]
-fn the_list_is_newest_first() {
+fn conversations_are_listed_newest_first() {
     let mut state = State::default();
     state.update(Msg::Listed(ConversationList { data: vec![summary("b", 2.0), summary("a", 1.0)], problem: None }));
     state.update(put("a", 3, 0, question()));
@@ -220,7 +220,7 @@ fn the_list_is_newest_first() {
 }
 
 #[test]
-fn losing_the_engine_is_no_alert_when_it_comes_back() {
+fn disconnect_alert_ends_on_reconnect() {
     let mut state = streaming();
     state.update(Msg::Disconnected);
     state.update(Msg::Failed(Call::Get { id: None }, Failure::default()));
@@ -233,7 +233,7 @@ fn losing_the_engine_is_no_alert_when_it_comes_back() {
 }
 
 #[test]
-fn a_screen_reader_hears_sentences_then_the_rest() {
+fn announcements_are_sentences_then_rest() {
     let mut state = streaming();
     assert_eq!(state.update(delta("c", 3, " is")), []);
     assert_eq!(state.update(delta("c", 4, " **one**. Tw")), [Effect::Announce("is one.".into())]);
@@ -249,7 +249,7 @@ fn a_screen_reader_hears_sentences_then_the_rest() {
 }
 
 #[test]
-fn a_screen_reader_misses_no_sentence_of_a_first_answer() {
+fn announcements_of_first_answer_are_complete() {
     let mut state = State::default();
     state.update(Msg::Connected);
     state.update(Msg::Opened(None));
@@ -270,7 +270,7 @@ fn a_screen_reader_misses_no_sentence_of_a_first_answer() {
 }
 
 #[test]
-fn revisions_tell_what_changed() {
+fn revisions_change_only_for_changed_entries() {
     let mut state = streaming();
     let revisions = |state: &State| {
         let entries = state.chat.as_ref().map_or(&[][..], |chat| &chat.entries);
@@ -294,7 +294,7 @@ fn listed(state: &mut State, number: u32, chosen: &str) -> Vec<Effect> {
 }
 
 #[test]
-fn models_are_described_one_after_the_other_while_the_list_is_open() {
+fn models_are_described_sequentially_while_list_is_open() {
     let mut state = State::default();
     let ask = |number, host| [Effect::Call(Call::Models { number, host })];
     let describe = |id: &str| vec![Effect::Call(Call::Describe { id: id.into(), bytes: None })];
@@ -314,7 +314,7 @@ fn models_are_described_one_after_the_other_while_the_list_is_open() {
 }
 
 #[test]
-fn an_answer_that_was_overtaken_is_no_list() {
+fn model_list_outdated_answer_is_ignored() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models { number: 2, host: false })]);
@@ -325,7 +325,7 @@ fn an_answer_that_was_overtaken_is_no_list() {
 }
 
 #[test]
-fn a_choice_is_loaded_and_a_failure_told_once() {
+fn choose_failure_is_shown_unless_overtaken() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     listed(&mut state, 1, "spark");
@@ -383,7 +383,7 @@ fn models_are_listed_by_name() {
 }
 
 #[test]
-fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
+fn dropped_file_without_model_is_removed_from_list() {
     let forget = Effect::Call(Call::Forget { id: "new".into() });
     let drop_and_fail = |state: &mut State, id: &str, code: &str| {
         state.update(Msg::Models(ModelMsg::Picked(vec![id.into()])));
@@ -400,7 +400,7 @@ fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_is_offered_with_the_context_that_does() {
+fn model_too_large_is_offered_with_fitting_context() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     listed(&mut state, 1, "spark");
@@ -423,7 +423,7 @@ fn a_model_that_does_not_fit_is_offered_with_the_context_that_does() {
 }
 
 #[test]
-fn a_screen_reader_hears_no_thoughts_and_of_calls_their_names() {
+fn announcements_omit_thoughts_and_name_calls() {
     let mut state = streaming();
     let thought = TextAdded { id: "c".into(), seq: 3, text: String::new(), thinking: "Let me think. Well.".into() };
     assert_eq!(state.update(Msg::Conversation(ConversationEvent::Delta(thought))), []);
@@ -436,7 +436,7 @@ fn a_screen_reader_hears_no_thoughts_and_of_calls_their_names() {
 }
 
 #[test]
-fn sites_that_are_answered_are_known_and_can_be_stopped() {
+fn sites_answered_are_listed_and_stoppable() {
     let mut state = State::default();
     state.update(Msg::Connected);
     state.update(Msg::Status(EngineStatus { sites: Some(vec!["https://a.test".into()]), ..EngineStatus::default() }));
@@ -450,7 +450,7 @@ fn sites_that_are_answered_are_known_and_can_be_stopped() {
 }
 
 #[test]
-fn conversations_that_cannot_be_stored_are_an_alert() {
+fn storage_failure_is_an_alert() {
     let mut state = State::default();
     state.update(Msg::Connected);
     state.update(Msg::Listed(ConversationList { data: Vec::new(), problem: Some("No room.".into()) }));

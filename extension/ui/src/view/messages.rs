@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn speeds() {
+    fn speed_line_formats_numbers() {
         let stats = |first, rate, tokens| Stats { first_token_ms: first, decode_tokens_per_second: rate, completion_tokens: tokens };
         assert_eq!(speed(&stats(Some(120.4), Some(84.3), Some(42))), "42 tokens · 84 tokens/s · first after 120 ms");
         assert_eq!(speed(&stats(Some(1234.0), Some(3.21), Some(1))), "1 token · 3.2 tokens/s · first after 1.2 s");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_have_titles() {
+    fn thought_titles_state_duration() {
         assert_eq!(thought_title(true, None), "Thinking…");
         assert_eq!(thought_title(false, Some(12_400.0)), "Thought for 12 s");
         assert_eq!(thought_title(false, Some(90_000.0)), "Thought for 1 min 30 s");
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_have_remedies() {
+    fn message_problems_offer_remedies() {
         assert_eq!(problem(&answer(Progress::Done)), None);
         assert_eq!(problem(&answer(Progress::Streaming)), None);
         let remedy = |message: &Message| problem(message).and_then(|problem| problem.remedy);

@@ -189,7 +189,7 @@ mod tests {
     use doppler_protocol::engine::Memory;
 
     #[test]
-    fn lines() {
+    fn model_lines_describe_state() {
         let memory = Memory { weights: 4.9e9, cache: 0.5e9, scratch: 65e6 };
         let described =
             Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, notes: Vec::new() };

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn lines() {
+    fn status_lines_describe_sites_and_model() {
         assert_eq!(sites_line(&["https://example.org".into(), "http://localhost:8000".into()]), "Answers example.org, localhost:8000");
 
         let mut engine = EngineStatus::default();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_tells_of_the_chosen_model_and_nothing_twice() {
+    fn header_describes_chosen_model_once() {
         let error = |message: &str, code: &str| Failure { message: message.into(), code: code.into(), ..Failure::default() };
         let failed = |id: &str, error| EngineStatus {
             state: EngineState::Failed,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn adapters_have_names() {
+    fn adapter_names_combine_vendor_and_description() {
         let name = |vendor: &str, description: &str| {
             let (vendor, description) = (vendor.to_owned(), description.to_owned());
             adapter_name(&Adapter { vendor, description })

@@ -79,7 +79,7 @@ pub(super) enum Command {
         output: PathBuf,
     },
     /// Measure the speed of a model, or of a published shape with random weights.
-    Bench(super::bench::BenchArgs),
+    Bench(BenchArgs),
     /// Compare with reference outputs of transformers.
     Verify {
         #[command(flatten)]
@@ -163,4 +163,87 @@ pub(super) struct SamplingArgs {
     /// At most this many new tokens.
     #[arg(short = 'n', long)]
     max_tokens: Option<u32>,
+}
+
+/// Options of `doppler bench`.
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    pub(super) what: Option<What>,
+    /// A GGUF file or a model folder.
+    #[arg(required_unless_present = "shape")]
+    pub(super) model: Option<PathBuf>,
+    /// Instead of a file: a published shape with random weights. `list` names them.
+    #[arg(long, conflicts_with = "model")]
+    pub(super) shape: Option<String>,
+    /// Types of a shape's weights: f32, f16, `q8_0`, `q4_0` or `q4_k_m`.
+    #[arg(long, default_value = "q4_k_m")]
+    pub(super) quant: Recipe,
+    /// Tokens of the prompts.
+    #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
+    pub(super) prompts: Vec<u32>,
+    /// Tokens of the answers.
+    #[arg(short = 'n', long, default_value_t = 128)]
+    pub(super) tokens: u32,
+    /// Runs of each prompt, after one that is not counted.
+    #[arg(long, default_value_t = 5)]
+    pub(super) runs: u32,
+    /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) streams: Vec<u32>,
+    /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
+    #[arg(long)]
+    pub(super) context: Option<u32>,
+    /// Elements of the cache: f32, f16, or q8 (bytes with scales).
+    #[arg(long, default_value = "f16")]
+    pub(super) kv: KvFormat,
+    /// Also measure the time of each kernel.
+    #[arg(long)]
+    pub(super) kernels: bool,
+    /// Only print the memory that the model needs.
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Use the adapter whose name contains this.
+    #[arg(long, env = "DOPPLER_ADAPTER")]
+    pub(super) adapter: Option<String>,
+    /// Set kernels up differently, to find what suits a device: `NAME=NUMBER`, several separated by commas. `list` prints what is set.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) tuning: Vec<String>,
+    /// Try other settings of the kernels one after the other, and print those that are faster here as `--tuning`.
+    #[arg(long, conflicts_with_all = ["streams", "kernels", "plan", "json"])]
+    pub(super) tune: bool,
+    /// Do not use half-precision arithmetic.
+    #[arg(long)]
+    pub(super) no_f16: bool,
+    /// Do not use subgroup operations.
+    #[arg(long)]
+    pub(super) no_subgroups: bool,
+}
+
+/// What else can be measured.
+#[derive(Subcommand)]
+pub(super) enum What {
+    /// Only measure how fast a model's file comes to the device.
+    Load(LoadArgs),
+}
+
+/// Options of `doppler bench load`.
+#[derive(Args)]
+pub(super) struct LoadArgs {
+    /// A GGUF file or a model folder.
+    pub(super) model: PathBuf,
+    /// Let the system forget the file first, so that it comes from the disk (Linux).
+    #[arg(long)]
+    pub(super) cold: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Use the adapter whose name contains this.
+    #[arg(long, env = "DOPPLER_ADAPTER")]
+    pub(super) adapter: Option<String>,
 }

@@ -1,88 +1,19 @@
 //! `doppler bench`: timing of a model, or of a published shape with random weights.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
 use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, StreamsReport, Synthetic, tune};
 use doppler_engine::engine::Engine;
 use doppler_engine::exec::{Executor, Gpu, gpu::GpuOptions};
-use doppler_engine::formats::convert::Recipe;
-use doppler_engine::kernels::{Capabilities, KvFormat, Tuning};
+use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_engine::model::read_checkpoint;
 use doppler_engine::plan::plan;
 use doppler_engine::source::{self, Source};
 
 use super::Failure;
+use super::args::{BenchArgs, What};
 use super::inspect::plan_line;
-use super::load::{LoadArgs, load};
-
-/// Options of `doppler bench`.
-#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
-#[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(super) struct BenchArgs {
-    #[command(subcommand)]
-    what: Option<What>,
-    /// A GGUF file or a model folder.
-    #[arg(required_unless_present = "shape")]
-    model: Option<PathBuf>,
-    /// Instead of a file: a published shape with random weights. `list` names them.
-    #[arg(long, conflicts_with = "model")]
-    shape: Option<String>,
-    /// Types of a shape's weights: f32, f16, `q8_0`, `q4_0` or `q4_k_m`.
-    #[arg(long, default_value = "q4_k_m")]
-    quant: Recipe,
-    /// Tokens of the prompts.
-    #[arg(long, value_delimiter = ',', default_value = "64,512,2048")]
-    prompts: Vec<u32>,
-    /// Tokens of the answers.
-    #[arg(short = 'n', long, default_value_t = 128)]
-    tokens: u32,
-    /// Runs of each prompt, after one that is not counted.
-    #[arg(long, default_value_t = 5)]
-    runs: u32,
-    /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
-    #[arg(long, value_delimiter = ',')]
-    streams: Vec<u32>,
-    /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
-    #[arg(long)]
-    context: Option<u32>,
-    /// Elements of the cache: f32, f16, or q8 (bytes with scales).
-    #[arg(long, default_value = "f16")]
-    kv: KvFormat,
-    /// Also measure the time of each kernel.
-    #[arg(long)]
-    kernels: bool,
-    /// Only print the memory that the model needs.
-    #[arg(long)]
-    plan: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-    /// Use the adapter whose name contains this.
-    #[arg(long, env = "DOPPLER_ADAPTER")]
-    adapter: Option<String>,
-    /// Set kernels up differently, to find what suits a device: `NAME=NUMBER`, several separated by commas. `list` prints what is set.
-    #[arg(long, value_delimiter = ',')]
-    tuning: Vec<String>,
-    /// Try other settings of the kernels one after the other, and print those that are faster here as `--tuning`.
-    #[arg(long, conflicts_with_all = ["streams", "kernels", "plan", "json"])]
-    tune: bool,
-    /// Do not use half-precision arithmetic.
-    #[arg(long)]
-    no_f16: bool,
-    /// Do not use subgroup operations.
-    #[arg(long)]
-    no_subgroups: bool,
-}
-
-/// What else can be measured.
-#[derive(Subcommand)]
-enum What {
-    /// Only measure how fast a model's file comes to the device.
-    Load(LoadArgs),
-}
+use super::load::load;
 
 /// Runs the command.
 pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {

@@ -2,10 +2,8 @@
 
 #[cfg(target_os = "linux")]
 use std::fs::File;
-use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
 use doppler_engine::engine::Engine;
 use doppler_engine::exec::{Executor, Gpu, gpu::GpuOptions};
 use doppler_engine::model::ModelOptions;
@@ -13,23 +11,8 @@ use doppler_engine::source::{self, Source};
 use serde_json::json;
 
 use super::Failure;
+use super::args::LoadArgs;
 use super::open::{percent, size};
-
-/// Options of `doppler bench load`.
-#[derive(Args)]
-pub(super) struct LoadArgs {
-    /// A GGUF file or a model folder.
-    model: PathBuf,
-    /// Let the system forget the file first, so that it comes from the disk (Linux).
-    #[arg(long)]
-    cold: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-    /// Use the adapter whose name contains this.
-    #[arg(long, env = "DOPPLER_ADAPTER")]
-    adapter: Option<String>,
-}
 
 /// Runs the command.
 pub(super) async fn load(args: LoadArgs) -> Result<(), Failure> {

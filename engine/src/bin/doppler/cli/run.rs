@@ -19,8 +19,8 @@ pub(super) async fn run(model: &ModelArgs, prompt: &str, sampling: &SamplingArgs
     let completion = if let Err(EngineError::Text(TextError::NoChatTemplate)) = client.template() {
         eprintln!("The model has no chat template: the prompt is continued as plain text.");
         let ids = client.tokenizer().encode_prompt(prompt, false)?;
-        let request = request.with(client.defaults());
-        client.complete(ids, request.max_tokens, request.sampling(&client.defaults().sampling), &request.stop)?
+        let request = request.resolve(client.defaults());
+        client.complete(ids, request.max_tokens, request.sampling, &request.stop)?
     } else {
         client.chat(&request).await?
     };

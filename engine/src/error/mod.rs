@@ -1,7 +1,12 @@
-//! The engine's error type.
+//! The engine's error types. They lie below the modules that they are about.
 
-use crate::formats::FormatError;
-use crate::text::TextError;
+mod format;
+mod text;
+
+pub use format::FormatError;
+pub use text::TextError;
+
+use crate::memory::MemoryUse;
 
 /// Everything that can go wrong between a model file and its answer.
 ///
@@ -112,7 +117,7 @@ pub enum EngineError {
     )]
     OutOfMemory {
         /// Memory that the model needs.
-        memory: crate::model::MemoryUse,
+        memory: MemoryUse,
         /// Positions of a sequence.
         context: u32,
         /// Bytes of the device, where they are known.
@@ -274,14 +279,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_without_a_gpu_says_what_to_do() {
+    fn no_adapter_error_names_remedy() {
         let text = EngineError::NoAdapter.to_string();
         assert!(text.contains("driver") && !text.contains("support"), "{text}");
         assert_eq!(EngineError::NoAdapter.code(), "no_gpu");
     }
 
     #[test]
-    fn errors_that_name_a_file_are_not_public() {
+    fn errors_naming_a_file_are_not_public() {
         let (name, problem) = (|| "secret.gguf".to_owned(), || "is cut off".to_owned());
         let naming = [
             FormatError::MissingTensor { name: name() }.into(),
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_error_does_not_blame_the_file() {
+    fn template_error_code_depends_on_cause() {
         let code = |error: TextError| EngineError::from(error).code().to_owned();
         assert_eq!(code(TextError::Render { message: "roles must alternate".to_owned() }), "messages_refused");
         assert_eq!(code(TextError::NoChatTemplate), "text_processing_failed");

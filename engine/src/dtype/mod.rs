@@ -1,8 +1,10 @@
 //! The tensor types of ggml: ids, names and block sizes.
 
+pub(crate) mod block;
+
 use std::fmt;
 
-use super::block::FORMATS;
+use block::FORMATS;
 
 /// Defines [`DType`] from one table: variant, ggml id, name, values per block, bytes per block.
 macro_rules! dtypes {
@@ -115,7 +117,7 @@ impl DType {
         self.layout().map_or(0, |(_, bytes)| bytes)
     }
 
-    /// The types that [`dequantize`](super::dequantize()) (and with it the engine) can read.
+    /// The types that [`dequantize`](crate::formats::dequantize()) (and with it the engine) can read.
     pub fn supported() -> impl Iterator<Item = Self> {
         FORMATS.iter().map(|(dtype, _)| *dtype)
     }

@@ -70,7 +70,7 @@ impl BlockLayout {
 }
 
 /// Every format that can be decoded.
-pub(super) const FORMATS: [(DType, BlockLayout); 16] = [
+pub(crate) const FORMATS: [(DType, BlockLayout); 16] = [
     (DType::F32, block(Floats, plane(0, 32, 1), None, (0, 0))),
     (DType::F16, block(Floats, plane(0, 16, 1), None, (0, 0))),
     (DType::BF16, block(Floats, plane(0, 16, 1), None, (0, 0))),
@@ -103,7 +103,7 @@ impl BlockLayout {
         matches!(self.quants, Int8 | Packed)
     }
 
-    /// Quant `i` of a block, to be read by [`value`](super::dequantize::value).
+    /// Quant `i` of a block, to be read by [`value`](crate::formats::dequantize::value).
     pub(crate) fn quant(&self, block: &[u8], i: usize) -> u32 {
         self.low.get(block, i) | self.high.map_or(0, |high| high.get(block, i) << self.low.bits)
     }

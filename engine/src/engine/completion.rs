@@ -1,0 +1,113 @@
+//! An answer as it comes.
+
+use std::rc::Rc;
+
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{FutureExt, StreamExt};
+
+use crate::error::EngineError;
+use crate::serve::{Event, FinishReason, Timings};
+use crate::text::{Detokenizer, StopStrings};
+
+pub(super) type Events = UnboundedReceiver<Result<Event, Rc<EngineError>>>;
+
+/// A piece of an answer.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// More text; never empty, never a part of a character.
+    Text(String),
+    /// The end; nothing follows.
+    End(FinishReason, Timings),
+}
+
+/// An answer as it comes. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Completion {
+    events: Events,
+    detokenizer: Detokenizer,
+    stop: StopStrings,
+    end: Option<Result<Piece, Rc<EngineError>>>,
+    /// As far as they are known before the end.
+    timings: Timings,
+}
+
+impl Completion {
+    pub(super) fn new(events: Events, detokenizer: Detokenizer, stop: StopStrings, prompt_tokens: u32) -> Self {
+        let timings = Timings { prompt_tokens, ..Timings::default() };
+        Self { events, detokenizer, stop, end: None, timings }
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.timings.prompt_tokens
+    }
+
+    /// The next piece; `None` after the end.
+    ///
+    /// # Errors
+    /// When the engine failed; nothing follows.
+    pub async fn next(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
+        if let Some(end) = self.end.take() {
+            self.events.close();
+            return Some(end);
+        }
+        loop {
+            match self.events.next().await? {
+                Err(error) => {
+                    self.events.close();
+                    return Some(Err(error));
+                }
+                Ok(Event::Logits(_) | Event::Scores(_) | Event::Embedding(_)) => {}
+                Ok(Event::Admitted(cached)) => self.timings.cached_tokens = cached,
+                Ok(Event::Token(token)) => {
+                    self.timings.completion_tokens += 1;
+                    let text = self.detokenizer.push(token);
+                    let (text, stopped) = self.stop.push(&text);
+                    if stopped {
+                        return Some(Ok(self.last(text, Piece::End(FinishReason::Stop, self.timings))));
+                    }
+                    if !text.is_empty() {
+                        return Some(Ok(Piece::Text(text)));
+                    }
+                }
+                Ok(Event::End(reason, timings)) => {
+                    let (mut text, stopped) = self.stop.push(&self.detokenizer.finish());
+                    if !stopped {
+                        text.push_str(&self.stop.flush());
+                    }
+                    return Some(Ok(self.last(text, Piece::End(reason, timings))));
+                }
+            }
+        }
+    }
+
+    /// The same, with all text that is there already as one piece: the tokens of a submission come together, and a message for each
+    /// of them would cost more than the token.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_burst(&mut self) -> Option<Result<Piece, Rc<EngineError>>> {
+        let mut piece = self.next().await?;
+        while let Ok(Piece::Text(text)) = &mut piece {
+            match self.next().now_or_never() {
+                Some(Some(Ok(Piece::Text(more)))) => text.push_str(&more),
+                Some(end) => {
+                    self.end = end;
+                    break;
+                }
+                None => break,
+            }
+        }
+        Some(piece)
+    }
+
+    /// The rest of the text, if any, then the end.
+    fn last(&mut self, text: String, end: Piece) -> Piece {
+        if text.is_empty() {
+            self.events.close();
+            return end;
+        }
+        self.end = Some(Ok(end));
+        Piece::Text(text)
+    }
+}
