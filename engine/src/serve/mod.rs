@@ -1,6 +1,8 @@
 //! Serving: many sequences share one model. Prefill steps of one sequence alternate with decode steps of all others.
 
 mod pages;
+#[cfg(test)]
+mod policy;
 mod scheduler;
 mod scoring;
 mod sequence;
