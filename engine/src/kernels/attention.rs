@@ -8,7 +8,7 @@ use super::{
     AttentionCombineBindings, AttentionDecodeBindings, AttentionPrefillBindings, Capabilities, Cost, Kernel, MAX_WORKGROUPS, Plan,
     RopeKvBindings, grid_2d,
 };
-use crate::exec::{BufferId, buffer::HostMemory};
+use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams};
 use crate::shaders::variants::{
     AttentionCombineVariant, AttentionDecodeGroup, AttentionDecodeVariant, AttentionPrefillHead, AttentionPrefillVariant,

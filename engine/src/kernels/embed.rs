@@ -2,7 +2,7 @@
 
 use super::sample::Row;
 use super::{Capabilities, EmbedBindings, Kernel, Plan, WeightLayout, dequantize_row, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{params::EmbedParams, variants::EmbedVariant};
 
 /// Which row of the embedding is taken.

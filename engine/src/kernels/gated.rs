@@ -1,7 +1,7 @@
 //! Activations, and gated linear units (Shazeer 2020) on interleaved gate and up.
 
 use super::{Capabilities, GatedBindings, Kernel, Plan, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{params::GatedParams, variants::GatedVariant};
 
 /// Activation between the products of a feed-forward network. The values are those of `shaders/shared/activations.wesl`.

@@ -5,7 +5,7 @@ use super::{
     Capabilities, Cost, Kernel, MAX_WORKGROUPS, MatmulBindings, MatmulCombineBindings, Plan, SubgroupMatrix, WeightLayout, dequantize_row,
     grid_2d,
 };
-use crate::exec::{BufferId, buffer::HostMemory};
+use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::LinearParams;
 use crate::shaders::variants::{MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant};
 

@@ -3,7 +3,7 @@
 use super::linear::{Linear, Operands};
 use super::norm::{NormKind, normalize};
 use super::{Capabilities, Cost, Interleave, Kernel, MatvecInt16Bindings, Plan, QuantizeInt16Bindings, WeightLayout, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::params::QuantizeInt16Params;
 use crate::shaders::variants::{MatmulInt16Tile, MatmulInt16Variant, MatvecInt16Rows, MatvecInt16Variant, QuantizeInt16Variant, Quants};
 

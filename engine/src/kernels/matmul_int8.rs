@@ -2,7 +2,7 @@
 
 use super::linear::{Linear, MAX_SPLITS, Operands, split_k};
 use super::{Capabilities, Cost, Interleave, Kernel, Matmul, MatmulInt8Bindings, Plan, QuantizeRowsBindings, WeightLayout, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::params::{LinearParams, QuantizeRowsParams};
 use crate::shaders::variants::{MatmulInt8Variant, QuantizeRowsVariant, Quants};
 

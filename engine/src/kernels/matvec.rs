@@ -3,7 +3,7 @@
 use super::linear::{Linear, Operands};
 use super::norm::{NormKind, normalize};
 use super::{Capabilities, Cost, Kernel, MatvecBindings, Plan, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::variants::MatvecVariant;
 
 /// The product of rows of x one by one: a workgroup computes whole dot products. Several rows re-read the weights; quantized weights have

@@ -40,7 +40,7 @@ pub use crate::shaders::bindings::*;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{Bindings, Shader, Variant};
 
 /// How a kernel runs on a device: variant and geometry, decided together. `B` is the type of its bindings.

@@ -1,7 +1,7 @@
 //! Root mean square (Zhang & Sennrich 2019) and layer normalization (Ba et al. 2016).
 
 use super::{Capabilities, Kernel, MAX_WORKGROUPS, NormBindings, Plan, QkNormBindings, grid_2d};
-use crate::exec::{BufferId, buffer::HostMemory};
+use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::{NormParams, QkNormParams};
 use crate::shaders::variants::{NormVariant, QkNormVariant};
 

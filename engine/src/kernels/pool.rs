@@ -1,7 +1,7 @@
 //! The embedding of a text from the rows of its tokens.
 
 use super::{Capabilities, Kernel, Plan, PoolBindings};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{params::PoolParams, variants::PoolVariant};
 
 /// `out = mean(x[first..first + count])`.

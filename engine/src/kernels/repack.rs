@@ -1,7 +1,7 @@
 //! Raw GGUF rows into the layout that the matmuls read.
 
 use super::{Capabilities, Kernel, Plan, RepackBindings, WeightLayout, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{params::RepackParams, variants::RepackVariant};
 
 /// Packs `rows` rows of a file (`raw`) into a slab (`packed`).

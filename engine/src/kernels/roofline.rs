@@ -1,7 +1,7 @@
 //! The device's roofline, to compare other kernels with: its peak bandwidth and its peak rate of multiply-adds.
 
 use super::{Capabilities, Cost, Kernel, Plan, RooflineMultiplyBindings, RooflineReadBindings, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::params::{RooflineMultiplyParams, RooflineReadParams};
 use crate::shaders::variants::{RooflineMultiplyVariant, RooflineReadVariant};
 

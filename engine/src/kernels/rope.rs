@@ -3,7 +3,7 @@
 use super::cache::{KvFormat, PAGE};
 use super::sample::Row;
 use super::{Capabilities, Kernel, Plan, RopeKvBindings, grid_2d};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::{params::RopeKvParams, variants::RopeKvVariant};
 
 /// Pairs of elements of a head that are rotated together.

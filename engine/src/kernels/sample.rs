@@ -11,7 +11,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Capabilities, Kernel, Plan, SampleBindings};
-use crate::exec::buffer::HostMemory;
+use crate::buffer::HostMemory;
 use crate::shaders::Variant;
 use crate::shaders::params::SampleParams;
 use crate::shaders::variants::{SampleDrawVariant, SampleGroupsVariant, SampleVariant};

@@ -4,7 +4,7 @@
 //! scales of its blocks. Every value of the GGUF block is kept exactly.
 
 use crate::error::{EngineError, Result};
-use crate::formats::block::{BlockLayout, Quants};
+use crate::dtype::block::{BlockLayout, Quants};
 use crate::formats::dequantize::value;
 use crate::formats::{DType, FormatError};
 use crate::shaders::variants::Weights;
