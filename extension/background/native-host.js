@@ -3,12 +3,9 @@
 // noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
 
 import { Refusal } from "../shared/errors.js";
+import { HOST_NAME, PROTOCOL } from "../shared/protocol.js";
 import { Calls } from "../shared/rpc.js";
 
-/** @type {import("../shared/protocol.js").HostName} */
-const NAME = "com.doppler.host";
-/** @type {import("../shared/protocol.js").NativeProtocol} */
-const PROTOCOL = 1;
 /** A start takes no longer, in ms. */
 const START_LIMIT = 15_000;
 /** With nothing open, the host is let go after this many ms without a question. */
@@ -17,8 +14,9 @@ const IDLE = 20_000;
 /**
  * @typedef {import("../shared/protocol.js").NativeMethods} Methods
  * @typedef {import("../shared/protocol.js").HostCode} HostCode
+ * @typedef {typeof import("../shared/protocol.js").FORWARDED[number]} Forwarded
  * @typedef {Methods["hello"]["done"]} Greeting
- * @typedef {{port: chrome.runtime.Port, calls: Calls, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
+ * @typedef {{port: chrome.runtime.Port, calls: Calls<Methods>, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
  *   `open`: ids of models
  */
 
@@ -60,21 +58,27 @@ export class NativeHost {
    * @param {() => chrome.runtime.Port} [connect]
    * @param {() => string | undefined} [lastError]  why a port closed
    */
-  constructor(connect = () => chrome.runtime.connectNative(NAME), lastError = () => chrome.runtime.lastError?.message) {
+  constructor(connect = () => chrome.runtime.connectNative(HOST_NAME), lastError = () => chrome.runtime.lastError?.message) {
     this.#connect = connect;
     this.#lastError = lastError;
   }
 
-  /** All models of the folders that the user chose. */
-  models() {
-    return this.#call("models.list", {});
+  /**
+   * Forwards a message. For the router only: the answer to `models.open` has also the address and the token of the model's bytes.
+   * @param {Forwarded} method
+   * @param {any} params
+   * @returns {Promise<unknown>}
+   */
+  async forward(method, params) {
+    switch (method) {
+      case "models.open": return this.#open(params.id);
+      case "models.close": return this.#close(params.id);
+    }
+    return this.#call(method, params);
   }
 
-  /**
-   * Opens a model. For the router only: the answer has the address and the token of the model's bytes.
-   * @param {string} id
-   */
-  async open(id) {
+  /** @param {string} id */
+  async #open(id) {
     const connection = this.#connected();
     const { base, token } = await connection.hello;
     // Before it is open: whoever closes it meanwhile must not be overheard.
@@ -83,22 +87,14 @@ export class NativeHost {
   }
 
   /** Closes a model, if there is a host that could have it open. @param {string} id */
-  async close(id) {
+  async #close(id) {
     if (!this.#connection?.open.delete(id)) return;
     await this.#call("models.close", { id });
   }
 
   /** Closes every model: whoever had them open is gone. */
   closeAll() {
-    for (const id of this.#connection?.open ?? []) this.close(id).catch(() => {});
-  }
-
-  /**
-   * Bytes of an open model, in base64: where HTTP is blocked.
-   * @param {Methods["read"]["params"]} range
-   */
-  read(range) {
-    return this.#call("read", range);
+    for (const id of this.#connection?.open ?? []) this.#close(id).catch(() => {});
   }
 
   /**

@@ -5,6 +5,7 @@
 import { background } from "../shared/background.js";
 import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
+import { FORWARDED } from "../shared/protocol.js";
 
 /** The model that ships with the extension (extension/worker/src/models.rs). */
 const EMBEDDED = "spark-28m";
@@ -21,6 +22,7 @@ const CONTEXT = "model context";
 /**
  * @typedef {import("../shared/protocol.js").Listed} Listed
  * @typedef {import("../shared/protocol.js").HostModels} HostModels
+ * @typedef {import("../shared/protocol.js").UiMethods} UiMethods
  */
 
 /** Whether a method needs a model, the chosen one where the request does not say. */
@@ -37,7 +39,7 @@ function keep({ id, context }) {
 }
 
 export class Models {
-  /** @type {Map<string, Promise<any>>}  by id and what could change the answer */
+  /** @type {Map<string, Promise<UiMethods["models.describe"]["done"]>>}  by id and what could change the answer */
   #descriptions = new Map();
   /**
    * Choices that are being loaded, the last one last. One is kept beyond this document's end once it is loaded: a model that
@@ -67,7 +69,7 @@ export class Models {
 
   /**
    * Whether this model answers pages.
-   * @param {string} id
+   * @param {string | undefined} id
    */
   answers(id) {
     return id === this.chosenId;
@@ -82,7 +84,7 @@ export class Models {
   /**
    * A request of the extension's own, with the chosen model where it names none.
    * @param {string} method
-   * @param {Record<string, any>} params
+   * @param {any} params
    */
   complete(method, params) {
     return takesModel(method) && this.chosen ? { ...params, model: params.model ?? this.chosen } : params;
@@ -120,8 +122,8 @@ export class Models {
 
   /**
    * An error of the engine, as a page may see it: the words of those that are not public may name the user's files.
-   * @param {import("../shared/errors.js").WireError & {public?: boolean}} error
-   * @returns {import("../shared/errors.js").WireError}
+   * @param {import("../shared/protocol.js").Failure} error
+   * @returns {import("../shared/protocol.js").Failure}
    */
   errorForPage({ public: isPublic = false, ...error }) {
     if (isPublic) return error;
@@ -135,8 +137,8 @@ export class Models {
 
   /**
    * What can be chosen, for the extension's own pages.
-   * @param {{host?: boolean}} params  `host`: also what the native host has, which takes it a while to find
-   * @returns {Promise<{data: Listed[], chosen: string, problems: string[], host: {error?: import("../shared/errors.js").WireError}}>}
+   * @param {UiMethods["models.list"]["params"]} params
+   * @returns {Promise<UiMethods["models.list"]["done"]>}
    */
   async list({ host: wanted = true }) {
     const [embedded, files, host] = await Promise.all([
@@ -148,7 +150,7 @@ export class Models {
     ]);
     /** @type {Listed[]} */
     const data = [
-      ...embedded.data.map((/** @type {any} */ { id, name }) => ({ id, name, source: "embedded" })),
+      ...embedded.data.map(({ id, name }) => ({ id, name, source: /** @type {const} */ ("embedded") })),
       ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("picked") })),
       ...(host.list?.models ?? []).map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("host") })),
     ];
@@ -160,7 +162,7 @@ export class Models {
 
   /**
    * Makes a model the one that answers, once it is loaded; if that fails, the one before stays.
-   * @param {{id: string, context?: number}} params  `context`: tokens, where memory lacks for as many as usual; kept with the choice
+   * @param {UiMethods["models.choose"]["params"]} params  the context is kept with the choice
    */
   async choose({ id, context }) {
     if (context !== undefined && !(Number.isInteger(context) && context > 0 && context < 2 ** 32)) {
@@ -182,7 +184,7 @@ export class Models {
 
   /**
    * What a model is and needs.
-   * @param {{id: string, bytes?: number}} params
+   * @param {UiMethods["models.describe"]["params"]} params
    */
   describe({ id, bytes }) {
     const key = `${id} ${bytes}`;
@@ -196,7 +198,7 @@ export class Models {
 
   /**
    * Takes a picked model off the list.
-   * @param {{id: string}} params
+   * @param {UiMethods["models.forget"]["params"]} params
    */
   async forget({ id }) {
     for (const choice of this.#choosing) if (choice.id === id) this.#choosing.delete(choice);
@@ -205,7 +207,7 @@ export class Models {
   }
 
   /**
-   * Answers the engine's worker.
+   * Answers the engine's worker. What is not about models that are open goes to the native host as it is.
    * @param {string} method
    * @param {any} params
    * @returns {Promise<unknown>}
@@ -219,8 +221,8 @@ export class Models {
         return again ? background("models.open", { id }) : this.#open(id);
       case "models.context": return this.#context(id);
       case "models.close": return this.#close(id);
-      case "read": return background("read", params);
     }
+    if (FORWARDED.some((forwarded) => forwarded === method)) return background(method, params);
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 

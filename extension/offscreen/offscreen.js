@@ -19,13 +19,25 @@ const pages = new Set();
 /** @type {Set<UiClient>} */
 const uis = new Set();
 
-const activity = new Activity((sites) => {
-  for (const ui of uis) ui.tell("activity", { sites });
-});
+/**
+ * @template {keyof import("../shared/protocol.js").UiEvents} E
+ * @param {E} event
+ * @param {import("../shared/protocol.js").UiEvents[E]} detail
+ */
+function tellUis(event, detail) {
+  for (const ui of uis) ui.tell(event, detail);
+}
+
+const activity = new Activity((sites) => tellUis("activity", { sites }));
 const quota = new Quota(QUOTA);
-const engine = new Engine(onEngineEvent, answerEngine, (client) => {
-  models.closeAll();
-  if (client !== undefined) quota.pause(client);
+const engine = new Engine({
+  status: onStatus,
+  activity: (clients) => activity.update(clients),
+  answer: answerEngine,
+  death(client) {
+    models.closeAll();
+    if (client !== undefined) quota.pause(client);
+  },
 });
 const models = new Models(engine);
 
@@ -45,19 +57,16 @@ async function answerEngine(method, params) {
 /** The model pages were told of last. @type {string | undefined} */
 let model;
 
-/**
- * @param {string} event
- * @param {any} detail
- */
-function onEngineEvent(event, detail) {
-  if (event === "activity") return activity.update(detail.clients);
-  for (const ui of uis) ui.tell(event, detail);
+/** @param {import("../shared/protocol.js").EngineStatus} status */
+function onStatus(status) {
+  tellUis("status", status);
+  const { state, id, progress = 1 } = status;
   // All of it is there when an answer is.
-  if (event === "status" && detail.state === "loading" && detail.progress < 1 && models.answers(detail.id)) {
-    for (const page of pages) page.loading(detail.progress);
+  if (state === "loading" && progress < 1 && models.answers(id)) {
+    for (const page of pages) page.loading(progress);
   }
-  if (event !== "status" || !detail.model || detail.model.id === model) return;
-  model = detail.model.id;
+  if (!status.model || status.model.id === model) return;
+  model = status.model.id;
   // Pages learn which model answers, nothing about the machine it runs on.
   for (const page of pages) void page.tell("modelchange", { model: models.pageId(model) });
 }
@@ -70,9 +79,7 @@ const openConversations = () => conversations ??= import("./conversations.js").t
   createConversations({
     request: (method, params, onChunk, signal) =>
       engine.request(method, models.complete(method, params), { onChunk, signal, client: location.origin }),
-    broadcast(event, detail) {
-      for (const ui of uis) ui.tell(event, detail);
-    },
+    broadcast: tellUis,
   }));
 
 chrome.runtime.onConnect.addListener((port) => {

@@ -7,7 +7,7 @@ import { isFrame, MAX_OPEN } from "./frames.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
- * @typedef {import("../shared/errors.js").WireError} WireError
+ * @typedef {keyof import("../shared/protocol.js").EngineMethods} EngineMethod
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {{engine?: string, withdraw: () => void}} Open
@@ -18,7 +18,7 @@ import { isFrame, MAX_OPEN } from "./frames.js";
 const LOCAL_HOSTS = new Set(["localhost", "localhost.", "127.0.0.1"]);
 
 /** What a page with a grant may ask the engine. */
-const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count"]);
+const ENGINE_METHODS = /** @type {const} */ (["models.list", "chat.completions", "tokens.count"]);
 
 /**
  * Whom the browser says is at the other end, if that is somebody pages' requests are taken from: the top frame of an
@@ -129,20 +129,21 @@ export class PageClient {
       }
     }
     if ((await this.#granted()).state !== "granted") throw notAllowed();
-    if (!ENGINE_METHODS.has(method)) {
+    const engineMethod = ENGINE_METHODS.find((known) => known === method);
+    if (!engineMethod) {
       throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method.slice(0, 64)}" in this version.`);
     }
     const models = method === "models.list" && this.#models.listForPage();
     if (models) return this.#done(id, models);
-    if (this.#open.has(id)) this.#run(id, method, this.#models.checkForPage(method, params));
+    if (this.#open.has(id)) this.#run(id, engineMethod, this.#models.checkForPage(method, params));
   }
 
   /**
    * Hands a request to the engine when its origin's turn comes. Once there it keeps its place in the quota until the
    * engine is done with it, wanted or not.
    * @param {number} id
-   * @param {string} method
-   * @param {object} params
+   * @param {EngineMethod} method
+   * @param {any} params
    */
   #run(id, method, params) {
     /** @type {(() => void) | undefined} */

@@ -1,9 +1,27 @@
 // One of the extension's own pages: popup, options, permission window.
 
-import { Refusal, toWire } from "../shared/errors.js";
+import { Refusal } from "../shared/errors.js";
+import { Answers } from "../shared/rpc.js";
+
+/**
+ * @typedef {import("../shared/protocol.js").UiMethods} UiMethods
+ * @typedef {import("../shared/protocol.js").UiEvents} UiEvents
+ * @typedef {import("../shared/protocol.js").ConversationMethods} ConversationMethods
+ * @typedef {typeof ENGINE_METHODS[number]} EngineMethod
+ * @typedef {UiMethods & ConversationMethods & Pick<import("../shared/protocol.js").EngineMethods, EngineMethod>} Methods
+ *   all that one of these pages can ask
+ */
 
 /** What goes to the engine as it is. */
-const ENGINE_METHODS = new Set(["engine.verify", "engine.bench", "engine.tune", "engine.untune", "chat.completions", "tokens.count"]);
+const ENGINE_METHODS = /** @type {const} */ ([
+  "engine.verify", "engine.bench", "engine.tune", "engine.untune", "chat.completions", "tokens.count",
+]);
+
+/**
+ * @param {string} method
+ * @returns {method is EngineMethod}
+ */
+const isEngineMethod = (method) => ENGINE_METHODS.includes(/** @type {EngineMethod} */ (method));
 
 /**
  * The port's other end is a page of this extension. A content script never is: its origin is its page's.
@@ -15,14 +33,14 @@ export function isOwnPage(sender) {
 }
 
 export class UiClient {
-  /** @type {Map<number, AbortController>} */
-  #open = new Map();
+  #answers;
   #closed = false;
   #port;
   #engine;
   #models;
   #conversations;
-  #activity;
+  /** @type {import("../shared/rpc.js").Handlers<UiMethods>} */
+  #methods;
 
   /**
    * @param {chrome.runtime.Port} port
@@ -36,59 +54,44 @@ export class UiClient {
     this.#engine = engine;
     this.#models = models;
     this.#conversations = conversations;
-    this.#activity = activity;
-    port.onMessage.addListener((frame) => this.#receive(frame));
-  }
-
-  /** @param {any} frame */
-  async #receive({ id, method, params = {} }) {
-    if (method === "cancel") return this.#open.get(id)?.abort();
-    const abort = new AbortController();
-    this.#open.set(id, abort);
-    try {
-      const done = await this.#answer(id, method, params, abort.signal);
-      this.#post({ id, done: done ?? {} });
-    } catch (thrown) {
-      this.#post({ id, error: toWire(thrown) });
-    } finally {
-      this.#open.delete(id);
-    }
+    this.#methods = {
+      async "engine.status"(params) {
+        const status = await engine.request("engine.status", params);
+        const chosen = { id: models.chosenId, name: await models.chosenName() };
+        return { ...status, local: models.chosen !== undefined, chosen, sites: activity.sites };
+      },
+      "models.list": (params) => models.list(params),
+      "models.chosen": async () => {
+        const { chosen } = models;
+        return { name: await models.chosenName(), page: models.pageId(chosen), local: chosen !== undefined };
+      },
+      "models.choose": (params) => models.choose(params),
+      "models.describe": (params) => models.describe(params),
+      "models.forget": (params) => models.forget(params),
+      "activity.stop": ({ origin }) => activity.stop(origin),
+    };
+    this.#answers = new Answers((frame) => this.#post(frame), (method, params, options) => this.#answer(method, params, options));
+    port.onMessage.addListener((frame) => this.#answers.receive(frame));
   }
 
   /**
-   * @param {number} id
    * @param {string} method
    * @param {any} params
-   * @param {AbortSignal} signal
+   * @param {{onChunk: (chunk: any) => void, signal: AbortSignal}} options
    */
-  async #answer(id, method, params, signal) {
+  async #answer(method, params, options) {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
-    switch (method) {
-      case "engine.status": {
-        const status = await this.#engine.request(method, params);
-        const chosen = { id: this.#models.chosenId, name: await this.#models.chosenName() };
-        return { ...status, local: this.#models.chosen !== undefined, chosen, sites: this.#activity.sites };
-      }
-      case "activity.stop": return this.#activity.stop(params.origin);
-      case "models.list": return this.#models.list(params);
-      case "models.chosen": {
-        const { chosen } = this.#models;
-        return { name: await this.#models.chosenName(), page: this.#models.pageId(chosen), local: chosen !== undefined };
-      }
-      case "models.choose": return this.#models.choose(params);
-      case "models.describe": return this.#models.describe(params);
-      case "models.forget": return this.#models.forget(params);
-    }
-    if (ENGINE_METHODS.has(method)) {
-      const onChunk = (/** @type {any} */ chunk) => this.#post({ id, chunk });
-      return this.#engine.request(method, this.#models.complete(method, params), { signal, onChunk, client: location.origin });
+    if (Object.hasOwn(this.#methods, method)) return this.#methods[/** @type {keyof UiMethods} */ (method)](params);
+    if (isEngineMethod(method)) {
+      return this.#engine.request(method, this.#models.complete(method, params), { ...options, client: location.origin });
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
   /**
-   * @param {string} event
-   * @param {object} detail
+   * @template {keyof UiEvents} E
+   * @param {E} event
+   * @param {UiEvents[E]} detail
    */
   tell(event, detail) {
     this.#post({ event, detail });
@@ -97,7 +100,7 @@ export class UiClient {
   /** The page was closed. Conversations go on; what it asked itself ends. */
   gone() {
     this.#closed = true;
-    for (const abort of this.#open.values()) abort.abort();
+    this.#answers.end();
   }
 
   /** @param {object} frame */

@@ -8,6 +8,7 @@ import { Refusal } from "./errors.js";
  * @typedef {{id: string, name: string, bytes: number, format: "gguf" | "safetensors", handles: (FileSystemFileHandle | FileSystemDirectoryHandle)[]}} Picked
  *   `handles`: the model's files, or the one folder they are in
  * @typedef {{name: string, blob: File}} OpenFile
+ * @typedef {{name: string, files: OpenFile[]}} OpenModel
  */
 
 const transact = openStore("doppler-picked", "models");
@@ -135,7 +136,7 @@ async function findSame(known, handles) {
 /**
  * The files of a model, if the browser lets them be read now or this document has them.
  * @param {string} id
- * @returns {Promise<{name: string, files: OpenFile[]}>}
+ * @returns {Promise<OpenModel>}
  */
 export async function open(id) {
   const model = await find(id);

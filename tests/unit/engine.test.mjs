@@ -52,9 +52,9 @@ class FakeWorker {
     return this.asked.filter(({ method }) => method === "chat.completions").map(({ params }) => params.text);
   }
 
-  /** @param {string} text */
+  /** The id under which it was asked last. @param {string} text */
   idOf(text) {
-    return /** @type {Frame} */ (this.asked.find(({ params }) => params?.text === text)).id;
+    return /** @type {Frame} */ (this.asked.findLast(({ params }) => params?.text === text)).id;
   }
 }
 
@@ -76,12 +76,17 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
   const events = [];
   /** @type {(string | undefined)[]} */
   const culprits = [];
-  const engine = new Engine((event, detail) => events.push([event, detail]), async () => ({}), (client) => { culprits.push(client); }, heartbeat);
+  const engine = new Engine({
+    status: (status) => events.push(["status", status]),
+    activity: (clients) => events.push(["activity", { clients }]),
+    answer: async () => ({}),
+    death: (client) => { culprits.push(client); },
+  }, heartbeat);
   /** @param {string} text @param {string} [method] @param {string} [client] */
   const ask = (text, method = "chat.completions", client = "https://x.org") => {
     /** @type {{chunks: any[], ends: any[], cancel: () => void}} */
     const heard = { chunks: [], ends: [], cancel() {} };
-    heard.cancel = engine.send(method, { text }, {
+    heard.cancel = engine.send(/** @type {any} */ (method), { text }, {
       chunk: (chunk) => heard.chunks.push(chunk),
       done: (done) => heard.ends.push(done),
       error: ({ code }) => heard.ends.push(code),

@@ -32,7 +32,9 @@ beforeEach(() => {
     ms < 1000 ? timeout(run, ms) : timeout(run, ms).unref());
   state = "granted";
   quota = new Quota(LIMITS);
-  engine = new Engine(() => {}, async () => ({}), (client) => { if (client !== undefined) quota.pause(client); });
+  engine = new Engine({
+    status() {}, activity() {}, answer: async () => ({}), death: (client) => { if (client !== undefined) quota.pause(client); },
+  });
   models = new Models(engine);
   class FakeWorker {
     onmessage = (/** @type {{data: any}} */ _) => {};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Nothing, methods};
+use crate::{Method, Nothing, methods};
 
 /// By what browsers call the native host.
 pub const HOST_NAME: &str = "com.doppler.host";
@@ -29,6 +29,9 @@ methods! {
     /// Bytes of an open model.
     Read = "read": ReadParams => ReadDone;
 }
+
+/// The messages that the service worker forwards for the offscreen document, and for nobody else.
+pub const FORWARDED: [&str; 4] = [ListModels::NAME, OpenModel::NAME, CloseModel::NAME, Read::NAME];
 
 /// Parameters of [`Hello`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,7 +113,7 @@ pub struct HostModel {
 }
 
 /// A model by its id.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ModelId {
     /// [`HostModel::id`].

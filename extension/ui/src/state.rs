@@ -1,13 +1,15 @@
 //! Everything the popup shows, and how it changes: a pure function of messages, with effects as data.
 
+use crate::call::Call;
 use crate::markdown;
 use crate::speech;
-use doppler_protocol::call::Call;
 use doppler_protocol::conversations::{
-    Accepted, ConversationEvent, ConversationList, Message, MessageChanged, Progress, Role, Snapshot, Summary, TextAdded,
+    Accepted, ConversationEvent, ConversationId, ConversationList, Message, MessageChanged, Progress, Question, Role, Snapshot, Summary,
+    TextAdded,
 };
 use doppler_protocol::engine::{Chosen, EngineState, EngineStatus};
 use doppler_protocol::error::Failure;
+use doppler_protocol::ui::{Choice, Listing, Site};
 
 mod models;
 
@@ -180,7 +182,7 @@ impl State {
 
     /// The model and the context with which it would fit, if that is why it could not be loaded.
     pub fn fitting(&self, failure: &Failure) -> Option<(String, u32)> {
-        let context = failure.data.largest_context?;
+        let context = failure.data.as_ref()?.largest_context?;
         let refused = self.models.refused.as_ref().filter(|_| self.alert.as_ref() == Some(failure));
         let id = refused.or(self.engine.id.as_ref()).or(self.chosen.as_ref().map(|chosen| &chosen.id))?;
         Some((id.clone(), context))
@@ -198,7 +200,7 @@ impl State {
                 self.connected = true;
                 self.unreachable = None;
                 let id = self.chat.as_ref().map(|chat| chat.id.clone());
-                let mut effects = vec![Effect::Call(Call::Status {}), Effect::Call(Call::List {})];
+                let mut effects = vec![Effect::Call(Call::Status), Effect::Call(Call::List)];
                 // A new chat stays a new chat; at the start it is not known yet what was open.
                 if id.is_some() || !self.restored {
                     effects.push(self.open(id));
@@ -224,7 +226,7 @@ impl State {
                 self.sites = sites;
                 Vec::new()
             }
-            Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite { origin: origin.clone() })).collect(),
+            Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite(Site { origin: origin.clone() }))).collect(),
             Msg::Storage(problem) => {
                 self.alert = problem.map(|message| Failure { message, ..Failure::default() }).or(self.alert.take());
                 Vec::new()
@@ -263,19 +265,19 @@ impl State {
                 }
                 effects
             }
-            Msg::Stop => self.call_if(true, |id| Call::Stop { id }),
+            Msg::Stop => self.call_if(true, |id| Call::Stop(ConversationId { id })),
             Msg::Regenerate => {
                 if self.busy() {
                     return Vec::new();
                 }
-                let mut effects = self.call_if(false, |id| Call::Regenerate { id });
+                let mut effects = self.call_if(false, |id| Call::Regenerate(ConversationId { id }));
                 self.asked_again = !effects.is_empty();
                 effects.extend([Effect::Focus, Effect::ShowEnd]);
                 effects
             }
             Msg::NewChat => {
                 self.close();
-                vec![Effect::Call(Call::New {}), Effect::Focus]
+                vec![Effect::Call(Call::New), Effect::Focus]
             }
             Msg::Open(id) => {
                 self.outgoing = None;
@@ -283,7 +285,7 @@ impl State {
                 self.alert = None;
                 vec![self.open(Some(id)), Effect::Focus]
             }
-            Msg::Delete(id) => vec![Effect::Call(Call::Delete { id })],
+            Msg::Delete(id) => vec![Effect::Call(Call::Delete(ConversationId { id }))],
             Msg::Dismiss => {
                 self.alert = None;
                 self.unreachable = None;
@@ -310,7 +312,7 @@ impl State {
             return Vec::new();
         }
         self.engine.state = EngineState::Loading;
-        vec![Effect::Call(Call::Warm { messages: <[_; 1]>::default() })]
+        vec![Effect::Call(Call::Warm)]
     }
 
     fn model_list(&mut self, msg: ModelMsg) -> Vec<Effect> {
@@ -345,7 +347,7 @@ impl State {
 
     fn open(&mut self, id: Option<String>) -> Effect {
         self.opening = Some(Opening { id: id.clone(), events: Vec::new() });
-        Effect::Call(Call::Get { id })
+        Effect::Call(Call::get(id))
     }
 
     fn opened(&mut self, snapshot: Option<Snapshot>) -> Vec<Effect> {
@@ -389,32 +391,32 @@ impl State {
 
     fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
         match call {
-            Call::Choose { id, .. } => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure)))),
-            Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
+            Call::Choose(Choice { id, .. }) => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure)))),
+            Call::Describe(Listing { id, .. }) => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
             _ => {}
         }
         // What is asked on connecting is asked again on the next connection.
-        if matches!(call, Call::Warm { .. }) {
+        if matches!(call, Call::Warm) {
             // The question that follows tries again.
-            return vec![Effect::Call(Call::Status {})];
+            return vec![Effect::Call(Call::Status)];
         }
-        if !self.connected && matches!(call, Call::Status {} | Call::List {} | Call::Get { .. }) {
+        if !self.connected && matches!(call, Call::Status | Call::List | Call::Get(_)) {
             return Vec::new();
         }
-        if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
+        if matches!(call, Call::Get(_)) && failure.name == "NotFoundError" {
             self.close();
         }
         self.alert = Some(failure);
         match call {
-            Call::Regenerate { .. } => {
+            Call::Regenerate(_) => {
                 self.asked_again = false;
                 Vec::new()
             }
-            Call::Send { text, .. } => {
+            Call::Send(Question { text, .. }) => {
                 self.outgoing = None;
                 vec![Effect::Restore(text)]
             }
-            Call::Get { .. } => {
+            Call::Get(_) => {
                 self.opening = None;
                 self.restored = true;
                 self.send_held().into_iter().collect()
@@ -428,7 +430,7 @@ impl State {
         let text = self.held.take()?;
         self.outgoing = Some(text.clone());
         let id = self.chat.as_ref().map(|chat| chat.id.clone());
-        Some(Effect::Call(Call::Send { id, text }))
+        Some(Effect::Call(Call::send(id, text)))
     }
 
     fn conversation(&mut self, event: ConversationEvent) -> Vec<Effect> {

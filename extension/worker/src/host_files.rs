@@ -13,17 +13,17 @@ use base64::prelude::BASE64_STANDARD;
 use doppler_engine::error::{EngineError, Result};
 use doppler_engine::source::{Reading, Source};
 use doppler_protocol::engine::Transport;
-use doppler_protocol::native::{MAX_READ, ModelId, OpenedFile, ReadParams};
-use doppler_protocol::worker::{CloseModel, Launch, OpenModel, OpenParams, Read};
+use doppler_protocol::native::{MAX_READ, ModelId, OpenedFile, Read, ReadParams};
+use doppler_protocol::reader::RangeHeaders;
+use doppler_protocol::worker::{CloseModel, Launch, OpenModel, OpenParams};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, Shared, select};
 use gloo_timers::future::TimeoutFuture;
-use serde_json::json;
 use wasm_bindgen_futures::spawn_local;
 
 use crate::readers::{Answer, Piece, Readers};
-use crate::router::Router;
+use crate::router::{self, Router};
 
 /// Bytes to read ahead: two runs, so that two are fetched at once, each by a reader of its own, or one while the other is used. Browsers
 /// fetch a long range two or three times as fast as many short ones.
@@ -99,9 +99,9 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.call::<OpenModel>(&OpenParams { id: self.id.clone(), again: true }).await;
+        let opened = self.router.call_unread::<OpenModel>(&OpenParams { id: self.id.clone(), again: true }).await;
         *self.reopening.borrow_mut() = None;
-        let launch = Rc::new(opened.map_err(Rc::new)?);
+        let launch = Rc::new(opened.and_then(router::read::<Launch>).map_err(Rc::new)?);
         *self.launch.borrow_mut() = Rc::clone(&launch);
         Ok(launch)
     }
@@ -227,13 +227,13 @@ impl File {
 
     /// Fetches a run over HTTP, as one range.
     async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
-        let headers = json!({
-            "Authorization": format!("Bearer {}", launch.token),
-            "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
-            "If-Match": self.etag,
-        });
-        let lengths: Vec<_> = run.pieces.iter().map(|(bytes, _)| *bytes).collect();
-        let fetching = self.model.readers.fetch(&format!("{}{path}", launch.base), &headers, &lengths);
+        let headers = RangeHeaders {
+            authorization: format!("Bearer {}", launch.token),
+            range: format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
+            if_match: self.etag.clone(),
+        };
+        let lengths = run.pieces.iter().map(|(bytes, _)| *bytes).collect();
+        let fetching = self.model.readers.fetch(format!("{}{path}", launch.base), headers, lengths);
         let mut fetching = fetching.map_err(|reason| Failure::Lost(format!("{reason:?}")))?;
         while let Some((_, wanted)) = run.pieces.front_mut() {
             match select(pin!(fetching.next()), wanted.cancellation()).await {

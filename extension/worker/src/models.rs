@@ -4,12 +4,11 @@ use std::rc::Rc;
 
 use doppler_engine::error::EngineError;
 use doppler_engine::source::{Files, Source};
-use doppler_protocol::engine::Transport;
+use doppler_protocol::engine::{Catalog, CatalogModel, Transport};
 use doppler_protocol::native::ModelId;
 use doppler_protocol::worker::{Launch, ModelContext, OpenModel, OpenParams};
 use js_sys::global;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response, WorkerGlobalScope};
@@ -46,7 +45,7 @@ impl Opened {
     }
 }
 
-/// Answer to `models.open`: either `base`, `token` and each file's `path` and `etag`, for a [`Launch`], or each file as a `blob`.
+/// Answer to [`OpenModel`], to be read as a [`Launch`] if it has a `base`; otherwise each file is a `blob`.
 #[derive(Deserialize)]
 struct Answer {
     name: String,
@@ -68,8 +67,9 @@ impl Models {
     }
 
     /// `OpenAI`'s list of the embedded models.
-    pub(crate) fn list() -> Value {
-        json!({ "object": "list", "data": [{ "id": EMBEDDED, "object": "model", "created": 1_795_305_600, "owned_by": "doppler", "name": "Spark 28M" }] })
+    pub(crate) fn list() -> Catalog {
+        let spark = CatalogModel { id: EMBEDDED, object: "model", created: 1_795_305_600, owned_by: "doppler", name: "Spark 28M" };
+        Catalog { object: "list", data: vec![spark] }
     }
 
     /// Opens a model.

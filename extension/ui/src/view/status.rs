@@ -111,7 +111,7 @@ fn is_software(adapter: &Adapter) -> bool {
 }
 
 /// The adapter's description, with the vendor unless that is part of it.
-fn adapter_name(Adapter { vendor, description }: &Adapter) -> String {
+fn adapter_name(Adapter { vendor, description, .. }: &Adapter) -> String {
     if description.is_empty() {
         vendor.clone()
     } else if description.to_ascii_lowercase().contains(&vendor.to_ascii_lowercase()) {
@@ -158,9 +158,9 @@ mod tests {
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");
         engine.state = EngineState::Ready;
         assert_eq!(detail(engine.clone()), "Ready");
-        engine.adapter = Some(Adapter { vendor: "google".into(), description: "swiftshader".into() });
+        engine.adapter = Some(Adapter { vendor: "google".into(), description: "swiftshader".into(), ..Adapter::default() });
         assert_eq!(detail(engine.clone()), "Runs on the CPU, slowly: no GPU found");
-        engine.adapter = Some(Adapter { vendor: "nvidia".into(), description: "hopper".into() });
+        engine.adapter = Some(Adapter { vendor: "nvidia".into(), description: "hopper".into(), ..Adapter::default() });
         assert_eq!(detail(engine), "Runs on nvidia hopper");
     }
 
@@ -190,7 +190,7 @@ mod tests {
     fn adapters_have_names() {
         let name = |vendor: &str, description: &str| {
             let (vendor, description) = (vendor.to_owned(), description.to_owned());
-            adapter_name(&Adapter { vendor, description })
+            adapter_name(&Adapter { vendor, description, ..Adapter::default() })
         };
         assert_eq!(name("nvidia", "NVIDIA H200"), "NVIDIA H200");
         assert_eq!(name("apple", "metal-3"), "apple metal-3");
