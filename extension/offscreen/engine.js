@@ -18,6 +18,12 @@ import { Calls } from "../shared/rpc.js";
  *   part of its answer was delivered, or nobody wants one any more; `suspected`: a worker that had it ended, and it is not known for whom
  *   it worked
  *
+ * @typedef {import("../shared/protocol.js").Answer<any>} Answer
+ * @typedef {import("../shared/protocol.js").Ask<any>} Ask
+ * @typedef {import("../shared/protocol.js").EngineEvents} Events
+ * @typedef {{[E in keyof Events]: {event: E, detail: Events[E]}}[keyof Events]} Event
+ * @typedef {Answer | Ask | Event | {pong: true} | {working: Int32Array}} WorkerFrame   the last two are worker.js's own
+ *
  * @typedef {object} Listeners
  * @property {(status: import("../shared/protocol.js").EngineStatus) => void} status
  * @property {(clients: string[]) => void} activity  others ask for answers than before
@@ -142,28 +148,33 @@ export class Engine {
 
   /**
    * @param {Worker} worker
-   * @param {any} frame
+   * @param {WorkerFrame} frame
    */
   #receive(worker, frame) {
     if (worker !== this.#worker) return;
     this.#heart.heard();
-    if (frame.pong) return;
-    if (frame.working) {
+    if ("pong" in frame) return;
+    if ("working" in frame) {
       this.#working = frame.working;
-      return;
+    } else if ("event" in frame) {
+      this.#event(worker, frame);
+    } else if ("ask" in frame) {
+      const { ask: answer, method, params } = frame;
+      const reply = (/** @type {import("../shared/protocol.js").Reply<unknown>} */ reply) => worker.postMessage(reply);
+      this.#on.answer(method, params).then((done) => reply({ answer, done }), (thrown) => reply({ answer, error: toWire(thrown) }));
+    } else {
+      this.#calls.receive(frame);
     }
-    if (frame.event === "fatal") return this.#died(worker, frame.detail?.message ?? "unknown reason");
-    if (frame.event === "status") {
-      this.#loading = frame.detail.state === "loading";
-      return this.#on.status(frame.detail);
-    }
-    if (frame.ask !== undefined) {
-      this.#on.answer(frame.method, frame.params).then(
-        (done) => worker.postMessage({ answer: frame.ask, done }),
-        (thrown) => worker.postMessage({ answer: frame.ask, error: toWire(thrown) }));
-      return;
-    }
-    this.#calls.receive(frame);
+  }
+
+  /**
+   * @param {Worker} worker
+   * @param {Event} event
+   */
+  #event(worker, { event, detail }) {
+    if (event === "fatal") return this.#died(worker, detail.message);
+    this.#loading = detail.state === "loading";
+    this.#on.status(detail);
   }
 
   /**

@@ -7,9 +7,7 @@ export const MAX_DEPTH = 64;
 /** Requests one client may have open, of any kind. */
 export const MAX_OPEN = 64;
 
-/**
- * @typedef {{id: number, method: string, params: Record<string, any>}} Frame
- */
+/** @typedef {import("../shared/protocol.js").Request<any>} Frame */
 
 /**
  * @param {any} frame  as it came

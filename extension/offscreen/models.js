@@ -23,6 +23,8 @@ const CONTEXT = "model context";
  * @typedef {import("../shared/protocol.js").Listed} Listed
  * @typedef {import("../shared/protocol.js").HostModels} HostModels
  * @typedef {import("../shared/protocol.js").UiMethods} UiMethods
+ * @typedef {import("../shared/protocol.js").WorkerMethods} WorkerMethods
+ * @typedef {"models.open" | "models.context" | "models.close"} Answered   what is answered here, not by the native host
  */
 
 /** Whether a method needs a model, the chosen one where the request does not say. */
@@ -50,6 +52,16 @@ export class Models {
   /** How often the engine's worker has each of the host's models open. @type {Map<string, number>} */
   #opens = new Map();
   #engine;
+  /** @type {import("../shared/rpc.js").Handlers<Pick<WorkerMethods, Answered>>} */
+  #answers = {
+    "models.open": ({ id, again }) => {
+      if (id.startsWith(picked.PREFIX)) return picked.open(id);
+      // The worker has it open: it is closed once for both.
+      return again ? background("models.open", { id }) : this.#open(id);
+    },
+    "models.context": ({ id }) => this.#context(id),
+    "models.close": ({ id }) => this.#close(id),
+  };
 
   /** @param {import("./engine.js").Engine} engine */
   constructor(engine) {
@@ -213,15 +225,7 @@ export class Models {
    * @returns {Promise<unknown>}
    */
   async answer(method, params) {
-    const { id, again } = params;
-    switch (method) {
-      case "models.open":
-        if (id.startsWith(picked.PREFIX)) return picked.open(id);
-        // The worker has it open: it is closed once for both.
-        return again ? background("models.open", { id }) : this.#open(id);
-      case "models.context": return this.#context(id);
-      case "models.close": return this.#close(id);
-    }
+    if (Object.hasOwn(this.#answers, method)) return this.#answers[/** @type {Answered} */ (method)](params);
     if (FORWARDED.some((forwarded) => forwarded === method)) return background(method, params);
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }

@@ -7,7 +7,10 @@ import { isFrame, MAX_OPEN } from "./frames.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
- * @typedef {keyof import("../shared/protocol.js").EngineMethods} EngineMethod
+ * @typedef {import("../shared/protocol.js").PageMethods} PageMethods
+ * @typedef {import("../shared/protocol.js").PageEvents} PageEvents
+ * @typedef {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<PageEvents[keyof PageEvents]>} OutFrame
+ * @typedef {typeof ENGINE_METHODS[number]} EngineMethod
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {{engine?: string, withdraw: () => void}} Open
@@ -195,8 +198,9 @@ export class PageClient {
 
   /**
    * Tells the page something, if it may know it.
-   * @param {string} event
-   * @param {object} detail
+   * @template {keyof PageEvents} E
+   * @param {E} event
+   * @param {PageEvents[E]} detail
    */
   async tell(event, detail) {
     if ((await this.#granted()).state === "granted") this.#post({ event, detail });
@@ -220,7 +224,7 @@ export class PageClient {
 
   /**
    * @param {number} id
-   * @param {object} done
+   * @param {PageMethods[keyof PageMethods]["done"]} done
    */
   #done(id, done) {
     if (this.#end(id)) this.#post({ id, done });
@@ -248,7 +252,7 @@ export class PageClient {
     return request;
   }
 
-  /** @param {object} frame */
+  /** @param {OutFrame} frame */
   #post(frame) {
     try {
       this.#port.postMessage(frame);

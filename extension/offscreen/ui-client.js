@@ -103,7 +103,7 @@ export class UiClient {
     this.#answers.end();
   }
 
-  /** @param {object} frame */
+  /** @param {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<UiEvents[keyof UiEvents]>} frame */
   #post(frame) {
     if (!this.#closed) this.#port.postMessage(frame);
   }

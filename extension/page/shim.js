@@ -12,6 +12,7 @@
    * @typedef {import("./doppler.js").LanguageModelPrompt} Prompt
    * @typedef {import("./doppler.js").RequestOptions | null} Options
    * @typedef {{role: string, content: string}} Message   as the engine takes it
+   * @typedef {import("../shared/protocol.js").PageMethods} Methods
    * @typedef {{
    *   resolve: (done: any) => void,
    *   reject: (error: unknown) => void,
@@ -72,11 +73,12 @@
   };
 
   /**
-   * @param {string} method
+   * @template {keyof Methods} K
+   * @param {K} method
    * @param {unknown} params
    * @param {AbortSignal | null} [signal]
-   * @param {(chunk: any) => void} [chunk]
-   * @returns {Promise<any>}
+   * @param {(chunk: Methods[K]["chunk"]) => void} [chunk]
+   * @returns {Promise<Methods[K]["done"]>}
    */
   function request(method, params, signal, chunk) {
     return new Promise((resolve, reject) => {
@@ -613,7 +615,7 @@
      */
     async create(body, options) {
       if (typeof body !== "object" || body === null || isArray(body)) throw invalid("request", "must be an object");
-      return body.stream ? openStream(body, options?.signal) : request("chat.completions", body, options?.signal);
+      return body.stream ? openStream(body, options?.signal) : /** @type {Promise<any>} */ (request("chat.completions", body, options?.signal));
     },
   });
   const chat = freeze({ completions });

@@ -8,18 +8,21 @@ const PREFIX = "tuning ";
 
 const names = () => Object.keys(localStorage).filter((name) => name.startsWith(PREFIX));
 
+/** @type {import("./rpc.js").Handlers<Pick<import("./protocol.js").WorkerMethods, "tuning.read" | "tuning.write" | "tuning.clear">>} */
+const answers = {
+  "tuning.read": ({ device }) => localStorage.getItem(PREFIX + device),
+  "tuning.write": ({ device, text }) => text === null ? localStorage.removeItem(PREFIX + device) : localStorage.setItem(PREFIX + device, text),
+  "tuning.clear": () => names().forEach((name) => localStorage.removeItem(name)),
+};
+
 /**
  * Answers the engine's worker, in the offscreen document.
  * @param {string} method
- * @param {import("./protocol.js").WorkerMethods["tuning.write"]["params"]} params
+ * @param {any} params
  * @returns {Promise<unknown>}
  */
-export async function answer(method, { device, text }) {
-  switch (method) {
-    case "tuning.read": return localStorage.getItem(PREFIX + device);
-    case "tuning.write": return text === null ? localStorage.removeItem(PREFIX + device) : localStorage.setItem(PREFIX + device, text);
-    case "tuning.clear": return names().forEach((name) => localStorage.removeItem(name));
-  }
+export async function answer(method, params) {
+  if (Object.hasOwn(answers, method)) return answers[/** @type {keyof typeof answers} */ (method)](params);
   throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
 }
 

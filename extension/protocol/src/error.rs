@@ -21,7 +21,7 @@ pub struct Failure {
     /// What belongs to the code. Failures that are not the engine's may have anything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional, type = "unknown"))]
-    pub data: Option<FailureData>,
+    pub data: Option<Box<FailureData>>,
 }
 
 /// The data of the engine's failures.

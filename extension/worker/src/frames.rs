@@ -97,18 +97,16 @@ impl Outbox {
 
 /// A failure of the engine.
 pub(crate) fn failure(error: &EngineError) -> Failure {
+    let none = FailureData::default();
     let data = match error {
         EngineError::ContextExceeded { requested, quota, .. } => {
-            Some(FailureData { requested: Some(*requested), quota: Some(*quota), ..FailureData::default() })
+            Some(FailureData { requested: Some(*requested), quota: Some(*quota), ..none })
         }
-        EngineError::OutOfMemory { memory: needed, context, fitting, .. } => Some(FailureData {
-            memory: Some(memory(*needed)),
-            context: Some(*context),
-            largest_context: *fitting,
-            ..FailureData::default()
-        }),
+        EngineError::OutOfMemory { memory: needed, context, fitting, .. } => {
+            Some(FailureData { memory: Some(memory(*needed)), context: Some(*context), largest_context: *fitting, ..none })
+        }
         EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => {
-            Some(FailureData { param: Some(field.clone()), ..FailureData::default() })
+            Some(FailureData { param: Some(field.clone()), ..none })
         }
         _ => None,
     };
@@ -117,7 +115,7 @@ pub(crate) fn failure(error: &EngineError) -> Failure {
         message: error.to_string(),
         code: error.code().to_owned(),
         public: Some(error.is_public()),
-        data,
+        data: data.map(Box::new),
     }
 }
 

@@ -412,7 +412,7 @@ fn a_model_that_does_not_fit_is_offered_with_the_context_that_does() {
     state.update(Msg::Failed(Call::choose("host", None), failure.clone()));
     assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), None, "it does not fit at all");
     state.update(Msg::Models(ModelMsg::Choose("host".into())));
-    failure.data = Some(FailureData { largest_context: Some(4096), ..FailureData::default() });
+    failure.data = Some(Box::new(FailureData { largest_context: Some(4096), ..FailureData::default() }));
     state.update(Msg::Failed(Call::choose("host", None), failure.clone()));
     assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), Some(("host".into(), 4096)));
     let effects = state.update(Msg::Models(ModelMsg::ChooseWith("host".into(), 4096)));
