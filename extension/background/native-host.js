@@ -1,6 +1,6 @@
 // The native host: a program on this machine that serves the user's model files. Only the service worker may start it.
-// It is started when somebody asks for something and let go when nothing is open and nobody asked for a while; its death is
-// noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
+// It starts with the first request, and its port is closed when no model is open and no request came for a while; the port tells when it
+// dies. Address and token of its HTTP server are in the answer to `models.open`, and nowhere else.
 
 import { Refusal } from "../shared/errors.js";
 import { HOST_NAME, PROTOCOL } from "../shared/protocol.js";
@@ -8,7 +8,7 @@ import { Calls } from "../shared/rpc.js";
 
 /** A start takes no longer, in ms. */
 const START_LIMIT = 15_000;
-/** With nothing open, the host is let go after this many ms without a question. */
+/** With nothing open, the host is stopped after this many ms without a request. */
 const IDLE = 20_000;
 
 /**
@@ -45,7 +45,7 @@ function closed(message = "") {
   if (/failed to start/i.test(message)) {
     return new Refusal("OperationError", "host_broken", "The native host could not be started: `doppler-host doctor` tells why.");
   }
-  return new Refusal("OperationError", "host_exited", "The native host stopped: try again, it is started anew.");
+  return new Refusal("OperationError", "host_exited", "The native host stopped: try again, and it starts again.");
 }
 
 export class NativeHost {
@@ -81,7 +81,7 @@ export class NativeHost {
   async #open(id) {
     const connection = this.#connected();
     const { base, token } = await connection.hello;
-    // Before it is open: whoever closes it meanwhile must not be overheard.
+    // Before it is open: a close that comes meanwhile must count.
     connection.open.add(id);
     return { ...await this.#ask(connection, "models.open", { id }), base, token };
   }
@@ -92,7 +92,7 @@ export class NativeHost {
     await this.#call("models.close", { id });
   }
 
-  /** Closes every model: whoever had them open is gone. */
+  /** Closes every model: the document that had them open is gone. */
   closeAll() {
     for (const id of this.#connection?.open ?? []) this.#close(id).catch(() => {});
   }

@@ -50,7 +50,7 @@ function closeAfterRouter() {
 
 /** @type {prompts.Announce} */
 async function announce(change) {
-  // Rejects when there is no offscreen document: then there is nobody to tell.
+  // Rejects when there is no offscreen document: then there is no router to tell.
   await chrome.runtime.sendMessage({ to: "router", change }).catch(() => {});
 }
 

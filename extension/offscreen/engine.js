@@ -1,4 +1,4 @@
-// The dedicated worker that runs the engine: started on the first request, started afresh after it died or fell silent. What had
+// The dedicated worker that runs the engine: started on the first request, and again after it died or stopped responding. What had
 // not begun to be answered then is asked again.
 
 import { Heartbeat } from "./heartbeat.js";
@@ -11,11 +11,11 @@ import { Calls } from "../shared/rpc.js";
  * @typedef {import("../shared/protocol.js").Failure} Failure
  * @typedef {import("../shared/rpc.js").Receiver} Receiver
  * @typedef {Receiver & {
- *   method: keyof Methods, params: any, client: string | undefined, receiver: Receiver, id: number, tries: number, settled: boolean,
+ *   method: keyof Methods, params: any, origin: string | undefined, receiver: Receiver, id: number, tries: number, settled: boolean,
  *   suspected: boolean,
  * }} Request
  *   `receiver`: of the one who asks; `id`: at the worker that had it last; `tries`: how often it was handed to a worker; `settled`: a
- *   part of its answer was delivered, or nobody wants one any more; `suspected`: a worker that had it ended, and it is not known for whom
+ *   part of its answer was delivered, or it was cancelled; `suspected`: a worker that had it ended, and it is not known for whom
  *   it worked
  *
  * @typedef {import("../shared/protocol.js").Answer<any>} Answer
@@ -26,9 +26,9 @@ import { Calls } from "../shared/rpc.js";
  *
  * @typedef {object} Listeners
  * @property {(status: import("../shared/protocol.js").EngineStatus) => void} status
- * @property {(clients: string[]) => void} activity  others ask for answers than before
+ * @property {(origins: string[]) => void} activity  others ask for answers than before
  * @property {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
- * @property {(client?: string) => void} death  the worker ended, with all that it had; `client`: whose request ended it, where that is known
+ * @property {(origin?: string) => void} death  the worker ended, with all that it had; `origin`: whose request ended it, where that is known
  */
 
 /** What may be asked again: its answer does not depend on what became of the first time. @type {Set<keyof Methods>} */
@@ -63,9 +63,9 @@ export class Engine {
   }
 
   /** Who asks for answers now, each origin once. @returns {string[]} */
-  get clients() {
+  get origins() {
     const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
-    return [...new Set(chats.flatMap(({ client }) => client ?? []))];
+    return [...new Set(chats.flatMap(({ origin }) => origin ?? []))];
   }
 
   /**
@@ -74,13 +74,13 @@ export class Engine {
    * @param {K} method
    * @param {Methods[K]["params"]} params
    * @param {Receiver} receiver
-   * @param {string} [client]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
+   * @param {string} [origin]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver, client) {
+  send(method, params, receiver, origin) {
     /** @type {Request} */
     const request = {
-      method, params, client, receiver, id: 0, tries: 0, settled: false, suspected: false,
+      method, params, origin, receiver, id: 0, tries: 0, settled: false, suspected: false,
       chunk: (chunk) => {
         request.settled = true;
         receiver.chunk(chunk);
@@ -105,12 +105,12 @@ export class Engine {
    * @template {keyof Methods} K
    * @param {K} method
    * @param {Methods[K]["params"]} params
-   * @param {{onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal, client?: string}} [options]
+   * @param {{onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal, origin?: string}} [options]
    * @returns {Promise<Methods[K]["done"]>}  rejects with a `Failure`
    */
-  request(method, params, { onChunk, signal, client } = {}) {
+  request(method, params, { onChunk, signal, origin } = {}) {
     return new Promise((resolve, reject) => {
-      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, client);
+      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, origin);
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });
@@ -122,8 +122,8 @@ export class Engine {
    */
   #post(request) {
     this.#worker ??= this.#start();
-    const { method, params, client } = request;
-    request.id = this.#calls.send(method, params, request, { client });
+    const { method, params, origin } = request;
+    request.id = this.#calls.send(method, params, request, { origin });
     request.tries++;
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);
@@ -131,7 +131,7 @@ export class Engine {
 
   /** Who asks for answers may be others than before. @param {Request} request */
   #changed({ method }) {
-    if (method === "chat.completions") this.#on.activity(this.clients);
+    if (method === "chat.completions") this.#on.activity(this.origins);
   }
 
   #start() {
@@ -230,12 +230,12 @@ export class Engine {
     if (!worker || worker !== this.#worker) return;
     worker.terminate();
     const culprit = this.#culprit();
-    const client = culprit?.client;
+    const origin = culprit?.origin;
     this.#worker = undefined;
     this.#working = undefined;
     this.#loading = false;
     this.#heart.stop();
-    this.#on.death(client);
+    this.#on.death(origin);
     const error = toWire(engineStopped(why));
     // Pages are not told why, and the extension's own may all be closed.
     console.error(error.message);
@@ -244,7 +244,7 @@ export class Engine {
     this.#on.status({ state: "failed", error });
     for (const request of requests) {
       request.suspected = culprit === undefined;
-      const blamed = request === culprit || (client !== undefined && request.client === client);
+      const blamed = request === culprit || (origin !== undefined && request.origin === origin);
       if (repeatable(request) && !blamed) this.#waiting.add(request);
       else this.#finish(request, error);
     }

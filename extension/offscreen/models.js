@@ -230,7 +230,7 @@ export class Models {
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
-  /** The engine's worker is gone, and with it whoever would have closed what it had open. */
+  /** The engine's worker is gone: what it had open is closed for it. */
   closeAll() {
     for (const id of this.#opens.keys()) background("models.close", { id }).catch(() => {});
     this.#opens = new Map();

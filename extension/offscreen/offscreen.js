@@ -5,18 +5,18 @@ import { Activity } from "./activity.js";
 import { Engine } from "./engine.js";
 import { QUOTA } from "./limits.js";
 import { Models } from "./models.js";
-import { PageClient, requesterOf } from "./page-client.js";
+import { PageConnection, requesterOf } from "./page-connection.js";
 import { Quota } from "./quota.js";
-import { isOwnPage, UiClient } from "./ui-client.js";
-import { hold } from "../shared/router-lock.js";
+import { isOwnPage, UiConnection } from "./ui-connection.js";
+import { acquire } from "../shared/router-lock.js";
 import * as tunings from "../shared/tunings.js";
 
 // There is one router. This document opened in a tab would be another, and pages' requests would reach both.
 if ("tabs" in chrome) throw new Error("DOPPLER's router runs in the offscreen document only.");
 
-/** @type {Set<PageClient>} */
+/** @type {Set<PageConnection>} */
 const pages = new Set();
-/** @type {Set<UiClient>} */
+/** @type {Set<UiConnection>} */
 const uis = new Set();
 
 /**
@@ -32,17 +32,17 @@ const activity = new Activity((sites) => tellUis("activity", { sites }));
 const quota = new Quota(QUOTA);
 const engine = new Engine({
   status: onStatus,
-  activity: (clients) => activity.update(clients),
+  activity: (origins) => activity.update(origins),
   answer: answerEngine,
-  death(client) {
+  death(origin) {
     models.closeAll();
-    if (client !== undefined) quota.pause(client);
+    if (origin !== undefined) quota.pause(origin);
   },
 });
 const models = new Models(engine);
 
 /** Resolves once what a document before this one had open at the native host is closed. */
-const alone = hold();
+const alone = acquire();
 
 /**
  * @param {string} method
@@ -78,17 +78,17 @@ let conversations;
 const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
   createConversations({
     request: (method, params, onChunk, signal) =>
-      engine.request(method, models.complete(method, params), { onChunk, signal, client: location.origin }),
+      engine.request(method, models.complete(method, params), { onChunk, signal, origin: location.origin }),
     broadcast: tellUis,
   }));
 
 chrome.runtime.onConnect.addListener((port) => {
   const requester = requesterOf(port.sender);
   if (port.name === "doppler" && requester) {
-    const page = new PageClient(port, requester, engine, models, quota, () => pages.delete(page));
+    const page = new PageConnection(port, requester, engine, models, quota, () => pages.delete(page));
     pages.add(page);
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
-    const ui = new UiClient(port, engine, models, openConversations, {
+    const ui = new UiConnection(port, engine, models, openConversations, {
       get sites() { return activity.sites; },
       stop(origin) {
         for (const page of pages) if (page.origin === origin) page.stop();

@@ -56,7 +56,7 @@
 
   /** @param {Event} event */
   function pressed(event) {
-    // What the browser makes of a tap, or of a key that is held, is no other press.
+    // What the browser makes of a tap, or of a key that stays down, is no other press.
     const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
     if (!isTrusted || repeat || (event.type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
     press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };

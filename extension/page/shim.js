@@ -50,7 +50,7 @@
   let next = 1;
 
   // The bridge receives the port in an event, now if it is there already and else when it says that it has come. It takes the
-  // event, and nobody is told of the port again: both happens before any script of the page runs.
+  // event, and the port is not announced again: both happen before any script of the page runs.
   const connect = () => {
     const taken = !dispatchEvent(new MessageEvent("doppler:connect", { cancelable: true, ports: [port2] }));
     if (taken) removeEventListener("doppler:bridge", connect);
@@ -265,7 +265,7 @@
         if (end && hasOwn(end, "error")) throw end.error;
         return undefined;
       } finally {
-        // The loop was left: nobody wants the rest. After the end this does nothing.
+        // The loop was left: the rest is not wanted. After the end this does nothing.
         controller.abort();
       }
     }

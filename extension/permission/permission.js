@@ -96,7 +96,7 @@ try {
   const { origin } = await background("prompt.describe");
   showOrigin(find("origin"), origin);
   find("question").focus();
-  // Drawn first: nobody can answer what is not to be seen.
+  // Drawn first: an answer counts only once the question is visible.
   requestAnimationFrame(() => {
     asked = true;
     settle();

@@ -5,7 +5,7 @@ import { engineStopped } from "./errors.js";
 import { Calls } from "./rpc.js";
 
 /**
- * @typedef {import("../offscreen/ui-client.js").Methods} Methods
+ * @typedef {import("../offscreen/ui-connection.js").Methods} Methods
  * @typedef {{
  *   request: <K extends keyof Methods>(method: K, params?: Methods[K]["params"],
  *     options?: {onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal}) => Promise<Methods[K]["done"]>,

@@ -2,7 +2,7 @@
 
 /** @typedef {import("./protocol.js").Failure} Failure */
 
-/** An exception that carries a wire error; thrown by handlers, sent by whoever answers. */
+/** An exception that carries a wire error; thrown by handlers, and sent as the answer. */
 export class Refusal extends Error {
   /**
    * @param {string} name

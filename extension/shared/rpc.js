@@ -58,7 +58,7 @@ export class Calls {
    * @param {K} method
    * @param {M[K]["params"]} params
    * @param {R} receiver
-   * @param {{client?: string}} [fields]  of the frame
+   * @param {{origin?: string}} [fields]  of the frame
    * @returns {number}  the request's id
    */
   send(method, params, receiver, fields) {
@@ -156,7 +156,7 @@ export class Answers {
     }
   }
 
-  /** The other side is gone: nobody wants an answer any more. */
+  /** The other side is gone: no answer is wanted any more. */
   end() {
     for (const abort of this.#open.values()) abort.abort();
   }

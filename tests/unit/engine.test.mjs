@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: number, method: string, params: any, client?: string, ping?: boolean}} Frame */
+/** @typedef {{id: number, method: string, params: any, origin?: string, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -78,19 +78,19 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
   const culprits = [];
   const engine = new Engine({
     status: (status) => events.push(["status", status]),
-    activity: (clients) => events.push(["activity", { clients }]),
+    activity: (origins) => events.push(["activity", { origins }]),
     answer: async () => ({}),
-    death: (client) => { culprits.push(client); },
+    death: (origin) => { culprits.push(origin); },
   }, heartbeat);
-  /** @param {string} text @param {string} [method] @param {string} [client] */
-  const ask = (text, method = "chat.completions", client = "https://x.org") => {
+  /** @param {string} text @param {string} [method] @param {string} [origin] */
+  const ask = (text, method = "chat.completions", origin = "https://x.org") => {
     /** @type {{chunks: any[], ends: any[], cancel: () => void}} */
     const heard = { chunks: [], ends: [], cancel() {} };
     heard.cancel = engine.send(/** @type {any} */ (method), { text }, {
       chunk: (chunk) => heard.chunks.push(chunk),
       done: (done) => heard.ends.push(done),
       error: ({ code }) => heard.ends.push(code),
-    }, client);
+    }, origin);
     return heard;
   };
   return { engine, ask, events, culprits };
@@ -213,10 +213,10 @@ test("who is being answered is told, and when that changes", () => {
   ask("a", "chat.completions", "https://x.org");
   ask("b", "chat.completions", "https://y.org");
   ask("c", "tokens.count", "https://z.org");
-  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  assert.deepEqual(engine.origins, ["https://x.org", "https://y.org"]);
   worker().die();
-  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  assert.deepEqual(engine.origins, ["https://x.org", "https://y.org"]);
   worker().say({ id: worker().idOf("a"), done: 1 });
-  assert.deepEqual(engine.clients, ["https://y.org"]);
-  assert.deepEqual(events.filter(([event]) => event === "activity").at(-1), ["activity", { clients: ["https://y.org"] }]);
+  assert.deepEqual(engine.origins, ["https://y.org"]);
+  assert.deepEqual(events.filter(([event]) => event === "activity").at(-1), ["activity", { origins: ["https://y.org"] }]);
 });

@@ -17,10 +17,10 @@ pub struct Request<P> {
     #[serde(default)]
     #[cfg_attr(test, ts(optional, as = "Option<P>"))]
     pub params: P,
-    /// The origin that asks, as the browser attests it. The offscreen document tells it to the worker, and takes it from nobody.
+    /// The origin that asks, as the browser attests it. The offscreen document adds it for the worker, and refuses frames that have it.
     #[serde(default)]
     #[cfg_attr(test, ts(optional))]
-    pub client: Option<String>,
+    pub origin: Option<String>,
 }
 
 /// The method that ends a request.

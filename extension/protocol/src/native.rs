@@ -30,7 +30,7 @@ methods! {
     Read = "read": ReadParams => ReadDone;
 }
 
-/// The messages that the service worker forwards for the offscreen document, and for nobody else.
+/// The messages that the service worker forwards, for the offscreen document only.
 pub const FORWARDED: [&str; 4] = [ListModels::NAME, OpenModel::NAME, CloseModel::NAME, Read::NAME];
 
 /// Parameters of [`Hello`].

@@ -55,7 +55,7 @@ impl Call {
     }
 }
 
-/// A request that nobody reads: what counts is that the model is loaded to count its tokens.
+/// A request whose answer is not read: the model is loaded to count its tokens.
 #[derive(Debug, Serialize)]
 pub(crate) struct Draft {
     messages: [DraftMessage; 1],

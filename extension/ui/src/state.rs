@@ -153,7 +153,7 @@ pub struct State {
     /// Whether another answer was asked for and is not there yet.
     asked_again: bool,
     /// A question that waits for the conversation to be restored.
-    held: Option<String>,
+    queued: Option<String>,
     revisions: u32,
 }
 
@@ -258,7 +258,7 @@ impl State {
                 }
                 self.alert = None;
                 self.outgoing = Some(text.clone());
-                self.held = Some(text);
+                self.queued = Some(text);
                 let mut effects = vec![Effect::ShowEnd, Effect::Focus];
                 if self.restored {
                     effects.extend(self.send_held());
@@ -281,7 +281,7 @@ impl State {
             }
             Msg::Open(id) => {
                 self.outgoing = None;
-                self.held = None;
+                self.queued = None;
                 self.alert = None;
                 vec![self.open(Some(id)), Effect::Focus]
             }
@@ -340,7 +340,7 @@ impl State {
         self.chat = None;
         self.opening = None;
         self.outgoing = None;
-        self.held = None;
+        self.queued = None;
         self.alert = None;
         self.restored = true;
     }
@@ -360,7 +360,7 @@ impl State {
             return Vec::new();
         };
         self.restored = true;
-        let asked = self.outgoing.take().is_some() && self.held.is_none();
+        let asked = self.outgoing.take().is_some() && self.queued.is_none();
         let Some(Snapshot { id, seq, messages }) = snapshot else {
             return self.send_held().into_iter().collect();
         };
@@ -427,7 +427,7 @@ impl State {
 
     /// Sends a question that was asked before it was known which conversation is open.
     fn send_held(&mut self) -> Option<Effect> {
-        let text = self.held.take()?;
+        let text = self.queued.take()?;
         self.outgoing = Some(text.clone());
         let id = self.chat.as_ref().map(|chat| chat.id.clone());
         Some(Effect::Call(Call::send(id, text)))

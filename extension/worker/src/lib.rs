@@ -1,16 +1,16 @@
 //! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
-//! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and loaded
-//! anew by the next request after the device was lost.
+//! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and
+//! again by the next request after the device was lost.
 
 mod bench;
 mod blob;
+mod calls;
 mod frames;
 mod host_files;
 mod log_console;
 mod models;
 mod readers;
-mod router;
 mod serving;
 mod tuning;
 mod working;
@@ -35,9 +35,9 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::WorkerGlobalScope;
 use web_time::{Instant, SystemTime, UNIX_EPOCH};
 
+use calls::Calls;
 use frames::{Outbox, Request, params};
 use models::{EMBEDDED, Models};
-use router::Router;
 use serving::Serving;
 use tuning::Tunings;
 use working::{Working, working_for};
@@ -53,7 +53,7 @@ pub struct EngineWorker {
 
 struct Inner {
     outbox: Rc<Outbox>,
-    router: Rc<Router>,
+    calls: Rc<Calls>,
     serving: Rc<Serving>,
     running: RefCell<HashMap<u32, AbortHandle>>,
     working: Working,
@@ -67,15 +67,15 @@ impl EngineWorker {
     pub fn new(post: Function, models: String, reader: String, working: Int32Array) -> Self {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
-        let router = Rc::new(Router::new(post));
-        let tunings = Tunings::new(Rc::clone(&router));
-        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), tunings, Rc::clone(&outbox)));
-        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), working: Working::new(working) }) }
+        let calls = Rc::new(Calls::new(post));
+        let tunings = Tunings::new(Rc::clone(&calls));
+        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&calls)), tunings, Rc::clone(&outbox)));
+        Self { inner: Rc::new(Inner { outbox, calls, serving, running: RefCell::default(), working: Working::new(working) }) }
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
     pub fn handle(&self, frame: &JsValue) {
-        if self.inner.router.handle_reply(frame) {
+        if self.inner.calls.handle_reply(frame) {
             return;
         }
         let received = Instant::now();
@@ -157,7 +157,7 @@ impl Inner {
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let mut completion = match &request.client {
+        let mut completion = match &request.origin {
             Some(origin) => Client::clone(&client).sharing(origin).chat(&chat).await,
             None => client.chat(&chat).await,
         }
@@ -192,7 +192,7 @@ impl Inner {
     async fn count(self: &Rc<Self>, request: &Request) -> Result<Count, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = match &request.client {
+        let tokens = match &request.origin {
             Some(origin) => Client::clone(&client).sharing(origin).count(&chat).await,
             None => client.count(&chat).await,
         }

@@ -40,7 +40,7 @@ fn report(panic: &str) {
     console::error_1(&JsValue::from_str(panic));
     let frame = to_js(&Told { event: Fatal::NAME, detail: Reason { message: panic.to_owned() } });
     if let (Ok(frame), Ok(scope)) = (frame, js_sys::global().dyn_into::<DedicatedWorkerGlobalScope>()) {
-        // There is nobody left to tell that this failed too.
+        // If this fails too, there is no other way to report it.
         let _ = scope.post_message(&frame);
     }
 }

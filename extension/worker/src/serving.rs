@@ -54,7 +54,7 @@ struct Current {
     before: Option<u32>,
 }
 
-/// A model on the device: for as long as somebody has its client.
+/// A model on the device: for as long as a client of it exists.
 struct Loaded {
     id: String,
     number: u32,
@@ -160,7 +160,7 @@ impl Serving {
         let client = loaded.client.upgrade()?;
         successor.abort.abort();
         let given_up = successor.loading.clone();
-        // Whoever chose the other is told before.
+        // The request that chose the other is told before.
         let loading = given_up.map(|_| Ok(client)).boxed_local().shared();
         let abort = successor.abort.clone();
         let (number, context) = (loaded.number, Rc::clone(&loaded.context));
@@ -192,7 +192,7 @@ impl Serving {
         if self.known.borrow().as_ref().is_none_or(stays) {
             return;
         }
-        // Whoever asks next sets the device up anew.
+        // The next load sets the device up again.
         *self.known.borrow_mut() = None;
         let id = self.current.borrow().as_ref().map(|current| current.id.clone());
         if let Some(id) = id {
@@ -214,7 +214,7 @@ impl Serving {
             if let Wish::Request = wish {
                 granted.set(this.models.context(&model).await);
             }
-            // Nobody may be waiting any more.
+            // All requests may have been cancelled.
             let _ = result.send(this.replace(before, &model, number, granted, registration).await);
         });
         let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
@@ -263,7 +263,7 @@ impl Serving {
                         Err(error) => self.forget(number, &id, &error),
                     }
                     *self.loaded.borrow_mut() = None;
-                    // Whoever waits to take its place may have given up.
+                    // The load that waits for this may have been cancelled.
                     let _ = ending.send(());
                 });
                 Ok(client)

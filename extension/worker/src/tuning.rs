@@ -21,8 +21,8 @@ use web_time::{SystemTime, UNIX_EPOCH};
 
 use crate::SharedError;
 use crate::bench::{SPARK, open};
+use crate::calls::Calls;
 use crate::frames;
-use crate::router::Router;
 use crate::serving::{Serving, open_gpu};
 
 /// What is measured where nothing else is asked for and a GPU has the memory: small, and its layers are those of larger models.
@@ -56,18 +56,18 @@ fn by_default(device: &Capabilities) -> Tuning {
 /// What is kept, reached through the offscreen document.
 #[derive(Debug)]
 pub(crate) struct Tunings {
-    router: Rc<Router>,
+    calls: Rc<Calls>,
 }
 
 impl Tunings {
-    /// Kept behind `router`.
-    pub(crate) fn new(router: Rc<Router>) -> Self {
-        Self { router }
+    /// Kept by the offscreen document.
+    pub(crate) fn new(calls: Rc<Calls>) -> Self {
+        Self { calls }
     }
 
     /// Sets a device up as was found for it, which is the answer, or else by default.
     pub(crate) async fn apply(&self, gpu: &mut Gpu) -> Option<Tuned> {
-        let kept = self.router.call::<ReadTuning>(&TunedDevice { device: key(gpu.adapter()) }).await;
+        let kept = self.calls.call::<ReadTuning>(&TunedDevice { device: key(gpu.adapter()) }).await;
         let tuned = match kept {
             Ok(None) => None,
             Ok(Some(text)) => Some(read(&text, gpu.capabilities())),
@@ -81,7 +81,7 @@ impl Tunings {
     /// Keeps what was found, or forgets what was before.
     async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
         let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| frames::invalid(&problem))?;
-        self.router.call_unread::<WriteTuning>(&WriteTuningParams { device: key(adapter), text }).await?;
+        self.calls.call_unread::<WriteTuning>(&WriteTuningParams { device: key(adapter), text }).await?;
         Ok(())
     }
 }
@@ -154,7 +154,7 @@ pub(crate) async fn tune(
 /// # Errors
 /// When the storage fails.
 pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Nothing, SharedError> {
-    serving.tunings().router.call_unread::<ClearTunings>(&Nothing {}).await?;
+    serving.tunings().calls.call_unread::<ClearTunings>(&Nothing {}).await?;
     serving.retune(by_default);
     Ok(Nothing {})
 }

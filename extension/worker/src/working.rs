@@ -66,7 +66,7 @@ mod tests {
         }));
         assert!(work.as_mut().now_or_never().is_none());
         assert_eq!(number.get(), 0, "between its steps others work");
-        sender.send(()).expect("somebody waits");
+        sender.send(()).expect("a receiver");
         assert!(work.as_mut().now_or_never().is_some());
         assert_eq!((steps.borrow().as_slice(), number.get()), (&[7, 7][..], 0));
     }

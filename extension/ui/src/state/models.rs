@@ -165,7 +165,7 @@ impl Switcher {
         self.find(id).map(|model| model.name.as_str())
     }
 
-    /// Asks about the first model of which nothing is known, one at a time and only while somebody looks.
+    /// Asks about the first model of which nothing is known, one after the other and only while the list is open.
     fn describe_next(&self) -> Vec<Effect> {
         let unknown = |model: &&Listed| model.source != Source::Embedded && self.description(&model.id).is_none();
         let models = self.list.iter().filter(|_| self.open).flat_map(|list| &list.data);

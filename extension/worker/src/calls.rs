@@ -17,13 +17,13 @@ use crate::frames::to_js;
 
 /// Calls to the offscreen document, with their pending replies.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub(crate) struct Calls {
     post: Function,
     next: Cell<u32>,
     waiting: RefCell<HashMap<u32, oneshot::Sender<Result<JsValue, EngineError>>>>,
 }
 
-impl Router {
+impl Calls {
     pub(crate) fn new(post: Function) -> Self {
         Self { post, next: Cell::default(), waiting: RefCell::default() }
     }
@@ -47,7 +47,7 @@ impl Router {
         let (sender, receiver) = oneshot::channel();
         let ask = self.notify::<M>(params);
         self.waiting.borrow_mut().insert(ask, sender);
-        // The router lives as long as the worker and answers everything once.
+        // The offscreen document lives as long as the worker and answers everything once.
         receiver.await.unwrap_or(Err(EngineError::Aborted))
     }
 

@@ -32,7 +32,7 @@ export function isOwnPage(sender) {
   return sender?.id === chrome.runtime.id && sender.origin === new URL(own).origin && sender.url?.startsWith(own) === true;
 }
 
-export class UiClient {
+export class UiConnection {
   #answers;
   #closed = false;
   #port;
@@ -83,7 +83,7 @@ export class UiClient {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     if (Object.hasOwn(this.#methods, method)) return this.#methods[/** @type {keyof UiMethods} */ (method)](params);
     if (isEngineMethod(method)) {
-      return this.#engine.request(method, this.#models.complete(method, params), { ...options, client: location.origin });
+      return this.#engine.request(method, this.#models.complete(method, params), { ...options, origin: location.origin });
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }

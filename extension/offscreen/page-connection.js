@@ -14,17 +14,17 @@ import { isFrame, MAX_OPEN } from "./frames.js";
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {{engine?: string, withdraw: () => void}} Open
- *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: nobody wants its result any more
+ *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: its result is not wanted any more
  */
 
-/** Hosts of this computer, with and without the dot of a complete name: secure without TLS. */
-const LOCAL_HOSTS = new Set(["localhost", "localhost.", "127.0.0.1"]);
+/** Names of this computer, with and without the dot of a complete name: secure without TLS. */
+const LOCAL_NAMES = new Set(["localhost", "localhost.", "127.0.0.1"]);
 
 /** What a page with a grant may ask the engine. */
 const ENGINE_METHODS = /** @type {const} */ (["models.list", "chat.completions", "tokens.count"]);
 
 /**
- * Whom the browser says is at the other end, if that is somebody pages' requests are taken from: the top frame of an
+ * The page that the browser says is at the other end, if its requests are accepted: the top frame of an
  * active document with a secure, non-opaque origin, through this extension's own content script.
  * @param {chrome.runtime.MessageSender | undefined} sender
  * @returns {Requester | undefined}
@@ -32,14 +32,14 @@ const ENGINE_METHODS = /** @type {const} */ (["models.list", "chat.completions",
 export function requesterOf(sender) {
   if (!sender || sender.id !== chrome.runtime.id || sender.tab?.id === undefined || sender.frameId !== 0) return undefined;
   if (sender.documentLifecycle !== "active" || !sender.documentId || !sender.origin || !sender.url) return undefined;
-  // An opaque origin ("null": sandboxed documents) is nobody a user could have allowed.
+  // An opaque origin ("null": sandboxed documents) is no origin that a user could have allowed.
   if (!URL.canParse(sender.origin) || new URL(sender.origin).origin !== sender.origin) return undefined;
   const { protocol, hostname } = new URL(sender.origin);
-  const secure = protocol === "https:" || (protocol === "http:" && LOCAL_HOSTS.has(hostname));
+  const secure = protocol === "https:" || (protocol === "http:" && LOCAL_NAMES.has(hostname));
   return secure ? { origin: sender.origin, documentId: sender.documentId, tab: sender.tab.id } : undefined;
 }
 
-export class PageClient {
+export class PageConnection {
   /** @type {Map<number, Open>} */
   #open = new Map();
   /** Requests waiting for the user's answer. @type {Set<number>} */
@@ -172,7 +172,7 @@ export class PageClient {
 
   /**
    * This origin's grants may have changed.
-   * @param {boolean} asked  a prompt is over: whoever waits for it learns the state
+   * @param {boolean} asked  a prompt is over: requests that wait for it are told the state
    * @returns {Promise<Grant["state"]>}
    */
   async regrant(asked) {
@@ -215,7 +215,7 @@ export class PageClient {
     if (asking || grant?.scope === "once") await background("document.gone", { documentId: this.#requester.documentId });
   }
 
-  /** Ends the connection with a client that breaks the protocol. */
+  /** Ends the connection with a page that breaks the protocol. */
   #drop() {
     this.#port.disconnect();
     // Disconnecting is heard at the other end only.
@@ -257,7 +257,7 @@ export class PageClient {
     try {
       this.#port.postMessage(frame);
     } catch {
-      // The other end has just gone; nobody else may suffer from it.
+      // The other end has just gone: other pages must not notice.
       this.#drop();
     }
   }
