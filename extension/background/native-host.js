@@ -30,7 +30,7 @@ const refused = ({ code, message, data }) =>
   new Refusal(NAMES[code] ?? "OperationError", code === "protocol" ? "host_version" : code, message, data);
 
 /**
- * What Chrome says of a port that closed, in words that help.
+ * An error for the reason that Chrome states for a closed port.
  * @param {string | undefined} message  of `runtime.lastError`
  */
 function closed(message = "") {

@@ -118,7 +118,7 @@ async function openWindow(url, pointer) {
 const isShown = (prompt) => chrome.windows.get(prompt.windowId).then(() => true, () => false);
 
 /**
- * What the prompt window shows.
+ * The content of a prompt window.
  * @param {string} id
  * @returns {Promise<{origin: string}>}
  */

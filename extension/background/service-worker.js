@@ -16,7 +16,7 @@ import { whenFree } from "../shared/router-lock.js";
 
 const OFFSCREEN = "extension/offscreen/offscreen.html";
 
-/** What it has in memory, a port and who waits for it, is gone with the worker: the router asks again. */
+/** Its state (a port, and requests that wait for it) is lost with the service worker: the router asks again. */
 const host = new NativeHost();
 
 /** One creation at a time; `createDocument` rejects when there is a document already. @type {Promise<void> | undefined} */

@@ -97,7 +97,7 @@ export function passLine({ pass, rows, positions, total_us }) {
 }
 
 /**
- * What differs between two settings.
+ * The differences between two settings.
  * @param {Settings} from
  * @param {Settings} to
  */

@@ -56,7 +56,7 @@ form.addEventListener("submit", (event) => {
   stop.onclick = () => abort.abort();
   stop.hidden = false;
   say("Loading. What is asked meanwhile disturbs it.");
-  /** What is measured first. @type {Settings | undefined} */
+  /** The settings that are measured first. @type {Settings | undefined} */
   let defaults;
   void ask("engine.tune", params, tunedText, {
     onChunk({ model, trial, trials, tuning }) {

@@ -8,7 +8,7 @@ const DELAY = { shown: 500, cleared: 2000 };
 export class Activity {
   /** Origins, sorted. @type {string[]} */
   sites = [];
-  /** What the icon shows. */
+  /** The sites that the icon shows. */
   #shown = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;

@@ -38,7 +38,7 @@ const SAVE_INTERVAL = 800;
 /** Popups are told of new text this often, in milliseconds: once a frame. */
 const FRAME = 16;
 const TITLE_LENGTH = 60;
-/** What could not be stored is tried again this often, in milliseconds. */
+/** Failed writes are repeated this often, in milliseconds. */
 const RETRY_INTERVAL = 20_000;
 /** A question that lost its answer before the first word is asked again if it is younger than this, in milliseconds. */
 const FRESH = 5 * 60_000;
@@ -53,8 +53,8 @@ function titleOf(text) {
 }
 
 /**
- * What the engine is asked. A question that got no word of an answer is left out, so that question and answer alternate, as
- * chat templates expect. What the model thought is left out as well.
+ * The messages for the engine. A question that got no word of an answer is left out, so that question and answer alternate, as
+ * chat templates expect. Thoughts of the model are left out as well.
  *
  * @param {Message[]} messages
  */
@@ -78,7 +78,7 @@ function failureOf(error) {
 }
 
 /**
- * What to tell the user when conversations cannot be stored.
+ * The sentence for the user when conversations cannot be stored.
  *
  * @param {unknown} error
  */
@@ -112,7 +112,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   const untold = new Map();
   /** Conversations whose popups were told of text within this frame. @type {Set<string>} */
   const told = new Set();
-  /** What the popup shows when it opens. @type {string | null} */
+  /** The conversation that the popup shows when it opens. @type {string | null} */
   let current = null;
 
   const loaded = restore();

@@ -28,10 +28,11 @@ import { Calls } from "../shared/rpc.js";
  * @property {(status: import("../shared/protocol.js").EngineStatus) => void} status
  * @property {(origins: string[]) => void} activity  others ask for answers than before
  * @property {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
- * @property {(origin?: string) => void} death  the worker ended, with all that it had; `origin`: whose request ended it, where that is known
+ * @property {(origin?: string) => void} death  the worker ended, with all that it had; `origin`: that of the request that ended it, where
+ *   it is known
  */
 
-/** What may be asked again: its answer does not depend on what became of the first time. @type {Set<keyof Methods>} */
+/** Methods that may be repeated: a first attempt has no effect on the answer. @type {Set<keyof Methods>} */
 const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status"]);
 /** Times that a request is handed to a worker: one that takes the worker down must come to an end. */
 const TRIES = 2;
@@ -44,9 +45,9 @@ export class Engine {
   #working;
   /** Whether the worker loads a model. */
   #loading = false;
-  /** What the worker has. @type {Calls<Methods, Request>} */
+  /** Requests that the worker has. @type {Calls<Methods, Request>} */
   #calls = new Calls(() => {});
-  /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Set<Request>} */
+  /** Requests to repeat, one after the other: any of them may have ended the worker. @type {Set<Request>} */
   #waiting = new Set();
   /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {Request | undefined} */
   #suspect;
@@ -62,7 +63,7 @@ export class Engine {
     this.#heart = new Heartbeat(() => this.#worker?.postMessage({ ping: true }), () => this.#died(this.#worker, silence), heartbeat);
   }
 
-  /** Who asks for answers now, each origin once. @returns {string[]} */
+  /** Origins that wait for answers now, each once. @returns {string[]} */
   get origins() {
     const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
     return [...new Set(chats.flatMap(({ origin }) => origin ?? []))];
@@ -129,7 +130,7 @@ export class Engine {
     if (request.tries === 1) this.#changed(request);
   }
 
-  /** Who asks for answers may be others than before. @param {Request} request */
+  /** The origins that wait for answers may have changed. @param {Request} request */
   #changed({ method }) {
     if (method === "chat.completions") this.#on.activity(this.origins);
   }

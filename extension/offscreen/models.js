@@ -1,6 +1,6 @@
 // The models that the user can choose from, the choice, and what the engine's worker needs to open one.
 //
-// What a page sees of it: the chosen model, under a name that says nothing about the user's files.
+// Pages see the chosen model only, under a name that says nothing about the user's files.
 
 import { background } from "../shared/background.js";
 import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
@@ -10,7 +10,7 @@ import { FORWARDED } from "../shared/protocol.js";
 /** The model that ships with the extension (extension/worker/src/models.rs). */
 const EMBEDDED = "spark-28m";
 const EMBEDDED_NAME = "Spark 28M";
-/** What pages call any other: an id of its own would tell sites which file a user has, and that it is the same user. */
+/** The name of any other model for pages: an id of its own would tell sites which file a user has, and that it is the same user. */
 const LOCAL = "local";
 const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", name: "A model of the user's choice" };
 
@@ -87,7 +87,7 @@ export class Models {
     return id === this.chosenId;
   }
 
-  /** What to call the chosen model before the user. @returns {Promise<string>} */
+  /** The chosen model's name for the user. @returns {Promise<string>} */
   async chosenName() {
     if (this.chosen === undefined) return EMBEDDED_NAME;
     return this.chosen.startsWith(picked.PREFIX) && (await picked.find(this.chosen))?.name || "your own model";
@@ -117,7 +117,7 @@ export class Models {
   }
 
   /**
-   * What pages call a model.
+   * The name of a model for pages.
    * @param {string | undefined} id
    */
   pageId(id) {
@@ -142,13 +142,13 @@ export class Models {
     return toWire(error.code === "engine_stopped" ? engineStopped() : modelUnavailable());
   }
 
-  /** What pages are told of models, where that is not the engine's own answer. */
+  /** The list of models for pages, where it is not the engine's own. */
   listForPage() {
     return this.chosen && { object: "list", data: [LOCAL_MODEL] };
   }
 
   /**
-   * What can be chosen, for the extension's own pages.
+   * The models that can be chosen, for the extension's own pages.
    * @param {UiMethods["models.list"]["params"]} params
    * @returns {Promise<UiMethods["models.list"]["done"]>}
    */
@@ -195,7 +195,7 @@ export class Models {
   }
 
   /**
-   * What a model is and needs.
+   * The properties of a model, and the memory that it needs.
    * @param {UiMethods["models.describe"]["params"]} params
    */
   describe({ id, bytes }) {

@@ -20,7 +20,7 @@ import { isFrame, MAX_OPEN } from "./frames.js";
 /** Names of this computer, with and without the dot of a complete name: secure without TLS. */
 const LOCAL_NAMES = new Set(["localhost", "localhost.", "127.0.0.1"]);
 
-/** What a page with a grant may ask the engine. */
+/** The engine's methods for pages with a grant. */
 const ENGINE_METHODS = /** @type {const} */ (["models.list", "chat.completions", "tokens.count"]);
 
 /**
@@ -177,7 +177,7 @@ export class PageConnection {
    */
   async regrant(asked) {
     this.#grant = undefined;
-    // What cannot be found out is not granted; the next request finds it out.
+    // A grant that cannot be read counts as none; the next request reads it again.
     const { state } = await this.#granted().catch(() => /** @type {Grant} */ ({ state: "prompt" }));
     for (const id of asked ? [...this.#asking] : []) this.#done(id, { state });
     if (state !== "granted") this.#endAnswers(notAllowed());

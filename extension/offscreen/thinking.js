@@ -8,7 +8,7 @@
  * @typedef {{thinking: string, content: string}} Added  what a piece adds to the thought and to the answer
  */
 
-/** What thoughts begin and end with. @type {[open: string, close: string][]} */
+/** Marks of the beginnings and ends of thoughts. @type {[open: string, close: string][]} */
 const MARKS = [
   ["<think>", "</think>"],
   ["<thinking>", "</thinking>"],
@@ -121,7 +121,7 @@ export function separate(message) {
   if (thinking) Object.assign(message, { thinking, content });
 }
 
-/** What a model thinks before it answers, and for how long. */
+/** The model's thought before its answer, and how long it took. */
 export class Thought {
   #thinking = new Thinking();
   /** @type {number | undefined} */

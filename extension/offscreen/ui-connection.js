@@ -12,7 +12,7 @@ import { Answers } from "../shared/rpc.js";
  *   all that one of these pages can ask
  */
 
-/** What goes to the engine as it is. */
+/** Methods that go to the engine as they are. */
 const ENGINE_METHODS = /** @type {const} */ ([
   "engine.verify", "engine.bench", "engine.tune", "engine.untune", "chat.completions", "tokens.count",
 ]);

@@ -56,7 +56,7 @@
 
   /** @param {Event} event */
   function pressed(event) {
-    // What the browser makes of a tap, or of a key that stays down, is no other press.
+    // Events that the browser derives from a tap, or repeats for a key that stays down, are no further press.
     const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
     if (!isTrusted || repeat || (event.type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
     press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };
@@ -68,7 +68,7 @@
   }
   watchPresses();
 
-  // What the user did for a question of permission: a press serves one.
+  // The user's press that a request for permission uses up.
   /** @returns {import("../shared/protocol.js").PageMethods["permissions.request"]["params"]} */
   function takePress() {
     const activated = navigator.userActivation.isActive && press.time !== used;

@@ -247,7 +247,7 @@
 
     request("chat.completions", body, signals, (chunk) => { chunks[received++] = chunk; wake(); }).then(
       () => { end = {}; wake(); },
-      // Who aborts through the stream's own controller wants its end, not an exception.
+      // An abort through the stream's own controller ends it without an exception.
       (error) => { end = controller.signal.aborted ? {} : { error }; wake(); },
     );
     const news = () => new Promise((resolve) => { wake = () => resolve(undefined); });

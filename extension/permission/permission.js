@@ -55,7 +55,7 @@ function step(confirming) {
   settle();
 }
 
-/** What the buttons do. @type {Record<string, () => void | Promise<void>>} */
+/** Actions of the buttons. @type {Record<string, () => void | Promise<void>>} */
 const actions = {
   once: () => decide("once"),
   session: () => decide("session"),

@@ -29,12 +29,12 @@ export const notAllowed = () => new Refusal("NotAllowedError", "permission_requi
 export const engineStopped = (why) => new Refusal("OperationError", "engine_stopped",
   `The engine stopped${why === undefined ? "" : ` (${why})`}: ask again, it starts afresh.`);
 
-/** What a page is told of a model that does not answer, whatever the reason: that is the user's business. */
+/** A page's error for a model that does not answer. The reason is for the user only. */
 export const modelUnavailable = () => new Refusal("OperationError", "model_unavailable",
   "The model that the user chose cannot answer now: the user finds the reason in DOPPLER's popup.");
 
 /**
- * What to put on the wire for anything thrown.
+ * The wire error of anything thrown.
  * @param {unknown} thrown
  * @returns {Failure}
  */

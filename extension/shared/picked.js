@@ -13,7 +13,7 @@ import { Refusal } from "./errors.js";
 
 const transact = openStore("doppler-picked", "models");
 
-/** What an id of a picked model begins with. */
+/** The beginning of a picked model's id. */
 export const PREFIX = "picked-";
 
 /** @returns {Promise<Picked[]>} */

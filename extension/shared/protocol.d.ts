@@ -1,13 +1,13 @@
 // Written by `cargo xtask protocol` from extension/protocol.
 
-/** By what browsers call the native host. */
+/** The native host's name for browsers. */
 export const HOST_NAME: "com.doppler.host";
 /** Version of native messages. */
 export const PROTOCOL: 1;
 /** Native messages that are forwarded for the offscreen document. */
 export const FORWARDED: ["models.list", "models.open", "models.close", "read"];
 
-/** Native messages: what the service worker asks the native host. */
+/** Native messages: requests of the service worker to the native host. */
 export interface NativeMethods {
   "hello": { params: HelloParams; done: Greeting; chunk: never };
   "ping": { params: Nothing; done: Nothing; chunk: never };
@@ -18,7 +18,7 @@ export interface NativeMethods {
   "read": { params: ReadParams; done: ReadDone; chunk: never };
 }
 
-/** What the engine's worker asks the offscreen document, besides forwarded native messages. */
+/** Requests of the engine's worker to the offscreen document, besides forwarded native messages. */
 export interface WorkerMethods {
   "models.open": { params: OpenParams; done: ModelBytes; chunk: never };
   "models.close": { params: ModelId; done: Nothing; chunk: never };
@@ -28,7 +28,7 @@ export interface WorkerMethods {
   "tuning.clear": { params: Nothing; done: Nothing; chunk: never };
 }
 
-/** What the offscreen document asks the engine's worker. */
+/** Requests of the offscreen document to the engine's worker. */
 export interface EngineMethods {
   "engine.status": { params: Nothing; done: EngineStatus; chunk: never };
   "models.list": { params: Nothing; done: Catalog; chunk: never };
@@ -48,7 +48,7 @@ export interface EngineEvents {
   "fatal": Reason;
 }
 
-/** What the extension's own pages ask the offscreen document. */
+/** Requests of the extension's own pages to the offscreen document. */
 export interface UiMethods {
   "engine.status": { params: Nothing; done: EngineStatus; chunk: never };
   "models.list": { params: ListParams; done: ModelList; chunk: never };
@@ -78,7 +78,7 @@ export interface UiEvents {
   "storage": Storage;
 }
 
-/** What web pages ask the offscreen document. */
+/** Requests of web pages to the offscreen document. */
 export interface PageMethods {
   "permissions.query": { params: Nothing; done: Permission; chunk: never };
   "permissions.request": { params: Press; done: Permission; chunk: never };
@@ -148,7 +148,7 @@ features: Array<string>,
 matrices: Matrices | null, };
 
 /**
- * What comes of a request: any number of chunks, then one of the others.
+ * A frame of an answer: any number of chunks, then one of the others.
  */
 export type Answer<T> = { 
 /**
@@ -177,7 +177,8 @@ id: number,
 error: Failure, };
 
 /**
- * What the engine's worker asks the offscreen document. It has names of its own, because requests go the other way on the same port.
+ * A request of the engine's worker to the offscreen document. Its fields have other names, because requests go the other way on the same
+ * port.
  */
 export type Ask<P> = { 
 /**
@@ -185,7 +186,7 @@ export type Ask<P> = {
  */
 ask: number, 
 /**
- * What is asked for.
+ * [`Method::NAME`](crate::Method::NAME).
  */
 method: string, 
 /**
@@ -233,7 +234,7 @@ object: "model",
  */
 created: number, 
 /**
- * Who made it.
+ * Its maker.
  */
 owned_by: string, 
 /**
@@ -281,7 +282,7 @@ export type ChosenModel = {
  */
 name: string, 
 /**
- * What web pages call it.
+ * Its name for web pages.
  */
 page: string, 
 /**
@@ -359,12 +360,12 @@ id: string,
 seq: number, };
 
 /**
- * What the user can do about it.
+ * With a message that says what the user can do.
  */
 export type Disconnection = { message?: string };
 
 /**
- * What the engine is doing.
+ * The engine's state.
  */
 export type EngineState = "idle" | "loading" | "ready" | "failed";
 
@@ -374,7 +375,7 @@ export type EngineState = "idle" | "loading" | "ready" | "failed";
  */
 export type EngineStatus = { 
 /**
- * What it is doing.
+ * The engine's state.
  */
 state: EngineState, 
 /**
@@ -390,7 +391,7 @@ transport?: Transport,
  */
 progress?: number, 
 /**
- * What it runs on, once known.
+ * The adapter that the engine runs on, once known.
  */
 adapter?: Adapter, 
 /**
@@ -398,11 +399,11 @@ adapter?: Adapter,
  */
 tuning?: Settings, 
 /**
- * What was found for this device, once known; null: nothing, the settings are the defaults.
+ * The settings that were found for this device, once known; null: none, the defaults are used.
  */
 tuned?: Tuned | null, 
 /**
- * What it runs, once known.
+ * The loaded model.
  */
 model?: Model, 
 /**
@@ -435,7 +436,7 @@ export type Failure = {
  */
 name: string, 
 /**
- * What happened, and what to do about it.
+ * A sentence that says what happened and what to do.
  */
 message: string, 
 /**
@@ -447,7 +448,7 @@ code: string,
  */
 public?: boolean, 
 /**
- * What belongs to the code. Failures that are not the engine's may have anything else.
+ * Depends on the code. Failures that are not the engine's may have other data.
  */
 data?: unknown, };
 
@@ -464,7 +465,7 @@ requested?: number,
  */
 quota?: number, 
 /**
- * What a model needs that does not fit the device.
+ * Memory of a model that does not fit the device.
  */
 memory?: Memory, 
 /**
@@ -571,7 +572,7 @@ export type HostModel = {
  */
 id: string, 
 /**
- * What the user knows it by.
+ * Its name for people.
  */
 name: string, 
 /**
@@ -591,7 +592,7 @@ files: number,
  */
 modified: number, 
 /**
- * What of it is not used, a sentence each.
+ * Parts of it that are not used, a sentence each.
  */
 notes?: Array<string>, };
 
@@ -604,7 +605,7 @@ export type HostModels = {
  */
 models: Array<HostModel>, 
 /**
- * What could not be read or does not fit, a sentence each, without paths.
+ * Problems of models that cannot be read or do not fit, a sentence each, without paths.
  */
 problems: Array<string>, };
 
@@ -622,7 +623,7 @@ error?: Failure, };
  */
 export type Launch = { 
 /**
- * What the user knows it by.
+ * Its name for people.
  */
 name: string, 
 /**
@@ -789,7 +790,7 @@ export type Message = {
  */
 id: string, 
 /**
- * Who wrote it.
+ * Its author.
  */
 role: Role, 
 /**
@@ -797,7 +798,7 @@ role: Role,
  */
 content: string, 
 /**
- * What the model thought before it answered, as Markdown.
+ * The model's thought before the answer, as Markdown.
  */
 thinking?: string, 
 /**
@@ -847,7 +848,7 @@ message: Message,
 summary: Summary, };
 
 /**
- * What a model is and needs.
+ * The properties of a model, and the memory that it needs.
  */
 export type Model = { 
 /**
@@ -922,7 +923,7 @@ data: Array<Listed>,
  */
 chosen: string, 
 /**
- * What the native host could not read.
+ * Problems of the native host's models.
  */
 problems: Array<string>, 
 /**
@@ -996,7 +997,7 @@ export type OpenedModel = {
  */
 id: string, 
 /**
- * What the user knows it by.
+ * Its name for people.
  */
 name: string, 
 /**
@@ -1008,7 +1009,7 @@ bytes: number,
  */
 format: Format, 
 /**
- * What of it is not used, a sentence each.
+ * Parts of it that are not used, a sentence each.
  */
 notes: Array<string>, 
 /**
@@ -1026,7 +1027,7 @@ export type OptionalId = {
 id?: string, };
 
 /**
- * What pages are told of models.
+ * `OpenAI`'s list of models, with the one that answers.
  */
 export type PageCatalog = { object: "list", data: import("../page/doppler.js").Model[] };
 
@@ -1036,7 +1037,7 @@ export type PageCatalog = { object: "list", data: import("../page/doppler.js").M
 export type PageModel = { model: string };
 
 /**
- * What a page may do.
+ * The state of a page's permission.
  */
 export type Permission = { state: import("../page/doppler.js").PermissionState };
 
@@ -1149,11 +1150,11 @@ error: Failure, };
  */
 export type Request<P> = { 
 /**
- * What comes of it has the same.
+ * Frames of its answer have the same.
  */
 id: number, 
 /**
- * What is asked for; [`CANCEL`]: that the request of this id ends.
+ * The method; [`CANCEL`] ends the request of this id.
  */
 method: string, 
 /**
@@ -1161,12 +1162,12 @@ method: string,
  */
 params?: P, 
 /**
- * The origin that asks, as the browser attests it. The offscreen document tells it to the worker, and takes it from nobody.
+ * The origin that asks, as the browser attests it. The offscreen document adds it for the worker, and refuses frames that have it.
  */
-client?: string, };
+origin?: string, };
 
 /**
- * Who wrote a message.
+ * The author of a message.
  */
 export type Role = "user" | "assistant";
 
@@ -1207,7 +1208,7 @@ messages: Array<Message>, };
 export type Source = "embedded" | "host" | "picked";
 
 /**
- * What the host speaks.
+ * The host's version of the protocol.
  */
 export type Spoken = { 
 /**
@@ -1275,21 +1276,21 @@ id: string,
  */
 seq: number, 
 /**
- * What to append.
+ * Appended to the content.
  */
 text: string, 
 /**
- * What to append to the thought.
+ * Appended to the thought.
  */
 thinking: string, };
 
 /**
- * What kind of device it is.
+ * A kind of device.
  */
 export type Tier = "unified" | "discrete" | "basic";
 
 /**
- * Something that is told unasked.
+ * An event.
  */
 export type Told<D> = { 
 /**
@@ -1297,7 +1298,7 @@ export type Told<D> = {
  */
 event: string, 
 /**
- * What is told.
+ * [`Event::Detail`](crate::Event::Detail).
  */
 detail: D, };
 
@@ -1349,11 +1350,11 @@ model: string,
  */
 tuning: Settings, 
 /**
- * What was measured by default.
+ * Measurements with the default settings.
  */
 before: Array<LengthReport>, 
 /**
- * What was measured with `tuning`.
+ * Measurements with `tuning`.
  */
 after: Array<LengthReport>, 
 /**
@@ -1422,6 +1423,6 @@ export type WriteTuningParams = {
  */
 device: string, 
 /**
- * What to keep; `None`: nothing.
+ * The settings; `None`: none.
  */
 text: string | null, };

@@ -1,9 +1,9 @@
-// What tuning found for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
+// The results of tuning for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
 // worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/worker/src/tuning.rs).
 
 import { Refusal } from "./errors.js";
 
-/** What begins the names of the items; the device follows. */
+/** The beginning of the items' names; the device follows. */
 const PREFIX = "tuning ";
 
 const names = () => Object.keys(localStorage).filter((name) => name.startsWith(PREFIX));
@@ -28,7 +28,7 @@ export async function answer(method, params) {
 
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
-/** What is kept, for people. */
+/** The results, for people. */
 export function tuningText() {
   const found = names().flatMap((name) => {
     const tuned = parse(localStorage.getItem(name));

@@ -75,7 +75,7 @@ pub struct Stats {
     pub completion_tokens: Option<u32>,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
@@ -109,11 +109,11 @@ pub enum Progress {
 pub struct Message {
     /// Unique among all messages.
     pub id: String,
-    /// Who wrote it.
+    /// Its author.
     pub role: Role,
     /// Plain text from the user, Markdown from the model.
     pub content: String,
-    /// What the model thought before it answered, as Markdown.
+    /// The model's thought before the answer, as Markdown.
     #[serde(default)]
     #[cfg_attr(test, ts(as = "Option<String>", optional))]
     pub thinking: String,
@@ -183,9 +183,9 @@ pub struct TextAdded {
     pub id: String,
     /// Number of this event.
     pub seq: u32,
-    /// What to append.
+    /// Appended to the content.
     pub text: String,
-    /// What to append to the thought.
+    /// Appended to the thought.
     #[serde(default)]
     pub thinking: String,
 }

@@ -46,18 +46,18 @@ const HEADER: &str = "// Written by `cargo xtask protocol` from extension/protoc
 fn tables(config: &Config) -> String {
     let table = |docs: &str, name: &str, rows: &str| format!("/** {docs} */\nexport interface {name} {{\n{rows}}}\n\n");
     [
-        table("Native messages: what the service worker asks the native host.", "NativeMethods", &native::table(config)),
+        table("Native messages: requests of the service worker to the native host.", "NativeMethods", &native::table(config)),
         table(
-            "What the engine's worker asks the offscreen document, besides forwarded native messages.",
+            "Requests of the engine's worker to the offscreen document, besides forwarded native messages.",
             "WorkerMethods",
             &worker::table(config),
         ),
-        table("What the offscreen document asks the engine's worker.", "EngineMethods", &engine::table(config)),
+        table("Requests of the offscreen document to the engine's worker.", "EngineMethods", &engine::table(config)),
         table("Events of the engine's worker.", "EngineEvents", &engine::event_table(config)),
-        table("What the extension's own pages ask the offscreen document.", "UiMethods", &ui::table(config)),
+        table("Requests of the extension's own pages to the offscreen document.", "UiMethods", &ui::table(config)),
         table("The same, about conversations.", "ConversationMethods", &conversations::table(config)),
         table("Events for the extension's own pages.", "UiEvents", &(ui::event_table(config) + &conversations::event_table(config))),
-        table("What web pages ask the offscreen document.", "PageMethods", &page::table(config)),
+        table("Requests of web pages to the offscreen document.", "PageMethods", &page::table(config)),
         table("Events for web pages.", "PageEvents", &page::event_table(config)),
     ]
     .concat()
@@ -92,10 +92,10 @@ fn declarations() -> String {
     format!("{HEADER}{values}\n{}{}", tables(&config), types.join("\n"))
 }
 
-/// What JavaScript needs at run time: documentation, name and value of each.
+/// Values that JavaScript needs at run time: documentation, name and value of each.
 fn values() -> [(&'static str, &'static str, String); 3] {
     [
-        ("By what browsers call the native host.", "HOST_NAME", format!("{HOST_NAME:?}")),
+        ("The native host's name for browsers.", "HOST_NAME", format!("{HOST_NAME:?}")),
         ("Version of native messages.", "PROTOCOL", PROTOCOL.to_string()),
         ("Native messages that are forwarded for the offscreen document.", "FORWARDED", format!("{FORWARDED:?}")),
     ]

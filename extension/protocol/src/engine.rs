@@ -1,4 +1,4 @@
-//! What the offscreen document asks the engine's worker, and the worker's events: the engine's status and the models.
+//! Requests of the offscreen document to the engine's worker, and the worker's events: the engine's status and the models.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,13 @@ use crate::native::Format;
 use crate::{Nothing, elsewhere, events, methods};
 
 methods! {
-    /// What is the engine doing?
+    /// The engine's status.
     GetStatus = "engine.status": Nothing => EngineStatus;
     /// The models that ship with the extension.
     ListEmbedded = "models.list": Nothing => Catalog;
     /// Loads a model, which answers from then on.
     LoadModel = "models.load": LoadParams => Model;
-    /// What is this model?
+    /// The properties of a model.
     DescribeModel = "models.describe": NamedModel => Model;
     /// Answers a conversation.
     Chat = "chat.completions": ChatRequest => Completion, chunk Chunk;
@@ -30,7 +30,7 @@ methods! {
 }
 
 events! {
-    /// The engine does something else than before.
+    /// The engine's status changed.
     StatusChanged = "status": EngineStatus;
     /// The worker's program has ended, and can do nothing any more.
     Fatal = "fatal": Reason;
@@ -105,7 +105,7 @@ pub struct CatalogModel {
     pub object: &'static str,
     /// Seconds since 1970.
     pub created: u64,
-    /// Who made it.
+    /// Its maker.
     pub owned_by: &'static str,
     /// Its name for people.
     pub name: &'static str,
@@ -171,9 +171,9 @@ pub struct TuneReport<T = Settings, L = LengthReport> {
     pub model: String,
     /// The fastest settings.
     pub tuning: T,
-    /// What was measured by default.
+    /// Measurements with the default settings.
     pub before: Vec<L>,
-    /// What was measured with `tuning`.
+    /// Measurements with `tuning`.
     pub after: Vec<L>,
     /// Part of the time that it spares.
     pub gain: f64,
@@ -194,7 +194,7 @@ pub struct Tuned<T = Settings> {
     pub model: String,
 }
 
-/// What the engine is doing.
+/// The engine's state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
@@ -230,7 +230,7 @@ pub struct Adapter {
     pub matrices: Option<Matrices>,
 }
 
-/// What kind of device it is.
+/// A kind of device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
@@ -256,7 +256,7 @@ pub struct Matrices {
     pub unused_because: Option<String>,
 }
 
-/// What a model is and needs.
+/// The properties of a model, and the memory that it needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default)]
@@ -320,7 +320,7 @@ pub struct LoadTimes {
 #[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields, concrete(T = Settings), bound = "T: 'static"))]
 #[serde(bound(deserialize = ""))]
 pub struct EngineStatus<T = ()> {
-    /// What it is doing.
+    /// The engine's state.
     pub state: EngineState,
     /// The model that is being loaded or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -331,18 +331,18 @@ pub struct EngineStatus<T = ()> {
     /// Loaded part, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// What it runs on, once known.
+    /// The adapter that the engine runs on, once known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
     /// The settings of the kernels, once known.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     #[cfg_attr(test, ts(as = "Option<Settings>"))]
     pub tuning: Option<T>,
-    /// What was found for this device, once known; null: nothing, the settings are the defaults.
+    /// The settings that were found for this device, once known; null: none, the defaults are used.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     #[cfg_attr(test, ts(as = "Option<Option<Tuned>>"))]
     pub tuned: Option<Option<Tuned<T>>>,
-    /// What it runs, once known.
+    /// The loaded model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Model>,
     /// How that was loaded.
@@ -449,7 +449,7 @@ pub struct ModelList {
     pub data: Vec<Listed>,
     /// The id of the one that answers.
     pub chosen: String,
-    /// What the native host could not read.
+    /// Problems of the native host's models.
     pub problems: Vec<String>,
     /// The native host.
     pub host: HostState,

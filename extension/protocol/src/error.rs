@@ -11,14 +11,14 @@ use crate::engine::Memory;
 pub struct Failure {
     /// A `DOMException` name.
     pub name: String,
-    /// What happened, and what to do about it.
+    /// A sentence that says what happened and what to do.
     pub message: String,
     /// A word for programs, such as [`CONTEXT_EXCEEDED`].
     pub code: String,
     /// Whether web pages may read the message; only the engine's worker says so.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub public: Option<bool>,
-    /// What belongs to the code. Failures that are not the engine's may have anything else.
+    /// Depends on the code. Failures that are not the engine's may have other data.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional, type = "unknown"))]
     pub data: Option<Box<FailureData>>,
@@ -35,7 +35,7 @@ pub struct FailureData {
     /// Tokens of the context that it does not fit.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub quota: Option<u32>,
-    /// What a model needs that does not fit the device.
+    /// Memory of a model that does not fit the device.
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub memory: Option<Memory>,
     /// Tokens of context with which it needs that.
@@ -53,7 +53,7 @@ pub struct FailureData {
 pub const CONTEXT_EXCEEDED: &str = "context_length_exceeded";
 /// The [`Failure::code`] of a browser without a GPU for pages.
 pub const NO_GPU: &str = "no_gpu";
-/// What is said of [`NO_GPU`], whatever the graphics library said.
+/// The sentence for [`NO_GPU`], in place of the graphics library's.
 pub const NO_GPU_SENTENCE: &str = "This browser gives pages no GPU.";
 /// The codes of failures that are the file's: it is no model, or none that can be loaded.
 const FILE_FAULTS: [&str; 5] = ["not_a_model", "model_file_invalid", "unsupported_model", "tensor_invalid", "text_processing_failed"];

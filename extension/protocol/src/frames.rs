@@ -9,9 +9,9 @@ use crate::error::Failure;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Request<P> {
-    /// What comes of it has the same.
+    /// Frames of its answer have the same.
     pub id: u32,
-    /// What is asked for; [`CANCEL`]: that the request of this id ends.
+    /// The method; [`CANCEL`] ends the request of this id.
     pub method: String,
     /// Of the method; a cancel has none.
     #[serde(default)]
@@ -26,7 +26,7 @@ pub struct Request<P> {
 /// The method that ends a request.
 pub const CANCEL: &str = "cancel";
 
-/// What comes of a request: any number of chunks, then one of the others.
+/// A frame of an answer: any number of chunks, then one of the others.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(untagged)]
@@ -54,23 +54,24 @@ pub enum Answer<T> {
     },
 }
 
-/// Something that is told unasked.
+/// An event.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Told<D> {
     /// [`Event::NAME`](crate::Event::NAME).
     pub event: &'static str,
-    /// What is told.
+    /// [`Event::Detail`](crate::Event::Detail).
     pub detail: D,
 }
 
-/// What the engine's worker asks the offscreen document. It has names of its own, because requests go the other way on the same port.
+/// A request of the engine's worker to the offscreen document. Its fields have other names, because requests go the other way on the same
+/// port.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Ask<P> {
     /// The reply has the same.
     pub ask: u32,
-    /// What is asked for.
+    /// [`Method::NAME`](crate::Method::NAME).
     pub method: &'static str,
     /// Of the method.
     pub params: P,

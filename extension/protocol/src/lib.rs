@@ -1,4 +1,4 @@
-//! What the parts of DOPPLER say to each other (see `docs/protocol.md`), described once: for the engine's worker, the popup and the
+//! The messages between the parts of DOPPLER (see `docs/protocol.md`), described once: for the engine's worker, the popup and the
 //! native host as these types, and for the JavaScript modules as `extension/shared/protocol.d.ts`, which `cargo xtask protocol`
 //! writes.
 
@@ -27,11 +27,11 @@ pub trait Method {
     type Done;
 }
 
-/// Something that one side tells the other unasked.
+/// A message of one side that answers no request.
 pub trait Event {
     /// Its name on the wire.
     const NAME: &'static str;
-    /// What it tells.
+    /// Its content.
     type Detail;
 }
 

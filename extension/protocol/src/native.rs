@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Method, Nothing, methods};
 
-/// By what browsers call the native host.
+/// The native host's name for browsers.
 pub const HOST_NAME: &str = "com.doppler.host";
 
 /// Version of the messages and of the HTTP interface.
@@ -16,7 +16,7 @@ pub const MAX_READ: u64 = 716_800;
 methods! {
     /// Comes first.
     Hello = "hello": HelloParams => Greeting;
-    /// Is anybody there?
+    /// Checks that the host answers.
     Ping = "ping": Nothing => Nothing;
     /// All models of the folders that the user chose.
     ListModels = "models.list": Nothing => HostModels;
@@ -86,7 +86,7 @@ impl Format {
 pub struct HostModels {
     /// By name.
     pub models: Vec<HostModel>,
-    /// What could not be read or does not fit, a sentence each, without paths.
+    /// Problems of models that cannot be read or do not fit, a sentence each, without paths.
     pub problems: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ pub struct HostModels {
 pub struct HostModel {
     /// 32 hexadecimal digits: the same as long as the files stay where they are.
     pub id: String,
-    /// What the user knows it by.
+    /// Its name for people.
     pub name: String,
     /// Bytes of its files.
     pub bytes: u64,
@@ -106,7 +106,7 @@ pub struct HostModel {
     pub files: usize,
     /// When the last of its files was written, in milliseconds since 1970.
     pub modified: u64,
-    /// What of it is not used, a sentence each.
+    /// Parts of it that are not used, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, ts(as = "Option<Vec<String>>", optional))]
     pub notes: Vec<String>,
@@ -126,13 +126,13 @@ pub struct ModelId {
 pub struct OpenedModel {
     /// [`HostModel::id`].
     pub id: String,
-    /// What the user knows it by.
+    /// Its name for people.
     pub name: String,
     /// Bytes of its files.
     pub bytes: u64,
     /// How it is stored.
     pub format: Format,
-    /// What of it is not used, a sentence each.
+    /// Parts of it that are not used, a sentence each.
     pub notes: Vec<String>,
     /// Its files, in their order.
     pub files: Vec<OpenedFile>,
@@ -219,7 +219,7 @@ pub struct HostFailure {
     pub data: Option<Spoken>,
 }
 
-/// What the host speaks.
+/// The host's version of the protocol.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Spoken {

@@ -1,11 +1,11 @@
-//! What web pages ask the offscreen document, through the shim and the bridge of `extension/page`; and its events. The types of the page
-//! API are in `extension/page/doppler.d.ts`.
+//! Requests of web pages to the offscreen document, through the shim and the bridge of `extension/page`; and its events. The types of the
+//! page API are in `extension/page/doppler.d.ts`.
 
 use crate::engine::{self, Completion, Count};
 use crate::{Nothing, elsewhere, events, methods};
 
 methods! {
-    /// What may the page do?
+    /// The page's permission.
     QueryPermission = "permissions.query": Nothing => Permission;
     /// Asks the user. The parameters are the bridge's.
     RequestPermission = "permissions.request": Press => Permission;
@@ -20,7 +20,7 @@ methods! {
 }
 
 events! {
-    /// The page may do something else than before.
+    /// The page's permission changed.
     PermissionChanged = "permissionchange": Permission;
     /// Another model answers.
     ModelChanged = "modelchange": PageModel;
@@ -29,14 +29,14 @@ events! {
 }
 
 elsewhere! {
-    /// What a page may do.
+    /// The state of a page's permission.
     Permission = "{ state: import(\"../page/doppler.js\").PermissionState }";
     /// Whether the user has just pressed something, and where on the screen.
     Press = "{ activated: boolean, pointer?: import(\"../background/placement.js\").Point }";
-    /// What pages are told of models.
+    /// `OpenAI`'s list of models, with the one that answers.
     PageCatalog = "{ object: \"list\", data: import(\"../page/doppler.js\").Model[] }";
     /// The name that pages know the model by.
     PageModel = "{ model: string }";
-    /// What the user can do about it.
+    /// With a message that says what the user can do.
     Disconnection = "{ message?: string }";
 }

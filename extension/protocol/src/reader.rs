@@ -1,4 +1,4 @@
-//! What the engine's worker says to a worker that fetches for it (`extension/offscreen/reader.js`), whose answers carry buffers and are
+//! Messages of the engine's worker to a worker that fetches for it (`extension/offscreen/reader.js`), whose answers carry buffers and are
 //! described there.
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What the extension's own pages ask the offscreen document, besides [conversations](crate::conversations) and what goes to the
+//! Requests of the extension's own pages to the offscreen document, besides [conversations](crate::conversations) and those that go to the
 //! [engine](crate::engine) as it is; and its events.
 
 use serde::{Deserialize, Serialize};
@@ -8,15 +8,15 @@ use crate::native::ModelId;
 use crate::{Nothing, events, methods};
 
 methods! {
-    /// What is the engine doing?
+    /// The engine's status.
     GetStatus = "engine.status": Nothing => EngineStatus;
-    /// Which models are there?
+    /// The models that can be chosen.
     ListModels = "models.list": ListParams => ModelList;
-    /// Which model is chosen?
+    /// The chosen model.
     GetChosen = "models.chosen": Nothing => ChosenModel;
     /// Loads a model, and answers with it from then on.
     ChooseModel = "models.choose": Choice => Model;
-    /// What is this model?
+    /// The properties of a model.
     DescribeModel = "models.describe": Listing => Model;
     /// Takes a picked model off the list.
     ForgetModel = "models.forget": ModelId => Nothing;
@@ -25,7 +25,7 @@ methods! {
 }
 
 events! {
-    /// The engine does something else than before.
+    /// The engine's status changed.
     StatusChanged = "status": EngineStatus;
     /// Other sites are being answered than before.
     ActivityChanged = "activity": Activity;
@@ -46,7 +46,7 @@ pub struct ListParams {
 pub struct ChosenModel {
     /// Its name for people.
     pub name: String,
-    /// What web pages call it.
+    /// Its name for web pages.
     pub page: String,
     /// Whether it is the user's own.
     pub local: bool,

@@ -1,4 +1,4 @@
-//! What the engine's worker asks the offscreen document, besides the [messages](crate::native::FORWARDED) to the native host that are
+//! Requests of the engine's worker to the offscreen document, besides the [messages](crate::native::FORWARDED) to the native host that are
 //! forwarded.
 
 use std::fmt;
@@ -15,11 +15,11 @@ methods! {
     CloseModel = "models.close": ModelId => Nothing;
     /// The tokens of the context that were chosen for a model; `None`: as many as usual.
     ModelContext = "models.context": ModelId => Option<u32>;
-    /// What is kept for a device.
+    /// The settings that are stored for a device.
     ReadTuning = "tuning.read": TunedDevice => Option<String>;
-    /// Keeps something for a device, or forgets it.
+    /// Stores settings for a device, or deletes them.
     WriteTuning = "tuning.write": WriteTuningParams => Nothing;
-    /// Forgets everything that is kept for devices.
+    /// Deletes all stored settings.
     ClearTunings = "tuning.clear": Nothing => Nothing;
 }
 
@@ -44,7 +44,7 @@ pub struct OpenParams {
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Launch {
-    /// What the user knows it by.
+    /// Its name for people.
     pub name: String,
     /// [`Greeting::base`](crate::native::Greeting::base).
     pub base: String,
@@ -74,6 +74,6 @@ pub struct TunedDevice {
 pub struct WriteTuningParams {
     /// As [`TunedDevice::device`].
     pub device: String,
-    /// What to keep; `None`: nothing.
+    /// The settings; `None`: none.
     pub text: Option<String>,
 }

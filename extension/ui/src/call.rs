@@ -8,33 +8,33 @@ use serde::Serialize;
 /// A request of the offscreen document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
-    /// What is the engine doing?
+    /// Asks for the engine's status.
     Status,
-    /// Load the model: counting tokens needs it loaded.
+    /// Loads the model: counting tokens needs it loaded.
     Warm,
-    /// Which models are there? The number rises with every such call: answers may overtake each other.
+    /// Asks for the models. The number rises with every such call: answers may overtake each other.
     Models(u32, ListParams),
-    /// What is this model?
+    /// Asks for the properties of a model.
     Describe(Listing),
-    /// Load a model and answer with it from now on.
+    /// Loads a model, which answers from then on.
     Choose(Choice),
-    /// Take a picked model off the list.
+    /// Takes a picked model off the list.
     Forget(ModelId),
-    /// End what a site is being answered.
+    /// Ends the answers to a site.
     StopSite(Site),
-    /// Which conversations are there?
+    /// Asks for the conversations.
     List,
-    /// A conversation.
+    /// Opens a conversation.
     Get(OptionalId),
-    /// No conversation is the current one.
+    /// Leaves the current conversation.
     New,
-    /// Ask.
+    /// Asks a question.
     Send(Question),
-    /// Stop the answer.
+    /// Stops the answer.
     Stop(ConversationId),
-    /// Answer the last question again.
+    /// Replaces the last answer.
     Regenerate(ConversationId),
-    /// Delete a conversation.
+    /// Deletes a conversation.
     Delete(ConversationId),
 }
 

@@ -172,7 +172,7 @@ fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
     Failure { name: "DataError".to_owned(), message, ..Failure::default() }
 }
 
-/// What a promise was rejected with.
+/// The failure that a promise was rejected with.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {

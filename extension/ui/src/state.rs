@@ -120,16 +120,16 @@ impl Chat {
 struct Opening {
     /// Which one; `None` for the current one.
     id: Option<String>,
-    /// What happened since.
+    /// Events since then.
     events: Vec<ConversationEvent>,
 }
 
-/// What the popup shows.
+/// The popup's state.
 #[derive(Debug, Default)]
 pub struct State {
     /// Whether the offscreen document answers.
     pub connected: bool,
-    /// What the engine is doing.
+    /// The engine's status.
     pub engine: EngineStatus,
     /// Origins of the sites that are being answered.
     pub sites: Vec<String>,
@@ -139,7 +139,7 @@ pub struct State {
     pub chat: Option<Chat>,
     /// A question that is on its way.
     pub outgoing: Option<String>,
-    /// What went wrong outside any answer.
+    /// A failure outside any answer.
     alert: Option<Failure>,
     /// Why the offscreen document cannot be reached.
     unreachable: Option<Failure>,
@@ -158,7 +158,7 @@ pub struct State {
 }
 
 impl State {
-    /// What to tell the user now: what went wrong, or else that there is no connection.
+    /// The failure to show now: the alert's, or else that of the connection.
     pub fn problem(&self) -> Option<&Failure> {
         self.alert.as_ref().or(self.unreachable.as_ref())
     }
@@ -395,7 +395,7 @@ impl State {
             Call::Describe(Listing { id, .. }) => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
             _ => {}
         }
-        // What is asked on connecting is asked again on the next connection.
+        // The next connection repeats the requests of this one.
         if matches!(call, Call::Warm) {
             // The question that follows tries again.
             return vec![Effect::Call(Call::Status)];
@@ -480,7 +480,7 @@ impl State {
             ConversationEvent::Message(event) => {
                 let MessageChanged { index, message, .. } = *event;
                 let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
-                // What was content until now may have been a thought.
+                // Text that was content until now may have been a thought.
                 if !same || message.content.len() < chat.spoken {
                     chat.spoken = 0;
                 }
@@ -519,7 +519,7 @@ impl Chat {
         self.entries.last().map(|entry| &entry.message.id)
     }
 
-    /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
+    /// The text of the last answer for a screen reader now: its new whole sentences, or all the rest when it has ended.
     fn announce(&mut self) -> Option<Effect> {
         let Message { role, content, state, error, .. } = &self.entries.last()?.message;
         if *role == Role::User {

@@ -21,7 +21,7 @@ use crate::serving::{Serving, open_gpu};
 /// The shape that is no shape, but the embedded file.
 pub(crate) const SPARK: &str = "spark";
 
-/// What to measure.
+/// The measurements to take.
 #[derive(Debug, Deserialize)]
 struct Params {
     /// A published shape, or [`SPARK`].

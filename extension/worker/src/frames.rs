@@ -21,7 +21,7 @@ pub(crate) type Request = frames::Request<Value>;
 /// themselves needs as much of the stack as they are deep.
 ///
 /// # Errors
-/// What is wrong with it, to follow on "request".
+/// A description of the problem, to follow on "request".
 pub(crate) fn read_request(frame: &JsValue) -> Result<Request, String> {
     let text = JSON::stringify(frame).map_err(|_| "cannot be written as JSON: send arrays and objects less deep".to_owned())?;
     serde_json::from_str(&whole_characters(&String::from(text))).map_err(|error| format!("cannot be read: {error}"))

@@ -23,7 +23,7 @@ const READERS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Piece {
     bytes: Uint8Array,
-    /// Who gets the buffer back.
+    /// The reader that gets the buffer back.
     reader: Option<Worker>,
 }
 
@@ -46,7 +46,7 @@ impl From<&[u8]> for Piece {
     }
 }
 
-/// What comes of a range.
+/// A part of a range's answer.
 pub(crate) enum Answer {
     /// The next piece.
     Piece(Piece),
@@ -86,7 +86,7 @@ impl Readers {
     }
 }
 
-/// Who waits for which range; `None`: the worker has failed.
+/// Receivers by range; `None`: the worker has failed.
 type Waiting = Rc<RefCell<Option<HashMap<u32, UnboundedSender<Answer>>>>>;
 
 #[derive(Debug)]
@@ -186,7 +186,7 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
-    /// What comes next.
+    /// The next part of the answer.
     pub(crate) async fn next(&mut self) -> Answer {
         self.answers.next().await.unwrap_or_else(|| Answer::Lost("the worker that reads was ended".to_owned()))
     }

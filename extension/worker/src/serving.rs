@@ -26,13 +26,13 @@ use crate::frames::{Outbox, adapter, failure, model};
 use crate::models::{Models, Opened};
 use crate::tuning::{Tuned, Tunings};
 
-/// What the engine is doing.
+/// The engine's status.
 type Status = EngineStatus<Tuning>;
 
 /// A load that several requests can wait for.
 type Loading = Shared<LocalBoxFuture<'static, Result<Rc<Client>, SharedError>>>;
 
-/// Who wants a model.
+/// The reason to load a model.
 #[derive(Clone, Copy, Debug)]
 enum Wish {
     /// A request: as it is, or else with the context that was chosen for it.
@@ -75,7 +75,7 @@ pub(crate) struct Serving {
     loads: Cell<u32>,
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
-    /// What is known of the device that was opened or set up last.
+    /// The device that was opened or set up last.
     known: RefCell<Option<Known>>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Serving {
 struct Known {
     adapter: AdapterSummary,
     capabilities: Capabilities,
-    /// What was found for it; `None`: it is set up by default.
+    /// The settings that were found for it; `None`: it has the defaults.
     tuned: Option<Tuned>,
 }
 
@@ -102,7 +102,7 @@ impl Serving {
         }
     }
 
-    /// What the engine is doing, and on which device.
+    /// The engine's status, and its device.
     pub(crate) fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
         if let Some(known) = &*self.known.borrow() {
@@ -113,7 +113,7 @@ impl Serving {
         status
     }
 
-    /// What was found for this computer's devices.
+    /// The settings that were found for this computer's devices.
     pub(crate) fn tunings(&self) -> &Tunings {
         &self.tunings
     }
@@ -168,7 +168,7 @@ impl Serving {
         Some(loading)
     }
 
-    /// What a model is and needs, from its header.
+    /// The properties of a model and the memory that it needs, from its header.
     ///
     /// # Errors
     /// When it cannot be opened, or is damaged, not supported or too large for the device.
@@ -371,7 +371,7 @@ impl Wish {
     }
 }
 
-/// What another model takes the place of.
+/// The model that another replaces.
 struct Before {
     model: Option<Current>,
     /// Whether it is given up if it is still being loaded.

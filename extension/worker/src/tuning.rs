@@ -25,10 +25,10 @@ use crate::calls::Calls;
 use crate::frames;
 use crate::serving::{Serving, open_gpu};
 
-/// What is measured where nothing else is asked for and a GPU has the memory: small, and its layers are those of larger models.
+/// The shape that is measured by default where a GPU has the memory: small, with the layers of larger models.
 const SHAPE: &str = "llama-3.2-1b";
 
-/// What was found for a device.
+/// The settings that were found for a device.
 pub(crate) type Tuned = engine::Tuned<Tuning>;
 
 /// Reads what was kept.
@@ -40,9 +40,9 @@ fn read(text: &str, device: &Capabilities) -> Result<Tuned, String> {
     if tune::is_choice(device, tuned.tuning) { Ok(tuned) } else { Err(format!("there is no such choice: {:?}", tuned.tuning)) }
 }
 
-/// What a tuning is kept by: what the web tells of the device, and the features, which decide what it can do. A driver is not visible,
-/// and the browser's version is left out: it changes every few weeks, and a setting that was found with another one is never wrong, at
-/// worst a little slower. The extension's pages say when it was found.
+/// The key of a device's settings: the names that the web tells, and the features, which decide what the device can do. A driver is not
+/// visible, and the browser's version is left out: it changes every few weeks, and a setting that was found with another one is never
+/// wrong, at worst a little slower. The extension's pages say when it was found.
 fn key(adapter: &AdapterSummary) -> String {
     let names = [adapter.vendor.as_str(), &adapter.description];
     names.into_iter().chain(adapter.features.iter().copied()).collect::<Vec<_>>().join(", ")
@@ -53,7 +53,7 @@ fn by_default(device: &Capabilities) -> Tuning {
     device.default_tuning()
 }
 
-/// What is kept, reached through the offscreen document.
+/// Stored settings, reached through the offscreen document.
 #[derive(Debug)]
 pub(crate) struct Tunings {
     calls: Rc<Calls>,
@@ -86,7 +86,7 @@ impl Tunings {
     }
 }
 
-/// What to measure.
+/// The measurements to take.
 #[derive(Debug, Deserialize)]
 struct Params {
     /// A published shape, or [`SPARK`].
@@ -207,7 +207,7 @@ mod tests {
         refused(&|tuned| tuned["tuning"] = Value::Null);
         refused(&|tuned| tuned["more"] = Value::Null);
         refused(&|tuned| *tuned = json!([]));
-        // What this device cannot do.
+        // Settings that this device does not support.
         refused(&|tuned| tuned["tuning"]["matvec_workgroup"] = json!(256));
         refused(&|tuned| tuned["tuning"]["matmul_half"] = json!(true));
         for text in ["", "null", "{", "\u{0}"] {

@@ -1,5 +1,5 @@
-//! Whose request the module works for, in memory that the offscreen document shares: it reads there who stopped the worker, also
-//! when the worker hangs and can say nothing any more.
+//! The request that the module works for, in memory that the offscreen document shares: it reads there which request stopped the worker,
+//! also when the worker hangs and can say nothing any more.
 
 use std::pin::pin;
 use std::task::Poll;

@@ -21,7 +21,7 @@ pub struct Switcher {
     asked: u32,
     /// Whether a model of the user's is the chosen one.
     pub local: bool,
-    /// What is known of models, by their ids.
+    /// Descriptions of models, by their ids.
     pub described: Vec<(String, Result<Model, Failure>)>,
     /// The model that was chosen and is not loaded yet.
     pub choosing: Option<String>,
@@ -31,7 +31,7 @@ pub struct Switcher {
     new: Vec<String>,
 }
 
-/// What the user does with models.
+/// Actions and answers about models.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelMsg {
     /// The list is opened.
@@ -59,7 +59,7 @@ pub enum ModelMsg {
 }
 
 impl Switcher {
-    /// What is known of a model.
+    /// The description of a model, once known.
     pub fn description(&self, id: &str) -> Option<&Result<Model, Failure>> {
         self.described.iter().find(|(known, _)| known == id).map(|(_, described)| described)
     }
@@ -70,7 +70,7 @@ impl Switcher {
         let effects = match msg {
             ModelMsg::Open => {
                 self.open = true;
-                // What could not be described may be now.
+                // A description that failed may succeed now.
                 self.described.retain(|(_, described)| described.is_ok());
                 vec![self.ask()]
             }
@@ -78,13 +78,13 @@ impl Switcher {
                 self.open = false;
                 Vec::new()
             }
-            // What has changed since is in the answer that is still to come.
+            // Later changes are in the answer that is still to come.
             ModelMsg::Listed(number, _) if number != self.asked => Vec::new(),
             ModelMsg::Listed(_, mut list) => {
                 list.data.sort_by_cached_key(|model| (model.source != Source::Embedded, model.name.to_lowercase()));
                 let chosen = list.data.iter().find(|model| model.id == list.chosen);
                 self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
-                // What is known at once comes first, then also what the native host has to look for.
+                // The first list comes at once, the second has also the native host's models.
                 self.complete = self.list.replace(list).is_some();
                 if self.complete { self.describe_next() } else { vec![self.ask()] }
             }
@@ -112,7 +112,7 @@ impl Switcher {
                 Vec::new()
             }
             ModelMsg::Chosen(id, result) => {
-                // What could not be described may be now.
+                // A description that failed may succeed now.
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
                 let new = self.new.contains(&id);
@@ -123,7 +123,7 @@ impl Switcher {
                         vec![Effect::CloseModels, self.ask()]
                     }
                     Err(failure) => {
-                        // What was dropped and is no model is not kept in the list.
+                        // A dropped file that is no model is not kept in the list.
                         let next = if new && failure.is_of_the_file() {
                             Effect::Call(Call::Forget(ModelId { id: id.clone() }))
                         } else {
@@ -160,7 +160,7 @@ impl Switcher {
         self.list.as_ref()?.data.iter().find(|model| model.id == id)
     }
 
-    /// What people call a model, if it is in the list.
+    /// The name of a model, if it is in the list.
     pub fn name(&self, id: &str) -> Option<&str> {
         self.find(id).map(|model| model.name.as_str())
     }

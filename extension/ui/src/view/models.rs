@@ -115,7 +115,7 @@ fn item(model: &Listed) -> Result<HtmlElement, JsValue> {
     Ok(item)
 }
 
-/// What changes about an item.
+/// The parts of an item that change.
 fn update(item: &Element, model: &Listed, state: &State) -> Result<(), JsValue> {
     let choose = dom::find(item, ".choose")?;
     let chosen = state.models.list.as_ref().is_some_and(|list| list.chosen == model.id);

@@ -1,4 +1,4 @@
-//! What runs the answers: model, adapter, loading progress.
+//! The engine's status: model, adapter, loading progress.
 
 use crate::state::State;
 use crate::view::dom;
@@ -55,7 +55,7 @@ impl Status {
     }
 }
 
-/// Who is being answered besides the popup.
+/// Sites that are being answered.
 fn sites_line(sites: &[String]) -> String {
     let hosts: Vec<&str> = sites.iter().map(|origin| origin.split_once("://").map_or(origin.as_str(), |(_, host)| host)).collect();
     format!("Answers {}", hosts.join(", "))
