@@ -179,7 +179,7 @@ export class Engine {
   }
 
   /**
-   * The worker is through with a request.
+   * A request that the worker had has ended.
    * @param {Request} request
    * @param {Failure | undefined} error
    * @param {any} [done]
@@ -202,7 +202,7 @@ export class Engine {
     this.#changed(request);
   }
 
-  /** Hands the next over of those that wait, if there is no suspect: it is the next one. */
+  /** Hands over the next request that waits, unless there is a suspect: it becomes that. */
   #handNext() {
     const [next] = this.#waiting;
     if (this.#suspect !== undefined || next === undefined) return;
