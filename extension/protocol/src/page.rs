@@ -13,9 +13,9 @@ methods! {
     RevokePermission = "permissions.revoke": Nothing => Permission;
     /// The model that answers.
     ListModels = "models.list": Nothing => PageCatalog;
-    /// As [`engine::Chat`](crate::engine::Chat).
+    /// As [`engine::Chat`].
     Chat = "chat.completions": engine::ChatRequest => Completion, chunk engine::Chunk;
-    /// As [`engine::CountTokens`](crate::engine::CountTokens).
+    /// As [`engine::CountTokens`].
     CountTokens = "tokens.count": engine::ChatRequest => Count, chunk engine::Loaded;
 }
 
