@@ -1,24 +1,22 @@
 // The native host: a program on this machine that serves the user's model files. Only the service worker may start it.
-// It is started when somebody asks for something and let go when nothing is open and nobody asked for a while; its death is
-// noticed by the port. Address and token of its data plane go to whoever opened a model, and nowhere else.
+// It starts with the first request, and its port is closed when no model is open and no request came for a while; the port tells when it
+// dies. Address and token of its HTTP server are in the answer to `models.open`, and nowhere else.
 
 import { Refusal } from "../shared/errors.js";
+import { HOST_NAME, PROTOCOL } from "../shared/protocol.js";
 import { Calls } from "../shared/rpc.js";
 
-/** @type {import("../shared/protocol.js").HostName} */
-const NAME = "com.doppler.host";
-/** @type {import("../shared/protocol.js").NativeProtocol} */
-const PROTOCOL = 1;
 /** A start takes no longer, in ms. */
 const START_LIMIT = 15_000;
-/** With nothing open, the host is let go after this many ms without a question. */
+/** With nothing open, the host is stopped after this many ms without a request. */
 const IDLE = 20_000;
 
 /**
  * @typedef {import("../shared/protocol.js").NativeMethods} Methods
  * @typedef {import("../shared/protocol.js").HostCode} HostCode
+ * @typedef {typeof import("../shared/protocol.js").FORWARDED[number]} Forwarded
  * @typedef {Methods["hello"]["done"]} Greeting
- * @typedef {{port: chrome.runtime.Port, calls: Calls, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
+ * @typedef {{port: chrome.runtime.Port, calls: Calls<Methods>, hello: Promise<Greeting>, open: Set<string>, idle?: any}} Connection
  *   `open`: ids of models
  */
 
@@ -32,7 +30,7 @@ const refused = ({ code, message, data }) =>
   new Refusal(NAMES[code] ?? "OperationError", code === "protocol" ? "host_version" : code, message, data);
 
 /**
- * What Chrome says of a port that closed, in words that help.
+ * An error for the reason that Chrome states for a closed port.
  * @param {string | undefined} message  of `runtime.lastError`
  */
 function closed(message = "") {
@@ -47,7 +45,7 @@ function closed(message = "") {
   if (/failed to start/i.test(message)) {
     return new Refusal("OperationError", "host_broken", "The native host could not be started: `doppler-host doctor` tells why.");
   }
-  return new Refusal("OperationError", "host_exited", "The native host stopped: try again, it is started anew.");
+  return new Refusal("OperationError", "host_exited", "The native host stopped: try again, and it starts again.");
 }
 
 export class NativeHost {
@@ -60,45 +58,43 @@ export class NativeHost {
    * @param {() => chrome.runtime.Port} [connect]
    * @param {() => string | undefined} [lastError]  why a port closed
    */
-  constructor(connect = () => chrome.runtime.connectNative(NAME), lastError = () => chrome.runtime.lastError?.message) {
+  constructor(connect = () => chrome.runtime.connectNative(HOST_NAME), lastError = () => chrome.runtime.lastError?.message) {
     this.#connect = connect;
     this.#lastError = lastError;
   }
 
-  /** All models of the folders that the user chose. */
-  models() {
-    return this.#call("models.list", {});
+  /**
+   * Forwards a message. For the router only: the answer to `models.open` has also the address and the token of the model's bytes.
+   * @param {Forwarded} method
+   * @param {any} params
+   * @returns {Promise<unknown>}
+   */
+  async forward(method, params) {
+    switch (method) {
+      case "models.open": return this.#open(params.id);
+      case "models.close": return this.#close(params.id);
+    }
+    return this.#call(method, params);
   }
 
-  /**
-   * Opens a model. For the router only: the answer has the address and the token of the model's bytes.
-   * @param {string} id
-   */
-  async open(id) {
+  /** @param {string} id */
+  async #open(id) {
     const connection = this.#connected();
     const { base, token } = await connection.hello;
-    // Before it is open: whoever closes it meanwhile must not be overheard.
+    // Before it is open: a close that comes meanwhile must count.
     connection.open.add(id);
     return { ...await this.#ask(connection, "models.open", { id }), base, token };
   }
 
   /** Closes a model, if there is a host that could have it open. @param {string} id */
-  async close(id) {
+  async #close(id) {
     if (!this.#connection?.open.delete(id)) return;
     await this.#call("models.close", { id });
   }
 
-  /** Closes every model: whoever had them open is gone. */
+  /** Closes every model: the document that had them open is gone. */
   closeAll() {
-    for (const id of this.#connection?.open ?? []) this.close(id).catch(() => {});
-  }
-
-  /**
-   * Bytes of an open model, in base64: where HTTP is blocked.
-   * @param {Methods["read"]["params"]} range
-   */
-  read(range) {
-    return this.#call("read", range);
+    for (const id of this.#connection?.open ?? []) this.#close(id).catch(() => {});
   }
 
   /**

@@ -118,7 +118,7 @@ async function openWindow(url, pointer) {
 const isShown = (prompt) => chrome.windows.get(prompt.windowId).then(() => true, () => false);
 
 /**
- * What the prompt window shows.
+ * The content of a prompt window.
  * @param {string} id
  * @returns {Promise<{origin: string}>}
  */
@@ -144,7 +144,7 @@ export const decide = (id, scope, announce) => serially(async () => {
 });
 
 /**
- * A window was closed: if it held a prompt, that is "not now", for this once.
+ * A window was closed: if it showed a prompt, that is "not now", for this once.
  * @param {number} windowId
  * @param {Announce} announce
  */
@@ -158,7 +158,7 @@ export const windowClosed = (windowId, announce) => serially(async () => {
 });
 
 /**
- * A document that may be waiting went away. A prompt nobody waits for any more is closed.
+ * A document that may be waiting went away. A prompt that no document waits for is closed.
  * @param {string} documentId
  */
 export const documentGone = (documentId) => serially(async () => {

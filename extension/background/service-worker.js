@@ -11,11 +11,12 @@ import { NativeHost } from "./native-host.js";
 import { checkedPoint } from "./placement.js";
 import * as prompts from "./prompts.js";
 import { Refusal, toWire } from "../shared/errors.js";
+import { FORWARDED } from "../shared/protocol.js";
 import { whenFree } from "../shared/router-lock.js";
 
 const OFFSCREEN = "extension/offscreen/offscreen.html";
 
-/** What it has in memory, a port and who waits for it, is gone with the worker: the router asks again. */
+/** Its state (a port, and requests that wait for it) is lost with the service worker: the router asks again. */
 const host = new NativeHost();
 
 /** One creation at a time; `createDocument` rejects when there is a document already. @type {Promise<void> | undefined} */
@@ -49,7 +50,7 @@ function closeAfterRouter() {
 
 /** @type {prompts.Announce} */
 async function announce(change) {
-  // Rejects when there is no offscreen document: then there is nobody to tell.
+  // Rejects when there is no offscreen document: then there is no router to tell.
   await chrome.runtime.sendMessage({ to: "router", change }).catch(() => {});
 }
 
@@ -79,6 +80,14 @@ function roleOf(sender) {
 /** The prompt a permission window shows, from its own URL. @param {Sender} sender */
 const promptOf = (sender) => new URL(sender.url ?? "").search.slice(1);
 
+/**
+ * Native messages, under the names that the host has for them. Only the router may have them forwarded: their answers have the host's
+ * token, and what the token opens.
+ * @type {Record<string, Method>}
+ */
+const forwarded = Object.fromEntries(FORWARDED.map((method) =>
+  [method, { from: ["router"], handle: (params) => host.forward(method, params).finally(closeAfterRouter) }]));
+
 /** @type {Record<string, Method>} */
 const methods = {
   "engine.ensure": { from: ["page", "prompt", "extension"], handle: ensureEngine },
@@ -97,12 +106,7 @@ const methods = {
   "prompt.describe": { from: ["prompt"], handle: (_, sender) => prompts.describe(promptOf(sender)) },
   "prompt.decide": { from: ["prompt"], handle: ({ scope }, sender) => prompts.decide(promptOf(sender), checkedScope(scope), announce) },
 
-  // Under the names that the native host has for them.
-  "models.list": { from: ["router", "extension"], handle: () => host.models() },
-  // Only the router may have the token, and what the token opens.
-  "models.open": { from: ["router"], handle: ({ id }) => host.open(id).finally(closeAfterRouter) },
-  "models.close": { from: ["router"], handle: ({ id }) => host.close(id) },
-  "read": { from: ["router"], handle: (range) => host.read(range) },
+  ...forwarded,
 
   "activity.show": { from: ["router"], handle: ({ sites }) => showActivity(sites).finally(() => { if (sites.length > 0) closeAfterRouter(); }) },
 

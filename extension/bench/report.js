@@ -19,14 +19,10 @@
  *   prompt_tokens: number, tokens: number, first_token_ms: number, engine_first_token_ms: number, decode_tokens_per_second: number,
  *   engine_decode_tokens_per_second: number,
  * }} PageReport
- * @typedef {Record<string, number | boolean>} Tuning
- * @typedef {{shapes: string[], used: string | null, unused_because: string | null}} Matrices  that subgroups multiply
- * @typedef {{vendor: string, description: string, features: string[], matrices: Matrices | null}} Adapter
+ * @typedef {import("../shared/protocol.js").Adapter} Adapter
+ * @typedef {import("../shared/protocol.js").Settings} Settings
  * @typedef {{
- *   adapter: {description: string}, model: string, tuning: Tuning, before: Length[], after: Length[], gain: number,
- * }} Tuned  see extension/worker/src/tuning.rs
- * @typedef {{
- *   version: string, browser: string, adapter: Adapter | null, tuning: Tuning,
+ *   version: string, browser: string, adapter: Adapter | null, tuning: Settings,
  *   model: {name: string, quantization: string, file_bytes: number}, load_seconds: number, device_bytes: number, wasm_bytes: number,
  *   lengths: Length[], streams?: Streams[], page?: PageReport, kernels?: Pass[], roofline?: {gigabytes_per_second: number, teraflops: number},
  * }} Report
@@ -73,7 +69,7 @@ export function deviceLine({ adapter, device_bytes, wasm_bytes, browser }) {
 
 /**
  * Which matrices of subgroups the browser shows, and why none of them is used.
- * @param {Matrices | null} [matrices]
+ * @param {Adapter["matrices"]} [matrices]
  */
 export function matricesText(matrices) {
   if (!matrices) return "";
@@ -101,15 +97,15 @@ export function passLine({ pass, rows, positions, total_us }) {
 }
 
 /**
- * What differs between two settings.
- * @param {Tuning} from
- * @param {Tuning} to
+ * The differences between two settings.
+ * @param {Settings} from
+ * @param {Settings} to
  */
 export function changesText(from, to) {
   return Object.keys(to).filter((name) => to[name] !== from[name]).map((name) => `${name} ${to[name]}`).join(", ") || "the default settings";
 }
 
-/** @param {Tuned} tuned */
+/** @param {Pick<import("../shared/protocol.js").TuneReport, "model" | "before" | "after" | "gain"> & {adapter: {description: string}}} tuned */
 export function tunedText({ adapter, model, before, after, gain }) {
   const brought = gain > 0 ? `${(100 * gain).toFixed(0)} % less time, in use from now on` : "no setting is faster than the defaults";
   const both = (/** @type {number} */ from, /** @type {number} */ to, digits = 0) =>

@@ -4,8 +4,8 @@ import { connectEngine } from "../shared/engine-port.js";
 import { tuningText } from "../shared/tunings.js";
 import { changesText, tunedText } from "./report.js";
 
-/** @typedef {import("./report.js").Tuning} Tuning */
-/** @typedef {{model: string, trial: number, trials: number, tuning: Tuning}} Progress  see extension/worker/src/tuning.rs */
+/** @typedef {import("../shared/engine-port.js").Methods} Methods */
+/** @typedef {import("../shared/protocol.js").Settings} Settings */
 
 const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const form = /** @type {HTMLFormElement} */ (find("tune"));
@@ -19,10 +19,11 @@ const showKept = () => { find("tuning").textContent = tuningText(); };
 
 /**
  * Asks the engine for something that may change what is kept.
- * @param {string} method
- * @param {object} params
- * @param {(done: any) => string} result  what to say then
- * @param {{onChunk?: (chunk: Progress) => void, signal?: AbortSignal}} [options]
+ * @template {"engine.tune" | "engine.untune"} K
+ * @param {K} method
+ * @param {Methods[K]["params"]} params
+ * @param {(done: Methods[K]["done"]) => string} result  what to say then
+ * @param {{onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal}} [options]
  */
 async function ask(method, params, result, options = {}) {
   start.disabled = reset.disabled = true;
@@ -55,7 +56,7 @@ form.addEventListener("submit", (event) => {
   stop.onclick = () => abort.abort();
   stop.hidden = false;
   say("Loading. What is asked meanwhile disturbs it.");
-  /** What is measured first. @type {Tuning | undefined} */
+  /** The settings that are measured first. @type {Settings | undefined} */
   let defaults;
   void ask("engine.tune", params, tunedText, {
     onChunk({ model, trial, trials, tuning }) {

@@ -2,13 +2,13 @@
 
 import { background } from "../shared/background.js";
 
-/** How long somebody must be answered before the icon shows it, and nobody before it does not, in ms: the service worker is woken for it. */
+/** How long a site must be answered before the icon shows it, and none before the icon is cleared, in ms: each wakes the service worker. */
 const DELAY = { shown: 500, cleared: 2000 };
 
 export class Activity {
   /** Origins, sorted. @type {string[]} */
   sites = [];
-  /** What the icon shows. */
+  /** The sites that the icon shows. */
   #shown = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -21,9 +21,9 @@ export class Activity {
     this.#show();
   }
 
-  /** @param {string[]} clients  the origins that are being answered, the extension's own among them */
-  update(clients) {
-    const sites = clients.filter((client) => client !== location.origin).toSorted();
+  /** @param {string[]} origins  the origins that are being answered, the extension's own among them */
+  update(origins) {
+    const sites = origins.filter((origin) => origin !== location.origin).toSorted();
     if (String(sites) === String(this.sites)) return;
     this.sites = sites;
     this.#tell(sites);

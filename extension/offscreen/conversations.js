@@ -2,51 +2,17 @@
  * The popup's conversations. They live in the offscreen document, so an answer goes on while the popup is closed, and in a
  * {@link ConversationStore}, so they outlive the browser.
  *
- * Methods (params → result):
- *
- * | method                     | params                 | result                                                       |
- * | -------------------------- | ---------------------- | ------------------------------------------------------------ |
- * | `conversations.list`       | `{}`                   | `{current: string \| null, data: Summary[], problem}`, newest first |
- * | `conversations.get`        | `{id?: string}`        | `{conversation: Snapshot \| null}`; without `id` the current one, if any |
- * | `conversations.new`        | `{}`                   | `{}`: from now on no conversation is the current one          |
- * | `conversations.send`       | `{id?: string, text}`  | `{id, seq}`; without `id` a new conversation begins           |
- * | `conversations.stop`       | `{id: string}`         | `{}`; the answer so far is kept                               |
- * | `conversations.regenerate` | `{id: string}`         | `{id, seq}`: the last answer is replaced by another           |
- * | `conversations.delete`     | `{id: string}`         | `{}`                                                         |
- *
- * `send` and `regenerate` return at once; the answer arrives as `conversation` events ({@link ConversationEvent}). Every event of
- * a conversation carries `seq`, one more than the event before it, and a snapshot carries the `seq` of the last event it
- * includes: a client drops events up to its snapshot's, applies the next one, and asks for a snapshot when one is missing.
- * Nothing is lost or doubled whenever a popup opens. `problem` is a sentence where conversations cannot be stored now, else `null`;
- * `storage` events say when that changes. What is not stored is kept in memory and tried again. Sequence numbers start at zero with each offscreen document.
+ * protocol.d.ts has the methods and the events, and extension/protocol/src/conversations.rs says how an answer arrives. What cannot be
+ * stored is kept in memory and tried again.
  *
  * @typedef {import("./conversations-store.js").ConversationStore} ConversationStore
+ * @typedef {import("../shared/protocol.js").Failure} Failure
+ * @typedef {import("../shared/protocol.js").Summary} Summary
+ * @typedef {import("../shared/protocol.js").ConversationEvent} ConversationEvent
+ * @typedef {import("../shared/protocol.js").EngineMethods["chat.completions"]} Chat
  *
- * @typedef {object} Stats
- * @property {number} [first_token_ms]             milliseconds from the request to the first token
- * @property {number} [decode_tokens_per_second]
- * @property {number} [prompt_tokens]
- * @property {number} [completion_tokens]
- *
- * @typedef {object} Failure
- * @property {string} name       a DOMException name
- * @property {string} message    what happened, and what to do about it
- * @property {string} [code]     a word for programs
- * @property {unknown} [data]
- *
- * @typedef {object} Message
- * @property {string} id
- * @property {"user" | "assistant"} role
- * @property {string} content
- * @property {string} [thinking]             what the model thought before it answered
- * @property {number} [thinking_ms]          for how long, once it has ended
- * @property {"done" | "streaming" | "stopped" | "interrupted" | "failed"} state
- *   `stopped` by the user, `interrupted` by the end of the offscreen document or the browser
- * @property {"stop" | "length"} [finish]    why a `done` answer ended
- * @property {string} [model]                the id of the model that answered
- * @property {Stats} [stats]
- * @property {Failure} [error]               of a `failed` answer
- * @property {boolean} [again]               asked a second time, after the document ended before its first word
+ * @typedef {import("../shared/protocol.js").Message & {model?: string, again?: boolean}} Message
+ *   `model`: the id of the model that answered; `again`: asked a second time, after the document ended before its first word
  *
  * @typedef {object} Conversation
  * @property {string} id
@@ -55,20 +21,10 @@
  * @property {number} updated
  * @property {Message[]} messages
  *
- * @typedef {{id: string, title: string, updated: number, busy: boolean}} Summary
- * @typedef {Summary & {seq: number, messages: Message[]}} Snapshot
- *
- * @typedef {{id: string, seq: number, type: "message", index: number, message: Message, summary: Summary}} MessageChanged
- *   message number `index` is now `message`, and no message follows it
- * @typedef {{id: string, seq: number, type: "delta", message: string, text: string, thinking: string}} TextAdded
- *   `text` is appended to the content of the last message, whose id is `message`, and `thinking` to its thought
- * @typedef {{id: string, seq: number, type: "deleted"}} Deleted
- * @typedef {MessageChanged | TextAdded | Deleted} ConversationEvent
- *
  * @typedef {object} Dependencies
- * @property {(method: string, params: object, onChunk: (chunk: any) => void, signal: AbortSignal) => Promise<any>} request
- *   asks the engine; rejects with an object that has `name`, `message` and perhaps `data`
- * @property {(event: "conversation" | "storage", detail: ConversationEvent | {problem: string | null}) => void} broadcast
+ * @property {(method: "chat.completions", params: Chat["params"], onChunk: (chunk: Chat["chunk"]) => void, signal: AbortSignal) => Promise<unknown>} request
+ *   asks the engine; rejects with a `Failure`
+ * @property {<E extends "conversation" | "storage">(event: E, detail: import("../shared/protocol.js").UiEvents[E]) => void} broadcast
  *   tells every open popup
  * @property {ConversationStore} [store]
  * @property {() => number} [now]
@@ -82,7 +38,7 @@ const SAVE_INTERVAL = 800;
 /** Popups are told of new text this often, in milliseconds: once a frame. */
 const FRAME = 16;
 const TITLE_LENGTH = 60;
-/** What could not be stored is tried again this often, in milliseconds. */
+/** Failed writes are repeated this often, in milliseconds. */
 const RETRY_INTERVAL = 20_000;
 /** A question that lost its answer before the first word is asked again if it is younger than this, in milliseconds. */
 const FRESH = 5 * 60_000;
@@ -97,8 +53,8 @@ function titleOf(text) {
 }
 
 /**
- * What the engine is asked. A question that got no word of an answer is left out, so that question and answer alternate, as
- * chat templates expect. What the model thought is left out as well.
+ * The messages for the engine. A question that got no word of an answer is left out, so that question and answer alternate, as
+ * chat templates expect. Thoughts of the model are left out as well.
  *
  * @param {Message[]} messages
  */
@@ -118,11 +74,11 @@ function turns(messages) {
 function failureOf(error) {
   const { name = "UnknownError", message = String(error), code, data } = /** @type {Partial<Failure>} */ (error ?? {});
   // A DOMException's code is a number.
-  return { name, message, ...(typeof code === "string" && { code }), ...(data !== undefined && { data }) };
+  return { name, message, code: typeof code === "string" ? code : "internal", ...(data !== undefined && { data }) };
 }
 
 /**
- * What to tell the user when conversations cannot be stored.
+ * The sentence for the user when conversations cannot be stored.
  *
  * @param {unknown} error
  */
@@ -152,11 +108,11 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   let problem = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let retry;
-  /** Text that popups were not told of yet, by conversation. @type {Map<string, {message: string, text: string, thinking: string}>} */
+  /** Text that popups were not told of yet, by conversation. @type {Map<string, {text: string, thinking: string}>} */
   const untold = new Map();
   /** Conversations whose popups were told of text within this frame. @type {Set<string>} */
   const told = new Set();
-  /** What the popup shows when it opens. @type {string | null} */
+  /** The conversation that the popup shows when it opens. @type {string | null} */
   let current = null;
 
   const loaded = restore();
@@ -336,7 +292,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    * @param {Conversation} conversation
    * @param {Message} message
    * @param {Thought} thought
-   * @param {any} chunk a `chat.completion.chunk`
+   * @param {Chat["chunk"]} chunk
    */
   function receive(conversation, message, thought, chunk) {
     if (running.get(conversation.id)?.signal.aborted !== false) return;
@@ -352,33 +308,33 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     if (added === undefined) return announce(conversation);
     if (!added.content && !added.thinking) return;
     const { id } = conversation;
-    const waiting = untold.get(id) ?? { message: message.id, text: "", thinking: "" };
-    untold.set(id, { ...waiting, text: waiting.text + added.content, thinking: waiting.thinking + added.thinking });
+    const waiting = untold.get(id) ?? { text: "", thinking: "" };
+    untold.set(id, { text: waiting.text + added.content, thinking: waiting.thinking + added.thinking });
     tell(id);
   }
 
-  /** @param {Conversation} conversation @returns {{id: string, seq: number}} */
+  /** @param {Conversation} conversation */
   function accepted({ id }) {
     current = id;
-    return { id, seq: sequence.get(id) ?? 0 };
+    return { id };
   }
 
-  /** @type {Record<string, (params: any) => any>} */
+  /** @type {import("../shared/rpc.js").Handlers<import("../shared/protocol.js").ConversationMethods>} */
   const methods = {
     "conversations.list": () => ({
-      current,
       problem,
       data: [...conversations.values()].sort((a, b) => b.updated - a.updated).map(summary),
     }),
 
-    "conversations.get": ({ id = current }) => {
-      if (id === null) return { conversation: null };
-      const conversation = find(id);
+    "conversations.get": ({ id }) => {
+      const which = id ?? current;
+      if (which === null) return { conversation: null };
+      const conversation = find(which);
       current = conversation.id;
       // The snapshot has it already.
       flush(conversation.id);
       const { messages } = structuredClone(conversation);
-      return { conversation: { ...summary(conversation), seq: sequence.get(conversation.id) ?? 0, messages } };
+      return { conversation: { id: conversation.id, seq: sequence.get(conversation.id) ?? 0, messages } };
     },
 
     "conversations.new": () => {
@@ -440,10 +396,9 @@ export function createConversations({ request, broadcast, store = indexedDbStore
 
   return {
     async handle(method, params) {
-      const run = Object.hasOwn(methods, method) ? methods[method] : undefined;
-      if (!run) throw new TypeError(`There is no method ${method}.`);
+      if (!Object.hasOwn(methods, method)) throw new TypeError(`There is no method ${method}.`);
       await loaded;
-      return run(params ?? {});
+      return methods[/** @type {keyof typeof methods} */ (method)](params ?? {});
     },
   };
 }

@@ -1,20 +1,38 @@
-// The dedicated worker that runs the engine: started on the first request, started afresh after it died or fell silent. What had
+// The dedicated worker that runs the engine: started on the first request, and again after it died or stopped responding. What had
 // not begun to be answered then is asked again.
 
 import { Heartbeat } from "./heartbeat.js";
 import { HEARTBEAT } from "./limits.js";
 import { engineStopped, Refusal, toWire } from "../shared/errors.js";
+import { Calls } from "../shared/rpc.js";
 
 /**
- * @typedef {import("../shared/errors.js").WireError} WireError
- * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: WireError) => void}} Receiver
- *   zero or more `chunk`, then exactly one of `done` and `error`
- * @typedef {{method: string, params: object, client: string | undefined, receiver: Receiver, tries: number, settled: boolean, suspected: boolean}} Request
- *   `tries`: how often it was handed to a worker; `settled`: a part of its answer was delivered, or nobody wants one any more;
- *   `suspected`: a worker that had it ended, and it is not known for whom it worked
+ * @typedef {import("../shared/protocol.js").EngineMethods} Methods
+ * @typedef {import("../shared/protocol.js").Failure} Failure
+ * @typedef {import("../shared/rpc.js").Receiver} Receiver
+ * @typedef {Receiver & {
+ *   method: keyof Methods, params: any, origin: string | undefined, receiver: Receiver, id: number, tries: number, settled: boolean,
+ *   suspected: boolean,
+ * }} Request
+ *   `receiver`: of the one who asks; `id`: at the worker that had it last; `tries`: how often it was handed to a worker; `settled`: a
+ *   part of its answer was delivered, or it was cancelled; `suspected`: a worker that had it ended, and it is not known for whom
+ *   it worked
+ *
+ * @typedef {import("../shared/protocol.js").Answer<any>} Answer
+ * @typedef {import("../shared/protocol.js").Ask<any>} Ask
+ * @typedef {import("../shared/protocol.js").EngineEvents} Events
+ * @typedef {{[E in keyof Events]: {event: E, detail: Events[E]}}[keyof Events]} Event
+ * @typedef {Answer | Ask | Event | {pong: true} | {working: Int32Array}} WorkerFrame   the last two are worker.js's own
+ *
+ * @typedef {object} Listeners
+ * @property {(status: import("../shared/protocol.js").EngineStatus) => void} status
+ * @property {(origins: string[]) => void} activity  others ask for answers than before
+ * @property {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
+ * @property {(origin?: string) => void} death  the worker ended, with all that it had; `origin`: that of the request that ended it, where
+ *   it is known
  */
 
-/** What may be asked again: its answer does not depend on what became of the first time. */
+/** Methods that may be repeated: a first attempt has no effect on the answer. @type {Set<keyof Methods>} */
 const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status"]);
 /** Times that a request is handed to a worker: one that takes the worker down must come to an end. */
 const TRIES = 2;
@@ -27,67 +45,73 @@ export class Engine {
   #working;
   /** Whether the worker loads a model. */
   #loading = false;
-  /** What the worker has. @type {Map<number, Request>} */
-  #running = new Map();
-  /** What is handed over again, one after the other: any of them may be what ended the worker. @type {Map<number, Request>} */
-  #waiting = new Map();
-  /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {number | undefined} */
+  /** Requests that the worker has. @type {Calls<Methods, Request>} */
+  #calls = new Calls(() => {});
+  /** Requests to repeat, one after the other: any of them may have ended the worker. @type {Set<Request>} */
+  #waiting = new Set();
+  /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {Request | undefined} */
   #suspect;
-  #next = 1;
-  #onEvent;
-  #answer;
-  #onDeath;
+  #on;
 
   /**
-   * @param {(event: string, detail: any) => void} onEvent  what the worker says unasked, `status` above all, and `activity`
-   * @param {(method: string, params: any) => Promise<unknown>} answer  what the worker asks: where a model's bytes are, what is kept
-   * @param {(client?: string) => void} onDeath  the worker ended, with all that it had; `client`: whose request ended it, where that is known
+   * @param {Listeners} on
    * @param {{every: number, missed: number}} [heartbeat]
    */
-  constructor(onEvent, answer, onDeath, heartbeat = HEARTBEAT) {
-    this.#onEvent = onEvent;
-    this.#answer = answer;
-    this.#onDeath = onDeath;
+  constructor(on, heartbeat = HEARTBEAT) {
+    this.#on = on;
     const silence = `it did not answer for ${Math.round(heartbeat.every * heartbeat.missed / 1000)} s`;
     this.#heart = new Heartbeat(() => this.#worker?.postMessage({ ping: true }), () => this.#died(this.#worker, silence), heartbeat);
   }
 
-  /** Who asks for answers now, each origin once. @returns {string[]} */
-  get clients() {
-    const chats = [...this.#running.values(), ...this.#waiting.values()].filter(({ method }) => method === "chat.completions");
-    return [...new Set(chats.flatMap(({ client }) => client ?? []))];
+  /** Origins that wait for answers now, each once. @returns {string[]} */
+  get origins() {
+    const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
+    return [...new Set(chats.flatMap(({ origin }) => origin ?? []))];
   }
 
   /**
    * Sends a request; the worker is started if there is none.
-   * @param {string} method
-   * @param {object} params
+   * @template {keyof Methods} K
+   * @param {K} method
+   * @param {Methods[K]["params"]} params
    * @param {Receiver} receiver
-   * @param {string} [client]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
+   * @param {string} [origin]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver, client) {
-    const id = this.#next++;
+  send(method, params, receiver, origin) {
     /** @type {Request} */
-    const request = { method, params, client, receiver, tries: 0, settled: false, suspected: false };
-    this.#post(id, request);
+    const request = {
+      method, params, origin, receiver, id: 0, tries: 0, settled: false, suspected: false,
+      chunk: (chunk) => {
+        request.settled = true;
+        receiver.chunk(chunk);
+      },
+      done: (done) => this.#ended(request, undefined, done),
+      error: (error) => {
+        // The next request opens the device again.
+        if (error.code === "device_lost" && repeatable(request)) this.#post(request);
+        else this.#ended(request, error);
+      },
+    };
+    this.#post(request);
     return () => {
       request.settled = true;
-      if (this.#running.has(id)) return this.#worker?.postMessage({ id, method: "cancel" });
-      if (this.#take(this.#waiting, id)) this.#finish(request, toWire(new Refusal("AbortError", "aborted", "The request was aborted.")));
+      if (this.#waiting.delete(request)) this.#finish(request, toWire(new Refusal("AbortError", "aborted", "The request was aborted.")));
+      else if (this.#calls.get(request.id) === request) this.#calls.cancel(request.id);
     };
   }
 
   /**
    * The same as a promise.
-   * @param {string} method
-   * @param {object} params
-   * @param {{onChunk?: (chunk: any) => void, signal?: AbortSignal, client?: string}} [options]
-   * @returns {Promise<any>}  rejects with a `WireError`
+   * @template {keyof Methods} K
+   * @param {K} method
+   * @param {Methods[K]["params"]} params
+   * @param {{onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal, origin?: string}} [options]
+   * @returns {Promise<Methods[K]["done"]>}  rejects with a `Failure`
    */
-  request(method, params, { onChunk, signal, client } = {}) {
+  request(method, params, { onChunk, signal, origin } = {}) {
     return new Promise((resolve, reject) => {
-      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, client);
+      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, origin);
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });
@@ -95,23 +119,20 @@ export class Engine {
 
   /**
    * Hands a request to the worker.
-   * @param {number} id
    * @param {Request} request
    */
-  #post(id, request) {
-    const worker = this.#worker ??= this.#start();
-    const { method, params, client } = request;
-    // First: what cannot be sent is not running.
-    worker.postMessage({ id, method, params, client });
+  #post(request) {
+    this.#worker ??= this.#start();
+    const { method, params, origin } = request;
+    request.id = this.#calls.send(method, params, request, { origin });
     request.tries++;
-    this.#running.set(id, request);
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);
   }
 
-  /** Who asks for answers may be others than before. @param {Request} request */
+  /** The origins that wait for answers may have changed. @param {Request} request */
   #changed({ method }) {
-    if (method === "chat.completions") this.#onEvent("activity", { clients: this.clients });
+    if (method === "chat.completions") this.#on.activity(this.origins);
   }
 
   #start() {
@@ -122,45 +143,57 @@ export class Engine {
       this.#died(worker, event.message || "its program could not be started");
     };
     worker.onmessageerror = () => this.#died(worker, "it sent an unreadable message");
+    this.#calls = new Calls((frame) => worker.postMessage(frame));
     return worker;
   }
 
   /**
    * @param {Worker} worker
-   * @param {any} frame
+   * @param {WorkerFrame} frame
    */
   #receive(worker, frame) {
     if (worker !== this.#worker) return;
     this.#heart.heard();
-    if (frame.pong) return;
-    if (frame.working) {
+    if ("pong" in frame) return;
+    if ("working" in frame) {
       this.#working = frame.working;
-      return;
+    } else if ("event" in frame) {
+      this.#event(worker, frame);
+    } else if ("ask" in frame) {
+      const { ask: answer, method, params } = frame;
+      const reply = (/** @type {import("../shared/protocol.js").Reply<unknown>} */ reply) => worker.postMessage(reply);
+      this.#on.answer(method, params).then((done) => reply({ answer, done }), (thrown) => reply({ answer, error: toWire(thrown) }));
+    } else {
+      this.#calls.receive(frame);
     }
-    if (frame.event) return this.#event(worker, frame.event, frame.detail);
-    if (frame.ask !== undefined) {
-      this.#answer(frame.method, frame.params).then(
-        (done) => worker.postMessage({ answer: frame.ask, done }),
-        (thrown) => worker.postMessage({ answer: frame.ask, error: toWire(thrown) }));
-      return;
-    }
-    const request = this.#running.get(frame.id);
-    if (!request) return;
-    if ("chunk" in frame) {
-      request.settled = true;
-      return request.receiver.chunk(frame.chunk);
-    }
-    // The next request opens the device again.
-    if (frame.error?.code === "device_lost" && repeatable(request)) return this.#post(frame.id, request);
-    this.#running.delete(frame.id);
-    if (this.#running.size === 0) this.#heart.stop();
-    this.#finish(request, frame.error, frame.done);
-    this.#cleared(frame.id);
+  }
+
+  /**
+   * @param {Worker} worker
+   * @param {Event} event
+   */
+  #event(worker, { event, detail }) {
+    if (event === "fatal") return this.#died(worker, detail.message);
+    this.#loading = detail.state === "loading";
+    this.#on.status(detail);
+  }
+
+  /**
+   * A request that the worker had has ended.
+   * @param {Request} request
+   * @param {Failure | undefined} error
+   * @param {any} [done]
+   */
+  #ended(request, error, done) {
+    if (this.#calls.size === 0) this.#heart.stop();
+    this.#finish(request, error, done);
+    if (this.#suspect === request) this.#suspect = undefined;
+    this.#handNext();
   }
 
   /**
    * @param {Request} request
-   * @param {WireError | undefined} error
+   * @param {Failure | undefined} error
    * @param {any} [done]
    */
   #finish(request, error, done) {
@@ -169,38 +202,13 @@ export class Engine {
     this.#changed(request);
   }
 
-  /**
-   * A request has ended: if it was the suspect, the next one is.
-   * @param {number} id
-   */
-  #cleared(id) {
-    if (this.#suspect === id) this.#suspect = undefined;
-    if (this.#suspect !== undefined) return;
-    const [next] = this.#waiting.keys();
-    if (next === undefined) return;
+  /** Hands over the next request that waits, unless there is a suspect: it becomes that. */
+  #handNext() {
+    const [next] = this.#waiting;
+    if (this.#suspect !== undefined || next === undefined) return;
     this.#suspect = next;
-    this.#post(next, /** @type {Request} */ (this.#take(this.#waiting, next)));
-  }
-
-  /**
-   * @param {Map<number, Request>} requests
-   * @param {number} id
-   */
-  #take(requests, id) {
-    const request = requests.get(id);
-    requests.delete(id);
-    return request;
-  }
-
-  /**
-   * @param {Worker} worker
-   * @param {string} event
-   * @param {any} detail
-   */
-  #event(worker, event, detail) {
-    if (event === "fatal") return this.#died(worker, detail?.message ?? "unknown reason");
-    if (event === "status") this.#loading = detail?.state === "loading";
-    this.#onEvent(event, detail);
+    this.#waiting.delete(next);
+    this.#post(next);
   }
 
   /**
@@ -209,10 +217,10 @@ export class Engine {
    */
   #culprit() {
     if (!this.#working) return undefined;
-    const [only, ...others] = this.#running.values();
+    const [only, ...others] = this.#calls.receivers;
     // A model that stops the worker while it is loaded is the user's, whichever site asks.
     const alone = others.length === 0 && only?.suspected && !this.#loading ? only : undefined;
-    return this.#running.get(Atomics.load(this.#working, 0)) ?? alone;
+    return this.#calls.get(Atomics.load(this.#working, 0)) ?? alone;
   }
 
   /**
@@ -223,26 +231,26 @@ export class Engine {
     if (!worker || worker !== this.#worker) return;
     worker.terminate();
     const culprit = this.#culprit();
-    const client = culprit?.client;
+    const origin = culprit?.origin;
     this.#worker = undefined;
     this.#working = undefined;
     this.#loading = false;
     this.#heart.stop();
-    this.#onDeath(client);
+    this.#on.death(origin);
     const error = toWire(engineStopped(why));
     // Pages are not told why, and the extension's own may all be closed.
     console.error(error.message);
-    const requests = [...this.#running];
-    this.#running.clear();
-    this.#onEvent("status", { state: "failed", error });
-    for (const [id, request] of requests) {
+    const requests = this.#calls.receivers;
+    this.#calls = new Calls(() => {});
+    this.#on.status({ state: "failed", error });
+    for (const request of requests) {
       request.suspected = culprit === undefined;
-      const blamed = request === culprit || (client !== undefined && request.client === client);
-      if (repeatable(request) && !blamed) this.#waiting.set(id, request);
+      const blamed = request === culprit || (origin !== undefined && request.origin === origin);
+      if (repeatable(request) && !blamed) this.#waiting.add(request);
       else this.#finish(request, error);
     }
     this.#suspect = undefined;
-    this.#cleared(0);
+    this.#handNext();
   }
 }
 

@@ -1,19 +1,17 @@
-// What a client may send: {id, method, params} and {id, method: "cancel"}. Anything else is not our shim speaking.
+// Frames that a page may send: {id, method, params} and {id, method: "cancel"}. Anything else is not our shim speaking.
 
 /** Longest frame, in characters of its JSON text. The bridge refuses longer ones with a proper error before. */
 export const MAX_FRAME = 1 << 20;
 /** Arrays and objects in each other, in a frame's `params`: the shim sends no more. What reads them further on may use its stack. */
 export const MAX_DEPTH = 64;
-/** Requests one client may have open, of any kind. */
+/** Requests that one page may have open, of any kind. */
 export const MAX_OPEN = 64;
 
-/**
- * @typedef {{id: number, method: string, params: Record<string, any>}} Frame
- */
+/** @typedef {import("../shared/protocol.js").Request<any>} Frame */
 
 /**
  * @param {any} frame  as it came
- * @param {number} lastId  the highest id this client has used: ids only grow, so none is ever used twice
+ * @param {number} lastId  the highest id that this page has used: ids only grow, so none is ever used twice
  * @returns {frame is Frame}
  */
 export function isFrame(frame, lastId) {

@@ -1,6 +1,6 @@
-// What the router allows. In a file of its own, for tests that cannot wait.
+// The router's limits. In a file of its own, for tests that cannot wait.
 
-/** What one origin may ask at a time. */
+/** Requests of one origin. */
 export const QUOTA = { running: 4, queued: 16 };
 
 /**

@@ -1,15 +1,16 @@
 // The models that the user can choose from, the choice, and what the engine's worker needs to open one.
 //
-// What a page sees of it: the chosen model, under a name that says nothing about the user's files.
+// Pages see the chosen model only, under a name that says nothing about the user's files.
 
 import { background } from "../shared/background.js";
 import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
+import { FORWARDED } from "../shared/protocol.js";
 
 /** The model that ships with the extension (extension/worker/src/models.rs). */
 const EMBEDDED = "spark-28m";
 const EMBEDDED_NAME = "Spark 28M";
-/** What pages call any other: an id of its own would tell sites which file a user has, and that it is the same user. */
+/** The name of any other model for pages: an id of its own would tell sites which file a user has, and that it is the same user. */
 const LOCAL = "local";
 const LOCAL_MODEL = { id: LOCAL, object: "model", created: 0, owned_by: "user", name: "A model of the user's choice" };
 
@@ -21,6 +22,9 @@ const CONTEXT = "model context";
 /**
  * @typedef {import("../shared/protocol.js").Listed} Listed
  * @typedef {import("../shared/protocol.js").HostModels} HostModels
+ * @typedef {import("../shared/protocol.js").UiMethods} UiMethods
+ * @typedef {import("../shared/protocol.js").WorkerMethods} WorkerMethods
+ * @typedef {"models.open" | "models.context" | "models.close"} Answered   what is answered here, not by the native host
  */
 
 /** Whether a method needs a model, the chosen one where the request does not say. */
@@ -37,7 +41,7 @@ function keep({ id, context }) {
 }
 
 export class Models {
-  /** @type {Map<string, Promise<any>>}  by id and what could change the answer */
+  /** @type {Map<string, Promise<UiMethods["models.describe"]["done"]>>}  by id and what could change the answer */
   #descriptions = new Map();
   /**
    * Choices that are being loaded, the last one last. One is kept beyond this document's end once it is loaded: a model that
@@ -48,6 +52,16 @@ export class Models {
   /** How often the engine's worker has each of the host's models open. @type {Map<string, number>} */
   #opens = new Map();
   #engine;
+  /** @type {import("../shared/rpc.js").Handlers<Pick<WorkerMethods, Answered>>} */
+  #answers = {
+    "models.open": ({ id, again }) => {
+      if (id.startsWith(picked.PREFIX)) return picked.open(id);
+      // The worker has it open: it is closed once for both.
+      return again ? background("models.open", { id }) : this.#open(id);
+    },
+    "models.context": ({ id }) => this.#context(id),
+    "models.close": ({ id }) => this.#close(id),
+  };
 
   /** @param {import("./engine.js").Engine} engine */
   constructor(engine) {
@@ -67,13 +81,13 @@ export class Models {
 
   /**
    * Whether this model answers pages.
-   * @param {string} id
+   * @param {string | undefined} id
    */
   answers(id) {
     return id === this.chosenId;
   }
 
-  /** What to call the chosen model before the user. @returns {Promise<string>} */
+  /** The chosen model's name for the user. @returns {Promise<string>} */
   async chosenName() {
     if (this.chosen === undefined) return EMBEDDED_NAME;
     return this.chosen.startsWith(picked.PREFIX) && (await picked.find(this.chosen))?.name || "your own model";
@@ -82,7 +96,7 @@ export class Models {
   /**
    * A request of the extension's own, with the chosen model where it names none.
    * @param {string} method
-   * @param {Record<string, any>} params
+   * @param {any} params
    */
   complete(method, params) {
     return takesModel(method) && this.chosen ? { ...params, model: params.model ?? this.chosen } : params;
@@ -103,7 +117,7 @@ export class Models {
   }
 
   /**
-   * What pages call a model.
+   * The name of a model for pages.
    * @param {string | undefined} id
    */
   pageId(id) {
@@ -120,23 +134,23 @@ export class Models {
 
   /**
    * An error of the engine, as a page may see it: the words of those that are not public may name the user's files.
-   * @param {import("../shared/errors.js").WireError & {public?: boolean}} error
-   * @returns {import("../shared/errors.js").WireError}
+   * @param {import("../shared/protocol.js").Failure} error
+   * @returns {import("../shared/protocol.js").Failure}
    */
   errorForPage({ public: isPublic = false, ...error }) {
     if (isPublic) return error;
     return toWire(error.code === "engine_stopped" ? engineStopped() : modelUnavailable());
   }
 
-  /** What pages are told of models, where that is not the engine's own answer. */
+  /** The list of models for pages, where it is not the engine's own. */
   listForPage() {
     return this.chosen && { object: "list", data: [LOCAL_MODEL] };
   }
 
   /**
-   * What can be chosen, for the extension's own pages.
-   * @param {{host?: boolean}} params  `host`: also what the native host has, which takes it a while to find
-   * @returns {Promise<{data: Listed[], chosen: string, problems: string[], host: {error?: import("../shared/errors.js").WireError}}>}
+   * The models that can be chosen, for the extension's own pages.
+   * @param {UiMethods["models.list"]["params"]} params
+   * @returns {Promise<UiMethods["models.list"]["done"]>}
    */
   async list({ host: wanted = true }) {
     const [embedded, files, host] = await Promise.all([
@@ -148,7 +162,7 @@ export class Models {
     ]);
     /** @type {Listed[]} */
     const data = [
-      ...embedded.data.map((/** @type {any} */ { id, name }) => ({ id, name, source: "embedded" })),
+      ...embedded.data.map(({ id, name }) => ({ id, name, source: /** @type {const} */ ("embedded") })),
       ...files.map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("picked") })),
       ...(host.list?.models ?? []).map(({ id, name, bytes, format }) => ({ id, name, bytes, format, source: /** @type {const} */ ("host") })),
     ];
@@ -160,7 +174,7 @@ export class Models {
 
   /**
    * Makes a model the one that answers, once it is loaded; if that fails, the one before stays.
-   * @param {{id: string, context?: number}} params  `context`: tokens, where memory lacks for as many as usual; kept with the choice
+   * @param {UiMethods["models.choose"]["params"]} params  the context is kept with the choice
    */
   async choose({ id, context }) {
     if (context !== undefined && !(Number.isInteger(context) && context > 0 && context < 2 ** 32)) {
@@ -181,8 +195,8 @@ export class Models {
   }
 
   /**
-   * What a model is and needs.
-   * @param {{id: string, bytes?: number}} params
+   * The properties of a model, and the memory that it needs.
+   * @param {UiMethods["models.describe"]["params"]} params
    */
   describe({ id, bytes }) {
     const key = `${id} ${bytes}`;
@@ -196,7 +210,7 @@ export class Models {
 
   /**
    * Takes a picked model off the list.
-   * @param {{id: string}} params
+   * @param {UiMethods["models.forget"]["params"]} params
    */
   async forget({ id }) {
     for (const choice of this.#choosing) if (choice.id === id) this.#choosing.delete(choice);
@@ -205,26 +219,18 @@ export class Models {
   }
 
   /**
-   * Answers the engine's worker.
+   * Answers the engine's worker. What is not about models that are open goes to the native host as it is.
    * @param {string} method
    * @param {any} params
    * @returns {Promise<unknown>}
    */
   async answer(method, params) {
-    const { id, again } = params;
-    switch (method) {
-      case "models.open":
-        if (id.startsWith(picked.PREFIX)) return picked.open(id);
-        // The worker has it open: it is closed once for both.
-        return again ? background("models.open", { id }) : this.#open(id);
-      case "models.context": return this.#context(id);
-      case "models.close": return this.#close(id);
-      case "read": return background("read", params);
-    }
+    if (Object.hasOwn(this.#answers, method)) return this.#answers[/** @type {Answered} */ (method)](params);
+    if (FORWARDED.some((forwarded) => forwarded === method)) return background(method, params);
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
 
-  /** The engine's worker is gone, and with it whoever would have closed what it had open. */
+  /** The engine's worker is gone: what it had open is closed for it. */
   closeAll() {
     for (const id of this.#opens.keys()) background("models.close", { id }).catch(() => {});
     this.#opens = new Map();

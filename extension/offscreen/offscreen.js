@@ -5,32 +5,44 @@ import { Activity } from "./activity.js";
 import { Engine } from "./engine.js";
 import { QUOTA } from "./limits.js";
 import { Models } from "./models.js";
-import { PageClient, requesterOf } from "./page-client.js";
+import { PageConnection, requesterOf } from "./page-connection.js";
 import { Quota } from "./quota.js";
-import { isOwnPage, UiClient } from "./ui-client.js";
-import { hold } from "../shared/router-lock.js";
+import { isOwnPage, UiConnection } from "./ui-connection.js";
+import { acquire } from "../shared/router-lock.js";
 import * as tunings from "../shared/tunings.js";
 
 // There is one router. This document opened in a tab would be another, and pages' requests would reach both.
 if ("tabs" in chrome) throw new Error("DOPPLER's router runs in the offscreen document only.");
 
-/** @type {Set<PageClient>} */
+/** @type {Set<PageConnection>} */
 const pages = new Set();
-/** @type {Set<UiClient>} */
+/** @type {Set<UiConnection>} */
 const uis = new Set();
 
-const activity = new Activity((sites) => {
-  for (const ui of uis) ui.tell("activity", { sites });
-});
+/**
+ * @template {keyof import("../shared/protocol.js").UiEvents} E
+ * @param {E} event
+ * @param {import("../shared/protocol.js").UiEvents[E]} detail
+ */
+function tellUis(event, detail) {
+  for (const ui of uis) ui.tell(event, detail);
+}
+
+const activity = new Activity((sites) => tellUis("activity", { sites }));
 const quota = new Quota(QUOTA);
-const engine = new Engine(onEngineEvent, answerEngine, (client) => {
-  models.closeAll();
-  if (client !== undefined) quota.pause(client);
+const engine = new Engine({
+  status: onStatus,
+  activity: (origins) => activity.update(origins),
+  answer: answerEngine,
+  death(origin) {
+    models.closeAll();
+    if (origin !== undefined) quota.pause(origin);
+  },
 });
 const models = new Models(engine);
 
 /** Resolves once what a document before this one had open at the native host is closed. */
-const alone = hold();
+const alone = acquire();
 
 /**
  * @param {string} method
@@ -45,19 +57,16 @@ async function answerEngine(method, params) {
 /** The model pages were told of last. @type {string | undefined} */
 let model;
 
-/**
- * @param {string} event
- * @param {any} detail
- */
-function onEngineEvent(event, detail) {
-  if (event === "activity") return activity.update(detail.clients);
-  for (const ui of uis) ui.tell(event, detail);
+/** @param {import("../shared/protocol.js").EngineStatus} status */
+function onStatus(status) {
+  tellUis("status", status);
+  const { state, id, progress = 1 } = status;
   // All of it is there when an answer is.
-  if (event === "status" && detail.state === "loading" && detail.progress < 1 && models.answers(detail.id)) {
-    for (const page of pages) page.loading(detail.progress);
+  if (state === "loading" && progress < 1 && models.answers(id)) {
+    for (const page of pages) page.loading(progress);
   }
-  if (event !== "status" || !detail.model || detail.model.id === model) return;
-  model = detail.model.id;
+  if (!status.model || status.model.id === model) return;
+  model = status.model.id;
   // Pages learn which model answers, nothing about the machine it runs on.
   for (const page of pages) void page.tell("modelchange", { model: models.pageId(model) });
 }
@@ -69,19 +78,17 @@ let conversations;
 const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
   createConversations({
     request: (method, params, onChunk, signal) =>
-      engine.request(method, models.complete(method, params), { onChunk, signal, client: location.origin }),
-    broadcast(event, detail) {
-      for (const ui of uis) ui.tell(event, detail);
-    },
+      engine.request(method, models.complete(method, params), { onChunk, signal, origin: location.origin }),
+    broadcast: tellUis,
   }));
 
 chrome.runtime.onConnect.addListener((port) => {
   const requester = requesterOf(port.sender);
   if (port.name === "doppler" && requester) {
-    const page = new PageClient(port, requester, engine, models, quota, () => pages.delete(page));
+    const page = new PageConnection(port, requester, engine, models, quota, () => pages.delete(page));
     pages.add(page);
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
-    const ui = new UiClient(port, engine, models, openConversations, {
+    const ui = new UiConnection(port, engine, models, openConversations, {
       get sites() { return activity.sites; },
       stop(origin) {
         for (const page of pages) if (page.origin === origin) page.stop();

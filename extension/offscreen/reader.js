@@ -1,9 +1,9 @@
 // Fetches ranges of a file over HTTP for the engine's worker, which starts this one: a stream must be drained in small steps, and these
 // must not wait while that worker packs weights.
 //
-// `{id, url, headers, lengths}` → a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
-// or `{id, error}` before. `{id}` alone aborts the rest of a range. The worker returns a piece's buffer after use: allocating one
-// for each piece would take as long as filling it.
+// A `FetchRange` is answered with a `{id, piece}` for each length, unless there is one `{id, status}` (the answer is another than 206)
+// or `{id, error}` before; an `AbortRange` ends it. The worker returns a piece's buffer after use: allocating one for each piece would
+// take as long as filling it.
 
 /** Aborts each range in flight. @type {Map<number, AbortController>} */
 const running = new Map();
@@ -14,19 +14,23 @@ const SPARE = 16;
 /** Bytes of the smallest buffer that is worth keeping. */
 const WORTHWHILE = 1 << 20;
 
-addEventListener("message", ({ data }) => {
+/** @typedef {import("../shared/protocol.js").FetchRange} FetchRange */
+/** @typedef {import("../shared/protocol.js").AbortRange} AbortRange */
+
+addEventListener("message", (/** @type {MessageEvent<ArrayBuffer | FetchRange | AbortRange>} */ { data }) => {
   if (data instanceof ArrayBuffer) {
     if (data.byteLength >= WORTHWHILE && spare.push(data) > SPARE) spare.shift();
     return;
   }
-  const { id, url, headers, lengths } = data;
-  if (url === undefined) {
+  const { id } = data;
+  if (!("url" in data)) {
     running.get(id)?.abort();
     return;
   }
+  const { url, headers, lengths } = data;
   const controller = new AbortController();
   running.set(id, controller);
-  fetchRange(id, url, lengths, { headers, signal: controller.signal, cache: "no-store", credentials: "omit" })
+  fetchRange(id, url, lengths, { headers: { ...headers }, signal: controller.signal, cache: "no-store", credentials: "omit" })
     .catch((error) => {
       controller.abort();
       postMessage({ id, error: String(error) });

@@ -8,7 +8,7 @@
  * @typedef {{thinking: string, content: string}} Added  what a piece adds to the thought and to the answer
  */
 
-/** What thoughts begin and end with. @type {[open: string, close: string][]} */
+/** Marks of the beginnings and ends of thoughts. @type {[open: string, close: string][]} */
 const MARKS = [
   ["<think>", "</think>"],
   ["<thinking>", "</thinking>"],
@@ -32,8 +32,8 @@ function begun(text, mark) {
 
 /** One text. */
 class Thinking {
-  /** What is not told apart yet. */
-  #held = "";
+  /** Text of which it is not known whether it is a thought. */
+  #pending = "";
   /** The closing mark that is waited for; null: the answer has begun; undefined: neither is known. @type {string | null | undefined} */
   #close;
 
@@ -47,30 +47,30 @@ class Thinking {
    * @returns {Added}
    */
   push(text) {
-    this.#held += text;
+    this.#pending += text;
     /** @type {Added} */
     const added = { thinking: "", content: "" };
     if (this.#close === undefined) this.#begin();
     if (typeof this.#close === "string") this.#think(added, this.#close);
     if (this.#close === null) {
-      added.content = this.#held;
-      this.#held = "";
+      added.content = this.#pending;
+      this.#pending = "";
     }
     return added;
   }
 
-  /** What is still held back when no more comes. @returns {Added} */
+  /** The rest, when no more comes. @returns {Added} */
   end() {
-    const held = this.#held;
-    this.#held = "";
-    return this.open ? { thinking: held, content: "" } : { thinking: "", content: held };
+    const pending = this.#pending;
+    this.#pending = "";
+    return this.open ? { thinking: pending, content: "" } : { thinking: "", content: pending };
   }
 
   #begin() {
-    const start = this.#held.trimStart();
+    const start = this.#pending.trimStart();
     const [open, close] = MARKS.find(([open]) => start.startsWith(open)) ?? [];
     if (open !== undefined && close !== undefined) {
-      this.#held = start.slice(open.length);
+      this.#pending = start.slice(open.length);
       this.#close = close;
     } else if (!MARKS.some(([open]) => open.startsWith(start))) {
       this.#close = null;
@@ -79,14 +79,14 @@ class Thinking {
 
   /** @param {Added} added @param {string} close */
   #think(added, close) {
-    const end = this.#held.indexOf(close);
+    const end = this.#pending.indexOf(close);
     // White space before the closing mark belongs to neither.
-    const known = end < 0 ? this.#held.slice(0, this.#held.length - begun(this.#held, close)).trimEnd() : this.#held.slice(0, end).trimEnd();
+    const known = end < 0 ? this.#pending.slice(0, this.#pending.length - begun(this.#pending, close)).trimEnd() : this.#pending.slice(0, end).trimEnd();
     added.thinking += known;
     if (end < 0) {
-      this.#held = this.#held.slice(known.length);
+      this.#pending = this.#pending.slice(known.length);
     } else {
-      this.#held = this.#held.slice(end + close.length);
+      this.#pending = this.#pending.slice(end + close.length);
       this.#close = null;
     }
   }
@@ -121,7 +121,7 @@ export function separate(message) {
   if (thinking) Object.assign(message, { thinking, content });
 }
 
-/** What a model thinks before it answers, and for how long. */
+/** The model's thought before its answer, and how long it took. */
 export class Thought {
   #thinking = new Thinking();
   /** @type {number | undefined} */

@@ -2,6 +2,8 @@
 // router in the offscreen document (a runtime.Port). It connects when the page first asks for something; a page that never
 // does pays for two small scripts and nothing else.
 //
+// A content script has no modules: it matches requests and answers itself, without shared/rpc.js.
+//
 // It is not a guard: the router trusts only what the browser attests about the port. One thing is attested here, because
 // only a script in the page's process can read it and page script cannot reach this one: the user's activation, which is good
 // for one question of permission, and where it was.
@@ -18,7 +20,8 @@
   const PAUSE = 100;
 
   /**
-   * @typedef {{id: number, method: string, params?: any}} Frame
+   * @typedef {import("../shared/protocol.js").Request<any>} Frame
+   * @typedef {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<any>} OutFrame
    * @typedef {{frame: Frame, tries: number, begun: boolean}} Request   `begun`: a part of the answer has come
    */
 
@@ -53,7 +56,7 @@
 
   /** @param {Event} event */
   function pressed(event) {
-    // What the browser makes of a tap, or of a key that is held, is no other press.
+    // Events that the browser derives from a tap, or repeats for a key that stays down, are no further press.
     const { isTrusted, timeStamp: time, repeat, sourceCapabilities } = /** @type {any} */ (event);
     if (!isTrusted || repeat || (event.type === "mousedown" && sourceCapabilities?.firesTouchEvents)) return;
     press = event instanceof MouseEvent ? { time, pointer: { x: event.screenX, y: event.screenY } } : { ...press, time };
@@ -65,7 +68,8 @@
   }
   watchPresses();
 
-  /** What the user did for a question of permission: a press serves one. */
+  // The user's press that a request for permission uses up.
+  /** @returns {import("../shared/protocol.js").PageMethods["permissions.request"]["params"]} */
   function takePress() {
     const activated = navigator.userActivation.isActive && press.time !== used;
     if (activated) used = press.time;
@@ -149,7 +153,7 @@
     }
   }
 
-  /** @param {any} frame  from the router */
+  /** @param {OutFrame} frame  from the router */
   function forward(frame) {
     if ("id" in frame) {
       const request = running.get(frame.id);

@@ -32,7 +32,7 @@ export interface DopplerError extends Error {
 export type PermissionState = "granted" | "denied" | "prompt";
 
 export interface Permissions {
-  /** What the page may do now; asks nobody. */
+  /** What the page may do now; the user is not asked. */
   query(): Promise<{ state: PermissionState }>;
   /**
    * Asks the user, in a window of the extension; needs user activation (a click, a key press). Resolves with `"prompt"` when the

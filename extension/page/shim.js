@@ -12,6 +12,7 @@
    * @typedef {import("./doppler.js").LanguageModelPrompt} Prompt
    * @typedef {import("./doppler.js").RequestOptions | null} Options
    * @typedef {{role: string, content: string}} Message   as the engine takes it
+   * @typedef {import("../shared/protocol.js").PageMethods} Methods
    * @typedef {{
    *   resolve: (done: any) => void,
    *   reject: (error: unknown) => void,
@@ -49,7 +50,7 @@
   let next = 1;
 
   // The bridge receives the port in an event, now if it is there already and else when it says that it has come. It takes the
-  // event, and nobody is told of the port again: both happens before any script of the page runs.
+  // event, and the port is not announced again: both happen before any script of the page runs.
   const connect = () => {
     const taken = !dispatchEvent(new MessageEvent("doppler:connect", { cancelable: true, ports: [port2] }));
     if (taken) removeEventListener("doppler:bridge", connect);
@@ -72,11 +73,12 @@
   };
 
   /**
-   * @param {string} method
+   * @template {keyof Methods} K
+   * @param {K} method
    * @param {unknown} params
    * @param {AbortSignal | null} [signal]
-   * @param {(chunk: any) => void} [chunk]
-   * @returns {Promise<any>}
+   * @param {(chunk: Methods[K]["chunk"]) => void} [chunk]
+   * @returns {Promise<Methods[K]["done"]>}
    */
   function request(method, params, signal, chunk) {
     return new Promise((resolve, reject) => {
@@ -245,7 +247,7 @@
 
     request("chat.completions", body, signals, (chunk) => { chunks[received++] = chunk; wake(); }).then(
       () => { end = {}; wake(); },
-      // Who aborts through the stream's own controller wants its end, not an exception.
+      // An abort through the stream's own controller ends it without an exception.
       (error) => { end = controller.signal.aborted ? {} : { error }; wake(); },
     );
     const news = () => new Promise((resolve) => { wake = () => resolve(undefined); });
@@ -263,7 +265,7 @@
         if (end && hasOwn(end, "error")) throw end.error;
         return undefined;
       } finally {
-        // The loop was left: nobody wants the rest. After the end this does nothing.
+        // The loop was left: the rest is not wanted. After the end this does nothing.
         controller.abort();
       }
     }
@@ -613,7 +615,7 @@
      */
     async create(body, options) {
       if (typeof body !== "object" || body === null || isArray(body)) throw invalid("request", "must be an object");
-      return body.stream ? openStream(body, options?.signal) : request("chat.completions", body, options?.signal);
+      return body.stream ? openStream(body, options?.signal) : /** @type {Promise<any>} */ (request("chat.completions", body, options?.signal));
     },
   });
   const chat = freeze({ completions });

@@ -55,7 +55,7 @@ function step(confirming) {
   settle();
 }
 
-/** What the buttons do. @type {Record<string, () => void | Promise<void>>} */
+/** Actions of the buttons. @type {Record<string, () => void | Promise<void>>} */
 const actions = {
   once: () => decide("once"),
   session: () => decide("session"),
@@ -96,7 +96,7 @@ try {
   const { origin } = await background("prompt.describe");
   showOrigin(find("origin"), origin);
   find("question").focus();
-  // Drawn first: nobody can answer what is not to be seen.
+  // Drawn first: an answer counts only once the question is visible.
   requestAnimationFrame(() => {
     asked = true;
     settle();

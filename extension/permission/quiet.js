@@ -57,7 +57,7 @@ export class Quiet {
     return this.#counts && this.left(time) <= 0;
   }
 
-  /** What comes too early starts the wait again. @param {number} time */
+  /** A press that comes too early starts the wait again. @param {number} time */
   #again(time) {
     if (!this.#counts && this.#since !== Infinity) this.#since = time;
   }

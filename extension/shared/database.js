@@ -13,7 +13,7 @@ function settled(request) {
 }
 
 /**
- * What is written is kept once the transaction is complete: a full disk may show only then.
+ * A write is durable once the transaction is complete: a full disk may show only then.
  * @param {IDBTransaction} transaction
  * @returns {Promise<void>}
  */

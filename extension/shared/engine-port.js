@@ -5,8 +5,10 @@ import { engineStopped } from "./errors.js";
 import { Calls } from "./rpc.js";
 
 /**
+ * @typedef {import("../offscreen/ui-connection.js").Methods} Methods
  * @typedef {{
- *   request: (method: string, params?: object, options?: import("./rpc.js").Options) => Promise<any>,
+ *   request: <K extends keyof Methods>(method: K, params?: Methods[K]["params"],
+ *     options?: {onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal}) => Promise<Methods[K]["done"]>,
  *   close: () => void,
  * }} EnginePort
  */
@@ -20,6 +22,7 @@ import { Calls } from "./rpc.js";
 export async function connectEngine({ onEvent, onClose } = {}) {
   await background("engine.ensure");
   const port = chrome.runtime.connect({ name: "doppler-ui" });
+  /** @type {Calls<Methods>} */
   const calls = new Calls((frame) => port.postMessage(frame));
   port.onMessage.addListener((frame) => {
     if (frame.event) onEvent?.(frame.event, frame.detail);
@@ -31,7 +34,7 @@ export async function connectEngine({ onEvent, onClose } = {}) {
   });
 
   return {
-    request: (method, params = {}, options = {}) => calls.call(method, params, options),
+    request: (method, params = /** @type {any} */ ({}), options = {}) => calls.call(method, params, options),
     close: () => port.disconnect(),
   };
 }

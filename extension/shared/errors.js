@@ -1,12 +1,8 @@
 // Errors as they travel on the wire: plain objects whose name is a DOMException name (or TypeError).
 
-/**
- * @typedef {{name: string, message: string, code: string, data?: unknown}} WireError
- *   `name` decides the exception a page sees, `message` is one sentence that says what to do,
- *   `code` is a stable lower_snake_case word for programs, `data` depends on the code.
- */
+/** @typedef {import("./protocol.js").Failure} Failure */
 
-/** An exception that carries a wire error; thrown by handlers, sent by whoever answers. */
+/** An exception that carries a wire error; thrown by handlers, and sent as the answer. */
 export class Refusal extends Error {
   /**
    * @param {string} name
@@ -33,21 +29,21 @@ export const notAllowed = () => new Refusal("NotAllowedError", "permission_requi
 export const engineStopped = (why) => new Refusal("OperationError", "engine_stopped",
   `The engine stopped${why === undefined ? "" : ` (${why})`}: ask again, it starts afresh.`);
 
-/** What a page is told of a model that does not answer, whatever the reason: that is the user's business. */
+/** A page's error for a model that does not answer. The reason is for the user only. */
 export const modelUnavailable = () => new Refusal("OperationError", "model_unavailable",
   "The model that the user chose cannot answer now: the user finds the reason in DOPPLER's popup.");
 
 /**
- * What to put on the wire for anything thrown.
+ * The wire error of anything thrown.
  * @param {unknown} thrown
- * @returns {WireError}
+ * @returns {Failure}
  */
 export function toWire(thrown) {
   if (thrown instanceof Refusal) {
     const { name, message, code, data } = thrown;
     return data === undefined ? { name, message, code } : { name, message, code, data };
   }
-  if (isWireError(thrown)) return thrown;
+  if (isFailure(thrown)) return thrown;
   if (thrown instanceof DOMException) {
     const code = thrown.name.replace(/Error$/, "").replace(/(?!^)(?=[A-Z])/g, "_").toLowerCase();
     return { name: thrown.name, message: thrown.message, code };
@@ -58,15 +54,15 @@ export function toWire(thrown) {
 
 /**
  * The exception of an error from the wire.
- * @param {WireError} error
+ * @param {Failure} error
  */
 export const fromWire = ({ name, code, message, data }) => new Refusal(name, code, message, data);
 
 /**
  * @param {unknown} value
- * @returns {value is WireError}
+ * @returns {value is Failure}
  */
-function isWireError(value) {
+function isFailure(value) {
   const error = /** @type {any} */ (value);
   return typeof error === "object" && error !== null && !(error instanceof Error)
     && typeof error.name === "string" && typeof error.message === "string" && typeof error.code === "string";

@@ -3,7 +3,7 @@
 import { getDomain } from "../pkg/tldts.js";
 
 /**
- * A host in two parts, by the Public Suffix List: what its owner put before, and what somebody has registered.
+ * A host name in two parts, by the Public Suffix List: the part that was registered, and what its owner put before it.
  * @param {string} hostname
  * @returns {{before: string, registered: string}}  an address, or a name that is itself a suffix, is registered as a whole
  */
@@ -16,7 +16,7 @@ export function partsOf(hostname) {
 
 /**
  * Writes an origin into an element, in full and unmistakably: host names stay in their ASCII form (a look-alike shows as
- * "xn--…"), the part that somebody has registered stands out and is in view, and the text runs left to right whatever
+ * "xn--…"), the registered part stands out and is in view, and the text runs left to right whatever
  * surrounds it.
  * @param {HTMLElement} element
  * @param {string} origin  as the browser attested it, e.g. "https://example.org:8443"

@@ -8,11 +8,12 @@ import { Refusal } from "./errors.js";
  * @typedef {{id: string, name: string, bytes: number, format: "gguf" | "safetensors", handles: (FileSystemFileHandle | FileSystemDirectoryHandle)[]}} Picked
  *   `handles`: the model's files, or the one folder they are in
  * @typedef {{name: string, blob: File}} OpenFile
+ * @typedef {{name: string, files: OpenFile[]}} OpenModel
  */
 
 const transact = openStore("doppler-picked", "models");
 
-/** What an id of a picked model begins with. */
+/** The beginning of a picked model's id. */
 export const PREFIX = "picked-";
 
 /** @returns {Promise<Picked[]>} */
@@ -21,15 +22,15 @@ export const all = () => transact("readonly", (store) => store.getAll());
 export const find = (id) => transact("readonly", (store) => store.get(id));
 
 /**
- * What this document holds on to, by the models' ids. The browser forgets a permission when nobody has a handle any more, which
+ * Handles that this document keeps, by the models' ids. The browser forgets a permission when no document has a handle any more, which
  * the garbage collector decides, or when the last tab of the extension is closed; files that were opened before are read on.
  * @type {Map<string, {handles: Picked["handles"], files?: OpenFile[]}>}
  */
-const held = new Map();
+const kept = new Map();
 
 /** @param {string} id */
 export function forget(id) {
-  held.delete(id);
+  kept.delete(id);
   return transact("readwrite", (store) => store.delete(id));
 }
 
@@ -114,7 +115,7 @@ export async function add(handles) {
   return Promise.all(models.map(async (model) => {
     const bytes = (await read(model.handles)).reduce((sum, { blob }) => sum + blob.size, 0);
     const id = (await findSame(known, model.handles))?.id ?? PREFIX + crypto.randomUUID();
-    held.set(id, model);
+    kept.set(id, model);
     await transact("readwrite", (store) => store.put({ ...model, id, bytes }));
     return id;
   }));
@@ -135,7 +136,7 @@ async function findSame(known, handles) {
 /**
  * The files of a model, if the browser lets them be read now or this document has them.
  * @param {string} id
- * @returns {Promise<{name: string, files: OpenFile[]}>}
+ * @returns {Promise<OpenModel>}
  */
 export async function open(id) {
   const model = await find(id);
@@ -143,13 +144,13 @@ export async function open(id) {
   const { name, handles } = model;
   for (const handle of handles) {
     if (await /** @type {any} */ (handle).queryPermission({ mode: "read" }) === "granted") continue;
-    const files = held.get(id)?.files;
+    const files = kept.get(id)?.files;
     if (files) return { name, files };
     throw new Refusal("NotAllowedError", "permission_needed", `The browser wants your permission for ${name} again: choose it in the popup's list of models.`);
   }
   try {
     const files = await read(handles);
-    held.set(id, { handles, files });
+    kept.set(id, { handles, files });
     return { name, files };
   } catch (error) {
     const gone = error instanceof DOMException && error.name === "NotFoundError";
@@ -164,7 +165,7 @@ export async function open(id) {
  */
 export async function permit(id) {
   const handles = (await find(id))?.handles ?? [];
-  held.set(id, { handles });
+  kept.set(id, { handles });
   for (const handle of handles) {
     if (await /** @type {any} */ (handle).requestPermission({ mode: "read" }) !== "granted") return false;
   }

@@ -1,31 +1,34 @@
-// What tuning found for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
+// The results of tuning for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
 // worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/worker/src/tuning.rs).
 
 import { Refusal } from "./errors.js";
 
-/** What begins the names of the items; the device follows. */
+/** The beginning of the items' names; the device follows. */
 const PREFIX = "tuning ";
 
 const names = () => Object.keys(localStorage).filter((name) => name.startsWith(PREFIX));
 
+/** @type {import("./rpc.js").Handlers<Pick<import("./protocol.js").WorkerMethods, "tuning.read" | "tuning.write" | "tuning.clear">>} */
+const answers = {
+  "tuning.read": ({ device }) => localStorage.getItem(PREFIX + device),
+  "tuning.write": ({ device, text }) => text === null ? localStorage.removeItem(PREFIX + device) : localStorage.setItem(PREFIX + device, text),
+  "tuning.clear": () => names().forEach((name) => localStorage.removeItem(name)),
+};
+
 /**
  * Answers the engine's worker, in the offscreen document.
  * @param {string} method
- * @param {import("./protocol.js").WorkerMethods["tuning.write"]["params"]} params
+ * @param {any} params
  * @returns {Promise<unknown>}
  */
-export async function answer(method, { device, text }) {
-  switch (method) {
-    case "tuning.read": return localStorage.getItem(PREFIX + device);
-    case "tuning.write": return text === null ? localStorage.removeItem(PREFIX + device) : localStorage.setItem(PREFIX + device, text);
-    case "tuning.clear": return names().forEach((name) => localStorage.removeItem(name));
-  }
+export async function answer(method, params) {
+  if (Object.hasOwn(answers, method)) return answers[/** @type {keyof typeof answers} */ (method)](params);
   throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
 }
 
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
-/** What is kept, for people. */
+/** The results, for people. */
 export function tuningText() {
   const found = names().flatMap((name) => {
     const tuned = parse(localStorage.getItem(name));

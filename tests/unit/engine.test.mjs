@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: number, method: string, params: any, client?: string, ping?: boolean}} Frame */
+/** @typedef {{id: number, method: string, params: any, origin?: string, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -52,9 +52,9 @@ class FakeWorker {
     return this.asked.filter(({ method }) => method === "chat.completions").map(({ params }) => params.text);
   }
 
-  /** @param {string} text */
+  /** The id under which it was asked last. @param {string} text */
   idOf(text) {
-    return /** @type {Frame} */ (this.asked.find(({ params }) => params?.text === text)).id;
+    return /** @type {Frame} */ (this.asked.findLast(({ params }) => params?.text === text)).id;
   }
 }
 
@@ -76,16 +76,21 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
   const events = [];
   /** @type {(string | undefined)[]} */
   const culprits = [];
-  const engine = new Engine((event, detail) => events.push([event, detail]), async () => ({}), (client) => { culprits.push(client); }, heartbeat);
-  /** @param {string} text @param {string} [method] @param {string} [client] */
-  const ask = (text, method = "chat.completions", client = "https://x.org") => {
+  const engine = new Engine({
+    status: (status) => events.push(["status", status]),
+    activity: (origins) => events.push(["activity", { origins }]),
+    answer: async () => ({}),
+    death: (origin) => { culprits.push(origin); },
+  }, heartbeat);
+  /** @param {string} text @param {string} [method] @param {string} [origin] */
+  const ask = (text, method = "chat.completions", origin = "https://x.org") => {
     /** @type {{chunks: any[], ends: any[], cancel: () => void}} */
     const heard = { chunks: [], ends: [], cancel() {} };
-    heard.cancel = engine.send(method, { text }, {
+    heard.cancel = engine.send(/** @type {any} */ (method), { text }, {
       chunk: (chunk) => heard.chunks.push(chunk),
       done: (done) => heard.ends.push(done),
       error: ({ code }) => heard.ends.push(code),
-    }, client);
+    }, origin);
     return heard;
   };
   return { engine, ask, events, culprits };
@@ -208,10 +213,10 @@ test("the sites being answered are reported at every change", () => {
   ask("a", "chat.completions", "https://x.org");
   ask("b", "chat.completions", "https://y.org");
   ask("c", "tokens.count", "https://z.org");
-  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  assert.deepEqual(engine.origins, ["https://x.org", "https://y.org"]);
   worker().die();
-  assert.deepEqual(engine.clients, ["https://x.org", "https://y.org"]);
+  assert.deepEqual(engine.origins, ["https://x.org", "https://y.org"]);
   worker().say({ id: worker().idOf("a"), done: 1 });
-  assert.deepEqual(engine.clients, ["https://y.org"]);
-  assert.deepEqual(events.filter(([event]) => event === "activity").at(-1), ["activity", { clients: ["https://y.org"] }]);
+  assert.deepEqual(engine.origins, ["https://y.org"]);
+  assert.deepEqual(events.filter(([event]) => event === "activity").at(-1), ["activity", { origins: ["https://y.org"] }]);
 });

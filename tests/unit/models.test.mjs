@@ -171,6 +171,14 @@ test("a model that is just being opened is not closed by another's end", async (
   assert.equal(asked.at(-1), "models.close a");
 });
 
+test("only messages that are forwarded reach the native host", async () => {
+  await models.answer("read", { id: "a" });
+  for (const method of ["hello", "models.stat", "ping", "grants.list", "toString"]) {
+    await assert.rejects(models.answer(method, { id: "a" }), { code: "unknown_method" });
+  }
+  assert.deepEqual(asked, ["read a"]);
+});
+
 test("everything is closed when the engine's worker ends", async () => {
   for (const id of ["a", "b", "b"]) await answer("open", id);
   models.closeAll();

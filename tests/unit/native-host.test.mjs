@@ -50,7 +50,7 @@ const port = () => ports.at(-1) ?? assert.fail("nobody connected");
 afterEach(() => port().close());
 
 test("one connection and one greeting for all who ask", async () => {
-  const answers = Promise.all([host.models(), host.read({ id: "a", file: 0, offset: 0, bytes: 1, etag: "" })]);
+  const answers = Promise.all([host.forward("models.list", {}), host.forward("read", { id: "a", file: 0, offset: 0, bytes: 1, etag: "" })]);
   await port().answer("hello", HELLO);
   await port().answer("read", { done: { data: "AA==" } });
   port().say({ id: port().sent.find(({ method }) => method === "models.list")?.id, done: { models: [] } });
@@ -61,7 +61,7 @@ test("one connection and one greeting for all who ask", async () => {
 });
 
 test("the token is in the answer to open alone", async () => {
-  const opening = host.open("a");
+  const opening = host.forward("models.open", { id: "a" });
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { id: "a", name: "A", files: [] } });
   assert.deepEqual(await opening, { id: "a", name: "A", files: [], base: "http://127.0.0.1:1", token: "secret" });
@@ -76,7 +76,7 @@ test("a port that closes says why in words that help, and the next question star
     ["Native host has exited.", "host_exited"],
     [undefined, "host_exited"],
   ]) {
-    const asked = host.models();
+    const asked = host.forward("models.list", {});
     lastError = message;
     port().close();
     await assert.rejects(asked, { code }, `${message}`);
@@ -85,26 +85,31 @@ test("a port that closes says why in words that help, and the next question star
 });
 
 test("the host dies while others wait: each is told, and what was open is not closed at the next one", async () => {
-  const opening = host.open("a");
+  const opening = host.forward("models.open", { id: "a" });
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { files: [] } });
   await opening;
-  const reading = host.read({ id: "a", file: 0, offset: 0, bytes: 1, etag: "" });
+  const reading = host.forward("read", { id: "a", file: 0, offset: 0, bytes: 1, etag: "" });
   while (port().sent.at(-1)?.method !== "read") await new Promise(setImmediate);
   port().close();
   await assert.rejects(reading, { code: "host_exited" });
-  await host.close("a");
+  await host.forward("models.close", { id: "a" });
   assert.equal(ports.length, 1, "closing starts no host");
 });
 
+<<<<<<< HEAD
 test("a refusal of the host keeps code and words; another protocol version is named and the port closed", async () => {
   const opening = host.open("a");
+=======
+test("what the host refuses keeps its code and its words; another protocol is told as such and the port closed", async () => {
+  const opening = host.forward("models.open", { id: "a" });
+>>>>>>> proto
   await port().answer("hello", HELLO);
   await port().answer("models.open", { error: { code: "not_found", message: "It is gone." } });
   await assert.rejects(opening, { name: "NotFoundError", code: "not_found", message: "It is gone." });
 
   port().close();
-  const asked = host.models();
+  const asked = host.forward("models.list", {});
   await port().answer("hello", { error: { code: "protocol", message: "Update the host.", data: { protocol: 2 } } });
   await assert.rejects(asked, { code: "host_version", message: "Update the host." });
   assert.equal(port().open, false);
@@ -112,25 +117,30 @@ test("a refusal of the host keeps code and words; another protocol version is na
 
 test("the host is disconnected some time after its last model closes, and not before", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
-  const opening = host.open("a");
+  const opening = host.forward("models.open", { id: "a" });
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { files: [] } });
   await opening;
   t.mock.timers.tick(60_000);
   assert.ok(port().open, "a model is open");
-  const closing = host.close("a");
+  const closing = host.forward("models.close", { id: "a" });
   await port().answer("models.close", { done: {} });
   await closing;
   t.mock.timers.tick(60_000);
   assert.ok(!port().open);
 });
 
+<<<<<<< HEAD
 test("models are closed when the document that opened them ends, also while they are being opened", async () => {
   const opening = host.open("a");
+=======
+test("what was open is closed when whoever opened it is gone, even what is only being opened", async () => {
+  const opening = host.forward("models.open", { id: "a" });
+>>>>>>> proto
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { files: [] } });
   await opening;
-  void host.open("b").catch(() => {});
+  void host.forward("models.open", { id: "b" }).catch(() => {});
   while (port().sent.at(-1)?.params.id !== "b") await new Promise(setImmediate);
   host.closeAll();
   await new Promise(setImmediate);

@@ -5,7 +5,7 @@ import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 import { isFrame, MAX_DEPTH } from "../../extension/offscreen/frames.js";
 import { Models } from "../../extension/offscreen/models.js";
-import { PageClient, requesterOf } from "../../extension/offscreen/page-client.js";
+import { PageConnection, requesterOf } from "../../extension/offscreen/page-connection.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 
 const LIMITS = { running: 2, queued: 3 };
@@ -32,7 +32,9 @@ beforeEach(() => {
     ms < 1000 ? timeout(run, ms) : timeout(run, ms).unref());
   state = "granted";
   quota = new Quota(LIMITS);
-  engine = new Engine(() => {}, async () => ({}), (client) => { if (client !== undefined) quota.pause(client); });
+  engine = new Engine({
+    status() {}, activity() {}, answer: async () => ({}), death: (origin) => { if (origin !== undefined) quota.pause(origin); },
+  });
   models = new Models(engine);
   class FakeWorker {
     onmessage = (/** @type {{data: any}} */ _) => {};
@@ -74,7 +76,7 @@ function openPage(origin = ORIGIN) {
       await turn();
     },
     codes: () => page.told.map(({ error }) => error?.code),
-    client: /** @type {PageClient} */ (/** @type {unknown} */ (undefined)),
+    connection: /** @type {PageConnection} */ (/** @type {unknown} */ (undefined)),
   };
   const port = {
     onMessage: { addListener: (/** @type {any} */ listener) => listeners.push(listener) },
@@ -85,7 +87,7 @@ function openPage(origin = ORIGIN) {
     },
     disconnect() { page.cut = true; },
   };
-  page.client = new PageClient(/** @type {any} */ (port), { origin, documentId: "d", tab: 1 }, engine, models, quota, () => {});
+  page.connection = new PageConnection(/** @type {any} */ (port), { origin, documentId: "d", tab: 1 }, engine, models, quota, () => {});
   return page;
 }
 
@@ -99,11 +101,11 @@ function answerAll(answer) {
   }
 }
 
-/** The worker ends, and where something waited another begins. @param {string} [client]  whose request it was working for, if that is known */
-function die(client) {
+/** The worker ends, and where something waited another begins. @param {string} [origin]  whose request it was working for, if that is known */
+function die(origin) {
   const { sent, say, end } = worker;
-  if (client !== undefined) {
-    say({ working: Int32Array.of(sent.find((frame) => frame.client === client).id) });
+  if (origin !== undefined) {
+    say({ working: Int32Array.of(sent.find((frame) => frame.origin === origin).id) });
   }
   end();
   sent.length = 0;
@@ -152,7 +154,7 @@ const failures = {
   },
   "the user takes the grant back": async (page) => {
     state = "prompt";
-    await page.client.regrant(false);
+    await page.connection.regrant(false);
     answerAll((id) => ({ id, error }));
     state = "granted";
   },
@@ -251,11 +253,11 @@ test("load progress is sent to requests that wait for a count, and to no other",
   const page = openPage();
   await page.ask(1, "tokens.count");
   await page.ask(1);
-  page.client.loading(0.5);
+  page.connection.loading(0.5);
   assert.deepEqual(page.told, [{ id: 0, chunk: { loaded: 0.5 } }]);
   answerAll((id) => ({ id, done: {} }));
   page.told.length = 0;
-  page.client.loading(0.75);
+  page.connection.loading(0.75);
   assert.deepEqual(page.told, []);
 });
 

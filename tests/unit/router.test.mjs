@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isFrame, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
-import { PageClient } from "../../extension/offscreen/page-client.js";
+import { PageConnection } from "../../extension/offscreen/page-connection.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js";
 
@@ -44,7 +44,7 @@ function silentPage() {
     disconnect() { page.open = false; },
   };
   const none = /** @type {any} */ ({});
-  new PageClient(/** @type {any} */ (port), { origin: "https://x.org", documentId: "d", tab: 1 }, none, none, none, () => { page.gone++; });
+  new PageConnection(/** @type {any} */ (port), { origin: "https://x.org", documentId: "d", tab: 1 }, none, none, none, () => { page.gone++; });
   return page;
 }
 

@@ -2,12 +2,15 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Calls } from "../../extension/shared/rpc.js";
+import { Refusal } from "../../extension/shared/errors.js";
+import { Answers, Calls } from "../../extension/shared/rpc.js";
 
 const setUp = () => {
   /** @type {any[]} */
   const sent = [];
-  return { sent, calls: new Calls((frame) => sent.push(frame)) };
+  /** @type {Calls<any>} */
+  const calls = new Calls((frame) => sent.push(frame));
+  return { sent, calls };
 };
 
 test("answers find their requests, in any order", async () => {
@@ -56,7 +59,33 @@ test("the end of the other side ends all requests", async () => {
 });
 
 test("a request that cannot be sent fails at once", async () => {
+  /** @type {Calls<any>} */
   const calls = new Calls(() => { throw new Error("closed"); });
   await assert.rejects(calls.call("a", {}), { message: "closed" });
   assert.equal(calls.size, 0);
+});
+
+test("a request is answered once, with its chunks before, a cancelled one as its work says", async () => {
+  /** @type {any[]} */
+  const sent = [];
+  const answers = new Answers((frame) => sent.push(frame), async (method, params, { onChunk, signal }) => {
+    if (method === "wait") await new Promise((_, reject) => { signal.onabort = () => reject(signal.reason); });
+    if (method === "fail") throw new Refusal("DataError", "no", "No.");
+    onChunk(params.x);
+    return params.x && "done";
+  });
+  await answers.receive({ id: 1, method: "echo", params: { x: 7 } });
+  await answers.receive({ id: 2, method: "echo" });
+  await answers.receive({ id: 3, method: "fail", params: {} });
+  assert.deepEqual(sent, [
+    { id: 1, chunk: 7 }, { id: 1, done: "done" }, { id: 2, chunk: undefined }, { id: 2, done: {} },
+    { id: 3, error: { name: "DataError", code: "no", message: "No." } },
+  ]);
+  const waiting = [answers.receive({ id: 4, method: "wait" }), answers.receive({ id: 5, method: "wait" })];
+  await answers.receive({ id: 4, method: "cancel" });
+  await waiting[0];
+  assert.deepEqual(sent.slice(5).map(({ id, error }) => [id, error?.name]), [[4, "AbortError"]]);
+  answers.end();
+  await waiting[1];
+  assert.deepEqual(sent.slice(6).map(({ id, error }) => [id, error?.name]), [[5, "AbortError"]]);
 });

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use ts_rs::{Config, TS, TypeVisitor};
 
-use crate::engine::Listed;
-use crate::native::{self, HOST_NAME, HostFailure, PROTOCOL};
-use crate::worker;
+use crate::error::FailureData;
+use crate::native::{FORWARDED, HOST_NAME, HostFailure, PROTOCOL};
+use crate::worker::Launch;
+use crate::{Nothing, conversations, engine, frames, native, page, reader, ui, worker};
 
-/// Where the types are, and the variable that has them written there.
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/protocol.d.ts");
+/// Where the types are, where the values are, and the variable that has them written there.
+const TYPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/protocol.d.ts");
+const VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/protocol.js");
 const WRITE: &str = "DOPPLER_WRITE_PROTOCOL";
 
 /// Declarations by name, of everything that was visited and what it refers to.
@@ -37,27 +39,74 @@ impl TypeVisitor for Declarations {
     }
 }
 
+/// `// Written by …`
+const HEADER: &str = "// Written by `cargo xtask protocol` from extension/protocol.\n\n";
+
+/// The interfaces of methods and events: a line for each.
+fn tables(config: &Config) -> String {
+    let table = |docs: &str, name: &str, rows: &str| format!("/** {docs} */\nexport interface {name} {{\n{rows}}}\n\n");
+    [
+        table("Native messages: requests of the service worker to the native host.", "NativeMethods", &native::table(config)),
+        table(
+            "Requests of the engine's worker to the offscreen document, besides forwarded native messages.",
+            "WorkerMethods",
+            &worker::table(config),
+        ),
+        table("Requests of the offscreen document to the engine's worker.", "EngineMethods", &engine::table(config)),
+        table("Events of the engine's worker.", "EngineEvents", &engine::event_table(config)),
+        table("Requests of the extension's own pages to the offscreen document.", "UiMethods", &ui::table(config)),
+        table("The same, about conversations.", "ConversationMethods", &conversations::table(config)),
+        table("Events for the extension's own pages.", "UiEvents", &(ui::event_table(config) + &conversations::event_table(config))),
+        table("Requests of web pages to the offscreen document.", "PageMethods", &page::table(config)),
+        table("Events for web pages.", "PageEvents", &page::event_table(config)),
+    ]
+    .concat()
+}
+
 fn declarations() -> String {
     let mut declarations = Declarations { config: Config::new().with_large_int("number"), types: BTreeMap::new() };
     native::visit(&mut declarations);
     worker::visit(&mut declarations);
+    engine::visit(&mut declarations);
+    engine::visit_events(&mut declarations);
+    ui::visit(&mut declarations);
+    ui::visit_events(&mut declarations);
+    conversations::visit(&mut declarations);
+    conversations::visit_events(&mut declarations);
+    page::visit(&mut declarations);
+    page::visit_events(&mut declarations);
     declarations.visit::<HostFailure>();
-    declarations.visit::<Listed>();
+    declarations.visit::<FailureData>();
+    declarations.visit::<Launch>();
+    declarations.visit::<reader::FetchRange>();
+    declarations.visit::<reader::AbortRange>();
+    // A frame's type is that of what it carries; here of anything.
+    declarations.visit::<frames::Request<Nothing>>();
+    declarations.visit::<frames::Answer<Nothing>>();
+    declarations.visit::<frames::Told<Nothing>>();
+    declarations.visit::<frames::Ask<Nothing>>();
+    declarations.visit::<frames::Reply<Nothing>>();
     let Declarations { config, types } = declarations;
     let types: Vec<String> = types.into_values().map(|(_, declaration)| declaration).collect();
-    format!(
-        "// Written by `cargo xtask protocol` from extension/protocol.\n\n\
-        // Constants: the type check compares their copies in JavaScript.\n\
-        export type HostName = {HOST_NAME:?};\nexport type NativeProtocol = {PROTOCOL};\n\n\
-        /** Native messages: what the service worker asks the native host. */\nexport interface NativeMethods {{\n{}}}\n\n\
-        /** What the engine's worker asks the offscreen document. */\nexport interface WorkerMethods {{\n{}}}\n\n{}",
-        native::table(&config),
-        worker::table(&config),
-        types.join("\n"),
-    )
+    let values = values().map(|(docs, name, value)| format!("/** {docs} */\nexport const {name}: {value};\n")).concat();
+    format!("{HEADER}{values}\n{}{}", tables(&config), types.join("\n"))
+}
+
+/// Values that JavaScript needs at run time: documentation, name and value of each.
+fn values() -> [(&'static str, &'static str, String); 3] {
+    [
+        ("The native host's name for browsers.", "HOST_NAME", format!("{HOST_NAME:?}")),
+        ("Version of native messages.", "PROTOCOL", PROTOCOL.to_string()),
+        ("Native messages that are forwarded for the offscreen document.", "FORWARDED", format!("{FORWARDED:?}")),
+    ]
+}
+
+fn constants() -> String {
+    HEADER.to_owned() + &values().map(|(_, name, value)| format!("export const {name} = {value};\n")).concat()
 }
 
 #[test]
+<<<<<<< HEAD
 fn declarations_file_equals_types() {
     let declarations = declarations();
     if std::env::var_os(WRITE).is_some() {
@@ -65,5 +114,15 @@ fn declarations_file_equals_types() {
     } else {
         let written = std::fs::read_to_string(FILE).expect("the file is there");
         assert!(written == declarations, "extension/shared/protocol.d.ts is out of date: run `cargo xtask protocol`");
+=======
+fn the_declarations_are_those_of_the_types() {
+    for (path, content) in [(TYPES, declarations()), (VALUES, constants())] {
+        if std::env::var_os(WRITE).is_some() {
+            std::fs::write(path, content).expect("the file can be written");
+        } else {
+            let written = std::fs::read_to_string(path).expect("the file is there");
+            assert!(written == content, "{path} is out of date: run `cargo xtask protocol`");
+        }
+>>>>>>> proto
     }
 }

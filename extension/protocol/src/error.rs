@@ -2,33 +2,58 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Memory;
+
 /// A failure as the wire carries it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 #[serde(default)]
 pub struct Failure {
     /// A `DOMException` name.
     pub name: String,
-    /// What happened, and what to do about it.
+    /// A sentence that says what happened and what to do.
     pub message: String,
     /// A word for programs, such as [`CONTEXT_EXCEEDED`].
     pub code: String,
-    /// Numbers that belong to the code.
-    pub data: FailureData,
+    /// Whether web pages may read the message; only the engine's worker says so.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub public: Option<bool>,
+    /// Depends on the code. Failures that are not the engine's may have other data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "unknown"))]
+    pub data: Option<Box<FailureData>>,
 }
 
-/// The data of a [`Failure`] that the popup makes something of.
+/// The data of the engine's failures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 #[serde(default)]
 pub struct FailureData {
-    /// The most tokens of context with which the model would fit the device.
+    /// Tokens of a conversation that is too long.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub requested: Option<u32>,
+    /// Tokens of the context that it does not fit.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub quota: Option<u32>,
+    /// Memory of a model that does not fit the device.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub memory: Option<Memory>,
+    /// Tokens of context with which it needs that.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub context: Option<u32>,
+    /// The most tokens of context with which it would fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub largest_context: Option<u32>,
+    /// The field of the request that is refused.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub param: Option<String>,
 }
 
 /// The [`Failure::code`] of a conversation that is longer than the model's context.
 pub const CONTEXT_EXCEEDED: &str = "context_length_exceeded";
 /// The [`Failure::code`] of a browser without a GPU for pages.
 pub const NO_GPU: &str = "no_gpu";
-/// What is said of [`NO_GPU`], whatever the graphics library said.
+/// The sentence for [`NO_GPU`], in place of the graphics library's.
 pub const NO_GPU_SENTENCE: &str = "This browser gives pages no GPU.";
 /// The codes of failures that are the file's: it is no model, or none that can be loaded.
 const FILE_FAULTS: [&str; 5] = ["not_a_model", "model_file_invalid", "unsupported_model", "tensor_invalid", "text_processing_failed"];

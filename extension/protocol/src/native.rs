@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Nothing, methods};
+use crate::{Method, Nothing, methods};
 
-/// By what browsers call the native host.
+/// The native host's name for browsers.
 pub const HOST_NAME: &str = "com.doppler.host";
 
 /// Version of the messages and of the HTTP interface.
@@ -16,7 +16,7 @@ pub const MAX_READ: u64 = 716_800;
 methods! {
     /// Comes first.
     Hello = "hello": HelloParams => Greeting;
-    /// Is anybody there?
+    /// Checks that the host answers.
     Ping = "ping": Nothing => Nothing;
     /// All models of the folders that the user chose.
     ListModels = "models.list": Nothing => HostModels;
@@ -29,6 +29,9 @@ methods! {
     /// Bytes of an open model.
     Read = "read": ReadParams => ReadDone;
 }
+
+/// The messages that the service worker forwards, for the offscreen document only.
+pub const FORWARDED: [&str; 4] = [ListModels::NAME, OpenModel::NAME, CloseModel::NAME, Read::NAME];
 
 /// Parameters of [`Hello`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ impl Format {
 pub struct HostModels {
     /// By name.
     pub models: Vec<HostModel>,
-    /// What could not be read or does not fit, a sentence each, without paths.
+    /// Problems of models that cannot be read or do not fit, a sentence each, without paths.
     pub problems: Vec<String>,
 }
 
@@ -93,7 +96,7 @@ pub struct HostModels {
 pub struct HostModel {
     /// 32 hexadecimal digits: the same as long as the files stay where they are.
     pub id: String,
-    /// What the user knows it by.
+    /// Its name for people.
     pub name: String,
     /// Bytes of its files.
     pub bytes: u64,
@@ -103,14 +106,14 @@ pub struct HostModel {
     pub files: usize,
     /// When the last of its files was written, in milliseconds since 1970.
     pub modified: u64,
-    /// What of it is not used, a sentence each.
+    /// Parts of it that are not used, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, ts(as = "Option<Vec<String>>", optional))]
     pub notes: Vec<String>,
 }
 
 /// A model by its id.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ModelId {
     /// [`HostModel::id`].
@@ -123,13 +126,13 @@ pub struct ModelId {
 pub struct OpenedModel {
     /// [`HostModel::id`].
     pub id: String,
-    /// What the user knows it by.
+    /// Its name for people.
     pub name: String,
     /// Bytes of its files.
     pub bytes: u64,
     /// How it is stored.
     pub format: Format,
-    /// What of it is not used, a sentence each.
+    /// Parts of it that are not used, a sentence each.
     pub notes: Vec<String>,
     /// Its files, in their order.
     pub files: Vec<OpenedFile>,
@@ -216,7 +219,7 @@ pub struct HostFailure {
     pub data: Option<Spoken>,
 }
 
-/// What the host speaks.
+/// The host's version of the protocol.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Spoken {

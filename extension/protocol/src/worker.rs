@@ -1,27 +1,31 @@
-//! What the engine's worker asks the offscreen document: `{ask, method, params}` for `{answer, done}` or `{answer, error}`.
+//! Requests of the engine's worker to the offscreen document, besides the [messages](crate::native::FORWARDED) to the native host that are
+//! forwarded.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::native::{ModelId, OpenedFile, ReadDone, ReadParams};
-use crate::{Nothing, methods};
+use crate::native::{ModelId, OpenedFile};
+use crate::{Nothing, elsewhere, methods};
 
 methods! {
     /// Opens a model: one of the native host is answered with a [`Launch`], one that the user picked with its files as blobs.
-    OpenModel = "models.open": OpenParams => Launch;
+    OpenModel = "models.open": OpenParams => ModelBytes;
     /// Closes a model of the native host.
     CloseModel = "models.close": ModelId => Nothing;
     /// The tokens of the context that were chosen for a model; `None`: as many as usual.
     ModelContext = "models.context": ModelId => Option<u32>;
-    /// Bytes of an open model of the native host, where HTTP is blocked.
-    Read = "read": ReadParams => ReadDone;
-    /// What is kept for a device.
+    /// The settings that are stored for a device.
     ReadTuning = "tuning.read": TunedDevice => Option<String>;
-    /// Keeps something for a device, or forgets it.
+    /// Stores settings for a device, or deletes them.
     WriteTuning = "tuning.write": WriteTuningParams => Nothing;
-    /// Forgets everything that is kept for devices.
+    /// Deletes all stored settings.
     ClearTunings = "tuning.clear": Nothing => Nothing;
+}
+
+elsewhere! {
+    /// A [`Launch`], or what the user picked: its blobs are not data.
+    ModelBytes = "Launch | import(\"./picked.js\").OpenModel";
 }
 
 /// Parameters of [`OpenModel`].
@@ -40,6 +44,8 @@ pub struct OpenParams {
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Launch {
+    /// Its name for people.
+    pub name: String,
     /// [`Greeting::base`](crate::native::Greeting::base).
     pub base: String,
     /// [`Greeting::token`](crate::native::Greeting::token).
@@ -68,6 +74,6 @@ pub struct TunedDevice {
 pub struct WriteTuningParams {
     /// As [`TunedDevice::device`].
     pub device: String,
-    /// What to keep; `None`: nothing.
+    /// The settings; `None`: none.
     pub text: Option<String>,
 }

@@ -1,10 +1,10 @@
 //! Ties the state to the view, the user's input and the connection.
 
+use crate::call::Call;
 use crate::engine::{self, EnginePort};
 use crate::files::{self, Files};
 use crate::state::{Effect, ModelMsg, Msg, State};
 use crate::view::{View, chats, dom};
-use doppler_protocol::call::Call;
 use js_sys::{Function, Promise};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;

@@ -1,10 +1,15 @@
 //! The connection to the offscreen document, through `extension/shared/engine-port.js`.
 
+use crate::call::{Call, DRAFT};
 use crate::state::{ModelMsg, Msg};
-use doppler_protocol::call::Call;
-use doppler_protocol::conversations::{ConversationEvent, Opened, Storage};
-use doppler_protocol::engine::{Activity, EngineStatus};
+use doppler_protocol::conversations::{
+    ConversationChanged, ConversationEvent, Delete, GetConversation, ListConversations, NewConversation, Regenerate, Send, Stop,
+    StorageChanged,
+};
+use doppler_protocol::engine::CountTokens;
 use doppler_protocol::error::Failure;
+use doppler_protocol::ui::{ActivityChanged, ChooseModel, DescribeModel, ForgetModel, GetStatus, ListModels, StatusChanged, StopSite};
+use doppler_protocol::{Event, Method, Nothing};
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,40 +78,75 @@ pub(crate) async fn connect(connect_engine: &Function, deliver: Rc<dyn Fn(Msg)>)
 
 /// Asks, and says what came of it.
 pub(crate) async fn ask(port: &EnginePort, call: Call) -> Option<Msg> {
-    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
-    let answer = match call.serialize(&serializer) {
-        Ok(params) => JsFuture::from(port.request(call.method(), params)).await.map_err(failure),
+    let Request { method, params, read } = request(&call);
+    let answer = match params {
+        Ok(params) => JsFuture::from(port.request(method, params)).await.map_err(failure),
         Err(error) => Err(unreadable(&error)),
     };
-    match answer.and_then(|answer| answer_message(&call, answer)) {
-        Ok(msg) => msg,
-        Err(failure) => Some(Msg::Failed(call, failure)),
+    answer.and_then(read).unwrap_or_else(|failure| Some(Msg::Failed(call, failure)))
+}
+
+/// A call on the wire.
+struct Request {
+    method: &'static str,
+    params: Result<JsValue, serde_wasm_bindgen::Error>,
+    /// Reads the answer.
+    read: Box<dyn FnOnce(JsValue) -> Result<Option<Msg>, Failure>>,
+}
+
+impl Request {
+    /// A request whose answer becomes a message.
+    fn to<M: Method<Params: Serialize, Done: DeserializeOwned>>(params: &M::Params, msg: impl FnOnce(M::Done) -> Msg + 'static) -> Self {
+        Self { read: Box::new(|answer| Ok(Some(msg(read(answer)?)))), ..Self::silent::<M>(params) }
+    }
+
+    /// A request whose answer says no more than that it is done, which becomes a message.
+    fn done<M: Method<Params: Serialize>>(params: &M::Params, msg: Msg) -> Self {
+        Self { read: Box::new(|_| Ok(Some(msg))), ..Self::silent::<M>(params) }
+    }
+
+    /// A request whose answer is not read.
+    fn silent<M: Method>(params: &impl Serialize) -> Self {
+        let params = params.serialize(&serde_wasm_bindgen::Serializer::json_compatible());
+        Self { method: M::NAME, params, read: Box::new(|_| Ok(None)) }
     }
 }
 
-fn answer_message(call: &Call, answer: JsValue) -> Result<Option<Msg>, Failure> {
-    Ok(match call {
-        Call::Status {} => Some(Msg::Status(read(answer)?)),
-        Call::Models { number, .. } => Some(Msg::Models(ModelMsg::Listed(*number, read(answer)?))),
-        Call::Describe { id, .. } => Some(Msg::Models(ModelMsg::Described(id.clone(), Ok(read(answer)?)))),
-        Call::Choose { id, .. } => Some(Msg::Models(ModelMsg::Chosen(id.clone(), Ok(())))),
-        Call::Forget { .. } => Some(Msg::Models(ModelMsg::Forgotten)),
-        Call::List {} => Some(Msg::Listed(read(answer)?)),
-        Call::Get { .. } => Some(Msg::Opened(read::<Opened>(answer)?.conversation)),
-        Call::Send { .. } | Call::Regenerate { .. } => Some(Msg::Accepted(read(answer)?)),
-        Call::Warm { .. } | Call::New {} | Call::Stop { .. } | Call::Delete { .. } | Call::StopSite { .. } => None,
-    })
+fn request(call: &Call) -> Request {
+    match call.clone() {
+        Call::Status => Request::to::<GetStatus>(&Nothing {}, Msg::Status),
+        Call::Warm => Request::silent::<CountTokens>(&DRAFT),
+        Call::Models(number, params) => Request::to::<ListModels>(&params, move |list| Msg::Models(ModelMsg::Listed(number, list))),
+        Call::Describe(listing) => {
+            let id = listing.id.clone();
+            Request::to::<DescribeModel>(&listing, |model| Msg::Models(ModelMsg::Described(id, Ok(model))))
+        }
+        Call::Choose(choice) => Request::done::<ChooseModel>(&choice, Msg::Models(ModelMsg::Chosen(choice.id.clone(), Ok(())))),
+        Call::Forget(model) => Request::done::<ForgetModel>(&model, Msg::Models(ModelMsg::Forgotten)),
+        Call::StopSite(site) => Request::silent::<StopSite>(&site),
+        Call::List => Request::to::<ListConversations>(&Nothing {}, Msg::Listed),
+        Call::Get(id) => Request::to::<GetConversation>(&id, |opened| Msg::Opened(opened.conversation)),
+        Call::New => Request::silent::<NewConversation>(&Nothing {}),
+        Call::Send(question) => Request::to::<Send>(&question, Msg::Accepted),
+        Call::Stop(id) => Request::silent::<Stop>(&id),
+        Call::Regenerate(id) => Request::to::<Regenerate>(&id, Msg::Accepted),
+        Call::Delete(id) => Request::silent::<Delete>(&id),
+    }
 }
 
 /// `None` for events the popup does not know.
 fn event_message(event: &str, detail: JsValue) -> Option<Msg> {
     match event {
-        "status" => understood(read::<EngineStatus>(detail)).map(Msg::Status),
-        "activity" => understood(read::<Activity>(detail)).map(|activity| Msg::Activity(activity.sites)),
-        "storage" => understood(read::<Storage>(detail)).map(|storage| Msg::Storage(storage.problem)),
-        "conversation" => conversation_event(detail).map(Msg::Conversation),
+        StatusChanged::NAME => event_detail::<StatusChanged>(detail).map(Msg::Status),
+        ActivityChanged::NAME => event_detail::<ActivityChanged>(detail).map(|activity| Msg::Activity(activity.sites)),
+        StorageChanged::NAME => event_detail::<StorageChanged>(detail).map(|storage| Msg::Storage(storage.problem)),
+        ConversationChanged::NAME => conversation_event(detail).map(Msg::Conversation),
         _ => None,
     }
+}
+
+fn event_detail<E: Event<Detail: DeserializeOwned>>(detail: JsValue) -> Option<E::Detail> {
+    understood(read(detail))
 }
 
 fn conversation_event(detail: JsValue) -> Option<ConversationEvent> {
@@ -132,7 +172,7 @@ fn unreadable(error: &serde_wasm_bindgen::Error) -> Failure {
     Failure { name: "DataError".to_owned(), message, ..Failure::default() }
 }
 
-/// What a promise was rejected with.
+/// The failure that a promise was rejected with.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn failure(rejection: JsValue) -> Failure {
     if !rejection.is_object() {
@@ -147,5 +187,6 @@ pub(crate) fn failure(rejection: JsValue) -> Failure {
         code: rejection.code().as_string().unwrap_or_default(),
         // Most failures have none, or another.
         data: serde_wasm_bindgen::from_value(rejection.data()).unwrap_or_default(),
+        public: None,
     }
 }

@@ -11,6 +11,7 @@
 //! A message changes the state at once; the view follows at most once a frame, and touches only what differs.
 
 mod app;
+pub mod call;
 mod engine;
 mod files;
 pub mod markdown;

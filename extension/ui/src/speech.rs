@@ -1,4 +1,4 @@
-//! What a screen reader is told while an answer streams: whole sentences, never single tokens.
+//! Text for a screen reader while an answer streams: whole sentences, never single tokens.
 
 /// Ends of sentences in the scripts that mark them with a character.
 const ENDS: [char; 9] = ['.', '!', '?', '…', '。', '！', '？', '।', '؟'];

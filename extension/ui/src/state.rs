@@ -1,13 +1,15 @@
 //! Everything the popup shows, and how it changes: a pure function of messages, with effects as data.
 
+use crate::call::Call;
 use crate::markdown;
 use crate::speech;
-use doppler_protocol::call::Call;
 use doppler_protocol::conversations::{
-    Accepted, ConversationEvent, ConversationList, Message, MessageChanged, Progress, Role, Snapshot, Summary, TextAdded,
+    Accepted, ConversationEvent, ConversationId, ConversationList, Message, MessageChanged, Progress, Question, Role, Snapshot, Summary,
+    TextAdded,
 };
 use doppler_protocol::engine::{Chosen, EngineState, EngineStatus};
 use doppler_protocol::error::Failure;
+use doppler_protocol::ui::{Choice, Listing, Site};
 
 mod models;
 
@@ -118,16 +120,16 @@ impl Chat {
 struct Opening {
     /// Which one; `None` for the current one.
     id: Option<String>,
-    /// What happened since.
+    /// Events since then.
     events: Vec<ConversationEvent>,
 }
 
-/// What the popup shows.
+/// The popup's state.
 #[derive(Debug, Default)]
 pub struct State {
     /// Whether the offscreen document answers.
     pub connected: bool,
-    /// What the engine is doing.
+    /// The engine's status.
     pub engine: EngineStatus,
     /// Origins of the sites that are being answered.
     pub sites: Vec<String>,
@@ -137,7 +139,7 @@ pub struct State {
     pub chat: Option<Chat>,
     /// A question that is on its way.
     pub outgoing: Option<String>,
-    /// What went wrong outside any answer.
+    /// A failure outside any answer.
     alert: Option<Failure>,
     /// Why the offscreen document cannot be reached.
     unreachable: Option<Failure>,
@@ -151,12 +153,12 @@ pub struct State {
     /// Whether another answer was asked for and is not there yet.
     asked_again: bool,
     /// A question that waits for the conversation to be restored.
-    held: Option<String>,
+    queued: Option<String>,
     revisions: u32,
 }
 
 impl State {
-    /// What to tell the user now: what went wrong, or else that there is no connection.
+    /// The failure to show now: the alert's, or else that of the connection.
     pub fn problem(&self) -> Option<&Failure> {
         self.alert.as_ref().or(self.unreachable.as_ref())
     }
@@ -180,7 +182,7 @@ impl State {
 
     /// The model and the context with which it would fit, if that is why it could not be loaded.
     pub fn fitting(&self, failure: &Failure) -> Option<(String, u32)> {
-        let context = failure.data.largest_context?;
+        let context = failure.data.as_ref()?.largest_context?;
         let refused = self.models.refused.as_ref().filter(|_| self.alert.as_ref() == Some(failure));
         let id = refused.or(self.engine.id.as_ref()).or(self.chosen.as_ref().map(|chosen| &chosen.id))?;
         Some((id.clone(), context))
@@ -198,7 +200,7 @@ impl State {
                 self.connected = true;
                 self.unreachable = None;
                 let id = self.chat.as_ref().map(|chat| chat.id.clone());
-                let mut effects = vec![Effect::Call(Call::Status {}), Effect::Call(Call::List {})];
+                let mut effects = vec![Effect::Call(Call::Status), Effect::Call(Call::List)];
                 // A new chat stays a new chat; at the start it is not known yet what was open.
                 if id.is_some() || !self.restored {
                     effects.push(self.open(id));
@@ -224,7 +226,7 @@ impl State {
                 self.sites = sites;
                 Vec::new()
             }
-            Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite { origin: origin.clone() })).collect(),
+            Msg::StopSites => self.sites.iter().map(|origin| Effect::Call(Call::StopSite(Site { origin: origin.clone() }))).collect(),
             Msg::Storage(problem) => {
                 self.alert = problem.map(|message| Failure { message, ..Failure::default() }).or(self.alert.take());
                 Vec::new()
@@ -256,34 +258,34 @@ impl State {
                 }
                 self.alert = None;
                 self.outgoing = Some(text.clone());
-                self.held = Some(text);
+                self.queued = Some(text);
                 let mut effects = vec![Effect::ShowEnd, Effect::Focus];
                 if self.restored {
                     effects.extend(self.send_held());
                 }
                 effects
             }
-            Msg::Stop => self.call_if(true, |id| Call::Stop { id }),
+            Msg::Stop => self.call_if(true, |id| Call::Stop(ConversationId { id })),
             Msg::Regenerate => {
                 if self.busy() {
                     return Vec::new();
                 }
-                let mut effects = self.call_if(false, |id| Call::Regenerate { id });
+                let mut effects = self.call_if(false, |id| Call::Regenerate(ConversationId { id }));
                 self.asked_again = !effects.is_empty();
                 effects.extend([Effect::Focus, Effect::ShowEnd]);
                 effects
             }
             Msg::NewChat => {
                 self.close();
-                vec![Effect::Call(Call::New {}), Effect::Focus]
+                vec![Effect::Call(Call::New), Effect::Focus]
             }
             Msg::Open(id) => {
                 self.outgoing = None;
-                self.held = None;
+                self.queued = None;
                 self.alert = None;
                 vec![self.open(Some(id)), Effect::Focus]
             }
-            Msg::Delete(id) => vec![Effect::Call(Call::Delete { id })],
+            Msg::Delete(id) => vec![Effect::Call(Call::Delete(ConversationId { id }))],
             Msg::Dismiss => {
                 self.alert = None;
                 self.unreachable = None;
@@ -310,7 +312,7 @@ impl State {
             return Vec::new();
         }
         self.engine.state = EngineState::Loading;
-        vec![Effect::Call(Call::Warm { messages: <[_; 1]>::default() })]
+        vec![Effect::Call(Call::Warm)]
     }
 
     fn model_list(&mut self, msg: ModelMsg) -> Vec<Effect> {
@@ -338,14 +340,14 @@ impl State {
         self.chat = None;
         self.opening = None;
         self.outgoing = None;
-        self.held = None;
+        self.queued = None;
         self.alert = None;
         self.restored = true;
     }
 
     fn open(&mut self, id: Option<String>) -> Effect {
         self.opening = Some(Opening { id: id.clone(), events: Vec::new() });
-        Effect::Call(Call::Get { id })
+        Effect::Call(Call::get(id))
     }
 
     fn opened(&mut self, snapshot: Option<Snapshot>) -> Vec<Effect> {
@@ -358,7 +360,7 @@ impl State {
             return Vec::new();
         };
         self.restored = true;
-        let asked = self.outgoing.take().is_some() && self.held.is_none();
+        let asked = self.outgoing.take().is_some() && self.queued.is_none();
         let Some(Snapshot { id, seq, messages }) = snapshot else {
             return self.send_held().into_iter().collect();
         };
@@ -389,32 +391,32 @@ impl State {
 
     fn failed(&mut self, call: Call, failure: Failure) -> Vec<Effect> {
         match call {
-            Call::Choose { id, .. } => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure)))),
-            Call::Describe { id, .. } => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
+            Call::Choose(Choice { id, .. }) => return self.update(Msg::Models(ModelMsg::Chosen(id, Err(failure)))),
+            Call::Describe(Listing { id, .. }) => return self.update(Msg::Models(ModelMsg::Described(id, Err(failure)))),
             _ => {}
         }
-        // What is asked on connecting is asked again on the next connection.
-        if matches!(call, Call::Warm { .. }) {
+        // The next connection repeats the requests of this one.
+        if matches!(call, Call::Warm) {
             // The question that follows tries again.
-            return vec![Effect::Call(Call::Status {})];
+            return vec![Effect::Call(Call::Status)];
         }
-        if !self.connected && matches!(call, Call::Status {} | Call::List {} | Call::Get { .. }) {
+        if !self.connected && matches!(call, Call::Status | Call::List | Call::Get(_)) {
             return Vec::new();
         }
-        if matches!(call, Call::Get { .. }) && failure.name == "NotFoundError" {
+        if matches!(call, Call::Get(_)) && failure.name == "NotFoundError" {
             self.close();
         }
         self.alert = Some(failure);
         match call {
-            Call::Regenerate { .. } => {
+            Call::Regenerate(_) => {
                 self.asked_again = false;
                 Vec::new()
             }
-            Call::Send { text, .. } => {
+            Call::Send(Question { text, .. }) => {
                 self.outgoing = None;
                 vec![Effect::Restore(text)]
             }
-            Call::Get { .. } => {
+            Call::Get(_) => {
                 self.opening = None;
                 self.restored = true;
                 self.send_held().into_iter().collect()
@@ -425,10 +427,10 @@ impl State {
 
     /// Sends a question that was asked before it was known which conversation is open.
     fn send_held(&mut self) -> Option<Effect> {
-        let text = self.held.take()?;
+        let text = self.queued.take()?;
         self.outgoing = Some(text.clone());
         let id = self.chat.as_ref().map(|chat| chat.id.clone());
-        Some(Effect::Call(Call::Send { id, text }))
+        Some(Effect::Call(Call::send(id, text)))
     }
 
     fn conversation(&mut self, event: ConversationEvent) -> Vec<Effect> {
@@ -478,7 +480,7 @@ impl State {
             ConversationEvent::Message(event) => {
                 let MessageChanged { index, message, .. } = *event;
                 let same = chat.entries.get(index).is_some_and(|entry| entry.message.id == message.id);
-                // What was content until now may have been a thought.
+                // Text that was content until now may have been a thought.
                 if !same || message.content.len() < chat.spoken {
                     chat.spoken = 0;
                 }
@@ -517,7 +519,7 @@ impl Chat {
         self.entries.last().map(|entry| &entry.message.id)
     }
 
-    /// What a screen reader should hear of the last answer now: its new whole sentences, or all the rest when it has ended.
+    /// The text of the last answer for a screen reader now: its new whole sentences, or all the rest when it has ended.
     fn announce(&mut self) -> Option<Effect> {
         let Message { role, content, state, error, .. } = &self.entries.last()?.message;
         if *role == Role::User {

@@ -14,13 +14,14 @@ use web_sys::WorkerGlobalScope;
 use web_time::Instant;
 
 use crate::SharedError;
+use crate::frames::{self, invalid};
 use crate::models::EMBEDDED;
 use crate::serving::{Serving, open_gpu};
 
 /// The shape that is no shape, but the embedded file.
 pub(crate) const SPARK: &str = "spark";
 
-/// What to measure.
+/// The measurements to take.
 #[derive(Debug, Deserialize)]
 struct Params {
     /// A published shape, or [`SPARK`].
@@ -31,13 +32,12 @@ struct Params {
     options: BenchOptions,
 }
 
-/// Measures, on a device that is set up as those that serve: `{shape, quant?, prompts?, tokens?, runs?, streams?, kernels?, context?,
-/// kv?}` → the report, with the browser's name. What was loaded for it is gone afterwards.
+/// Measures, on a device that is set up as those that serve. What was loaded for it is gone afterwards.
 ///
 /// # Errors
 /// When something asked for does not exist or does not fit, or the device fails.
 pub(crate) async fn bench(serving: &Serving, params: &Value) -> Result<Value, SharedError> {
-    let Params { shape, quant, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
+    let Params { shape, quant, options } = frames::params(params)?;
     options.check()?;
     let source = open(serving, &shape, quant).await?;
     let mut gpu = open_gpu(&|_| {}).await?;
@@ -62,9 +62,4 @@ pub(crate) async fn open(serving: &Serving, shape: &str, quant: Option<Recipe>) 
         return Ok(serving.open(EMBEDDED).await?.source);
     }
     Ok(Box::new(Synthetic::new(Shape::find(shape)?, quant.unwrap_or(Recipe::Q4_K_M))?))
-}
-
-/// Parameters that say nothing.
-pub(crate) fn invalid(problem: &serde_json::Error) -> EngineError {
-    EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() }
 }

@@ -49,7 +49,7 @@ impl Source for BlobSource {
         Box::pin(async move {
             let failed = |reason: String| EngineError::Source { name: self.name.clone(), offset, bytes: bytes as u64, reason };
             let buffer = async { reading?.await }.await.map_err(|error| match error.dyn_into::<js_sys::Error>() {
-                // What the browser says of a file that is not the one that was picked any more.
+                // The browser's error for a file that changed after it was picked.
                 Ok(error) if error.name() == "NotReadableError" => EngineError::ModelChanged { name: self.name.clone() },
                 Ok(error) => failed(error.message().into()),
                 Err(error) => failed(format!("{error:?}")),

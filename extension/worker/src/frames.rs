@@ -1,33 +1,43 @@
-//! Frames of the wire protocol, between JavaScript values and Rust.
+//! Frames between JavaScript values and Rust, and the engine's types as the wire has them.
 
+use doppler_engine::engine::ModelInfo;
 use doppler_engine::error::EngineError;
+use doppler_engine::exec::gpu::{AdapterSummary, DeviceTier, MatrixSupport};
+use doppler_engine::model::MemoryUse;
+use doppler_protocol::Event;
+use doppler_protocol::engine::{Adapter, Matrices, Memory, Model, Tier};
+use doppler_protocol::error::{Failure, FailureData};
+use doppler_protocol::frames::{self, Answer, Told};
 use js_sys::{Function, JSON};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::JsValue;
 
-/// `{id, method, params, client?}`.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Request {
-    pub(crate) id: u32,
-    pub(crate) method: String,
-    #[serde(default)]
-    pub(crate) params: Value,
-    /// The origin that asks. The router knows it from the browser.
-    pub(crate) client: Option<String>,
+/// A request, whose parameters are read by its method.
+pub(crate) type Request = frames::Request<Value>;
+
+/// Reads a request as JSON text, whose reader takes 128 arrays and objects in each other: one that walks through the values
+/// themselves needs as much of the stack as they are deep.
+///
+/// # Errors
+/// A description of the problem, to follow on "request".
+pub(crate) fn read_request(frame: &JsValue) -> Result<Request, String> {
+    let text = JSON::stringify(frame).map_err(|_| "cannot be written as JSON: send arrays and objects less deep".to_owned())?;
+    serde_json::from_str(&whole_characters(&String::from(text))).map_err(|error| format!("cannot be read: {error}"))
 }
 
-impl Request {
-    /// Reads a frame as JSON text, whose reader takes 128 arrays and objects in each other: one that walks through the values
-    /// themselves needs as much of the stack as they are deep.
-    ///
-    /// # Errors
-    /// What is wrong with it, to follow on "request".
-    pub(crate) fn from_js(frame: &JsValue) -> Result<Self, String> {
-        let text = JSON::stringify(frame).map_err(|_| "cannot be written as JSON: send arrays and objects less deep".to_owned())?;
-        serde_json::from_str(&whole_characters(&String::from(text))).map_err(|error| format!("cannot be read: {error}"))
-    }
+/// Reads the parameters of a request.
+///
+/// # Errors
+/// [`EngineError::InvalidRequest`] when they are not those of the method.
+pub(crate) fn params<'a, T: Deserialize<'a>>(params: &'a Value) -> Result<T, EngineError> {
+    T::deserialize(params).map_err(|problem| invalid(&problem))
+}
+
+/// Parameters, or what was made of them, that JSON cannot say.
+pub(crate) fn invalid(problem: &serde_json::Error) -> EngineError {
+    EngineError::InvalidRequest { field: "params".to_owned(), problem: problem.to_string() }
 }
 
 /// JSON of `JSON.stringify` with U+FFFD for halves of characters, which it writes as escapes (`\ud800` to `\udfff`; whole ones it
@@ -45,6 +55,14 @@ fn whole_characters(json: &str) -> String {
     out + rest
 }
 
+/// A frame as JavaScript has it.
+///
+/// # Errors
+/// When it has a number that JavaScript cannot say.
+pub(crate) fn to_js(frame: &impl Serialize) -> Result<JsValue, JsValue> {
+    Ok(frame.serialize(&Serializer::json_compatible())?)
+}
+
 /// Where answers go.
 #[derive(Debug)]
 pub(crate) struct Outbox(Function);
@@ -54,68 +72,97 @@ impl Outbox {
         Self(post)
     }
 
-    pub(crate) fn chunk(&self, id: u32, chunk: &Value) {
-        self.post(&json!({ "id": id, "chunk": chunk }));
+    pub(crate) fn chunk(&self, id: u32, chunk: &impl Serialize) {
+        self.post(&Answer::Chunk { id, chunk });
     }
 
-    pub(crate) fn done(&self, id: u32, done: &Value) {
-        self.post(&json!({ "id": id, "done": done }));
+    pub(crate) fn done(&self, id: u32, done: &impl Serialize) {
+        self.post(&Answer::Done { id, done });
     }
 
     pub(crate) fn error(&self, id: u32, error: &EngineError) {
-        self.post(&json!({ "id": id, "error": error_value(error) }));
+        self.post(&Answer::<()>::Error { id, error: failure(error) });
     }
 
-    pub(crate) fn event(&self, event: &str, detail: &Value) {
-        self.post(&json!({ "event": event, "detail": detail }));
+    pub(crate) fn event<E: Event>(&self, detail: &impl Serialize) {
+        self.post(&Told { event: E::NAME, detail });
     }
 
-    fn post(&self, frame: &Value) {
-        let sent =
-            frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from).and_then(|frame| self.0.call1(&JsValue::NULL, &frame));
-        if let Err(error) = sent {
+    fn post(&self, frame: &impl Serialize) {
+        if let Err(error) = to_js(frame).and_then(|frame| self.0.call1(&JsValue::NULL, &frame)) {
             log::error!("a frame was lost: {error:?}");
         }
     }
 }
 
-/// `{name, message, code, public, data?}`.
-pub(crate) fn error_value(error: &EngineError) -> Value {
-    let (name, code, public) = (error.dom_name(), error.code(), error.is_public());
-    let mut value = json!({ "name": name, "message": error.to_string(), "code": code, "public": public });
-    match error {
-        EngineError::ContextExceeded { requested, quota, .. } => value["data"] = json!({ "requested": requested, "quota": quota }),
-        EngineError::OutOfMemory { memory, context, fitting, .. } => {
-            value["data"] = json!({ "memory": memory, "context": context, "largest_context": fitting });
+/// A failure of the engine.
+pub(crate) fn failure(error: &EngineError) -> Failure {
+    let none = FailureData::default();
+    let data = match error {
+        EngineError::ContextExceeded { requested, quota, .. } => {
+            Some(FailureData { requested: Some(*requested), quota: Some(*quota), ..none })
+        }
+        EngineError::OutOfMemory { memory: needed, context, fitting, .. } => {
+            Some(FailureData { memory: Some(memory(*needed)), context: Some(*context), largest_context: *fitting, ..none })
         }
         EngineError::UnsupportedField { field, .. } | EngineError::InvalidRequest { field, .. } => {
-            value["data"] = json!({ "param": field });
+            Some(FailureData { param: Some(field.clone()), ..none })
         }
-        _ => {}
+        _ => None,
+    };
+    Failure {
+        name: error.dom_name().to_owned(),
+        message: error.to_string(),
+        code: error.code().to_owned(),
+        public: Some(error.is_public()),
+        data: data.map(Box::new),
     }
-    value
+}
+
+/// An adapter.
+pub(crate) fn adapter(summary: &AdapterSummary) -> Adapter {
+    let AdapterSummary { vendor, description, tier, features, matrices } = summary.clone();
+    let matrices = matrices.map(|MatrixSupport { shapes, used, unused_because }| Matrices { shapes, used, unused_because });
+    let tier = match tier {
+        DeviceTier::Unified => Tier::Unified,
+        DeviceTier::Discrete => Tier::Discrete,
+        DeviceTier::Basic => Tier::Basic,
+    };
+    Adapter { vendor, description, tier, features: features.into_iter().map(str::to_owned).collect(), matrices }
+}
+
+/// A model.
+pub(crate) fn model(info: &ModelInfo) -> Model {
+    let ModelInfo { id, name, architecture, quantization, parameters, file_bytes, context, memory: used, embedding, generates, notes } =
+        info.clone();
+    Model {
+        id,
+        name,
+        architecture,
+        quantization,
+        parameters: parameters as f64,
+        file_bytes: file_bytes as f64,
+        context: Some(context),
+        memory: memory(used),
+        embedding,
+        generates,
+        notes,
+    }
+}
+
+fn memory(MemoryUse { weights, cache, scratch }: MemoryUse) -> Memory {
+    Memory { weights: weights as f64, cache: cache as f64, scratch: scratch as f64 }
 }
 
 #[cfg(test)]
 mod tests {
-    use doppler_engine::engine::ModelInfo;
-    use doppler_engine::exec::gpu::AdapterSummary;
-    use doppler_engine::model::MemoryUse;
-    use doppler_protocol::engine::{Adapter, Described, Memory, Model};
-    use doppler_protocol::error::{CONTEXT_EXCEEDED, Failure, FailureData, NO_GPU};
-    use serde::de::DeserializeOwned;
+    use doppler_protocol::error::{CONTEXT_EXCEEDED, NO_GPU};
+    use serde_json::json;
 
     use super::*;
 
-    /// Every field of `T` is in what is sent.
-    fn sends<T: DeserializeOwned + Serialize>(sent: &Value) {
-        let read = serde_json::to_value(T::deserialize(sent).expect("readable")).expect("a value");
-        for name in read.as_object().expect("fields").keys() {
-            assert!(sent.get(name).is_some(), "no {name} in {sent}");
-        }
-    }
-
     #[test]
+<<<<<<< HEAD
     fn frames_send_every_protocol_field() {
         sends::<Adapter>(&json!(AdapterSummary::default()));
         let memory = MemoryUse::default();
@@ -144,6 +191,18 @@ mod tests {
     fn engine_error_codes_equal_protocol() {
         let exceeded = EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 };
         assert_eq!((exceeded.code(), EngineError::NoAdapter.code()), (CONTEXT_EXCEEDED, NO_GPU));
+=======
+    fn failure_has_the_data_of_its_code() {
+        let sent = |error: &EngineError| json!(failure(error));
+        let exceeded = sent(&EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 });
+        assert_eq!(exceeded["data"], json!({ "requested": 2, "quota": 1 }));
+        assert_eq!((exceeded["code"].as_str(), EngineError::NoAdapter.code()), (Some(CONTEXT_EXCEEDED), NO_GPU));
+        let memory = MemoryUse { weights: 3, cache: 2, scratch: 1 };
+        let too_large = sent(&EngineError::OutOfMemory { memory, context: 2, available: None, fitting: Some(1) });
+        let needed = json!({ "weights": 3.0, "cache": 2.0, "scratch": 1.0 });
+        assert_eq!(too_large["data"], json!({ "memory": needed, "context": 2, "largest_context": 1 }));
+        assert_eq!(sent(&EngineError::Aborted).get("data"), None);
+>>>>>>> proto
     }
 
     #[test]

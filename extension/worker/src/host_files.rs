@@ -13,17 +13,17 @@ use base64::prelude::BASE64_STANDARD;
 use doppler_engine::error::{EngineError, Result};
 use doppler_engine::source::{Reading, Source};
 use doppler_protocol::engine::Transport;
-use doppler_protocol::native::{MAX_READ, ModelId, OpenedFile, ReadParams};
-use doppler_protocol::worker::{CloseModel, Launch, OpenModel, OpenParams, Read};
+use doppler_protocol::native::{MAX_READ, ModelId, OpenedFile, Read, ReadParams};
+use doppler_protocol::reader::RangeHeaders;
+use doppler_protocol::worker::{CloseModel, Launch, OpenModel, OpenParams};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, LocalBoxFuture, Shared, select};
 use gloo_timers::future::TimeoutFuture;
-use serde_json::json;
 use wasm_bindgen_futures::spawn_local;
 
+use crate::calls::{self, Calls};
 use crate::readers::{Answer, Piece, Readers};
-use crate::router::Router;
 
 /// Bytes to read ahead: two runs, so that two are fetched at once, each by a reader of its own, or one while the other is used. Browsers
 /// fetch a long range two or three times as fast as many short ones.
@@ -39,7 +39,7 @@ type Reopening = Shared<LocalBoxFuture<'static, Result<Rc<Launch>, Rc<EngineErro
 #[derive(Debug)]
 pub(crate) struct HostModel {
     id: String,
-    router: Rc<Router>,
+    calls: Rc<Calls>,
     /// Workers that fetch; they end with this.
     readers: Readers,
     launch: RefCell<Rc<Launch>>,
@@ -58,10 +58,10 @@ enum Failure {
 }
 
 impl HostModel {
-    pub(crate) fn new(id: &str, router: Rc<Router>, readers: Readers, launch: Launch) -> Rc<Self> {
+    pub(crate) fn new(id: &str, calls: Rc<Calls>, readers: Readers, launch: Launch) -> Rc<Self> {
         Rc::new(Self {
             id: id.to_owned(),
-            router,
+            calls,
             readers,
             launch: RefCell::new(Rc::new(launch)),
             reopening: RefCell::default(),
@@ -99,9 +99,9 @@ impl HostModel {
     }
 
     async fn open_again(self: Rc<Self>) -> Result<Rc<Launch>, Rc<EngineError>> {
-        let opened = self.router.call::<OpenModel>(&OpenParams { id: self.id.clone(), again: true }).await;
+        let opened = self.calls.call_unread::<OpenModel>(&OpenParams { id: self.id.clone(), again: true }).await;
         *self.reopening.borrow_mut() = None;
-        let launch = Rc::new(opened.map_err(Rc::new)?);
+        let launch = Rc::new(opened.and_then(calls::read::<Launch>).map_err(Rc::new)?);
         *self.launch.borrow_mut() = Rc::clone(&launch);
         Ok(launch)
     }
@@ -109,11 +109,11 @@ impl HostModel {
 
 impl Drop for HostModel {
     fn drop(&mut self) {
-        self.router.notify::<CloseModel>(&ModelId { id: self.id.clone() });
+        self.calls.notify::<CloseModel>(&ModelId { id: self.id.clone() });
     }
 }
 
-/// One file of a model. Reading goes on while nobody polls it.
+/// One file of a model. Reading goes on while it is not polled.
 #[derive(Debug)]
 struct HostFile(Rc<File>);
 
@@ -126,7 +126,7 @@ struct File {
     etag: String,
 }
 
-/// Pieces of a file that nobody has yet, one behind the other.
+/// Consecutive pieces of a file that have not been delivered.
 #[derive(Debug)]
 struct Run {
     offset: u64,
@@ -227,13 +227,13 @@ impl File {
 
     /// Fetches a run over HTTP, as one range.
     async fn fetch_over_http(&self, launch: &Launch, path: &str, run: &mut Run) -> Result<(), Failure> {
-        let headers = json!({
-            "Authorization": format!("Bearer {}", launch.token),
-            "Range": format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
-            "If-Match": self.etag,
-        });
-        let lengths: Vec<_> = run.pieces.iter().map(|(bytes, _)| *bytes).collect();
-        let fetching = self.model.readers.fetch(&format!("{}{path}", launch.base), &headers, &lengths);
+        let headers = RangeHeaders {
+            authorization: format!("Bearer {}", launch.token),
+            range: format!("bytes={}-{}", run.offset, run.offset + run.bytes() - 1),
+            if_match: self.etag.clone(),
+        };
+        let lengths = run.pieces.iter().map(|(bytes, _)| *bytes).collect();
+        let fetching = self.model.readers.fetch(format!("{}{path}", launch.base), headers, lengths);
         let mut fetching = fetching.map_err(|reason| Failure::Lost(format!("{reason:?}")))?;
         while let Some((_, wanted)) = run.pieces.front_mut() {
             match select(pin!(fetching.next()), wanted.cancellation()).await {
@@ -243,7 +243,7 @@ impl File {
                     return Err(Failure::Lost(format!("the native host answered with status {status}")));
                 }
                 Either::Left((Answer::Lost(reason), _)) => return Err(Failure::Lost(reason)),
-                // Nobody wants the rest.
+                // The rest is not wanted.
                 Either::Right(_) => break,
             }
             self.model.proven.set(true);
@@ -258,7 +258,7 @@ impl File {
             while data.len() < bytes {
                 let (offset, bytes) = (run.offset + data.len() as u64, ((bytes - data.len()) as u64).min(MAX_READ));
                 let params = ReadParams { id: self.model.id.clone(), file: self.index, offset, bytes, etag: self.etag.clone() };
-                let answer = self.model.router.call::<Read>(&params).await.map_err(|error| match error.code() {
+                let answer = self.model.calls.call::<Read>(&params).await.map_err(|error| match error.code() {
                     "changed" => Failure::Changed,
                     _ => Failure::Lost(error.to_string()),
                 })?;

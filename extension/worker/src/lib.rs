@@ -1,16 +1,16 @@
 //! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
-//! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and loaded
-//! anew by the next request after the device was lost.
+//! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and
+//! again by the next request after the device was lost.
 
 mod bench;
 mod blob;
+mod calls;
 mod frames;
 mod host_files;
 mod log_console;
 mod models;
 mod readers;
-mod router;
 mod serving;
 mod tuning;
 mod working;
@@ -22,19 +22,22 @@ use std::rc::Rc;
 use doppler_engine::api::{ChatRequest, CompletionShape};
 use doppler_engine::engine::{Client, Piece};
 use doppler_engine::error::EngineError;
-use doppler_engine::verify::{Reference, compare};
+use doppler_engine::verify::{Comparison, Reference, compare};
+use doppler_protocol::Method;
+use doppler_protocol::engine::{self, Count, LoadParams, NamedModel, Verified, VerifyParams};
+use doppler_protocol::frames::CANCEL;
 use futures::future::{AbortHandle, abortable};
 use js_sys::{Function, Int32Array, Reflect};
-use serde_json::{Value, json};
+use serde_json::Value;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
 use web_sys::WorkerGlobalScope;
 use web_time::{Instant, SystemTime, UNIX_EPOCH};
 
-use frames::{Outbox, Request};
+use calls::Calls;
+use frames::{Outbox, Request, params};
 use models::{EMBEDDED, Models};
-use router::Router;
 use serving::Serving;
 use tuning::Tunings;
 use working::{Working, working_for};
@@ -50,7 +53,7 @@ pub struct EngineWorker {
 
 struct Inner {
     outbox: Rc<Outbox>,
-    router: Rc<Router>,
+    calls: Rc<Calls>,
     serving: Rc<Serving>,
     running: RefCell<HashMap<u32, AbortHandle>>,
     working: Working,
@@ -64,20 +67,20 @@ impl EngineWorker {
     pub fn new(post: Function, models: String, reader: String, working: Int32Array) -> Self {
         log_console::init();
         let outbox = Rc::new(Outbox::new(post.clone()));
-        let router = Rc::new(Router::new(post));
-        let tunings = Tunings::new(Rc::clone(&router));
-        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&router)), tunings, Rc::clone(&outbox)));
-        Self { inner: Rc::new(Inner { outbox, router, serving, running: RefCell::default(), working: Working::new(working) }) }
+        let calls = Rc::new(Calls::new(post));
+        let tunings = Tunings::new(Rc::clone(&calls));
+        let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&calls)), tunings, Rc::clone(&outbox)));
+        Self { inner: Rc::new(Inner { outbox, calls, serving, running: RefCell::default(), working: Working::new(working) }) }
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
     pub fn handle(&self, frame: &JsValue) {
-        if self.inner.router.handle_reply(frame) {
+        if self.inner.calls.handle_reply(frame) {
             return;
         }
         let received = Instant::now();
-        match Request::from_js(frame) {
-            Ok(request) if request.method == "cancel" => self.inner.cancel(request.id),
+        match frames::read_request(frame) {
+            Ok(request) if request.method == CANCEL => self.inner.cancel(request.id),
             Ok(request) => Rc::clone(&self.inner).start(request, received),
             Err(problem) => self.inner.refuse(frame, problem),
         }
@@ -97,7 +100,7 @@ impl Inner {
             let result = work.await;
             self.running.borrow_mut().remove(&id);
             match result {
-                Ok(Ok(done)) => self.outbox.done(id, &done),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => self.outbox.error(id, &error),
                 // Dropping the work dropped its completion, which frees its place in the batch.
                 Err(_) => self.outbox.error(id, &EngineError::Aborted),
@@ -119,29 +122,42 @@ impl Inner {
         }
     }
 
-    async fn answer(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
+    /// Answers a request, unless it fails.
+    async fn answer(self: &Rc<Self>, request: &Request, received: Instant) -> Result<(), SharedError> {
+        let (outbox, id) = (&self.outbox, request.id);
         match request.method.as_str() {
-            "engine.status" => Ok(self.serving.status()),
-            "models.list" => Ok(Models::list()),
-            "models.load" => {
-                let context = request.params["context"].as_u64().and_then(|context| u32::try_from(context).ok());
-                Ok(json!(self.serving.choose(request.params["model"].as_str().unwrap_or(EMBEDDED), context).await?.info()))
+            engine::GetStatus::NAME => outbox.done(id, &self.serving.status()),
+            engine::ListEmbedded::NAME => outbox.done(id, &Models::list()),
+            engine::LoadModel::NAME => {
+                let LoadParams { model, context } = params(&request.params)?;
+                let client = self.serving.choose(model.as_deref().unwrap_or(EMBEDDED), context).await?;
+                outbox.done(id, &frames::model(client.info()));
             }
-            "models.describe" => Ok(json!(self.serving.describe(request.params["model"].as_str().unwrap_or(EMBEDDED)).await?)),
-            "chat.completions" => self.chat(request, received).await,
-            "tokens.count" => self.count(request).await,
-            "engine.verify" => self.verify(&request.params).await,
-            "engine.bench" => bench::bench(&self.serving, &request.params).await,
-            "engine.tune" => tuning::tune(&self.serving, &request.params, |chunk| self.outbox.chunk(request.id, chunk)).await,
-            "engine.untune" => tuning::untune(&self.serving).await,
-            other => Err(Rc::new(EngineError::UnsupportedField { field: other.to_owned(), hint: "there is no such method".to_owned() })),
+            engine::DescribeModel::NAME => {
+                let NamedModel { model } = params(&request.params)?;
+                outbox.done(id, &frames::model(&self.serving.describe(model.as_deref().unwrap_or(EMBEDDED)).await?));
+            }
+            engine::Chat::NAME => outbox.done(id, &self.chat(request, received).await?),
+            engine::CountTokens::NAME => outbox.done(id, &self.count(request).await?),
+            engine::Verify::NAME => outbox.done(id, &self.verify(&request.params).await?),
+            engine::Bench::NAME => outbox.done(id, &bench::bench(&self.serving, &request.params).await?),
+            engine::Tune::NAME => {
+                outbox.done(id, &tuning::tune(&self.serving, &request.params, |trial| outbox.chunk(id, trial)).await?);
+            }
+            engine::Untune::NAME => outbox.done(id, &tuning::untune(&self.serving).await?),
+            other => {
+                let (field, hint) = (other.to_owned(), "there is no such method".to_owned());
+                return Err(Rc::new(EngineError::UnsupportedField { field, hint }));
+            }
         }
+        Ok(())
     }
 
+    /// The whole answer; nothing after a stream.
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let mut completion = match &request.client {
+        let mut completion = match &request.origin {
             Some(origin) => Client::clone(&client).sharing(origin).chat(&chat).await,
             None => client.chat(&chat).await,
         }
@@ -166,35 +182,33 @@ impl Inner {
                         return Ok(shape.completion(&text, reason, &timings, first_token_ms));
                     }
                     self.outbox.chunk(request.id, &shape.last_chunk(reason, &timings, first_token_ms, chat.include_usage));
-                    return Ok(json!({}));
+                    return Ok(Value::Object(serde_json::Map::new()));
                 }
             }
         }
         Err(Rc::new(EngineError::DeviceLost { reason: "the engine has stopped".to_owned() }))
     }
 
-    async fn count(self: &Rc<Self>, request: &Request) -> Result<Value, SharedError> {
+    async fn count(self: &Rc<Self>, request: &Request) -> Result<Count, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = match &request.client {
+        let tokens = match &request.origin {
             Some(origin) => Client::clone(&client).sharing(origin).count(&chat).await,
             None => client.count(&chat).await,
         }
         .map_err(Rc::new)?;
-        Ok(json!({ "tokens": tokens, "context": client.info().context }))
+        Ok(Count { tokens, context: client.info().context })
     }
 
-    /// Compares a model with reference outputs: `{model?, prompts: [...]}` → `{results: [...]}`.
-    async fn verify(self: &Rc<Self>, params: &Value) -> Result<Value, SharedError> {
-        let invalid = |problem: String| Rc::new(EngineError::InvalidRequest { field: "prompts".to_owned(), problem });
-        let prompts: Vec<Reference> = serde_json::from_value(params["prompts"].clone()).map_err(|e| invalid(e.to_string()))?;
-        let client = self.client(params["model"].as_str()).await?;
+    /// Compares a model with reference outputs.
+    async fn verify(self: &Rc<Self>, params: &Value) -> Result<Verified<Comparison>, SharedError> {
+        let VerifyParams::<Reference> { model, prompts } = frames::params(params)?;
+        let client = self.client(model.as_deref()).await?;
         let mut results = Vec::new();
         for prompt in &prompts {
-            let comparison = compare(&client, prompt).await?;
-            results.push(serde_json::to_value(comparison).map_err(|e| invalid(e.to_string()))?);
+            results.push(compare(&client, prompt).await?);
         }
-        Ok(json!({ "results": results }))
+        Ok(Verified { results })
     }
 
     async fn client(&self, model: Option<&str>) -> Result<Rc<Client>, SharedError> {

@@ -1,10 +1,12 @@
 //! `log` and panics to the browser's console, and panics to the offscreen document, which starts another worker.
 
-use serde::Serialize;
-use serde_json::json;
-use serde_wasm_bindgen::Serializer;
+use doppler_protocol::Event;
+use doppler_protocol::engine::{Fatal, Reason};
+use doppler_protocol::frames::Told;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{DedicatedWorkerGlobalScope, console};
+
+use crate::frames::to_js;
 
 struct Console;
 
@@ -36,9 +38,9 @@ pub(crate) fn init() {
 /// Says that the module is about to trap, and why.
 fn report(panic: &str) {
     console::error_1(&JsValue::from_str(panic));
-    let frame = json!({ "event": "fatal", "detail": { "message": panic } }).serialize(&Serializer::json_compatible());
+    let frame = to_js(&Told { event: Fatal::NAME, detail: Reason { message: panic.to_owned() } });
     if let (Ok(frame), Ok(scope)) = (frame, js_sys::global().dyn_into::<DedicatedWorkerGlobalScope>()) {
-        // There is nobody left to tell that this failed too.
+        // If this fails too, there is no other way to report it.
         let _ = scope.post_message(&frame);
     }
 }

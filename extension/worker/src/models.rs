@@ -4,20 +4,19 @@ use std::rc::Rc;
 
 use doppler_engine::error::EngineError;
 use doppler_engine::source::{Files, Source};
-use doppler_protocol::engine::Transport;
+use doppler_protocol::engine::{Catalog, CatalogModel, Transport};
 use doppler_protocol::native::ModelId;
 use doppler_protocol::worker::{Launch, ModelContext, OpenModel, OpenParams};
 use js_sys::global;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response, WorkerGlobalScope};
 
 use crate::blob::BlobSource;
+use crate::calls::{self, Calls};
 use crate::host_files::HostModel;
 use crate::readers::Readers;
-use crate::router::{self, Router};
 
 /// Id and file of the embedded model, which is the default.
 pub(crate) const EMBEDDED: &str = "spark-28m";
@@ -28,7 +27,7 @@ const FILE: &str = "spark-28m-q8_0.gguf";
 pub(crate) struct Models {
     folder: String,
     reader: String,
-    router: Rc<Router>,
+    calls: Rc<Calls>,
 }
 
 /// A model's bytes.
@@ -46,7 +45,7 @@ impl Opened {
     }
 }
 
-/// Answer to `models.open`: either `base`, `token` and each file's `path` and `etag`, for a [`Launch`], or each file as a `blob`.
+/// Answer to [`OpenModel`], to be read as a [`Launch`] if it has a `base`; otherwise each file is a `blob`.
 #[derive(Deserialize)]
 struct Answer {
     name: String,
@@ -63,13 +62,14 @@ struct AnsweredFile {
 
 impl Models {
     /// `folder` is the URL of the embedded models, `reader` that of the program of [`Readers`].
-    pub(crate) fn new(folder: String, reader: String, router: Rc<Router>) -> Self {
-        Self { folder, reader, router }
+    pub(crate) fn new(folder: String, reader: String, calls: Rc<Calls>) -> Self {
+        Self { folder, reader, calls }
     }
 
     /// `OpenAI`'s list of the embedded models.
-    pub(crate) fn list() -> Value {
-        json!({ "object": "list", "data": [{ "id": EMBEDDED, "object": "model", "created": 1_795_305_600, "owned_by": "doppler", "name": "Spark 28M" }] })
+    pub(crate) fn list() -> Catalog {
+        let spark = CatalogModel { id: EMBEDDED, object: "model", created: 1_795_305_600, owned_by: "doppler", name: "Spark 28M" };
+        Catalog { object: "list", data: vec![spark] }
     }
 
     /// Opens a model.
@@ -80,11 +80,11 @@ impl Models {
         if id == EMBEDDED {
             return self.open_embedded().await;
         }
-        let answer = self.router.call_unread::<OpenModel>(&OpenParams { id: id.to_owned(), again: false }).await?;
-        let Answer { name, base, files } = router::read(answer.clone())?;
+        let answer = self.calls.call_unread::<OpenModel>(&OpenParams { id: id.to_owned(), again: false }).await?;
+        let Answer { name, base, files } = calls::read(answer.clone())?;
         if base.is_some() {
-            let launch: Launch = router::read(answer)?;
-            let host = HostModel::new(id, Rc::clone(&self.router), Readers::new(&self.reader), launch);
+            let launch: Launch = calls::read(answer)?;
+            let host = HostModel::new(id, Rc::clone(&self.calls), Readers::new(&self.reader), launch);
             return Ok(Opened { source: one(name, host.files()), host: Some(host) });
         }
         let file = |AnsweredFile { name, blob }| -> Result<Box<dyn Source>, EngineError> {
@@ -96,7 +96,7 @@ impl Models {
 
     /// The tokens of the context that were chosen for a model; `None`: as usual.
     pub(crate) async fn context(&self, id: &str) -> Option<u32> {
-        let answer = self.router.call::<ModelContext>(&ModelId { id: id.to_owned() }).await;
+        let answer = self.calls.call::<ModelContext>(&ModelId { id: id.to_owned() }).await;
         answer.unwrap_or_else(|error| {
             log::warn!("the chosen context is not known: {error}");
             None

@@ -5,15 +5,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use doppler_protocol::reader::{AbortRange, FetchRange, RangeHeaders};
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use js_sys::{Array, Uint8Array};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use serde_wasm_bindgen::Serializer;
+use serde::Deserialize;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{ErrorEvent, Event, MessageEvent, Worker, WorkerOptions, WorkerType};
+
+use crate::frames::to_js;
 
 /// Most of them at a time: as many as there are long ranges on their way.
 const READERS: usize = 2;
@@ -22,7 +23,7 @@ const READERS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Piece {
     bytes: Uint8Array,
-    /// Who gets the buffer back.
+    /// The reader that gets the buffer back.
     reader: Option<Worker>,
 }
 
@@ -45,7 +46,7 @@ impl From<&[u8]> for Piece {
     }
 }
 
-/// What comes of a range.
+/// A part of a range's answer.
 pub(crate) enum Answer {
     /// The next piece.
     Piece(Piece),
@@ -73,7 +74,7 @@ impl Readers {
     ///
     /// # Errors
     /// When the browser starts no worker.
-    pub(crate) fn fetch(&self, url: &str, headers: &Value, lengths: &[usize]) -> Result<Fetching, JsValue> {
+    pub(crate) fn fetch(&self, url: String, headers: RangeHeaders, lengths: Vec<usize>) -> Result<Fetching, JsValue> {
         let id = self.next.replace(self.next.get().wrapping_add(1));
         let mut started = self.started.borrow_mut();
         started.retain(|reader| reader.load().is_some());
@@ -81,11 +82,11 @@ impl Readers {
             started.push(Reader::start(&self.script)?);
         }
         let reader = started.iter().min_by_key(|reader| reader.load()).expect("one was started if there was none");
-        reader.fetch(id, &json!({ "id": id, "url": url, "headers": headers, "lengths": lengths }))
+        reader.fetch(&FetchRange { id, url, headers, lengths })
     }
 }
 
-/// Who waits for which range; `None`: the worker has failed.
+/// Receivers by range; `None`: the worker has failed.
 type Waiting = Rc<RefCell<Option<HashMap<u32, UnboundedSender<Answer>>>>>;
 
 #[derive(Debug)]
@@ -134,8 +135,9 @@ impl Reader {
         self.waiting.borrow().as_ref().map(HashMap::len)
     }
 
-    fn fetch(&self, id: u32, request: &Value) -> Result<Fetching, JsValue> {
-        self.worker.post_message(&request.serialize(&Serializer::json_compatible())?)?;
+    fn fetch(&self, range: &FetchRange) -> Result<Fetching, JsValue> {
+        self.worker.post_message(&to_js(range)?)?;
+        let id = range.id;
         let (sender, answers) = unbounded();
         if let Some(waiting) = &mut *self.waiting.borrow_mut() {
             waiting.insert(id, sender);
@@ -184,7 +186,7 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
-    /// What comes next.
+    /// The next part of the answer.
     pub(crate) async fn next(&mut self) -> Answer {
         self.answers.next().await.unwrap_or_else(|| Answer::Lost("the worker that reads was ended".to_owned()))
     }
@@ -196,6 +198,6 @@ impl Drop for Fetching {
             waiting.remove(&self.id);
         }
         // A worker that is through with it, or ended, does not mind.
-        let _ = json!({ "id": self.id }).serialize(&Serializer::json_compatible()).map(|end| self.worker.post_message(&end));
+        let _ = to_js(&AbortRange { id: self.id }).map(|end| self.worker.post_message(&end));
     }
 }

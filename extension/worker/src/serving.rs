@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use doppler_engine::bench::wasm_bytes;
 use doppler_engine::engine::{Client, Engine, ModelInfo};
@@ -11,24 +12,27 @@ use doppler_engine::exec::{
     gpu::{AdapterSummary, GpuOptions},
 };
 use doppler_engine::kernels::{Capabilities, Tuning};
-use doppler_engine::model::ModelOptions;
+use doppler_engine::model::{LoadTimes, ModelOptions};
+use doppler_protocol::engine::{self, EngineState, EngineStatus, LoadReport, StatusChanged};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, LocalBoxFuture, Shared};
 use gloo_timers::future::TimeoutFuture;
-use serde_json::{Value, json};
 use wasm_bindgen_futures::spawn_local;
 use web_time::Instant;
 
 use crate::SharedError;
-use crate::frames::{Outbox, error_value};
+use crate::frames::{Outbox, adapter, failure, model};
 use crate::models::{Models, Opened};
 use crate::tuning::{Tuned, Tunings};
+
+/// The engine's status.
+type Status = EngineStatus<Tuning>;
 
 /// A load that several requests can wait for.
 type Loading = Shared<LocalBoxFuture<'static, Result<Rc<Client>, SharedError>>>;
 
-/// Who wants a model.
+/// The reason to load a model.
 #[derive(Clone, Copy, Debug)]
 enum Wish {
     /// A request: as it is, or else with the context that was chosen for it.
@@ -50,7 +54,7 @@ struct Current {
     before: Option<u32>,
 }
 
-/// A model on the device: for as long as somebody has its client.
+/// A model on the device: for as long as a client of it exists.
 struct Loaded {
     id: String,
     number: u32,
@@ -65,13 +69,13 @@ pub(crate) struct Serving {
     models: Models,
     tunings: Tunings,
     outbox: Rc<Outbox>,
-    status: RefCell<Value>,
+    status: RefCell<Status>,
     current: RefCell<Option<Current>>,
     loaded: RefCell<Option<Loaded>>,
     loads: Cell<u32>,
     /// The device while no model is on it.
     idle: RefCell<Option<Executor>>,
-    /// What is known of the device that was opened or set up last.
+    /// The device that was opened or set up last.
     known: RefCell<Option<Known>>,
 }
 
@@ -79,7 +83,7 @@ pub(crate) struct Serving {
 struct Known {
     adapter: AdapterSummary,
     capabilities: Capabilities,
-    /// What was found for it; `None`: it is set up by default.
+    /// The settings that were found for it; `None`: it has the defaults.
     tuned: Option<Tuned>,
 }
 
@@ -89,7 +93,7 @@ impl Serving {
             models,
             tunings,
             outbox,
-            status: RefCell::new(json!({ "state": "idle" })),
+            status: RefCell::default(),
             current: RefCell::default(),
             loaded: RefCell::default(),
             loads: Cell::default(),
@@ -98,18 +102,18 @@ impl Serving {
         }
     }
 
-    /// What the engine is doing, and on which device.
-    pub(crate) fn status(&self) -> Value {
+    /// The engine's status, and its device.
+    pub(crate) fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
-        if let Some(Known { adapter, capabilities, tuned }) = &*self.known.borrow() {
-            for (name, value) in [("adapter", json!(adapter)), ("tuning", json!(capabilities.tuning)), ("tuned", json!(tuned))] {
-                status[name] = value;
-            }
+        if let Some(known) = &*self.known.borrow() {
+            status.adapter = Some(adapter(&known.adapter));
+            status.tuning = Some(known.capabilities.tuning);
+            status.tuned = Some(known.tuned.clone());
         }
         status
     }
 
-    /// What was found for this computer's devices.
+    /// The settings that were found for this computer's devices.
     pub(crate) fn tunings(&self) -> &Tunings {
         &self.tunings
     }
@@ -156,7 +160,7 @@ impl Serving {
         let client = loaded.client.upgrade()?;
         successor.abort.abort();
         let given_up = successor.loading.clone();
-        // Whoever chose the other is told before.
+        // The request that chose the other is told before.
         let loading = given_up.map(|_| Ok(client)).boxed_local().shared();
         let abort = successor.abort.clone();
         let (number, context) = (loaded.number, Rc::clone(&loaded.context));
@@ -164,7 +168,7 @@ impl Serving {
         Some(loading)
     }
 
-    /// What a model is and needs, from its header.
+    /// The properties of a model and the memory that it needs, from its header.
     ///
     /// # Errors
     /// When it cannot be opened, or is damaged, not supported or too large for the device.
@@ -188,7 +192,7 @@ impl Serving {
         if self.known.borrow().as_ref().is_none_or(stays) {
             return;
         }
-        // Whoever asks next sets the device up anew.
+        // The next load sets the device up again.
         *self.known.borrow_mut() = None;
         let id = self.current.borrow().as_ref().map(|current| current.id.clone());
         if let Some(id) = id {
@@ -210,7 +214,7 @@ impl Serving {
             if let Wish::Request = wish {
                 granted.set(this.models.context(&model).await);
             }
-            // Nobody may be waiting any more.
+            // All requests may have been cancelled.
             let _ = result.send(this.replace(before, &model, number, granted, registration).await);
         });
         let loading = loaded.map(|loaded| loaded.unwrap_or_else(|_| Err(Rc::new(EngineError::Aborted)))).boxed_local().shared();
@@ -259,7 +263,7 @@ impl Serving {
                         Err(error) => self.forget(number, &id, &error),
                     }
                     *self.loaded.borrow_mut() = None;
-                    // Whoever waits to take its place may have given up.
+                    // The load that waits for this may have been cancelled.
                     let _ = ending.send(());
                 });
                 Ok(client)
@@ -273,12 +277,15 @@ impl Serving {
     }
 
     async fn load(&self, id: &str, opened: Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
-        let loading =
-            |progress: f32| self.set_status(json!({ "state": "loading", "id": id, "progress": progress, "transport": opened.transport() }));
+        let transport = || opened.transport();
+        let loading = |progress: f32| {
+            let (id, progress) = (Some(id.to_owned()), Some(progress.into()));
+            self.set_status(Status { id, progress, transport: transport(), ..Status::new(EngineState::Loading) });
+        };
         loading(0.0);
         let missing = |error: &EngineError| self.set_status(failed(id, error));
         let device = self.device(&missing).await?;
-        let late = self.status.borrow()["state"] == "failed";
+        let late = self.status.borrow().state == EngineState::Failed;
         if late {
             loading(0.0);
         }
@@ -296,8 +303,8 @@ impl Serving {
         let options = context.map_or(usual, |context| ModelOptions { context, kv_bytes: 0, ..usual });
         match Engine::load(device, id, &*opened.source, options, &mut progress).await {
             Ok((engine, client)) => {
-                let load = json!({ "seconds": begin.elapsed().as_secs_f64(), "times": engine.load_times(), "wasm_bytes": wasm_bytes() });
-                self.set_status(json!({ "state": "ready", "model": client.info(), "transport": opened.transport(), "load": load }));
+                let (model, load) = (Some(model(client.info())), Some(load_report(begin.elapsed(), engine.load_times())));
+                self.set_status(Status { model, load, transport: transport(), ..Status::new(EngineState::Ready) });
                 Ok((engine, client))
             }
             Err((device, error)) => {
@@ -348,9 +355,9 @@ impl Serving {
         }
     }
 
-    fn set_status(&self, status: Value) {
+    fn set_status(&self, status: Status) {
         *self.status.borrow_mut() = status;
-        self.outbox.event("status", &self.status());
+        self.outbox.event::<StatusChanged>(&self.status());
     }
 }
 
@@ -364,7 +371,7 @@ impl Wish {
     }
 }
 
-/// What another model takes the place of.
+/// The model that another replaces.
 struct Before {
     model: Option<Current>,
     /// Whether it is given up if it is still being loaded.
@@ -384,8 +391,13 @@ impl Before {
 }
 
 /// The status of a model that cannot answer.
-fn failed(id: &str, error: &EngineError) -> Value {
-    json!({ "state": "failed", "id": id, "error": error_value(error) })
+fn failed(id: &str, error: &EngineError) -> Status {
+    Status { id: Some(id.to_owned()), error: Some(failure(error)), ..Status::new(EngineState::Failed) }
+}
+
+fn load_report(time: Duration, LoadTimes { read, write, device }: LoadTimes) -> LoadReport {
+    let times = engine::LoadTimes { read, write, device };
+    LoadReport { seconds: time.as_secs_f64(), times, wasm_bytes: wasm_bytes() as f64 }
 }
 
 /// Opens the GPU. The browser's GPU process may be on its way back from a crash: it gets some seconds. `missing` is called when it is

@@ -13,47 +13,36 @@ use doppler_engine::exec::{
 use doppler_engine::formats::convert::Recipe;
 use doppler_engine::kernels::{Capabilities, Tuning};
 use doppler_protocol::Nothing;
+use doppler_protocol::engine::{self, Trial, TuneReport};
 use doppler_protocol::worker::{ClearTunings, ReadTuning, TunedDevice, WriteTuning, WriteTuningParams};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 use web_time::{SystemTime, UNIX_EPOCH};
 
 use crate::SharedError;
-use crate::bench::{SPARK, invalid, open};
-use crate::router::Router;
+use crate::bench::{SPARK, open};
+use crate::calls::Calls;
+use crate::frames;
 use crate::serving::{Serving, open_gpu};
 
-/// What is measured where nothing else is asked for and a GPU has the memory: small, and its layers are those of larger models.
+/// The shape that is measured by default where a GPU has the memory: small, with the layers of larger models.
 const SHAPE: &str = "llama-3.2-1b";
 
-/// What was found for a device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Tuned {
-    /// The settings.
-    tuning: Tuning,
-    /// When it was found, in milliseconds since 1970.
-    since: u64,
-    /// Part of the defaults' time that it spares.
-    gain: f64,
-    /// The shape it was measured with.
-    model: String,
+/// The settings that were found for a device.
+pub(crate) type Tuned = engine::Tuned<Tuning>;
+
+/// Reads what was kept.
+///
+/// # Errors
+/// Why it must not be used on this device.
+fn read(text: &str, device: &Capabilities) -> Result<Tuned, String> {
+    let tuned: Tuned = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
+    if tune::is_choice(device, tuned.tuning) { Ok(tuned) } else { Err(format!("there is no such choice: {:?}", tuned.tuning)) }
 }
 
-impl Tuned {
-    /// Reads what was kept.
-    ///
-    /// # Errors
-    /// Why it must not be used on this device.
-    fn read(text: &str, device: &Capabilities) -> Result<Self, String> {
-        let tuned: Self = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
-        if tune::is_choice(device, tuned.tuning) { Ok(tuned) } else { Err(format!("there is no such choice: {:?}", tuned.tuning)) }
-    }
-}
-
-/// What a tuning is kept by: what the web tells of the device, and the features, which decide what it can do. A driver is not visible,
-/// and the browser's version is left out: it changes every few weeks, and a setting that was found with another one is never wrong, at
-/// worst a little slower. The extension's pages say when it was found.
+/// The key of a device's settings: the names that the web tells, and the features, which decide what the device can do. A driver is not
+/// visible, and the browser's version is left out: it changes every few weeks, and a setting that was found with another one is never
+/// wrong, at worst a little slower. The extension's pages say when it was found.
 fn key(adapter: &AdapterSummary) -> String {
     let names = [adapter.vendor.as_str(), &adapter.description];
     names.into_iter().chain(adapter.features.iter().copied()).collect::<Vec<_>>().join(", ")
@@ -64,24 +53,24 @@ fn by_default(device: &Capabilities) -> Tuning {
     device.default_tuning()
 }
 
-/// What is kept, reached through the offscreen document.
+/// Stored settings, reached through the offscreen document.
 #[derive(Debug)]
 pub(crate) struct Tunings {
-    router: Rc<Router>,
+    calls: Rc<Calls>,
 }
 
 impl Tunings {
-    /// Kept behind `router`.
-    pub(crate) fn new(router: Rc<Router>) -> Self {
-        Self { router }
+    /// Kept by the offscreen document.
+    pub(crate) fn new(calls: Rc<Calls>) -> Self {
+        Self { calls }
     }
 
     /// Sets a device up as was found for it, which is the answer, or else by default.
     pub(crate) async fn apply(&self, gpu: &mut Gpu) -> Option<Tuned> {
-        let kept = self.router.call::<ReadTuning>(&TunedDevice { device: key(gpu.adapter()) }).await;
+        let kept = self.calls.call::<ReadTuning>(&TunedDevice { device: key(gpu.adapter()) }).await;
         let tuned = match kept {
             Ok(None) => None,
-            Ok(Some(text)) => Some(Tuned::read(&text, gpu.capabilities())),
+            Ok(Some(text)) => Some(read(&text, gpu.capabilities())),
             Err(error) => Some(Err(error.to_string())),
         };
         let tuned = tuned.and_then(|tuned| tuned.inspect_err(|problem| log::warn!("the tuning that is kept is not used: {problem}")).ok());
@@ -91,13 +80,13 @@ impl Tunings {
 
     /// Keeps what was found, or forgets what was before.
     async fn write(&self, adapter: &AdapterSummary, tuned: Option<&Tuned>) -> Result<(), EngineError> {
-        let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| invalid(&problem))?;
-        self.router.call_unread::<WriteTuning>(&WriteTuningParams { device: key(adapter), text }).await?;
+        let text = tuned.map(serde_json::to_string).transpose().map_err(|problem| frames::invalid(&problem))?;
+        self.calls.call_unread::<WriteTuning>(&WriteTuningParams { device: key(adapter), text }).await?;
         Ok(())
     }
 }
 
-/// What to measure.
+/// The measurements to take.
 #[derive(Debug, Deserialize)]
 struct Params {
     /// A published shape, or [`SPARK`].
@@ -110,17 +99,19 @@ struct Params {
     options: BenchOptions,
 }
 
-/// Looks for the settings that are fastest on this device, keeps them, and loads the model that serves again with them:
-/// `{shape?, quant?, trials?, prompts?, tokens?, runs?, context?, kv?}` → `{adapter, model, tuning, before, after, gain}`, where `before` and
-/// `after` are what was measured by default and with `tuning`, and `gain` the part of the time that it spares. `progress` is told of
-/// each setting before it is measured: `{model, trial, trials, tuning}`.
+/// Looks for the settings that are fastest on this device, keeps them, and loads the model that serves again with them. `progress` is
+/// told of each setting before it is measured.
 ///
 /// Without a `shape` that is [`SHAPE`], or [`SPARK`] on a software adapter and where the device has no memory left.
 ///
 /// # Errors
 /// When something asked for does not exist or does not fit, the device fails, or what was found cannot be kept.
-pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl Fn(&Value)) -> Result<Value, SharedError> {
-    let Params { shape, quant, trials, options } = Params::deserialize(params).map_err(|problem| invalid(&problem))?;
+pub(crate) async fn tune(
+    serving: &Rc<Serving>,
+    params: &Value,
+    progress: impl Fn(&Trial<Tuning>),
+) -> Result<TuneReport<Tuning, LengthReport>, SharedError> {
+    let Params { shape, quant, trials, options } = frames::params(params)?;
     let options = BenchOptions { kernels: false, streams: Vec::new(), ..options };
     let gpu = open_gpu(&|_| {}).await?;
     let (adapter, device) = (gpu.adapter().clone(), gpu.capabilities().clone());
@@ -133,7 +124,7 @@ pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl F
             if tried.len() >= trials {
                 return Ok(Duration::MAX);
             }
-            progress(&json!({ "model": model, "trial": tried.len() + 1, "trials": trials, "tuning": tuning }));
+            progress(&Trial { model: model.to_owned(), trial: tried.len() + 1, trials, tuning });
             let lengths = tune::measure(&GpuOptions::default(), tuning, &*source, &options).await?;
             let time = tune::time(&lengths);
             tried.push((tuning, lengths));
@@ -155,17 +146,17 @@ pub(crate) async fn tune(serving: &Rc<Serving>, params: &Value, progress: impl F
     let tuned = (tuning != device.tuning).then(|| Tuned { tuning, since, gain, model: model.to_owned() });
     serving.tunings().write(&adapter, tuned.as_ref()).await?;
     serving.retune(|_| tuning);
-    Ok(json!({ "adapter": adapter, "model": model, "tuning": tuning, "before": before, "after": after, "gain": gain }))
+    Ok(TuneReport { adapter: frames::adapter(&adapter), model: model.to_owned(), tuning, before, after, gain })
 }
 
 /// Forgets everything that was found, and loads the model that serves again if that changes how its kernels are set up.
 ///
 /// # Errors
 /// When the storage fails.
-pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Value, SharedError> {
-    serving.tunings().router.call_unread::<ClearTunings>(&Nothing {}).await?;
+pub(crate) async fn untune(serving: &Rc<Serving>) -> Result<Nothing, SharedError> {
+    serving.tunings().calls.call_unread::<ClearTunings>(&Nothing {}).await?;
     serving.retune(by_default);
-    Ok(json!({}))
+    Ok(Nothing {})
 }
 
 /// The fastest settings, and what was measured by default and with them.
@@ -185,6 +176,8 @@ fn gain(before: Duration, after: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn tuned() -> Tuned {
@@ -195,7 +188,7 @@ mod tests {
     #[test]
     fn tuned_roundtrips_as_text() {
         let text = serde_json::to_string(&tuned()).expect("text");
-        assert_eq!(Tuned::read(&text, &Capabilities::BASELINE), Ok(tuned()));
+        assert_eq!(read(&text, &Capabilities::BASELINE), Ok(tuned()));
     }
 
     #[test]
@@ -204,7 +197,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Value)| {
             let mut changed = written.clone();
             change(&mut changed);
-            assert!(Tuned::read(&changed.to_string(), &Capabilities::BASELINE).is_err(), "{changed}");
+            assert!(read(&changed.to_string(), &Capabilities::BASELINE).is_err(), "{changed}");
         };
         refused(&|tuned| tuned["tuning"]["matvec_workgroups"] = json!(1023));
         refused(&|tuned| tuned["tuning"]["decode_workgroups"] = json!(0));
@@ -214,11 +207,11 @@ mod tests {
         refused(&|tuned| tuned["tuning"] = Value::Null);
         refused(&|tuned| tuned["more"] = Value::Null);
         refused(&|tuned| *tuned = json!([]));
-        // What this device cannot do.
+        // Settings that this device does not support.
         refused(&|tuned| tuned["tuning"]["matvec_workgroup"] = json!(256));
         refused(&|tuned| tuned["tuning"]["matmul_half"] = json!(true));
         for text in ["", "null", "{", "\u{0}"] {
-            assert!(Tuned::read(text, &Capabilities::BASELINE).is_err(), "{text}");
+            assert!(read(text, &Capabilities::BASELINE).is_err(), "{text}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Whose request the module works for, in memory that the offscreen document shares: it reads there who stopped the worker, also
-//! when the worker hangs and can say nothing any more.
+//! The request that the module works for, in memory that the offscreen document shares: it reads there which request stopped the worker,
+//! also when the worker hangs and can say nothing any more.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -66,7 +66,7 @@ mod tests {
         }));
         assert!(work.as_mut().now_or_never().is_none());
         assert_eq!(number.get(), 0, "between its steps others work");
-        sender.send(()).expect("somebody waits");
+        sender.send(()).expect("a receiver");
         assert!(work.as_mut().now_or_never().is_some());
         assert_eq!((steps.borrow().as_slice(), number.get()), (&[7, 7][..], 0));
     }

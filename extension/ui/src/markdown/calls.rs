@@ -11,7 +11,7 @@ pub struct Call {
     pub arguments: String,
 }
 
-/// What calls begin and end with. Those without an end go to the end of the answer.
+/// Marks of the beginnings and ends of calls. Those without an end go to the end of the answer.
 const SPELLINGS: [(&str, &str); 6] = [
     ("<tool_call>", "</tool_call>"),
     ("<|tool_call|>", "<|/tool_call|>"),

@@ -43,7 +43,7 @@ pub struct Update {
     pub children: usize,
 }
 
-/// What an [`Update`] replaces.
+/// The target of an [`Update`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
     /// The blocks that were not finished.

@@ -3,7 +3,7 @@
 //! Markdown would take the backslashes off `\(a\)` and the underscores for emphasis, so formulas are found before it is read. Each is
 //! replaced by a mark of the same length, which Markdown takes for a word; [`Formulas::pieces`] says what stands at a mark.
 //!
-//! What becomes of a formula is a tree of tags and attributes whose names are in this file: nothing of it is parsed as HTML.
+//! A formula becomes a tree of tags and attributes whose names are in this file: nothing of it is parsed as HTML.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,7 +17,7 @@ const LONGEST: usize = 4096;
 pub(super) const LONGEST_BETWEEN_DOLLARS: usize = 256;
 /// Groups in groups; a formula with more is shown as its source.
 const MAX_DEPTH: usize = 48;
-/// What begins a mark. Characters of formulas follow as [`FILLER`].
+/// The beginning of a mark. Characters of formulas follow as [`FILLER`].
 const MARK: u8 = 1;
 /// The rest of a mark.
 const FILLER: u8 = b'x';

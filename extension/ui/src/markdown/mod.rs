@@ -18,7 +18,7 @@ pub use document::{Changed, Document, Update};
 pub use math::{Formula, Markup, Tag as MathTag};
 use math::{Formulas, Piece};
 
-/// What a link may start with, compared without regard to case.
+/// Beginnings of permitted links, compared without regard to case.
 pub const SCHEMES: [&str; 3] = ["https://", "http://", "mailto:"];
 
 /// Elements nested deeper than this are shown in their ancestor: hostile text cannot exhaust the stack.

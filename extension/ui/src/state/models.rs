@@ -1,8 +1,10 @@
 //! The model switcher: what can be chosen, what is known of it, and what is being loaded.
 
-use doppler_protocol::call::Call;
-use doppler_protocol::engine::{Described, Listed, ModelList, Source};
+use crate::call::Call;
+use doppler_protocol::engine::{Listed, Model, ModelList, Source};
 use doppler_protocol::error::Failure;
+use doppler_protocol::native::ModelId;
+use doppler_protocol::ui::{ListParams, Listing};
 
 use super::Effect;
 
@@ -19,8 +21,8 @@ pub struct Switcher {
     asked: u32,
     /// Whether a model of the user's is the chosen one.
     pub local: bool,
-    /// What is known of models, by their ids.
-    pub described: Vec<(String, Result<Described, Failure>)>,
+    /// Descriptions of models, by their ids.
+    pub described: Vec<(String, Result<Model, Failure>)>,
     /// The model that was chosen and is not loaded yet.
     pub choosing: Option<String>,
     /// The model that was chosen last and could not be loaded.
@@ -29,7 +31,7 @@ pub struct Switcher {
     new: Vec<String>,
 }
 
-/// What the user does with models.
+/// Actions and answers about models.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelMsg {
     /// The list is opened.
@@ -39,7 +41,7 @@ pub enum ModelMsg {
     /// The `models.list` of this number was answered.
     Listed(u32, ModelList),
     /// A model was described, or cannot be.
-    Described(String, Result<Described, Failure>),
+    Described(String, Result<Model, Failure>),
     /// The user chooses a model.
     Choose(String),
     /// The user chooses a model with fewer tokens of context than it has.
@@ -57,8 +59,8 @@ pub enum ModelMsg {
 }
 
 impl Switcher {
-    /// What is known of a model.
-    pub fn description(&self, id: &str) -> Option<&Result<Described, Failure>> {
+    /// The description of a model, once known.
+    pub fn description(&self, id: &str) -> Option<&Result<Model, Failure>> {
         self.described.iter().find(|(known, _)| known == id).map(|(_, described)| described)
     }
 
@@ -68,7 +70,7 @@ impl Switcher {
         let effects = match msg {
             ModelMsg::Open => {
                 self.open = true;
-                // What could not be described may be now.
+                // A description that failed may succeed now.
                 self.described.retain(|(_, described)| described.is_ok());
                 vec![self.ask()]
             }
@@ -76,13 +78,13 @@ impl Switcher {
                 self.open = false;
                 Vec::new()
             }
-            // What has changed since is in the answer that is still to come.
+            // Later changes are in the answer that is still to come.
             ModelMsg::Listed(number, _) if number != self.asked => Vec::new(),
             ModelMsg::Listed(_, mut list) => {
                 list.data.sort_by_cached_key(|model| (model.source != Source::Embedded, model.name.to_lowercase()));
                 let chosen = list.data.iter().find(|model| model.id == list.chosen);
                 self.local = chosen.is_none_or(|model| model.source != Source::Embedded);
-                // What is known at once comes first, then also what the native host has to look for.
+                // The first list comes at once, the second has also the native host's models.
                 self.complete = self.list.replace(list).is_some();
                 if self.complete { self.describe_next() } else { vec![self.ask()] }
             }
@@ -94,19 +96,15 @@ impl Switcher {
             ModelMsg::Choose(id) if self.choosing.as_ref() == Some(&id) => Vec::new(),
             ModelMsg::Choose(id) => {
                 self.choosing = Some(id.clone());
-                vec![if self.source(&id) == Some(Source::Picked) {
-                    Effect::Permit(id)
-                } else {
-                    Effect::Call(Call::Choose { id, context: None })
-                }]
+                vec![if self.source(&id) == Some(Source::Picked) { Effect::Permit(id) } else { Effect::Call(Call::choose(id, None)) }]
             }
             ModelMsg::ChooseWith(id, context) => {
                 self.choosing = Some(id.clone());
-                vec![Effect::Call(Call::Choose { id, context: Some(context) })]
+                vec![Effect::Call(Call::choose(id, Some(context)))]
             }
             // Another was chosen meanwhile.
             ModelMsg::Permitted(id, _) | ModelMsg::Chosen(id, _) if self.choosing.as_ref() != Some(&id) => Vec::new(),
-            ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::Choose { id, context: None })],
+            ModelMsg::Permitted(id, true) => vec![Effect::Call(Call::choose(id, None))],
             ModelMsg::Permitted(_, false) => {
                 self.choosing = None;
                 let message = "the browser may not read that file: choose it again and allow it".to_owned();
@@ -114,7 +112,7 @@ impl Switcher {
                 Vec::new()
             }
             ModelMsg::Chosen(id, result) => {
-                // What could not be described may be now.
+                // A description that failed may succeed now.
                 self.described.retain(|(known, described)| described.is_ok() || *known != id);
                 self.choosing = None;
                 let new = self.new.contains(&id);
@@ -125,8 +123,12 @@ impl Switcher {
                         vec![Effect::CloseModels, self.ask()]
                     }
                     Err(failure) => {
-                        // What was dropped and is no model is not kept in the list.
-                        let next = if new && failure.is_of_the_file() { Effect::Call(Call::Forget { id: id.clone() }) } else { self.ask() };
+                        // A dropped file that is no model is not kept in the list.
+                        let next = if new && failure.is_of_the_file() {
+                            Effect::Call(Call::Forget(ModelId { id: id.clone() }))
+                        } else {
+                            self.ask()
+                        };
                         self.refused = Some(id);
                         problem = Some(failure);
                         vec![next]
@@ -137,9 +139,9 @@ impl Switcher {
                 let Some(id) = ids.first().cloned() else { return (Vec::new(), None) };
                 self.new = ids.into_iter().filter(|id| self.source(id).is_none()).collect();
                 self.choosing = Some(id.clone());
-                vec![Effect::ShowModels, Effect::Call(Call::Choose { id, context: None })]
+                vec![Effect::ShowModels, Effect::Call(Call::choose(id, None))]
             }
-            ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget { id })],
+            ModelMsg::Forget(id) => vec![Effect::Call(Call::Forget(ModelId { id }))],
             ModelMsg::Forgotten => vec![self.ask()],
         };
         (effects, problem)
@@ -147,7 +149,7 @@ impl Switcher {
 
     fn ask(&mut self) -> Effect {
         self.asked += 1;
-        Effect::Call(Call::Models { number: self.asked, host: self.list.is_some() })
+        Effect::Call(Call::Models(self.asked, ListParams { host: self.list.is_some() }))
     }
 
     fn source(&self, id: &str) -> Option<Source> {
@@ -158,16 +160,16 @@ impl Switcher {
         self.list.as_ref()?.data.iter().find(|model| model.id == id)
     }
 
-    /// What people call a model, if it is in the list.
+    /// The name of a model, if it is in the list.
     pub fn name(&self, id: &str) -> Option<&str> {
         self.find(id).map(|model| model.name.as_str())
     }
 
-    /// Asks about the first model of which nothing is known, one at a time and only while somebody looks.
+    /// Asks about the first model of which nothing is known, one after the other and only while the list is open.
     fn describe_next(&self) -> Vec<Effect> {
         let unknown = |model: &&Listed| model.source != Source::Embedded && self.description(&model.id).is_none();
         let models = self.list.iter().filter(|_| self.open).flat_map(|list| &list.data);
-        let call = |model: &Listed| Effect::Call(Call::Describe { id: model.id.clone(), bytes: model.bytes });
+        let call = |model: &Listed| Effect::Call(Call::Describe(Listing { id: model.id.clone(), bytes: model.bytes }));
         models.filter(unknown).take(1).map(call).collect()
     }
 }

@@ -2,7 +2,10 @@
 
 use super::*;
 use doppler_protocol::conversations::Deleted;
-use doppler_protocol::engine::{Described, HostState, Listed, ModelList, Source};
+use doppler_protocol::engine::{HostState, Listed, Model, ModelList, Source};
+use doppler_protocol::error::FailureData;
+use doppler_protocol::native::ModelId;
+use doppler_protocol::ui::ListParams;
 
 fn message(id: &str, role: Role, content: &str, state: Progress) -> Message {
     let (thinking, thinking_ms) = (String::new(), None);
@@ -36,7 +39,7 @@ fn snapshot(id: &str, seq: u32, messages: &[Message]) -> Msg {
 }
 
 fn get(id: &str) -> Effect {
-    Effect::Call(Call::Get { id: Some(id.into()) })
+    Effect::Call(Call::get(Some(id.into())))
 }
 
 fn contents(state: &State) -> Vec<&str> {
@@ -60,7 +63,7 @@ fn streaming() -> State {
 fn connect_restores_current_conversation() {
     let mut state = State::default();
     let effects = state.update(Msg::Connected);
-    assert!(effects.contains(&Effect::Call(Call::Get { id: None })));
+    assert!(effects.contains(&Effect::Call(Call::get(None))));
     assert!(!state.restored);
     state.update(snapshot("c", 7, &[question()]));
     assert!(state.restored);
@@ -96,7 +99,7 @@ fn send_in_new_chat_shows_pending_question() {
     state.update(Msg::Connected);
     state.update(Msg::Opened(None));
     let effects = state.update(Msg::Submit("Hi".into()));
-    assert!(effects.contains(&Effect::Call(Call::Send { id: None, text: "Hi".into() })));
+    assert!(effects.contains(&Effect::Call(Call::send(None, "Hi"))));
     assert_eq!(state.outgoing.as_deref(), Some("Hi"));
     assert!(state.busy());
     assert_eq!(state.update(Msg::Submit("again".into())), []);
@@ -115,7 +118,7 @@ fn question_before_restore_is_sent_to_restored_chat() {
     assert_eq!(state.update(Msg::Submit("Hi".into())), [Effect::ShowEnd, Effect::Focus]);
     state.update(Msg::Connected);
     let effects = state.update(snapshot("c", 0, &[]));
-    assert!(effects.contains(&Effect::Call(Call::Send { id: Some("c".into()), text: "Hi".into() })));
+    assert!(effects.contains(&Effect::Call(Call::send(Some("c".into()), "Hi"))));
     assert_eq!(state.outgoing.as_deref(), Some("Hi"));
 }
 
@@ -138,7 +141,7 @@ fn typing_warms_model_once() {
     let mut state = State::default();
     assert_eq!(state.update(Msg::Typing), []);
     state.update(Msg::Connected);
-    let warm = Effect::Call(Call::Warm { messages: <[_; 1]>::default() });
+    let warm = Effect::Call(Call::Warm);
     assert_eq!(state.update(Msg::Typing), [warm]);
     assert_eq!(state.update(Msg::Typing), []);
     let ready = EngineStatus { state: EngineState::Ready, ..EngineStatus::default() };
@@ -154,7 +157,7 @@ fn question_send_failure_restores_text() {
     state.update(Msg::NewChat);
     state.update(Msg::Submit("Hi".into()));
     let failure = Failure { name: "OperationError".into(), message: "It broke.".into(), ..Failure::default() };
-    let effects = state.update(Msg::Failed(Call::Send { id: None, text: "Hi".into() }, failure));
+    let effects = state.update(Msg::Failed(Call::send(None, "Hi"), failure));
     assert_eq!(effects, [Effect::Restore("Hi".into())]);
     assert_eq!(told(&state).as_deref(), Some("It broke."));
     assert!(!state.busy());
@@ -163,8 +166,8 @@ fn question_send_failure_restores_text() {
 #[test]
 fn stop_and_regenerate_depend_on_progress() {
     let mut state = streaming();
-    assert_eq!(state.update(Msg::Stop), [Effect::Call(Call::Stop { id: "c".into() })]);
-    let regenerate = Effect::Call(Call::Regenerate { id: "c".into() });
+    assert_eq!(state.update(Msg::Stop), [Effect::Call(Call::Stop(ConversationId { id: "c".into() }))]);
+    let regenerate = Effect::Call(Call::Regenerate(ConversationId { id: "c".into() }));
     assert!(!state.update(Msg::Regenerate).contains(&regenerate));
     state.update(put("c", 3, 1, answer("One", Progress::Stopped)));
     assert_eq!(state.update(Msg::Stop), []);
@@ -179,12 +182,12 @@ fn stop_and_regenerate_depend_on_progress() {
 #[test]
 fn new_chat_ignores_events_of_old_chat() {
     let mut state = streaming();
-    assert!(state.update(Msg::NewChat).contains(&Effect::Call(Call::New {})));
+    assert!(state.update(Msg::NewChat).contains(&Effect::Call(Call::New)));
     state.update(delta("c", 3, " more"));
     state.update(put("c", 4, 1, answer("One more", Progress::Done)));
     assert!(state.chat.is_none());
     state.update(Msg::Disconnected);
-    assert!(!state.update(Msg::Connected).iter().any(|effect| matches!(effect, Effect::Call(Call::Get { .. }))));
+    assert!(!state.update(Msg::Connected).iter().any(|effect| matches!(effect, Effect::Call(Call::Get(_)))));
     assert!(state.update(Msg::Open("c".into())).contains(&get("c")));
 }
 
@@ -204,8 +207,8 @@ fn delete_open_conversation_leaves_new_chat() {
     let mut state = streaming();
     state.update(put("c", 3, 1, answer("One", Progress::Done)));
     assert_eq!(state.chats.len(), 1);
-    assert_eq!(state.update(Msg::Delete("c".into())), [Effect::Call(Call::Delete { id: "c".into() })]);
-    state.update(Msg::Conversation(ConversationEvent::Deleted(Deleted { id: "c".into() })));
+    assert_eq!(state.update(Msg::Delete("c".into())), [Effect::Call(Call::Delete(ConversationId { id: "c".into() }))]);
+    state.update(Msg::Conversation(ConversationEvent::Deleted(Deleted { id: "c".into(), seq: 3 })));
     assert!(state.chat.is_none());
     assert!(state.chats.is_empty());
 }
@@ -223,7 +226,7 @@ fn conversations_are_listed_newest_first() {
 fn disconnect_alert_ends_on_reconnect() {
     let mut state = streaming();
     state.update(Msg::Disconnected);
-    state.update(Msg::Failed(Call::Get { id: None }, Failure::default()));
+    state.update(Msg::Failed(Call::get(None), Failure::default()));
     assert_eq!(told(&state), None);
     let effects = state.update(Msg::Connected);
     assert!(effects.contains(&get("c")));
@@ -296,8 +299,8 @@ fn listed(state: &mut State, number: u32, chosen: &str) -> Vec<Effect> {
 #[test]
 fn models_are_described_sequentially_while_list_is_open() {
     let mut state = State::default();
-    let ask = |number, host| [Effect::Call(Call::Models { number, host })];
-    let describe = |id: &str| vec![Effect::Call(Call::Describe { id: id.into(), bytes: None })];
+    let ask = |number, host| [Effect::Call(Call::Models(number, ListParams { host }))];
+    let describe = |id: &str| vec![Effect::Call(Call::Describe(Listing { id: id.into(), bytes: None }))];
     assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(1, false));
     assert_eq!(listed(&mut state, 1, "spark"), ask(2, true), "the native host takes its time");
     state.update(Msg::Models(ModelMsg::Close));
@@ -305,9 +308,9 @@ fn models_are_described_sequentially_while_list_is_open() {
     assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(3, true));
     assert_eq!(listed(&mut state, 3, "spark"), describe("file"));
     let failure = Failure { message: "damaged".into(), ..Failure::default() };
-    assert_eq!(state.update(Msg::Failed(Call::Describe { id: "file".into(), bytes: None }, failure)), describe("host"));
+    assert_eq!(state.update(Msg::Failed(Call::Describe(Listing { id: "file".into(), bytes: None }), failure)), describe("host"));
     state.update(Msg::Models(ModelMsg::Close));
-    assert_eq!(state.update(Msg::Models(ModelMsg::Described("host".into(), Ok(Described::default())))), []);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Described("host".into(), Ok(Model::default())))), []);
     assert_eq!(told(&state), None, "what cannot be described says so in its line");
     assert_eq!(state.update(Msg::Models(ModelMsg::Open)), ask(4, true));
     assert_eq!(listed(&mut state, 4, "spark"), describe("file"), "a failure is tried again");
@@ -317,7 +320,7 @@ fn models_are_described_sequentially_while_list_is_open() {
 fn model_list_outdated_answer_is_ignored() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
-    assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models { number: 2, host: false })]);
+    assert_eq!(state.update(Msg::Models(ModelMsg::Forgotten)), [Effect::Call(Call::Models(2, ListParams { host: false }))]);
     listed(&mut state, 2, "spark");
     assert_eq!(listed(&mut state, 1, "file"), []);
     assert_eq!(state.models.list.as_ref().map(|list| &*list.chosen), Some("spark"));
@@ -329,14 +332,14 @@ fn choose_failure_is_shown_unless_overtaken() {
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
     listed(&mut state, 1, "spark");
-    let choose = |id: &str| Effect::Call(Call::Choose { id: id.into(), context: None });
+    let choose = |id: &str| Effect::Call(Call::choose(id, None));
     let chose = |state: &mut State, id: &str| state.update(Msg::Models(ModelMsg::Choose(id.into())));
     assert_eq!(chose(&mut state, "host"), [choose("host")]);
     assert_eq!(chose(&mut state, "host"), [], "it is being loaded");
     // Another choice takes its place: what becomes of the first is of no interest.
     assert_eq!(chose(&mut state, "file"), [Effect::Permit("file".into())]);
     let failure = Failure { message: "switched".into(), ..Failure::default() };
-    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    state.update(Msg::Failed(Call::choose("host", None), failure.clone()));
     assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (None, Some("file")));
     chose(&mut state, "host");
     for permitted in [true, false] {
@@ -345,13 +348,13 @@ fn choose_failure_is_shown_unless_overtaken() {
     assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (None, Some("host")));
     chose(&mut state, "file");
     assert_eq!(state.update(Msg::Models(ModelMsg::Permitted("file".into(), true))), [choose("file")]);
-    state.update(Msg::Failed(Call::Choose { id: "file".into(), context: None }, failure));
+    state.update(Msg::Failed(Call::choose("file", None), failure));
     assert_eq!((told(&state).as_deref(), state.models.choosing.as_deref()), (Some("Switched."), None));
 
     chose(&mut state, "host");
     assert_eq!(told(&state), None);
     let effects = state.update(Msg::Models(ModelMsg::Chosen("host".into(), Ok(()))));
-    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models { number: 4, host: true })]);
+    assert_eq!(effects, [Effect::CloseModels, Effect::Call(Call::Models(4, ListParams { host: true }))]);
     listed(&mut state, 4, "host");
     assert!(state.models.local);
 
@@ -383,11 +386,16 @@ fn models_are_listed_by_name() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn dropped_file_without_model_is_removed_from_list() {
     let forget = Effect::Call(Call::Forget { id: "new".into() });
+=======
+fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
+    let forget = Effect::Call(Call::Forget(ModelId { id: "new".into() }));
+>>>>>>> proto
     let drop_and_fail = |state: &mut State, id: &str, code: &str| {
         state.update(Msg::Models(ModelMsg::Picked(vec![id.into()])));
-        state.update(Msg::Failed(Call::Choose { id: id.into(), context: None }, fault(code)))
+        state.update(Msg::Failed(Call::choose(id, None), fault(code)))
     };
     let mut state = State::default();
     state.update(Msg::Models(ModelMsg::Open));
@@ -396,7 +404,7 @@ fn dropped_file_without_model_is_removed_from_list() {
     assert_eq!(told(&state).as_deref(), Some("It is no model."));
     assert!(!drop_and_fail(&mut state, "new", "out_of_memory").contains(&forget), "it may fit tomorrow");
     let known = drop_and_fail(&mut state, "file", "model_file_invalid");
-    assert!(matches!(known[..], [Effect::Call(Call::Models { .. })]), "one that was in the list stays: {known:?}");
+    assert!(matches!(known[..], [Effect::Call(Call::Models(..))]), "one that was in the list stays: {known:?}");
 }
 
 #[test]
@@ -406,14 +414,14 @@ fn model_too_large_is_offered_with_fitting_context() {
     listed(&mut state, 1, "spark");
     state.update(Msg::Models(ModelMsg::Choose("host".into())));
     let mut failure = fault("out_of_memory");
-    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    state.update(Msg::Failed(Call::choose("host", None), failure.clone()));
     assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), None, "it does not fit at all");
     state.update(Msg::Models(ModelMsg::Choose("host".into())));
-    failure.data.largest_context = Some(4096);
-    state.update(Msg::Failed(Call::Choose { id: "host".into(), context: None }, failure.clone()));
+    failure.data = Some(Box::new(FailureData { largest_context: Some(4096), ..FailureData::default() }));
+    state.update(Msg::Failed(Call::choose("host", None), failure.clone()));
     assert_eq!(state.problem().and_then(|failure| state.fitting(failure)), Some(("host".into(), 4096)));
     let effects = state.update(Msg::Models(ModelMsg::ChooseWith("host".into(), 4096)));
-    assert_eq!(effects, [Effect::Call(Call::Choose { id: "host".into(), context: Some(4096) })]);
+    assert_eq!(effects, [Effect::Call(Call::choose("host", Some(4096)))]);
     assert_eq!((told(&state), state.models.choosing.as_deref()), (None, Some("host")));
 
     // The chosen model may have been loaded for a question.
@@ -443,7 +451,7 @@ fn sites_answered_are_listed_and_stoppable() {
     // What is told unasked does not name them.
     state.update(Msg::Status(EngineStatus::default()));
     assert_eq!(state.sites, ["https://a.test"]);
-    assert_eq!(state.update(Msg::StopSites), [Effect::Call(Call::StopSite { origin: "https://a.test".into() })]);
+    assert_eq!(state.update(Msg::StopSites), [Effect::Call(Call::StopSite(Site { origin: "https://a.test".into() }))]);
     state.update(Msg::Activity(Vec::new()));
     assert!(state.sites.is_empty());
     assert_eq!(state.update(Msg::StopSites), []);

@@ -149,7 +149,7 @@ pub(crate) fn is_confirmed(button: &Element) -> Result<bool, JsValue> {
     Ok(false)
 }
 
-/// The user turned away from a delete button.
+/// The user left a delete button.
 ///
 /// # Errors
 /// Those of the DOM; none is expected.

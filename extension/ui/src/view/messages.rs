@@ -130,7 +130,7 @@ impl MessageView {
             self.revision = entry.revision;
             self.show(&entry.message)?;
         }
-        // What is offered against a failure depends on more than the message.
+        // The remedy of a failure depends on more than the message.
         match (&self.answer, &entry.message.error) {
             (Some(answer), Some(failure)) => dom::offer_context(&answer.load_with, state.fitting(failure)),
             _ => Ok(()),
@@ -227,14 +227,14 @@ fn thought_title(thinking: bool, milliseconds: Option<f64>) -> String {
     }
 }
 
-/// What helps against a problem.
+/// A remedy for a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remedy {
     Retry,
     NewChat,
 }
 
-/// What the user should know about an answer that is not whole.
+/// A note about an answer that is not whole.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Problem {
     sentence: String,

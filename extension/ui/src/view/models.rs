@@ -2,7 +2,7 @@
 
 use crate::state::State;
 use crate::view::{dom, status::LOADED};
-use doppler_protocol::engine::{Described, EngineState, EngineStatus, Listed, Source};
+use doppler_protocol::engine::{EngineState, EngineStatus, Listed, Model, Source};
 use doppler_protocol::error::{Failure, sentence};
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Element, HtmlDialogElement, HtmlElement, HtmlProgressElement};
@@ -115,7 +115,7 @@ fn item(model: &Listed) -> Result<HtmlElement, JsValue> {
     Ok(item)
 }
 
-/// What changes about an item.
+/// The parts of an item that change.
 fn update(item: &Element, model: &Listed, state: &State) -> Result<(), JsValue> {
     let choose = dom::find(item, ".choose")?;
     let chosen = state.models.list.as_ref().is_some_and(|list| list.chosen == model.id);
@@ -164,7 +164,7 @@ fn notes_of(model: &Listed, state: &State) -> String {
     described.map(|described| described.notes.iter().map(|note| sentence(note)).collect::<Vec<_>>().join(" ")).unwrap_or_default()
 }
 
-fn facts(Described { architecture, quantization, parameters, memory, .. }: &Described) -> String {
+fn facts(Model { architecture, quantization, parameters, memory, .. }: &Model) -> String {
     let parameters = match *parameters {
         few if few < 1e7 => format!("{:.1} M", few / 1e6),
         more if more < 1e9 => format!("{:.0} M", more / 1e6),
@@ -191,8 +191,7 @@ mod tests {
     #[test]
     fn model_lines_describe_state() {
         let memory = Memory { weights: 4.9e9, cache: 0.5e9, scratch: 65e6 };
-        let described =
-            Described { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, notes: Vec::new() };
+        let described = Model { architecture: "llama".into(), quantization: "Q4_K".into(), parameters: 8.03e9, memory, ..Model::default() };
         assert_eq!(facts(&described), "llama, 8.0 B parameters, Q4_K, needs 5.5 GB of graphics memory");
         let model = Listed { id: "a".into(), name: "a.gguf".into(), source: Source::Host, bytes: Some(30.4e6), format: None };
         assert_eq!([30.4e6, 17_000.0, 120.0].map(size), ["30 MB", "17 kB", "1 kB"]);
@@ -200,7 +199,7 @@ mod tests {
         assert_eq!(about(&model, false, &state), "Reading its header…");
         assert_eq!(notes_of(&model, &state), "");
         let notes = vec!["2 tensors for pictures or sound are not used".into(), "the file states a context of 9 tokens".into()];
-        state.models.described.push(("a".into(), Ok(Described { notes, ..Described::default() })));
+        state.models.described.push(("a".into(), Ok(Model { notes, ..Model::default() })));
         assert_eq!(notes_of(&model, &state), "2 tensors for pictures or sound are not used. The file states a context of 9 tokens.");
         state.models.described.clear();
         state.engine = EngineStatus { state: EngineState::Loading, id: Some("a".into()), progress: Some(0.426), ..EngineStatus::default() };

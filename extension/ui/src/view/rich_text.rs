@@ -15,7 +15,7 @@ const MATHML: &str = "http://www.w3.org/1998/Math/MathML";
 pub(crate) struct RichText {
     root: Element,
     document: Document,
-    /// What is shown, without what is finished.
+    /// Elements that may still change.
     shown: Vec<Node>,
     /// Children of the root that are finished.
     blocks: u32,
@@ -51,7 +51,7 @@ impl RichText {
         }
         patch(&self.root, (self.blocks, self.children), &self.shown, &nodes)?;
         for index in self.blocks..self.blocks + nodes.len() as u32 {
-            // What a block contains follows its direction, and each line within its own.
+            // The content of a block follows its direction, and each line within its own.
             if let Some(block) = self.root.children().item(index).filter(|block| !block.has_attribute("dir")) {
                 block.set_attribute("dir", "auto")?;
             }

@@ -1,4 +1,4 @@
-//! What runs the answers: model, adapter, loading progress.
+//! The engine's status: model, adapter, loading progress.
 
 use crate::state::State;
 use crate::view::dom;
@@ -55,7 +55,7 @@ impl Status {
     }
 }
 
-/// Who is being answered besides the popup.
+/// Sites that are being answered.
 fn sites_line(sites: &[String]) -> String {
     let hosts: Vec<&str> = sites.iter().map(|origin| origin.split_once("://").map_or(origin.as_str(), |(_, host)| host)).collect();
     format!("Answers {}", hosts.join(", "))
@@ -111,7 +111,7 @@ fn is_software(adapter: &Adapter) -> bool {
 }
 
 /// The adapter's description, with the vendor unless that is part of it.
-fn adapter_name(Adapter { vendor, description }: &Adapter) -> String {
+fn adapter_name(Adapter { vendor, description, .. }: &Adapter) -> String {
     if description.is_empty() {
         vendor.clone()
     } else if description.to_ascii_lowercase().contains(&vendor.to_ascii_lowercase()) {
@@ -158,9 +158,9 @@ mod tests {
         assert_eq!(detail(engine.clone()), "Preparing the GPU…", "the bytes are there, and nothing runs yet");
         engine.state = EngineState::Ready;
         assert_eq!(detail(engine.clone()), "Ready");
-        engine.adapter = Some(Adapter { vendor: "google".into(), description: "swiftshader".into() });
+        engine.adapter = Some(Adapter { vendor: "google".into(), description: "swiftshader".into(), ..Adapter::default() });
         assert_eq!(detail(engine.clone()), "Runs on the CPU, slowly: no GPU found");
-        engine.adapter = Some(Adapter { vendor: "nvidia".into(), description: "hopper".into() });
+        engine.adapter = Some(Adapter { vendor: "nvidia".into(), description: "hopper".into(), ..Adapter::default() });
         assert_eq!(detail(engine), "Runs on nvidia hopper");
     }
 
@@ -190,7 +190,7 @@ mod tests {
     fn adapter_names_combine_vendor_and_description() {
         let name = |vendor: &str, description: &str| {
             let (vendor, description) = (vendor.to_owned(), description.to_owned());
-            adapter_name(&Adapter { vendor, description })
+            adapter_name(&Adapter { vendor, description, ..Adapter::default() })
         };
         assert_eq!(name("nvidia", "NVIDIA H200"), "NVIDIA H200");
         assert_eq!(name("apple", "metal-3"), "apple metal-3");

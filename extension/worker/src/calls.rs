@@ -1,36 +1,29 @@
 //! Calls of the worker to the offscreen document, which has the extension's messaging and a worker has not.
-//!
-//! `{ask: number, method, params}` goes out, `{answer: number, done}` or `{answer: number, error}` comes back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use doppler_engine::error::EngineError;
 use doppler_protocol::Method;
+use doppler_protocol::error::Failure;
+use doppler_protocol::frames::Ask;
 use futures::channel::oneshot;
 use js_sys::{Function, Reflect};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::JsValue;
+
+use crate::frames::to_js;
 
 /// Calls to the offscreen document, with their pending replies.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub(crate) struct Calls {
     post: Function,
     next: Cell<u32>,
     waiting: RefCell<HashMap<u32, oneshot::Sender<Result<JsValue, EngineError>>>>,
 }
 
-/// `{name, message, code}` of a failed answer.
-#[derive(Deserialize)]
-struct Failure {
-    message: String,
-    code: String,
-}
-
-impl Router {
+impl Calls {
     pub(crate) fn new(post: Function) -> Self {
         Self { post, next: Cell::default(), waiting: RefCell::default() }
     }
@@ -54,16 +47,15 @@ impl Router {
         let (sender, receiver) = oneshot::channel();
         let ask = self.notify::<M>(params);
         self.waiting.borrow_mut().insert(ask, sender);
-        // The router lives as long as the worker and answers everything once.
+        // The offscreen document lives as long as the worker and answers everything once.
         receiver.await.unwrap_or(Err(EngineError::Aborted))
     }
 
     /// Sends a call whose reply is not waited for; returns its number.
     pub(crate) fn notify<M: Method<Params: Serialize>>(&self, params: &M::Params) -> u32 {
         let ask = self.next.replace(self.next.get().wrapping_add(1));
-        let frame = json!({ "ask": ask, "method": M::NAME, "params": params });
-        let sent = frame.serialize(&Serializer::json_compatible()).map_err(JsValue::from);
-        if let Err(error) = sent.and_then(|frame| self.post.call1(&JsValue::NULL, &frame)) {
+        let frame = to_js(&Ask { ask, method: M::NAME, params });
+        if let Err(error) = frame.and_then(|frame| self.post.call1(&JsValue::NULL, &frame)) {
             log::error!("a question was lost: {error:?}");
         }
         ask
@@ -86,7 +78,7 @@ impl Router {
 }
 
 fn refused(error: JsValue) -> EngineError {
-    read::<Failure>(error).map_or_else(|problem| problem, |Failure { message, code }| EngineError::ModelStore { code, message })
+    read::<Failure>(error).map_or_else(|problem| problem, |Failure { message, code, .. }| EngineError::ModelStore { code, message })
 }
 
 /// An answer as data.

@@ -7,21 +7,24 @@ import { isFrame, MAX_OPEN } from "./frames.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
- * @typedef {import("../shared/errors.js").WireError} WireError
+ * @typedef {import("../shared/protocol.js").PageMethods} PageMethods
+ * @typedef {import("../shared/protocol.js").PageEvents} PageEvents
+ * @typedef {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<PageEvents[keyof PageEvents]>} OutFrame
+ * @typedef {typeof ENGINE_METHODS[number]} EngineMethod
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {{engine?: string, withdraw: () => void}} Open
- *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: nobody wants its result any more
+ *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: its result is not wanted any more
  */
 
-/** Hosts of this computer, with and without the dot of a complete name: secure without TLS. */
-const LOCAL_HOSTS = new Set(["localhost", "localhost.", "127.0.0.1"]);
+/** Names of this computer, with and without the dot of a complete name: secure without TLS. */
+const LOCAL_NAMES = new Set(["localhost", "localhost.", "127.0.0.1"]);
 
-/** What a page with a grant may ask the engine. */
-const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count"]);
+/** The engine's methods for pages with a grant. */
+const ENGINE_METHODS = /** @type {const} */ (["models.list", "chat.completions", "tokens.count"]);
 
 /**
- * Whom the browser says is at the other end, if that is somebody pages' requests are taken from: the top frame of an
+ * The page that the browser says is at the other end, if its requests are accepted: the top frame of an
  * active document with a secure, non-opaque origin, through this extension's own content script.
  * @param {chrome.runtime.MessageSender | undefined} sender
  * @returns {Requester | undefined}
@@ -29,14 +32,14 @@ const ENGINE_METHODS = new Set(["models.list", "chat.completions", "tokens.count
 export function requesterOf(sender) {
   if (!sender || sender.id !== chrome.runtime.id || sender.tab?.id === undefined || sender.frameId !== 0) return undefined;
   if (sender.documentLifecycle !== "active" || !sender.documentId || !sender.origin || !sender.url) return undefined;
-  // An opaque origin ("null": sandboxed documents) is nobody a user could have allowed.
+  // An opaque origin ("null": sandboxed documents) is no origin that a user could have allowed.
   if (!URL.canParse(sender.origin) || new URL(sender.origin).origin !== sender.origin) return undefined;
   const { protocol, hostname } = new URL(sender.origin);
-  const secure = protocol === "https:" || (protocol === "http:" && LOCAL_HOSTS.has(hostname));
+  const secure = protocol === "https:" || (protocol === "http:" && LOCAL_NAMES.has(hostname));
   return secure ? { origin: sender.origin, documentId: sender.documentId, tab: sender.tab.id } : undefined;
 }
 
-export class PageClient {
+export class PageConnection {
   /** @type {Map<number, Open>} */
   #open = new Map();
   /** Requests waiting for the user's answer. @type {Set<number>} */
@@ -129,20 +132,21 @@ export class PageClient {
       }
     }
     if ((await this.#granted()).state !== "granted") throw notAllowed();
-    if (!ENGINE_METHODS.has(method)) {
+    const engineMethod = ENGINE_METHODS.find((known) => known === method);
+    if (!engineMethod) {
       throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method.slice(0, 64)}" in this version.`);
     }
     const models = method === "models.list" && this.#models.listForPage();
     if (models) return this.#done(id, models);
-    if (this.#open.has(id)) this.#run(id, method, this.#models.checkForPage(method, params));
+    if (this.#open.has(id)) this.#run(id, engineMethod, this.#models.checkForPage(method, params));
   }
 
   /**
    * Hands a request to the engine when its origin's turn comes. Once there it keeps its place in the quota until the
    * engine is done with it, wanted or not.
    * @param {number} id
-   * @param {string} method
-   * @param {object} params
+   * @param {EngineMethod} method
+   * @param {any} params
    */
   #run(id, method, params) {
     /** @type {(() => void) | undefined} */
@@ -168,12 +172,12 @@ export class PageClient {
 
   /**
    * This origin's grants may have changed.
-   * @param {boolean} asked  a prompt is over: whoever waits for it learns the state
+   * @param {boolean} asked  a prompt is over: requests that wait for it are told the state
    * @returns {Promise<Grant["state"]>}
    */
   async regrant(asked) {
     this.#grant = undefined;
-    // What cannot be found out is not granted; the next request finds it out.
+    // A grant that cannot be read counts as none; the next request reads it again.
     const { state } = await this.#granted().catch(() => /** @type {Grant} */ ({ state: "prompt" }));
     for (const id of asked ? [...this.#asking] : []) this.#done(id, { state });
     if (state !== "granted") this.#endAnswers(notAllowed());
@@ -194,8 +198,9 @@ export class PageClient {
 
   /**
    * Tells the page something, if it may know it.
-   * @param {string} event
-   * @param {object} detail
+   * @template {keyof PageEvents} E
+   * @param {E} event
+   * @param {PageEvents[E]} detail
    */
   async tell(event, detail) {
     if ((await this.#granted()).state === "granted") this.#post({ event, detail });
@@ -210,7 +215,7 @@ export class PageClient {
     if (asking || grant?.scope === "once") await background("document.gone", { documentId: this.#requester.documentId });
   }
 
-  /** Ends the connection with a client that breaks the protocol. */
+  /** Ends the connection with a page that breaks the protocol. */
   #drop() {
     this.#port.disconnect();
     // Disconnecting is heard at the other end only.
@@ -219,7 +224,7 @@ export class PageClient {
 
   /**
    * @param {number} id
-   * @param {object} done
+   * @param {PageMethods[keyof PageMethods]["done"]} done
    */
   #done(id, done) {
     if (this.#end(id)) this.#post({ id, done });
@@ -247,12 +252,12 @@ export class PageClient {
     return request;
   }
 
-  /** @param {object} frame */
+  /** @param {OutFrame} frame */
   #post(frame) {
     try {
       this.#port.postMessage(frame);
     } catch {
-      // The other end has just gone; nobody else may suffer from it.
+      // The other end has just gone: other pages must not notice.
       this.#drop();
     }
   }

@@ -1,0 +1,99 @@
+//! The frames that carry requests, answers and events: between a web page and the offscreen document, between the extension's own pages
+//! and the offscreen document, and between that and the engine's worker.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+
+/// A request. Its id rises with each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Request<P> {
+    /// Frames of its answer have the same.
+    pub id: u32,
+    /// The method; [`CANCEL`] ends the request of this id.
+    pub method: String,
+    /// Of the method; a cancel has none.
+    #[serde(default)]
+    #[cfg_attr(test, ts(optional, as = "Option<P>"))]
+    pub params: P,
+    /// The origin that asks, as the browser attests it. The offscreen document adds it for the worker, and refuses frames that have it.
+    #[serde(default)]
+    #[cfg_attr(test, ts(optional))]
+    pub origin: Option<String>,
+}
+
+/// The method that ends a request.
+pub const CANCEL: &str = "cancel";
+
+/// A frame of an answer: any number of chunks, then one of the others.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(untagged)]
+pub enum Answer<T> {
+    /// A part of it.
+    Chunk {
+        /// Of the request.
+        id: u32,
+        /// The part.
+        chunk: T,
+    },
+    /// It was done.
+    Done {
+        /// Of the request.
+        id: u32,
+        /// The answer, or the rest of it.
+        done: T,
+    },
+    /// It was refused, or failed.
+    Error {
+        /// Of the request.
+        id: u32,
+        /// Why.
+        error: Failure,
+    },
+}
+
+/// An event.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Told<D> {
+    /// [`Event::NAME`](crate::Event::NAME).
+    pub event: &'static str,
+    /// [`Event::Detail`](crate::Event::Detail).
+    pub detail: D,
+}
+
+/// A request of the engine's worker to the offscreen document. Its fields have other names, because requests go the other way on the same
+/// port.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Ask<P> {
+    /// The reply has the same.
+    pub ask: u32,
+    /// [`Method::NAME`](crate::Method::NAME).
+    pub method: &'static str,
+    /// Of the method.
+    pub params: P,
+}
+
+/// The reply to an [`Ask`].
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(untagged)]
+pub enum Reply<T> {
+    /// It was done.
+    Done {
+        /// [`Ask::ask`].
+        answer: u32,
+        /// The answer.
+        done: T,
+    },
+    /// It was refused, or failed.
+    Error {
+        /// [`Ask::ask`].
+        answer: u32,
+        /// Why.
+        error: Failure,
+    },
+}
