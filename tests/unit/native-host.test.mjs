@@ -97,13 +97,8 @@ test("the host dies while others wait: each is told, and what was open is not cl
   assert.equal(ports.length, 1, "closing starts no host");
 });
 
-<<<<<<< HEAD
 test("a refusal of the host keeps code and words; another protocol version is named and the port closed", async () => {
-  const opening = host.open("a");
-=======
-test("what the host refuses keeps its code and its words; another protocol is told as such and the port closed", async () => {
   const opening = host.forward("models.open", { id: "a" });
->>>>>>> proto
   await port().answer("hello", HELLO);
   await port().answer("models.open", { error: { code: "not_found", message: "It is gone." } });
   await assert.rejects(opening, { name: "NotFoundError", code: "not_found", message: "It is gone." });
@@ -130,13 +125,8 @@ test("the host is disconnected some time after its last model closes, and not be
   assert.ok(!port().open);
 });
 
-<<<<<<< HEAD
 test("models are closed when the document that opened them ends, also while they are being opened", async () => {
-  const opening = host.open("a");
-=======
-test("what was open is closed when whoever opened it is gone, even what is only being opened", async () => {
   const opening = host.forward("models.open", { id: "a" });
->>>>>>> proto
   await port().answer("hello", HELLO);
   await port().answer("models.open", { done: { files: [] } });
   await opening;

@@ -3,8 +3,8 @@
 //! A row is `stride` words: the quants (their lower bits, then their upper bits where a format keeps them apart), then the
 //! scales of its blocks. Every value of the GGUF block is kept exactly.
 
-use crate::error::{EngineError, Result};
 use crate::dtype::block::{BlockLayout, Quants};
+use crate::error::{EngineError, Result};
 use crate::formats::dequantize::value;
 use crate::formats::{DType, FormatError};
 use crate::shaders::variants::Weights;

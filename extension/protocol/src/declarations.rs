@@ -106,16 +106,7 @@ fn constants() -> String {
 }
 
 #[test]
-<<<<<<< HEAD
-fn declarations_file_equals_types() {
-    let declarations = declarations();
-    if std::env::var_os(WRITE).is_some() {
-        std::fs::write(FILE, declarations).expect("the file can be written");
-    } else {
-        let written = std::fs::read_to_string(FILE).expect("the file is there");
-        assert!(written == declarations, "extension/shared/protocol.d.ts is out of date: run `cargo xtask protocol`");
-=======
-fn the_declarations_are_those_of_the_types() {
+fn declarations_files_equal_types() {
     for (path, content) in [(TYPES, declarations()), (VALUES, constants())] {
         if std::env::var_os(WRITE).is_some() {
             std::fs::write(path, content).expect("the file can be written");
@@ -123,6 +114,5 @@ fn the_declarations_are_those_of_the_types() {
             let written = std::fs::read_to_string(path).expect("the file is there");
             assert!(written == content, "{path} is out of date: run `cargo xtask protocol`");
         }
->>>>>>> proto
     }
 }

@@ -162,36 +162,6 @@ mod tests {
     use super::*;
 
     #[test]
-<<<<<<< HEAD
-    fn frames_send_every_protocol_field() {
-        sends::<Adapter>(&json!(AdapterSummary::default()));
-        let memory = MemoryUse::default();
-        let model = json!(ModelInfo {
-            id: "a".to_owned(),
-            name: "A".to_owned(),
-            architecture: "llama".to_owned(),
-            quantization: "Q8_0".to_owned(),
-            parameters: 1,
-            file_bytes: 1,
-            context: 1,
-            memory,
-            embedding: None,
-            generates: true,
-            notes: vec!["Its vision part is not used.".to_owned()],
-        });
-        sends::<Model>(&model);
-        sends::<Described>(&model);
-        sends::<Memory>(&model["memory"]);
-        let failure = error_value(&EngineError::OutOfMemory { memory, context: 2, available: None, fitting: Some(1) });
-        sends::<Failure>(&failure);
-        sends::<FailureData>(&failure["data"]);
-    }
-
-    #[test]
-    fn engine_error_codes_equal_protocol() {
-        let exceeded = EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 };
-        assert_eq!((exceeded.code(), EngineError::NoAdapter.code()), (CONTEXT_EXCEEDED, NO_GPU));
-=======
     fn failure_has_the_data_of_its_code() {
         let sent = |error: &EngineError| json!(failure(error));
         let exceeded = sent(&EngineError::ContextExceeded { requested: 2, at_least: false, quota: 1 });
@@ -202,7 +172,6 @@ mod tests {
         let needed = json!({ "weights": 3.0, "cache": 2.0, "scratch": 1.0 });
         assert_eq!(too_large["data"], json!({ "memory": needed, "context": 2, "largest_context": 1 }));
         assert_eq!(sent(&EngineError::Aborted).get("data"), None);
->>>>>>> proto
     }
 
     #[test]

@@ -386,13 +386,8 @@ fn models_are_listed_by_name() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn dropped_file_without_model_is_removed_from_list() {
-    let forget = Effect::Call(Call::Forget { id: "new".into() });
-=======
-fn what_is_dropped_and_is_no_model_does_not_stay_in_the_list() {
     let forget = Effect::Call(Call::Forget(ModelId { id: "new".into() }));
->>>>>>> proto
     let drop_and_fail = |state: &mut State, id: &str, code: &str| {
         state.update(Msg::Models(ModelMsg::Picked(vec![id.into()])));
         state.update(Msg::Failed(Call::choose(id, None), fault(code)))
