@@ -28,9 +28,10 @@ const BACKGROUND_COST: u64 = 4;
 const PREFILL_ONLY_COST: u64 = 2;
 
 /// Whether somebody looks at the answer as it comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
     /// A visible tab, the popup, the command line.
+    #[default]
     Foreground,
     /// A tab that is not visible.
     Background,
