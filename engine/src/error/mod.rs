@@ -184,6 +184,9 @@ pub enum EngineError {
         /// The model asked for.
         name: String,
     },
+    /// Too many requests of the same origin wait.
+    #[error("too many requests wait already; wait for answers, or abort requests, before you ask again")]
+    TooManyRequests,
     /// The caller aborted the request.
     #[error("the request was aborted")]
     Aborted,
@@ -199,7 +202,11 @@ impl EngineError {
                 "NotSupportedError"
             }
             Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
-            Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
+            Self::TooLarge { .. }
+            | Self::NoMemory { .. }
+            | Self::OutOfMemory { .. }
+            | Self::ContextExceeded { .. }
+            | Self::TooManyRequests => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
             Self::ModelNotFound { .. } => "NotFoundError",
             Self::Aborted => "AbortError",
@@ -232,6 +239,7 @@ impl EngineError {
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnsupportedField { .. } => "unsupported_field",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::TooManyRequests => "too_many_requests",
             Self::Aborted => "aborted",
         }
     }
@@ -247,6 +255,7 @@ impl EngineError {
             | Self::ContextExceeded { .. }
             | Self::InvalidRequest { .. }
             | Self::UnsupportedField { .. }
+            | Self::TooManyRequests
             | Self::Aborted => true,
             Self::Format(_)
             | Self::Source { .. }
