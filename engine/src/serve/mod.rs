@@ -1,8 +1,9 @@
-//! Serving: many sequences share one model. Prefill steps of one sequence alternate with decode steps of all others.
+//! Serving: many sequences share one model. A prefill pass has chunks of several prompts, a decode pass the newest token of each answer.
 
+mod batch;
 mod pages;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the scheduler does not ask it yet"))]
 mod policy;
+mod programs;
 mod scheduler;
 mod scoring;
 mod sequence;
