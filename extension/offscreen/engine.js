@@ -9,10 +9,11 @@ import { Calls } from "../shared/rpc.js";
 /**
  * @typedef {import("../shared/protocol.js").EngineMethods} Methods
  * @typedef {import("../shared/protocol.js").Failure} Failure
+ * @typedef {import("../shared/protocol.js").Priority} Priority
  * @typedef {import("../shared/rpc.js").Receiver} Receiver
  * @typedef {Receiver & {
- *   method: keyof Methods, params: any, origin: string | undefined, receiver: Receiver, id: number, tries: number, settled: boolean,
- *   suspected: boolean,
+ *   method: keyof Methods, params: any, origin: string | undefined, priority: Priority | undefined, receiver: Receiver, id: number,
+ *   tries: number, settled: boolean, suspected: boolean,
  * }} Request
  *   `receiver`: of the one who asks; `id`: at the worker that had it last; `tries`: how often it was handed to a worker; `settled`: a
  *   part of its answer was delivered, or it was cancelled; `suspected`: a worker that had it ended, and it is not known for whom
@@ -63,10 +64,15 @@ export class Engine {
     this.#heart = new Heartbeat(() => this.#worker?.postMessage({ ping: true }), () => this.#died(this.#worker, silence), heartbeat);
   }
 
+  /** The origin of each conversation that is not answered yet. @returns {string[]} */
+  get chats() {
+    const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
+    return chats.flatMap(({ origin }) => origin ?? []);
+  }
+
   /** Origins that wait for answers now, each once. @returns {string[]} */
   get origins() {
-    const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
-    return [...new Set(chats.flatMap(({ origin }) => origin ?? []))];
+    return [...new Set(this.chats)];
   }
 
   /**
@@ -76,12 +82,13 @@ export class Engine {
    * @param {Methods[K]["params"]} params
    * @param {Receiver} receiver
    * @param {string} [origin]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
+   * @param {Priority} [priority]  foreground, where it is not said
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver, origin) {
+  send(method, params, receiver, origin, priority) {
     /** @type {Request} */
     const request = {
-      method, params, origin, receiver, id: 0, tries: 0, settled: false, suspected: false,
+      method, params, origin, priority, receiver, id: 0, tries: 0, settled: false, suspected: false,
       chunk: (chunk) => {
         request.settled = true;
         receiver.chunk(chunk);
@@ -123,8 +130,8 @@ export class Engine {
    */
   #post(request) {
     this.#worker ??= this.#start();
-    const { method, params, origin } = request;
-    request.id = this.#calls.send(method, params, request, { origin });
+    const { method, params, origin, priority } = request;
+    request.id = this.#calls.send(method, params, request, { origin, priority });
     request.tries++;
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);

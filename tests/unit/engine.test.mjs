@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: number, method: string, params: any, origin?: string, ping?: boolean}} Frame */
+/** @typedef {{id: number, method: string, params: any, origin?: string, priority?: string, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -206,6 +206,15 @@ test("a worker that does not answer is ended; one that is only busy, or has noth
   const { pings } = idle;
   seconds(100);
   assert.deepEqual([idle.ended, idle.pings], [false, pings]);
+});
+
+test("a request keeps origin and priority, also when it is asked again", () => {
+  const { engine } = setUp();
+  const receiver = { chunk() {}, done() {}, error() {} };
+  engine.send("chat.completions", /** @type {any} */ ({}), receiver, "https://x.org", "background");
+  worker().die();
+  const asked = FakeWorker.all.map((worker) => worker.asked.map(({ origin, priority }) => [origin, priority]));
+  assert.deepEqual(asked, Array(2).fill([["https://x.org", "background"]]));
 });
 
 test("the sites being answered are reported at every change", () => {

@@ -8,5 +8,6 @@ mod scheduler;
 mod scoring;
 mod sequence;
 
+pub use policy::Priority;
 pub use scheduler::Scheduler;
 pub use sequence::{Event, FinishReason, Job, Task, Timings};

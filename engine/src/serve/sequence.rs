@@ -9,7 +9,7 @@ use web_time::Instant;
 
 use super::batch::{RING, Sampled};
 use super::pages::BlockTable;
-use super::policy::{Prompt, Ticket};
+use super::policy::{Priority, Prompt, Ticket};
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, Row, Sampler};
 
@@ -77,6 +77,10 @@ pub struct Job {
     /// Namespace of the prefix cache. Without one the whole prompt is computed and nothing of it is kept. `None` unless the prompt is to be
     /// continued.
     pub namespace: Option<Rc<str>>,
+    /// Who asks: requests of one origin share what is due to it.
+    pub origin: Rc<str>,
+    /// Whether somebody looks at the answer as it comes.
+    pub priority: Priority,
     /// At most this many new tokens; 0 unless it is to be continued.
     pub max_tokens: u32,
     /// Tokens that end the answer.
