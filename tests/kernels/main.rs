@@ -17,8 +17,8 @@ use half::f16;
 
 /// Normalized error of single precision sums in another order.
 const F32: f64 = 1e-10;
-/// The same where the factors are rounded to 15 bits of the largest of eight.
-const FIXED: f64 = 1e-8;
+/// The same where the factors are rounded to 15 bits of the largest of 32.
+const FIXED: f64 = 1e-7;
 
 /// Every weight format, with rows of an odd number of blocks.
 fn formats() -> impl Iterator<Item = (DType, u32)> {

@@ -162,6 +162,12 @@ pub enum EngineError {
         /// Tokens of the context.
         quota: u32,
     },
+    /// Too many requests of the same origin wait.
+    #[error("{waiting} requests wait already; wait for one to end")]
+    TooManyRequests {
+        /// Requests of the origin that wait.
+        waiting: usize,
+    },
     /// A request field is out of range.
     #[error("{field} {problem}")]
     InvalidRequest {
@@ -184,9 +190,6 @@ pub enum EngineError {
         /// The model asked for.
         name: String,
     },
-    /// Too many requests of the same origin wait.
-    #[error("too many requests wait already; wait for answers, or abort requests, before you ask again")]
-    TooManyRequests,
     /// The caller aborted the request.
     #[error("the request was aborted")]
     Aborted,
@@ -206,7 +209,7 @@ impl EngineError {
             | Self::NoMemory { .. }
             | Self::OutOfMemory { .. }
             | Self::ContextExceeded { .. }
-            | Self::TooManyRequests => "QuotaExceededError",
+            | Self::TooManyRequests { .. } => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
             Self::ModelNotFound { .. } => "NotFoundError",
             Self::Aborted => "AbortError",
@@ -236,10 +239,10 @@ impl EngineError {
             Self::Tensor { .. } => "tensor_invalid",
             Self::NotFinite => "not_finite",
             Self::ContextExceeded { .. } => "context_length_exceeded",
+            Self::TooManyRequests { .. } => "too_many_requests",
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnsupportedField { .. } => "unsupported_field",
             Self::ModelNotFound { .. } => "model_not_found",
-            Self::TooManyRequests => "too_many_requests",
             Self::Aborted => "aborted",
         }
     }
@@ -253,9 +256,9 @@ impl EngineError {
             | Self::DeviceLost { .. }
             | Self::ModelSwitched
             | Self::ContextExceeded { .. }
+            | Self::TooManyRequests { .. }
             | Self::InvalidRequest { .. }
             | Self::UnsupportedField { .. }
-            | Self::TooManyRequests
             | Self::Aborted => true,
             Self::Format(_)
             | Self::Source { .. }

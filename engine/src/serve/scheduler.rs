@@ -12,7 +12,7 @@ use web_time::Instant;
 
 use super::batch::{Sampled, Segments, Window, bucket};
 use super::pages::PagePool;
-use super::policy::{Class, Fit, Next, PrefillBudget, Priority, Prompt, Queue, Running, victim, yields};
+use super::policy::{Class, Fit, MAX_WAITING, Next, PrefillBudget, Prompt, Queue, Running, victim, yields};
 use super::programs::{ProgramKey, Programs, State};
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
@@ -98,11 +98,11 @@ impl Scheduler {
     pub fn push(&mut self, job: Job) {
         debug_assert!(!job.prompt.is_empty() && (job.max_tokens > 0) == (job.task == Task::Continue));
         debug_assert!(job.namespace.is_none() || job.task == Task::Continue);
-        let origin = job.namespace.clone().unwrap_or_default();
-        let class = Class { priority: Priority::Foreground, prefill_only: job.task != Task::Continue };
+        let origin = Rc::clone(&job.origin);
+        let class = Class { priority: job.priority, prefill_only: job.task != Task::Continue };
         if let Err(waiting) = self.queue.push(&origin, class, Waiting::new(job)) {
             // A closed channel is a cancelled request.
-            let _ = waiting.job.events.unbounded_send(Err(Rc::new(EngineError::TooManyRequests)));
+            let _ = waiting.job.events.unbounded_send(Err(Rc::new(EngineError::TooManyRequests { waiting: MAX_WAITING })));
         }
     }
 
