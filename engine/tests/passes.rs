@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use doppler_engine::exec::{BufferId, DryRun, Executor, Scope, recording::Command};
 use doppler_engine::kernels::{Capabilities, SubgroupMatrix, Tuning};
-use doppler_engine::model::{Attend, Model, ModelOptions, Output, Pass, read_checkpoint};
+use doppler_engine::model::{Model, ModelOptions, Output, Pass, read_checkpoint};
 use doppler_engine::shaders::BindingKind;
 use doppler_engine::source::open;
 use futures::executor::block_on;
@@ -12,7 +12,7 @@ use futures::executor::block_on;
 /// All passes that a scheduler could ask for.
 fn passes(model: &Model) -> Vec<Pass> {
     let ModelOptions { context, sequences, prefill_rows, .. } = model.options;
-    let prefill = |rows, output| Pass { rows, attend: Attend::Prefill, output };
+    let prefill = Pass::prefill;
     let mut passes = Vec::new();
     if model.spec.head.pooling.is_some() {
         passes.extend((1..=prefill_rows).map(|rows| prefill(rows, Output::Embedding)));
@@ -20,6 +20,8 @@ fn passes(model: &Model) -> Vec<Pass> {
     if model.spec.is_causal() {
         let outputs = [Output::Cache, Output::SomeLogits(1), Output::SomeLogits(sequences)];
         passes.extend((1..=prefill_rows).flat_map(|rows| outputs.map(|output| prefill(rows, output))));
+        let runs = (0..10).map(|i| 1 << i).filter(|run| *run <= prefill_rows);
+        passes.extend(runs.map(|run| Pass { run, ..prefill(prefill_rows, Output::SomeLogits(sequences)) }));
         for rows in 1..=sequences {
             passes.push(prefill(rows, Output::Logits));
             passes.extend([1, 600, 1100, context].map(|positions| model.decode_pass(rows, positions.min(context))));

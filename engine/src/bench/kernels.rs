@@ -12,7 +12,7 @@ use crate::exec::{
 use crate::kernels::{
     Group, RooflineMultiply, RooflineMultiplyBindings, RooflineRead, RooflineReadBindings, SampleBindings, Sampler, Sampling,
 };
-use crate::model::{Attend, Model, Output, Pass};
+use crate::model::{Model, Output, Pass};
 
 /// The kernels of a decode step with greedy sampling, one for each number of streams, of a prefill step, and of sampling with the usual
 /// filters.
@@ -66,7 +66,7 @@ pub(super) async fn measure(engine: &mut Engine, options: &BenchOptions) -> Resu
         record_sampling(executor, &mut scope, model, batch, Sampler::default(), &mut recording)?;
         passes.push(("decode", decode, recording));
     }
-    let prefill = Pass { rows, attend: Attend::Prefill, output: Output::Cache };
+    let prefill = Pass::prefill(rows, Output::Cache);
     passes.push(("prefill", prefill, model.record(&prefill)));
     let mut sampling = Recording::new();
     record_sampling(executor, &mut scope, model, 1, filtered, &mut sampling)?;

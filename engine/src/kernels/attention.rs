@@ -337,11 +337,11 @@ impl AttentionPrefill {
     pub const TILE: u32 = 32;
     const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
-    /// Splits of the cache that fill the device; 1 where there are enough rows.
-    pub fn splits(heads: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
+    /// Splits of the cache that fill the device with a run of so many rows, of all rows; 1 where there are enough.
+    pub fn splits(heads: u32, run: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
         // There are at least as many positions as rows, so a split of the last tile of queries has two tiles of keys or more.
-        let most = if tier == AttentionTier::Large { (rows / (2 * Self::TILE)).min(8) } else { 1 };
-        let workgroups = rows.div_ceil(Self::TILE) * heads;
+        let most = if tier == AttentionTier::Large { (run / (2 * Self::TILE)).min(8) } else { 1 };
+        let workgroups = run.div_ceil(Self::TILE) * heads;
         let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
         (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
     }

@@ -43,10 +43,20 @@ pub enum Output {
 pub struct Pass {
     /// Rows, in [`Buffers::decode_rows`] or [`Buffers::prefill_rows`].
     pub rows: u32,
+    /// Rows that a run of a prefill pass would have in a pass of its own; all runs have as many. Kernels and splits are chosen for so many
+    /// rows, so that the result of a run does not depend on those beside it, to the bit. Otherwise all rows.
+    pub run: u32,
     /// How they attend.
     pub attend: Attend,
     /// What is wanted.
     pub output: Output,
+}
+
+impl Pass {
+    /// A prefill pass of one run.
+    pub fn prefill(rows: u32, output: Output) -> Self {
+        Self { rows, run: rows, attend: Attend::Prefill, output }
+    }
 }
 
 /// Buffers that the scheduler writes and reads. Shapes in elements.
@@ -144,6 +154,11 @@ impl PassRecorder<'_> {
     /// Appends a kernel.
     pub(super) fn dispatch<K: Kernel + 'static>(&mut self, kernel: K, bindings: K::Bindings) {
         self.recording.dispatch(kernel, bindings);
+    }
+
+    /// The rows of a run, if so many rows are those of the pass.
+    pub(super) fn run_of(&self, rows: u32) -> u32 {
+        if rows == self.pass.rows { self.pass.run } else { rows }
     }
 
     /// Activations for the rows of the pass. What they hold is undefined.

@@ -150,7 +150,7 @@ impl Model {
     /// A step of `rows` sequences with caches of up to `positions`.
     pub fn decode_pass(&self, rows: u32, positions: u32) -> Pass {
         let splits = Splits::of(positions, self.spec.head_dim());
-        Pass { rows, attend: Attend::Decode { splits }, output: Output::Logits }
+        Pass { rows, run: rows, attend: Attend::Decode { splits }, output: Output::Logits }
     }
 
     /// Records a pass: from tokens to what is wanted.
@@ -211,7 +211,7 @@ impl Model {
         let rows_up_to =
             |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, 4, INT16_ROWS / 2, INT16_ROWS, most].map(|rows| rows.min(most)));
         let ModelOptions { context, sequences, prefill_rows, .. } = self.options;
-        let prefill = |output| move |rows| Pass { rows, attend: Attend::Prefill, output };
+        let prefill = |output| move |rows| Pass::prefill(rows, output);
         let mut passes = Vec::new();
         if self.spec.head.pooling.is_some() {
             passes.extend(rows_up_to(prefill_rows).map(prefill(Output::Embedding)));
@@ -219,6 +219,8 @@ impl Model {
         if self.spec.is_causal() {
             passes.extend(rows_up_to(prefill_rows).map(prefill(Output::SomeLogits(1))));
             passes.extend(rows_up_to(sequences).map(|outputs| prefill(Output::SomeLogits(outputs))(prefill_rows)));
+            let runs = |rows: u32| rows_up_to(rows).map(move |run| Pass { run, ..Pass::prefill(rows, Output::SomeLogits(sequences)) });
+            passes.extend(rows_up_to(prefill_rows).flat_map(runs));
             passes.extend(rows_up_to(sequences).map(prefill(Output::Logits)));
             passes.extend(rows_up_to(sequences).map(|rows| self.decode_pass(rows, context)));
         }

@@ -7,7 +7,7 @@ use super::batch::{RING, bucket};
 use crate::error::Result;
 use crate::exec::{BufferId, Executor, Program, Recording, Scope};
 use crate::kernels::{BatchRows, BatchRowsBindings, Group, Row, SampleBindings, Sampler, Sampling};
-use crate::model::{Attend, Model, Output, Pass};
+use crate::model::{Model, Output, Pass};
 
 /// What a step computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,7 +117,7 @@ impl Programs {
         let generates = model.spec.is_causal();
         let output = if generates { Output::SomeLogits(1) } else { Output::Embedding };
         let most = model.options.prefill_rows;
-        let prefill = |rows: u32| ProgramKey::Pass(Pass { rows: rows.min(most), attend: Attend::Prefill, output });
+        let prefill = |rows: u32| ProgramKey::Pass(Pass::prefill(rows.min(most), output));
         let decode = |rows, positions| ProgramKey::Pass(model.decode_pass(rows, positions));
         let sample = |draws| ProgramKey::Sample { joining: false, rows: 1, draws };
         let (mut every, mut some) = (vec![prefill(SHORT_PROMPT)], vec![prefill(1), prefill(4), prefill(32), prefill(most)]);

@@ -18,7 +18,7 @@ use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
 use crate::exec::{Executor, Pending, Program, Recording, Scope};
 use crate::kernels::{Row, Sampler, Sampling};
-use crate::model::{Attend, Model, Output, Pass};
+use crate::model::{Model, Output, Pass};
 
 /// Most submissions in flight before the host waits for the oldest.
 const DEPTH: usize = 2;
@@ -270,9 +270,9 @@ impl Scheduler {
         }
         let mut segments = Segments::default();
         let mut ends = Vec::new();
+        let run = run_of_pass(&self.prefilling, &shares, most);
         for (sequence, rows) in self.prefilling.iter_mut().zip(shares) {
-            let rows = rows.min(segments.room(most));
-            if rows == 0 {
+            if rows == 0 || bucket(rows, most) != run || rows > segments.room(most) {
                 continue;
             }
             let begin = sequence.prefilled;
@@ -288,7 +288,7 @@ impl Scheduler {
         let rows = bucket(segments.len(), most);
         executor.write(model.buffers.prefill_rows, 0, bytemuck::cast_slice(&segments.padded(rows)));
         if ends.is_empty() {
-            let pass = ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output: Output::Cache });
+            let pass = ProgramKey::Pass(Pass { run, ..Pass::prefill(rows, Output::Cache) });
             let pass = self.programs.get(executor, model, pass);
             // It samples no token, but counts as in flight: a long prompt must not fill the device's queue.
             self.submit(executor, &[&pass], Vec::new(), true)?;
@@ -298,7 +298,7 @@ impl Scheduler {
         executor.write(model.buffers.output_numbers, 0, bytemuck::cast_slice(&ends));
         let (sampled, draws) = self.join(executor, outputs);
         self.write_sources(executor, model);
-        let pass = Pass { rows, attend: Attend::Prefill, output: Output::SomeLogits(outputs) };
+        let pass = Pass { run, ..Pass::prefill(rows, Output::SomeLogits(outputs)) };
         let keys = [ProgramKey::Pass(pass), ProgramKey::Sample { joining: true, rows: outputs, draws }, ProgramKey::BatchRows];
         let programs = keys.map(|key| self.programs.get(executor, model, key));
         self.submit(executor, &programs.each_ref().map(|program| &**program), sampled, true)?;
@@ -435,6 +435,14 @@ impl Scheduler {
     pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         self.programs.usual_recordings(model)
     }
+}
+
+/// The bucket of the runs that a pass has: they all have the same, see [`Pass::run`]. That of the shortest prompt that ends with its share,
+/// or of the first admitted.
+fn run_of_pass(prefilling: &[Sequence], shares: &[u32], most: u32) -> u32 {
+    let all = || prefilling.iter().zip(shares.iter().copied()).filter(|(_, rows)| *rows > 0);
+    let complete = all().filter(|(sequence, rows)| sequence.num_uncomputed() == *rows).map(|(_, rows)| rows).min();
+    bucket(complete.or_else(|| all().map(|(_, rows)| rows).next()).unwrap_or(1), most)
 }
 
 /// The most positions of a job.

@@ -5,7 +5,7 @@ use super::scheduler::{Scheduler, allocate_pages};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
 use crate::exec::Executor;
-use crate::model::{Attend, Model, Output, Pass};
+use crate::model::{Model, Output, Pass};
 
 impl Scheduler {
     /// Prefills the next chunk of a sequence of [`Self::prefilling`] and waits for its result. Nothing may be in flight: it overwrites the
@@ -22,7 +22,7 @@ impl Scheduler {
         allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let (from, elements) = if embeds { (b.embedding, model.spec.dim) } else { (b.logits, rows * model.spec.vocab) };
-        let pass = self.programs.get(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
+        let pass = self.programs.get(executor, model, ProgramKey::Pass(Pass::prefill(rows, output)));
         let bytes = executor.submit_and_read(&[&pass], from, 0, 4 * u64::from(elements))?.wait().await?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
 

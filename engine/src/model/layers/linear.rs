@@ -1,6 +1,6 @@
 //! One product with the kernel that suits the number of rows and the device.
 
-use super::super::pass::{Act, PassRecorder};
+use super::super::pass::{Act, Pass, PassRecorder};
 use super::super::scratch::Lease;
 use super::super::slab::{Slab, Weight};
 use super::norm::NormWeights;
@@ -26,16 +26,23 @@ enum Product {
 }
 
 impl Product {
-    fn of(layout: &WeightLayout, rows: u32, capabilities: &Capabilities) -> Self {
-        // More rows are not worth re-reading floats for.
-        const FLOAT_ROWS: u32 = 4;
+    /// For a slab of so many outputs, and so many rows in runs of `run`.
+    fn of(layout: &WeightLayout, outputs: u32, rows: u32, run: u32, capabilities: &Capabilities) -> Self {
+        // More rows are not worth re-reading weights for…
+        const FEW_ROWS: u32 = 4;
+        // …nor are fewer, if rounding them in a dispatch of its own takes less time than re-reading (NVIDIA H200: 4 µs, 3 TB/s).
+        const BYTES_WORTH_ROUNDING: u64 = 12 << 20;
         // With subgroup matrices a large tile that is half full is faster already.
         const ROWS_BEFORE_MATRICES: u32 = 16;
         let int16_rows = if Matmul::multiplies_matrices(capabilities) { ROWS_BEFORE_MATRICES } else { INT16_ROWS };
-        match (MatmulInt16::suits(layout), rows) {
-            (_, 1) | (false, ..=FLOAT_ROWS) => Self::Rows,
-            (true, _) if rows <= int16_rows => Self::Int16,
-            _ => Self::Tiles,
+        let int16 = MatmulInt16::suits(layout);
+        let re_read = 4 * u64::from(layout.stride) * u64::from(outputs) * u64::from(rows - 1);
+        if rows <= FEW_ROWS && (!int16 || re_read < BYTES_WORTH_ROUNDING) {
+            Self::Rows
+        } else if int16 && run <= int16_rows {
+            Self::Int16
+        } else {
+            Self::Tiles
         }
     }
 }
@@ -188,7 +195,7 @@ impl Projection {
                 first_out: slab.first_row,
                 epilogue,
             };
-            match Product::of(&linear.layout, linear.rows, pass.capabilities) {
+            match Product::of(&linear.layout, linear.n_out, linear.rows, pass.run_of(linear.rows), pass.capabilities) {
                 Product::Rows => self.record_rows(pass, slab, linear, x, out.buffer),
                 Product::Int16 => self.record_int16(pass, slab, linear, x, out.buffer),
                 Product::Tiles => self.record_tiles(pass, slab, linear, x, out.buffer),
@@ -196,9 +203,11 @@ impl Projection {
         }
     }
 
-    /// Whether the product of so many rows can combine pairs of outputs, `Epilogue::gated`.
-    pub(super) fn fuses_gate(&self, rows: u32, capabilities: &Capabilities) -> bool {
-        Product::of(&self.weight.layout, rows, capabilities) != Product::Tiles
+    /// Whether the product of the rows of the pass can combine pairs of outputs, `Epilogue::gated`.
+    pub(super) fn fuses_gate(&self, pass: &PassRecorder<'_>) -> bool {
+        let Pass { rows, run, .. } = pass.pass;
+        let product = |slab: &Slab| Product::of(&self.weight.layout, slab.rows, rows, run, pass.capabilities);
+        self.weight.slabs.iter().all(|slab| product(slab) != Product::Tiles)
     }
 
     /// A product of rows one by one.
@@ -221,8 +230,8 @@ impl Projection {
         let int8 = MatmulInt8::suits(&linear.layout, pass.capabilities).then(|| x.record_int8(pass, &linear.layout));
         let rows = if int8.is_some() { None } else { Some(x.record_norm(pass)) };
         let linear = rows.as_ref().map_or(linear, |rows| Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear });
-        let splits =
-            if int8.is_some() { MatmulInt8::splits(&linear, pass.capabilities) } else { Matmul::splits(&linear, pass.capabilities) };
+        let run = Linear { rows: pass.run_of(linear.rows), ..linear };
+        let splits = if int8.is_some() { MatmulInt8::splits(&run, pass.capabilities) } else { Matmul::splits(&run, pass.capabilities) };
         let combine = MatmulCombine { linear, splits };
         let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
         let target = workspace.as_ref().map_or(out, |workspace| workspace.buffer);

@@ -97,7 +97,7 @@ impl GateUp {
     pub(super) fn record(&self, pass: &mut PassRecorder<'_>, mut x: Operand, width: u32, activation: Activation) -> Act {
         let projections = match self {
             Self::Plain(up) => return Self::record_activated(pass, up, &mut x, width, Epilogue { activation, ..Epilogue::STORE }),
-            Self::Interleaved(both) if both.fuses_gate(pass.pass.rows, pass.capabilities) => {
+            Self::Interleaved(both) if both.fuses_gate(pass) => {
                 let epilogue = Epilogue { activation, gated: true, ..Epilogue::STORE };
                 return Self::record_activated(pass, both, &mut x, width, epilogue);
             }
