@@ -1,4 +1,7 @@
-// Frames that a page may send: {id, method, params} and {id, method: "cancel"}. Anything else is not our shim speaking.
+// Frames that a page may send: {id, method, params}, with {resume} from its bridge alone, and {id, method: "cancel"}. Anything else is not
+// our shim speaking.
+
+import { isResume } from "./resume.js";
 
 /** Longest frame, in characters of its JSON text. The bridge refuses longer ones with a proper error before. */
 export const MAX_FRAME = 1 << 20;
@@ -16,12 +19,13 @@ export const MAX_OPEN = 64;
  */
 export function isFrame(frame, lastId) {
   if (typeof frame !== "object" || frame === null) return false;
-  const { id, method, params, ...rest } = frame;
+  const { id, method, params, resume, ...rest } = frame;
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
+  if (resume !== undefined && !(method === "chat.completions" && isResume(resume))) return false;
   if (method === "cancel") return params === undefined;
   return id > lastId
     && isContainer(params) && !Array.isArray(params) && isShallow(params)
-    && JSON.stringify(frame).length <= MAX_FRAME;
+    && JSON.stringify({ id, method, params }).length <= MAX_FRAME;
 }
 
 /** @param {unknown} value */

@@ -201,6 +201,14 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
     },
+    /** Ends the engine's worker as a panic does that no request is to blame for. */
+    async killWorker() {
+      const target = (await targets()).find(({ url }) => url === `${own}/extension/offscreen/worker.js`);
+      if (!target) return false;
+      await evaluateIn(cdp, target.targetId, "setTimeout(() => { throw new Error('ended by a test'); })");
+      await until(async () => (await targets()).every(({ targetId }) => targetId !== target.targetId), "the worker to end");
+      return true;
+    },
     /** Kills the GPU process, and every device in it; Chrome starts another. */
     async killGpuProcess() {
       const { processInfo } = await cdp.send("SystemInfo.getProcessInfo");

@@ -33,6 +33,9 @@ const RESERVED_OUTPUT_TOKENS: u32 = 128;
 /// Most rows of a prefill step while sequences decode: they wait for it.
 const PREFILL_CHUNK_WITH_DECODE: u32 = 256;
 
+/// Losses of the device that a request may run into before it ends: one that is their cause must not repeat them for ever.
+const MAX_LOSSES: u32 = 3;
+
 /// A submission whose tokens are not read back yet.
 #[derive(Debug)]
 struct InFlight {
@@ -122,6 +125,25 @@ impl Scheduler {
         }
         self.in_flight.clear();
         error
+    }
+
+    /// Hands all requests to the scheduler of another device, after this one's failed with `error`: they wait there in the order that they
+    /// had, and go on from the tokens that they have. A request that ran when its device failed for the [`MAX_LOSSES`]th time may be the cause:
+    /// it ends with the error.
+    pub fn hand_over(&mut self, next: &mut Self, error: EngineError) {
+        self.in_flight.clear();
+        let error = Rc::new(error);
+        let mut running: Vec<Sequence> = self.prefilling.drain(..).chain(self.decoding.drain(..)).filter(|s| !s.finished).collect();
+        running.sort_by_key(Sequence::admitted);
+        for sequence in running {
+            let (mut waiting, ..) = sequence.preempt();
+            if waiting.lose_device() < MAX_LOSSES {
+                next.waiting.push_back(waiting);
+            } else {
+                let _ = waiting.job.events.unbounded_send(Err(Rc::clone(&error)));
+            }
+        }
+        next.waiting.append(&mut self.waiting);
     }
 
     /// Admits, submits a prefill and a decode step, and reads the oldest result once [`DEPTH`] are in flight.

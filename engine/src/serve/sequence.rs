@@ -72,6 +72,8 @@ pub struct Job {
     pub task: Task,
     /// Token ids; not empty, no longer than the context, and shorter if it is to be continued.
     pub prompt: Vec<u32>,
+    /// The beginning of the answer, where an engine before this one gave it: fewer tokens than `max_tokens`, of which no event is sent.
+    pub answered: Vec<u32>,
     /// Namespace of the prefix cache. Without one the whole prompt is computed and nothing of it is kept. `None` unless the prompt is to be
     /// continued.
     pub namespace: Option<Rc<str>>,
@@ -92,10 +94,21 @@ pub struct Job {
 pub(super) struct Progress {
     /// The tokens of the answer.
     pub(super) generated: Vec<u32>,
+    /// Scores that were sent.
+    pub(super) scored: u32,
     /// Prompt tokens that were in the cache before.
     cached: u32,
     admitted: Instant,
     first_token: Option<Instant>,
+    /// How often the device failed meanwhile.
+    losses: u32,
+}
+
+impl Progress {
+    /// The progress of a request that begins now, with these tokens of its answer.
+    fn begin(generated: Vec<u32>, cached: u32) -> Self {
+        Self { generated, scored: 0, cached, admitted: Instant::now(), first_token: None, losses: 0 }
+    }
 }
 
 /// A job that waits for admission.
@@ -108,8 +121,18 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(job: Job) -> Self {
-        Self { job, submitted: Instant::now(), progress: None }
+    pub(super) fn new(mut job: Job) -> Self {
+        let answered = std::mem::take(&mut job.answered);
+        let progress = (!answered.is_empty()).then(|| Progress::begin(answered, 0));
+        Self { job, submitted: Instant::now(), progress }
+    }
+
+    /// Notes that the device failed while it ran; how often it did.
+    pub(super) fn lose_device(&mut self) -> u32 {
+        self.progress.as_mut().map_or(0, |progress| {
+            progress.losses += 1;
+            progress.losses
+        })
     }
 
     /// The answer so far; `None`: it was never admitted.
@@ -155,7 +178,7 @@ impl Sequence {
         let progress = progress.unwrap_or_else(|| {
             // A closed channel is a cancelled request: the scheduler looks for those itself.
             let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
-            Progress { generated: Vec::new(), cached, admitted: Instant::now(), first_token: None }
+            Progress::begin(Vec::new(), cached)
         });
         let generated = progress.generated.len() as u32;
         Self {
@@ -261,7 +284,7 @@ impl Sequence {
     pub(super) fn finish(&mut self, reason: FinishReason) {
         self.finished = true;
         let now = Instant::now();
-        let Progress { ref generated, cached, admitted, first_token } = self.progress;
+        let Progress { ref generated, cached, admitted, first_token, .. } = self.progress;
         let first_token = first_token.unwrap_or(now);
         let timings = Timings {
             queued: admitted - self.submitted,

@@ -17,6 +17,7 @@ mod working;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use doppler_engine::api::{ChatRequest, CompletionShape};
@@ -25,7 +26,7 @@ use doppler_engine::error::EngineError;
 use doppler_engine::verify::{Comparison, Reference, compare};
 use doppler_protocol::Method;
 use doppler_protocol::engine::{self, Count, LoadParams, NamedModel, Verified, VerifyParams};
-use doppler_protocol::frames::CANCEL;
+use doppler_protocol::frames::{CANCEL, Part, Resume};
 use futures::future::{AbortHandle, abortable};
 use js_sys::{Function, Int32Array, Reflect};
 use serde_json::Value;
@@ -157,21 +158,33 @@ impl Inner {
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let mut completion = match &request.origin {
-            Some(origin) => Client::clone(&client).sharing(origin).chat(&chat).await,
-            None => client.chat(&chat).await,
+        let answered = request.resume.as_ref().map_or_else(Vec::new, |resume| resume.tokens.clone());
+        let (mut completion, before) = match &request.origin {
+            Some(origin) => Client::clone(&client).sharing(origin).resume_chat(&chat, answered).await,
+            None => client.resume_chat(&chat, answered).await,
         }
         .map_err(Rc::new)?;
-        let shape = shape(client.info().id.clone()).map_err(Rc::new)?;
+        let mut shape = shape(client.info().id.clone()).map_err(Rc::new)?;
         let mut text = String::new();
         let mut first_token_ms = None;
+        if let Some(Resume { id, created, model, retell, .. }) = &request.resume {
+            shape = CompletionShape { id: id.clone(), created: u64::from(*created), ..shape };
+            if *model != mark(&shape) {
+                return Err(Rc::new(EngineError::ModelSwitched));
+            }
+            first_token_ms = Some(received.elapsed().as_secs_f64() * 1e3);
+            if *retell {
+                self.outbox.chunk_of(request.id, &shape.chunk(&before, true), Part { model: *model, tokens: Vec::new() });
+            }
+        }
         while let Some(piece) = completion.next_burst().await {
             match piece? {
                 Piece::Text(more) => {
                     let first = first_token_ms.is_none();
                     first_token_ms.get_or_insert_with(|| received.elapsed().as_secs_f64() * 1e3);
                     if chat.stream {
-                        self.outbox.chunk(request.id, &shape.chunk(&more, first));
+                        let part = Part { model: mark(&shape), tokens: completion.take_tokens() };
+                        self.outbox.chunk_of(request.id, &shape.chunk(&more, first), part);
                     } else {
                         text.push_str(&more);
                     }
@@ -214,6 +227,13 @@ impl Inner {
     async fn client(&self, model: Option<&str>) -> Result<Rc<Client>, SharedError> {
         self.serving.client(model.unwrap_or(EMBEDDED)).await
     }
+}
+
+/// [`Part::model`]: the same model gives each answer another one.
+fn mark(shape: &CompletionShape) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    (&shape.model, &shape.id).hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 /// The constant parts of an answer. Its id is random: a number would tell a page how much the others ask.
