@@ -77,7 +77,8 @@ fn lost_device_leaves_answers_and_scores_as_they_are() {
         let work = async |client: Client| {
             let mine = client.clone().sharing("mine");
             // More than run at once: some wait. The last one's prompt takes many steps.
-            let asked = [(1, 30, Sampler::default()), (2, 40, random), (3, 70, Sampler::default()), (4, 20, random), (5, 400, Sampler::default())];
+            let asked =
+                [(1, 30, Sampler::default()), (2, 40, random), (3, 70, Sampler::default()), (4, 20, random), (5, 400, Sampler::default())];
             let answers = join_all(asked.map(|(seed, tokens, sampling)| answer(&mine, prompt(seed, tokens), sampling)));
             let (answers, scores) = join!(answers, client.score(prompt(6, 50)));
             (answers.into_iter().map(|answer| answer.expect("an answer")).collect::<Vec<_>>(), scores.expect("scores"))

@@ -152,6 +152,7 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
 
   const targets = async () => (await cdp.send("Target.getTargets")).targetInfos;
   const offscreenTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/offscreen.html`);
+  const engineTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/worker.js`);
   const workerTarget = async () => (await targets()).find(({ type, url }) => type === "service_worker" && url.startsWith(own));
   /** When a target's global object was made, which tells one instance of a worker from the next; NaN: it does not answer. */
   const birth = (/** @type {string} */ targetId) => evaluateIn(cdp, targetId, "performance.timeOrigin", 1000).catch(() => NaN);
@@ -201,9 +202,23 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
     },
+    /**
+     * The heaps of the offscreen document and of the engine's worker, without garbage, in bytes; `buffers`: outside of JavaScript, the
+     * memory of wasm modules among them.
+     */
+    async heaps() {
+      const [offscreen, worker] = await Promise.all([offscreenTarget(), engineTarget()]);
+      if (!offscreen || !worker) throw new Error("The engine does not run.");
+      const heap = async (/** @type {string} */ targetId) => {
+        await callTarget(cdp, targetId, "HeapProfiler.collectGarbage");
+        const { usedSize, backingStorageSize = 0 } = await callTarget(cdp, targetId, "Runtime.getHeapUsage");
+        return { used: /** @type {number} */ (usedSize), buffers: /** @type {number} */ (backingStorageSize) };
+      };
+      return { offscreen: await heap(offscreen.targetId), worker: await heap(worker.targetId) };
+    },
     /** Ends the engine's worker as a panic does that no request is to blame for. */
     async killWorker() {
-      const target = (await targets()).find(({ url }) => url === `${own}/extension/offscreen/worker.js`);
+      const target = await engineTarget();
       if (!target) return false;
       await evaluateIn(cdp, target.targetId, "setTimeout(() => { throw new Error('ended by a test'); })");
       await until(async () => (await targets()).every(({ targetId }) => targetId !== target.targetId), "the worker to end");
@@ -334,6 +349,22 @@ async function extensionId(context) {
  * @param {number} [limit]  ms
  */
 async function evaluateIn(cdp, targetId, expression, limit) {
+  const { result, exceptionDetails } = await callTarget(cdp, targetId, "Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true }, limit);
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description);
+  return result.value;
+}
+
+/**
+ * Calls a method of the protocol of a target that Playwright does not show.
+ * @param {CDPSession} cdp  of the browser
+ * @param {string} targetId
+ * @param {string} method
+ * @param {object} [params]
+ * @param {number} [limit]  ms
+ * @returns {Promise<any>}
+ */
+async function callTarget(cdp, targetId, method, params = {}, limit) {
+  const what = `${method}(${JSON.stringify(params)})`;
   const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
   let stop = () => {};
   /** @type {Promise<any>} */
@@ -342,7 +373,7 @@ async function evaluateIn(cdp, targetId, expression, limit) {
       if (event.sessionId === sessionId) resolve(JSON.parse(event.message));
     };
     const end = (/** @type {{sessionId: string}} */ event) => {
-      if (event.sessionId === sessionId) reject(new Error(`What was to evaluate ${expression} has ended.`));
+      if (event.sessionId === sessionId) reject(new Error(`What was to do ${what} has ended.`));
     };
     cdp.on("Target.receivedMessageFromTarget", receive);
     cdp.on("Target.detachedFromTarget", end);
@@ -351,13 +382,12 @@ async function evaluateIn(cdp, targetId, expression, limit) {
       cdp.off("Target.detachedFromTarget", end);
     };
   });
-  const params = { expression, awaitPromise: true, returnByValue: true };
-  const message = JSON.stringify({ id: 1, method: "Runtime.evaluate", params });
+  const message = JSON.stringify({ id: 1, method, params });
   try {
     const [{ result, error }] = await within(
-      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to evaluate ${expression}`, limit);
-    if (error || result.exceptionDetails) throw new Error(error?.message ?? result.exceptionDetails.exception?.description);
-    return result.result.value;
+      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to do ${what}`, limit);
+    if (error) throw new Error(error.message);
+    return result;
   } finally {
     stop();
     // It may have ended.

@@ -228,15 +228,7 @@ impl Client {
         Ok(())
     }
 
-    fn submit(
-        &self,
-        task: Task,
-        prompt: Vec<u32>,
-        answered: &[u32],
-        max_tokens: u32,
-        sampling: Sampler,
-        logits: u32,
-    ) -> Result<Events> {
+    fn submit(&self, task: Task, prompt: Vec<u32>, answered: &[u32], max_tokens: u32, sampling: Sampler, logits: u32) -> Result<Events> {
         let (events, receiver) = unbounded();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);

@@ -1,7 +1,7 @@
 //! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
 //! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and
-//! again by the next request after the device was lost.
+//! again when its device was lost.
 
 mod bench;
 mod blob;
