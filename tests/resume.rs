@@ -127,7 +127,7 @@ fn resumed_chat_gives_the_rest() {
             let every = parts.len().div_ceil(2);
             let last = parts.len() - 1;
             for (before, tokens) in parts.into_iter().enumerate().filter(|(i, _)| i % every == 1 || *i == last).map(|(_, part)| part) {
-                let (mut completion, told) = client.resume_chat(&request, tokens).await.expect("accepted");
+                let (mut completion, told) = client.resume_chat(&request, &tokens).await.expect("accepted");
                 assert_eq!(told, before);
                 let mut text = told;
                 loop {
@@ -143,7 +143,7 @@ fn resumed_chat_gives_the_rest() {
             }
         }
         let request = ChatRequest::parse(&json!({ "messages": [{ "role": "user", "content": "Hi" }] })).expect("valid");
-        let error = client.resume_chat(&request, vec![u32::MAX]).await.expect_err("no such token");
+        let error = client.resume_chat(&request, &[u32::MAX]).await.expect_err("no such token");
         assert_eq!(error.code(), "invalid_request");
     });
 }

@@ -152,7 +152,6 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
 
   const targets = async () => (await cdp.send("Target.getTargets")).targetInfos;
   const offscreenTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/offscreen.html`);
-  const engineTarget = async () => (await targets()).find(({ url }) => url === `${own}/extension/offscreen/worker.js`);
   const workerTarget = async () => (await targets()).find(({ type, url }) => type === "service_worker" && url.startsWith(own));
   /** When a target's global object was made, which tells one instance of a worker from the next; NaN: it does not answer. */
   const birth = (/** @type {string} */ targetId) => evaluateIn(cdp, targetId, "performance.timeOrigin", 1000).catch(() => NaN);
@@ -202,27 +201,20 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
     },
-    /**
-     * The heaps of the offscreen document and of the engine's worker, without garbage, in bytes; `buffers`: outside of JavaScript, the
-     * memory of wasm modules among them.
-     */
-    async heaps() {
-      const [offscreen, worker] = await Promise.all([offscreenTarget(), engineTarget()]);
-      if (!offscreen || !worker) throw new Error("The engine does not run.");
-      const heap = async (/** @type {string} */ targetId) => {
-        await callTarget(cdp, targetId, "HeapProfiler.collectGarbage");
-        const { usedSize, backingStorageSize = 0 } = await callTarget(cdp, targetId, "Runtime.getHeapUsage");
-        return { used: /** @type {number} */ (usedSize), buffers: /** @type {number} */ (backingStorageSize) };
-      };
-      return { offscreen: await heap(offscreen.targetId), worker: await heap(worker.targetId) };
-    },
-    /** Ends the engine's worker as a panic does that no request is to blame for. */
+    /** Ends the engine's worker as an error of its program does that no request is to blame for. A worker cannot be reached but from its document. */
     async killWorker() {
-      const target = await engineTarget();
+      const target = await offscreenTarget();
       if (!target) return false;
-      await evaluateIn(cdp, target.targetId, "setTimeout(() => { throw new Error('ended by a test'); })");
-      await until(async () => (await targets()).every(({ targetId }) => targetId !== target.targetId), "the worker to end");
-      return true;
+      return inTarget(cdp, target.targetId, async (call) => {
+        const { result: { objectId: prototypeObjectId } } = await call("Runtime.evaluate", { expression: "Worker.prototype" });
+        const { objects: { objectId } } = await call("Runtime.queryObjects", { prototypeObjectId });
+        const functionDeclaration = `function () {
+          const error = { message: "ended by a test", cancelable: true };
+          return [...this].filter((worker) => worker.onerror?.call && !worker.dispatchEvent(new ErrorEvent("error", error))).length > 0;
+        }`;
+        const { result } = await call("Runtime.callFunctionOn", { objectId, functionDeclaration, returnByValue: true });
+        return /** @type {boolean} */ (result.value);
+      });
     },
     /** Kills the GPU process, and every device in it; Chrome starts another. */
     async killGpuProcess() {
@@ -349,47 +341,50 @@ async function extensionId(context) {
  * @param {number} [limit]  ms
  */
 async function evaluateIn(cdp, targetId, expression, limit) {
-  const { result, exceptionDetails } = await callTarget(cdp, targetId, "Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true }, limit);
+  const { result, exceptionDetails } = await inTarget(cdp, targetId, (call) =>
+    call("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true }), limit);
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description);
   return result.value;
 }
 
 /**
- * Calls a method of the protocol of a target that Playwright does not show.
+ * Calls methods of the protocol of such a target.
+ * @template T
  * @param {CDPSession} cdp  of the browser
  * @param {string} targetId
- * @param {string} method
- * @param {object} [params]
- * @param {number} [limit]  ms
- * @returns {Promise<any>}
+ * @param {(call: (method: string, params?: object) => Promise<any>) => Promise<T>} work
+ * @param {number} [limit]  ms for each call
+ * @returns {Promise<T>}
  */
-async function callTarget(cdp, targetId, method, params = {}, limit) {
-  const what = `${method}(${JSON.stringify(params)})`;
+async function inTarget(cdp, targetId, work, limit) {
   const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
-  let stop = () => {};
-  /** @type {Promise<any>} */
-  const answer = new Promise((resolve, reject) => {
-    const receive = (/** @type {{sessionId: string, message: string}} */ event) => {
-      if (event.sessionId === sessionId) resolve(JSON.parse(event.message));
-    };
-    const end = (/** @type {{sessionId: string}} */ event) => {
-      if (event.sessionId === sessionId) reject(new Error(`What was to do ${what} has ended.`));
-    };
-    cdp.on("Target.receivedMessageFromTarget", receive);
-    cdp.on("Target.detachedFromTarget", end);
-    stop = () => {
-      cdp.off("Target.receivedMessageFromTarget", receive);
-      cdp.off("Target.detachedFromTarget", end);
-    };
-  });
-  const message = JSON.stringify({ id: 1, method, params });
-  try {
+  /** @type {Map<number, {resolve: (message: any) => void, reject: (error: Error) => void}>} */
+  const calls = new Map();
+  const receive = (/** @type {{sessionId: string, message: string}} */ event) => {
+    if (event.sessionId !== sessionId) return;
+    const message = JSON.parse(event.message);
+    calls.get(message.id)?.resolve(message);
+  };
+  const end = (/** @type {{sessionId: string}} */ event) => {
+    if (event.sessionId !== sessionId) return;
+    for (const { reject } of calls.values()) reject(new Error("The target has ended."));
+  };
+  cdp.on("Target.receivedMessageFromTarget", receive);
+  cdp.on("Target.detachedFromTarget", end);
+  const call = async (/** @type {string} */ method, params = {}) => {
+    const id = calls.size + 1;
+    const answer = new Promise((resolve, reject) => calls.set(id, { resolve, reject }));
+    const message = JSON.stringify({ id, method, params });
     const [{ result, error }] = await within(
-      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to do ${what}`, limit);
+      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to do ${message}`, limit);
     if (error) throw new Error(error.message);
     return result;
+  };
+  try {
+    return await work(call);
   } finally {
-    stop();
+    cdp.off("Target.receivedMessageFromTarget", receive);
+    cdp.off("Target.detachedFromTarget", end);
     // It may have ended.
     await cdp.send("Target.detachFromTarget", { sessionId }).catch(() => {});
   }

@@ -5,10 +5,11 @@ import { readFile } from "node:fs/promises";
 /** @typedef {import("../e2e/harness.mjs").Browser} Browser */
 /**
  * @typedef {object} Memory   in MB
- * @property {number} offscreen_heap   JavaScript of the offscreen document
- * @property {number} worker_heap      JavaScript of the engine's worker
- * @property {number} worker_buffers   outside of it, the memory of the wasm module above all
- * @property {Record<string, number>} processes   resident memory by the kind of process; empty where the system does not tell it
+ * @property {number} offscreen        JavaScript of the offscreen document
+ * @property {number} worker           JavaScript of the engine's worker
+ * @property {number} wasm             the worker's module, when it had loaded the model
+ * @property {Record<string, number>} processes   resident memory by the kind of process, the worker in a renderer; empty where the system
+ *   does not tell it
  */
 
 const MB = 1 << 20;
@@ -26,7 +27,13 @@ async function resident(pid) {
 
 /** @param {Browser} browser @returns {Promise<Memory>} */
 export async function measure(browser) {
-  const { offscreen, worker } = await browser.heaps();
+  const own = await browser.openOwn("options/options.html");
+  const status = await own.evaluate(async () => {
+    const { connectEngine } = await import(/** @type {any} */ ("/extension/shared/engine-port.js"));
+    const engine = await connectEngine();
+    return engine.request("engine.status").finally(engine.close);
+  });
+  await own.close();
   /** @type {Record<string, number>} */
   const processes = {};
   const { processInfo } = await browser.cdp.send("SystemInfo.getProcessInfo");
@@ -34,7 +41,11 @@ export async function measure(browser) {
     const bytes = await resident(id);
     if (bytes > 0) processes[type] = inMb(bytes + (processes[type] ?? 0) * MB);
   }
-  return { offscreen_heap: inMb(offscreen.used), worker_heap: inMb(worker.used), worker_buffers: inMb(worker.buffers), processes };
+  /** @type {{breakdown: {bytes: number, attribution: {scope: string}[]}[]}} */
+  const { breakdown } = await browser.inOffscreen("performance.measureUserAgentSpecificMemory()");
+  const used = (/** @type {string} */ scope) =>
+    inMb(breakdown.filter(({ attribution }) => attribution[0]?.scope === scope).reduce((sum, { bytes }) => sum + bytes, 0));
+  return { offscreen: used("Window"), worker: used("DedicatedWorkerGlobalScope"), wasm: inMb(status.load?.wasm_bytes ?? 0), processes };
 }
 
 /**

@@ -42,8 +42,6 @@ import { measure, problemsOfMemory } from "./memory.mjs";
 
 /** Prompts whose greedy answers are far from every tie, and long enough to be cut off. */
 const PROMPTS = ["fixed-1", "identity", "explain", "table"];
-/** Tabs at the same time. */
-const VISITORS = 4;
 /** Pauses between the end of one disturbance and the next, in ms. */
 const PAUSE = { least: 1000, most: 6000 };
 /** An answer that comes so late, in ms, is none: a software GPU compiles shaders for a minute. */
@@ -116,8 +114,6 @@ class Soak {
   #pages = new Set();
   #ended = false;
   #next = 1;
-  /** Ends that were counted. */
-  #ends = 0;
   #browser;
   #goldens;
   #seed;
@@ -137,11 +133,12 @@ class Soak {
     this.#seed = seed;
   }
 
-  /** @param {number} seconds */
-  async run(seconds) {
+  /** @param {number} seconds @param {number} visitors  tabs at the same time */
+  async run(seconds, visitors) {
     const end = setTimeout(() => { this.#ended = true; }, seconds * 1000);
     try {
-      await Promise.all([this.#disturb(randomNumbers(this.#seed)), ...Array.from({ length: VISITORS }, (_, i) => this.#visit(randomNumbers(this.#seed + 1 + i)))]);
+      const visits = Array.from({ length: visitors }, (_, i) => this.#visit(randomNumbers(this.#seed + 1 + i)));
+      await Promise.all([this.#disturb(randomNumbers(this.#seed)), ...visits]);
     } finally {
       clearTimeout(end);
       this.#ended = true;
@@ -184,7 +181,6 @@ class Soak {
   /** @param {number} id @param {Golden} golden @param {Outcome | undefined} outcome */
   #count(id, { name, continuation_text: whole }, outcome) {
     const { counts } = this;
-    this.#ends++;
     if (!outcome) {
       counts.unanswered++;
       return;
@@ -228,10 +224,10 @@ class Soak {
 }
 
 /**
- * @param {{minutes: number, seed?: number}} options
+ * @param {{minutes: number, seed?: number, visitors?: number}} options
  * @returns {Promise<Report>}
  */
-export async function soak({ minutes, seed = 1 }) {
+export async function soak({ minutes, seed = 1, visitors = 4 }) {
   /** @type {Golden[]} */
   const goldens = JSON.parse(await readFile(join(ROOT, "tests/fixtures/spark/goldens-q8_0.json"), "utf8")).prompts;
   // Chrome gives up a GPU whose process ends often.
@@ -247,7 +243,7 @@ export async function soak({ minutes, seed = 1 }) {
     }
     const warm = await measure(browser);
     const run = new Soak(browser, goldens.filter(({ name }) => PROMPTS.includes(name)), seed);
-    await run.run(minutes * 60);
+    await run.run(minutes * 60, visitors);
     // What was killed last is there again before the memory is compared.
     const page = await browser.open(browser.localhost);
     await ask(page, { id: 0, kind: "whole", messages: /** @type {Golden} */ (goldens.find(({ name }) => name === PROMPTS[0])).messages });

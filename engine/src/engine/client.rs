@@ -94,7 +94,7 @@ impl Client {
     /// # Errors
     /// When there is no template, it refuses the messages, or the prompt does not fit.
     pub async fn chat(&self, request: &ChatRequest) -> Result<Completion> {
-        Ok(self.resume_chat(request, Vec::new()).await?.0)
+        Ok(self.resume_chat(request, &[]).await?.0)
     }
 
     /// The same for a turn of which another engine of this model gave the first tokens, as [`Completion::take_tokens`] tells them: the rest,
@@ -102,7 +102,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::chat`], and when the model has no such tokens.
-    pub async fn resume_chat(&self, request: &ChatRequest, answered: Vec<u32>) -> Result<(Completion, String)> {
+    pub async fn resume_chat(&self, request: &ChatRequest, answered: &[u32]) -> Result<(Completion, String)> {
         let request = request.resolve(self.defaults());
         let quota = self.shared.info.context;
         // One position is for the answer.
@@ -131,13 +131,13 @@ impl Client {
     /// # Errors
     /// When the prompt is empty or does not fit.
     pub fn complete(&self, prompt: Vec<u32>, max_tokens: Option<u32>, sampling: Sampler, stop: &[String]) -> Result<Completion> {
-        Ok(self.resume(prompt, Vec::new(), max_tokens, sampling, stop)?.0)
+        Ok(self.resume(prompt, &[], max_tokens, sampling, stop)?.0)
     }
 
     fn resume(
         &self,
         prompt: Vec<u32>,
-        answered: Vec<u32>,
+        answered: &[u32],
         max_tokens: Option<u32>,
         sampling: Sampler,
         stop: &[String],
@@ -163,13 +163,13 @@ impl Client {
             return Err(EngineError::InvalidRequest { field: "resume".to_owned(), problem: "has tokens that the model lacks".to_owned() });
         }
         let events = if answered.len() < max_tokens as usize {
-            self.submit(Task::Continue, prompt, &answered, max_tokens, sampling, 0)?
+            self.submit(Task::Continue, prompt, answered, max_tokens, sampling, 0)?
         } else {
             ended(Timings { prompt_tokens: requested, completion_tokens: answered.len() as u32, ..Timings::default() })
         };
         let stop = StopStrings::new(stop.iter().cloned());
         let mut completion = Completion::new(events, self.shared.tokenizer.detokenizer(), stop, requested);
-        let text = completion.skip(&answered);
+        let text = completion.skip(answered);
         Ok((completion, text))
     }
 

@@ -158,7 +158,7 @@ impl Inner {
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let answered = request.resume.as_ref().map_or_else(Vec::new, |resume| resume.tokens.clone());
+        let answered = request.resume.as_ref().map_or(&[][..], |resume| &resume.tokens);
         let (mut completion, before) = match &request.origin {
             Some(origin) => Client::clone(&client).sharing(origin).resume_chat(&chat, answered).await,
             None => client.resume_chat(&chat, answered).await,
