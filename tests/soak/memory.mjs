@@ -13,6 +13,8 @@ import { readFile } from "node:fs/promises";
  */
 
 const MB = 1 << 20;
+/** Processes that work for the extension; the browser's others come and go. */
+const OURS = new Set(["browser", "renderer", "GPU"]);
 /** Growth that is no leak: the part of what was there, and MB more. */
 const SLACK = { part: 0.25, mb: 48 };
 
@@ -37,7 +39,7 @@ export async function measure(browser) {
   /** @type {Record<string, number>} */
   const processes = {};
   const { processInfo } = await browser.cdp.send("SystemInfo.getProcessInfo");
-  for (const { type, id } of processInfo) {
+  for (const { type, id } of processInfo.filter(({ type }) => OURS.has(type))) {
     const bytes = await resident(id);
     if (bytes > 0) processes[type] = inMb(bytes + (processes[type] ?? 0) * MB);
   }
