@@ -116,7 +116,7 @@ impl<'a> Batch<'a> {
             (buffer, size_of_val(data) / 4)
         }
         let count = samplers.len() as u32;
-        let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, flags: u32::from(i != 4) * Row::ACTIVE };
+        let row = |i| Row { token: 7, position: 10 + i, slot: count - 1 - i, remaining: u32::from(i != 4) * 9 };
         let counts: Vec<u32> = (0..count).flat_map(|_| Sampling::counts(&[0, 3 % vocab, vocab - 1], &[], vocab as usize)).collect();
         let buffers = SampleBindings {
             logits: upload(executor, &shape.logits(vocab as usize, count as usize)),

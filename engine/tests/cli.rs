@@ -31,7 +31,7 @@ fn inspect_plans_memory() {
     let report = inspect(&["--tensors", "--context", "64"]);
     assert_eq!(report["tensors"].as_array().map(Vec::len), report["tensor_count"].as_u64().map(|n| n as usize));
     let plan = &report["memory"]["plan"];
-    assert_eq!((&plan["context"], &plan["sequences"], &report["memory"]["fit"]), (&64.into(), &8.into(), &Value::Null));
+    assert_eq!((&plan["context"], &plan["sequences"], &report["memory"]["fit"]), (&64.into(), &32.into(), &Value::Null));
     let table = report["memory"]["table"].as_array().expect("a table");
     let caches: Vec<u64> = table.iter().filter_map(|row| row["plan"]["memory"]["cache"].as_u64()).collect();
     assert_eq!((caches.len() % 2, caches.len()), (0, table.len()));

@@ -18,8 +18,8 @@ fn passes(model: &Model) -> Vec<Pass> {
         passes.extend((1..=prefill_rows).map(|rows| prefill(rows, Output::Embedding)));
     }
     if model.spec.is_causal() {
-        let last = Output::LastLogits(sequences - 1);
-        passes.extend((1..=prefill_rows).flat_map(|rows| [prefill(rows, Output::Cache), prefill(rows, last)]));
+        let outputs = [Output::Cache, Output::SomeLogits(1), Output::SomeLogits(sequences)];
+        passes.extend((1..=prefill_rows).flat_map(|rows| outputs.map(|output| prefill(rows, output))));
         for rows in 1..=sequences {
             passes.push(prefill(rows, Output::Logits));
             passes.extend([1, 600, 1100, context].map(|positions| model.decode_pass(rows, positions.min(context))));

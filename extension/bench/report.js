@@ -1,5 +1,7 @@
 // A report of `engine.bench`, for people: on the bench page and in the terminal. What `engine.tune` found too.
 
+import { size } from "../shared/size.js";
+
 /**
  * The fields are described in engine/src/bench/mod.rs and tests/bench/report.schema.json.
  * @typedef {{
@@ -125,6 +127,3 @@ export function tunedText({ adapter, model, before, after, gain }) {
 export function ratesText({ gigabytes_per_second, teraflops }) {
   return `${gigabytes_per_second.toFixed(0)} GB/s, ${teraflops.toFixed(2)} TFLOP/s`;
 }
-
-/** @param {number} bytes */
-const size = (bytes) => bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;

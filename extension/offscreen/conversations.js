@@ -101,8 +101,8 @@ function storageProblem(error) {
 
 /**
  * @param {Dependencies} dependencies
- * @returns {{handle: (method: string, params: any) => Promise<any>}}
- *   `handle` rejects with a DOMException: NotFoundError, InvalidStateError, TypeError (as an error of that name)
+ * @returns {{handle: (method: string, params: any) => Promise<any>, stop: () => void}}
+ *   `handle` rejects with a DOMException: NotFoundError, InvalidStateError, TypeError (as an error of that name); `stop` stops every answer
  */
 export function createConversations({ request, broadcast, store = indexedDbStore(), now = Date.now }) {
   /** @type {Map<string, Conversation>} */
@@ -442,6 +442,9 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       if (!Object.hasOwn(methods, method)) throw new TypeError(`There is no method ${method}.`);
       await loaded;
       return methods[/** @type {keyof typeof methods} */ (method)](params ?? {});
+    },
+    stop() {
+      for (const controller of running.values()) controller.abort();
     },
   };
 }

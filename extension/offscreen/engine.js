@@ -10,15 +10,16 @@ import { Calls } from "../shared/rpc.js";
 /**
  * @typedef {import("../shared/protocol.js").EngineMethods} Methods
  * @typedef {import("../shared/protocol.js").Failure} Failure
+ * @typedef {import("../shared/protocol.js").Priority} Priority
  * @typedef {import("../shared/protocol.js").Resume} Resume
  * @typedef {import("../shared/rpc.js").Receiver} Receiver
  * @typedef {Receiver & {
- *   method: keyof Methods, params: any, origin: string | undefined, receiver: Receiver, id: number, tries: number, settled: boolean,
- *   resume: Resume | undefined, suspected: boolean,
+ *   method: keyof Methods, params: any, origin: string | undefined, priority: Priority | undefined, receiver: Receiver, id: number,
+ *   tries: number, settled: boolean, resume: Resume | undefined, suspected: boolean,
  * }} Request
  *   `receiver`: of the one who asks; `id`: at the worker that had it last; `tries`: how often it was handed to a worker; `settled`: a
- *   part of its answer was delivered behind which it cannot go on, or it was cancelled; `resume`: what was delivered; `suspected`: a worker that had it ended, and it is not known for whom
- *   it worked
+ *   part of its answer was delivered behind which it cannot go on, or it was cancelled; `resume`: what was delivered; `suspected`: a worker
+ *   that had it ended, and it is not known for whom it worked
  *
  * @typedef {import("../shared/protocol.js").Answer<any>} Answer
  * @typedef {import("../shared/protocol.js").Ask<any>} Ask
@@ -65,10 +66,15 @@ export class Engine {
     this.#heart = new Heartbeat(() => this.#worker?.postMessage({ ping: true }), () => this.#died(this.#worker, silence), heartbeat);
   }
 
+  /** The origin of each conversation that is not answered yet. @returns {string[]} */
+  get chats() {
+    const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
+    return chats.flatMap(({ origin }) => origin ?? []);
+  }
+
   /** Origins that wait for answers now, each once. @returns {string[]} */
   get origins() {
-    const chats = [...this.#calls.receivers, ...this.#waiting].filter(({ method }) => method === "chat.completions");
-    return [...new Set(chats.flatMap(({ origin }) => origin ?? []))];
+    return [...new Set(this.chats)];
   }
 
   /**
@@ -78,13 +84,14 @@ export class Engine {
    * @param {Methods[K]["params"]} params
    * @param {Receiver} receiver
    * @param {string} [origin]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
+   * @param {Priority} [priority]  foreground, where it is not said
    * @param {Resume} [resume]  what was delivered of the answer before
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver, origin, resume) {
+  send(method, params, receiver, origin, priority, resume) {
     /** @type {Request} */
     const request = {
-      method, params, origin, receiver, id: 0, tries: 0, settled: false, suspected: false, resume: structuredClone(resume),
+      method, params, origin, priority, receiver, id: 0, tries: 0, settled: false, suspected: false, resume: structuredClone(resume),
       chunk: (chunk, part) => {
         request.resume = extended(request.resume, chunk, part);
         request.settled ||= !request.resume;
@@ -111,7 +118,7 @@ export class Engine {
    */
   request(method, params, { onChunk, signal, origin, resume } = {}) {
     return new Promise((resolve, reject) => {
-      const cancel = this.send(method, params, { chunk: (chunk, part) => onChunk?.(chunk, part), done: resolve, error: reject }, origin, resume);
+      const cancel = this.send(method, params, { chunk: (chunk, part) => onChunk?.(chunk, part), done: resolve, error: reject }, origin, undefined, resume);
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });
@@ -123,8 +130,8 @@ export class Engine {
    */
   #post(request) {
     this.#worker ??= this.#start();
-    const { method, params, origin, resume } = request;
-    request.id = this.#calls.send(method, params, request, { origin, resume });
+    const { method, params, origin, priority, resume } = request;
+    request.id = this.#calls.send(method, params, request, { origin, priority, resume });
     request.tries++;
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);

@@ -1,5 +1,5 @@
-// Frames that a page may send: {id, method, params}, with {resume} from its bridge alone, and {id, method: "cancel"}. Anything else is not
-// our shim speaking.
+// Frames that a page may send: {id, method, params, priority?}, with {resume} where its bridge sends it again, {id, method: "cancel"} and
+// {priority}. Anything else is not our shim and bridge speaking.
 
 import { isResume } from "./resume.js";
 
@@ -10,7 +10,20 @@ export const MAX_DEPTH = 64;
 /** Requests that one page may have open, of any kind. */
 export const MAX_OPEN = 64;
 
-/** @typedef {import("../shared/protocol.js").Request<any>} Frame */
+/** @type {unknown[]} */
+const PRIORITIES = ["foreground", "background"];
+
+/**
+ * @typedef {import("../shared/protocol.js").Request<any>} Frame
+ * @typedef {import("../shared/protocol.js").PriorityChange} PriorityChange
+ */
+
+/**
+ * @param {any} frame  as it came
+ * @returns {frame is PriorityChange}
+ */
+export const isPriorityChange = (frame) =>
+  isContainer(frame) && Object.keys(frame).length === 1 && PRIORITIES.includes(/** @type {any} */ (frame).priority);
 
 /**
  * @param {any} frame  as it came
@@ -19,11 +32,11 @@ export const MAX_OPEN = 64;
  */
 export function isFrame(frame, lastId) {
   if (typeof frame !== "object" || frame === null) return false;
-  const { id, method, params, resume, ...rest } = frame;
+  const { id, method, params, priority, resume, ...rest } = frame;
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
   if (resume !== undefined && !(method === "chat.completions" && isResume(resume))) return false;
-  if (method === "cancel") return params === undefined;
-  return id > lastId
+  if (method === "cancel") return params === undefined && priority === undefined;
+  return id > lastId && (priority === undefined || PRIORITIES.includes(priority))
     && isContainer(params) && !Array.isArray(params) && isShallow(params)
     && JSON.stringify({ id, method, params }).length <= MAX_FRAME;
 }

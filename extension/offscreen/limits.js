@@ -1,7 +1,10 @@
 // The router's limits. In a file of its own, for tests that cannot wait.
 
-/** Requests of one origin. */
-export const QUOTA = { running: 4, queued: 16 };
+/**
+ * Requests of one origin that the engine has and that wait here, and those of hidden tabs that the engine has of all origins together.
+ * The engine orders what it has; these limits are for memory, of which a request takes up to 1 MiB.
+ */
+export const QUOTA = { running: 16, queued: 64, background: 64 };
 
 /**
  * When a worker that does not answer is ended: it is asked every so many ms while it has something to do, and may leave so many

@@ -1,7 +1,7 @@
 // The router: the end of every port. It decides who is heard, keeps requests apart, and hands them to the engine's worker.
 // Nothing here waits for the service worker while tokens flow.
 
-import { Activity } from "./activity.js";
+import { Activity, figures } from "./activity.js";
 import { Engine } from "./engine.js";
 import { QUOTA } from "./limits.js";
 import { Models } from "./models.js";
@@ -56,10 +56,13 @@ async function answerEngine(method, params) {
 
 /** The model pages were told of last. @type {string | undefined} */
 let model;
+/** The model that is loaded. @type {import("../shared/protocol.js").Model | undefined} */
+let loaded;
 
 /** @param {import("../shared/protocol.js").EngineStatus} status */
 function onStatus(status) {
   tellUis("status", status);
+  loaded = status.model;
   const { state, id, progress = 1 } = status;
   // All of it is there when an answer is.
   if (state === "loading" && progress < 1 && models.answers(id)) {
@@ -71,7 +74,7 @@ function onStatus(status) {
   for (const page of pages) void page.tell("modelchange", { model: models.pageId(model) });
 }
 
-/** @type {Promise<{handle: (method: string, params: any) => Promise<unknown>}> | undefined} */
+/** @type {Promise<ReturnType<typeof import("./conversations.js").createConversations>> | undefined} */
 let conversations;
 
 /** Loaded when the popup first asks: pages do without. */
@@ -82,6 +85,23 @@ const openConversations = () => conversations ??= import("./conversations.js").t
     broadcast: tellUis,
   }));
 
+/** @returns {Promise<import("../shared/protocol.js").ActivityList>} */
+async function listActivity() {
+  const asked = [...pages].flatMap(({ origin, chats }) => Array(chats).fill(origin));
+  const open = [...asked, ...engine.chats.filter((origin) => origin === location.origin)];
+  // Without conversations there may be no worker, and none is started to say so.
+  const { chats } = engine.chats.length > 0 ? await engine.request("engine.chats", {}) : { chats: [] };
+  return { origins: figures(open, chats, await models.chosenName()), model: loaded };
+}
+
+/** The user wants no more of an origin's answers. @param {string} origin */
+function stop(origin) {
+  for (const page of pages) if (page.origin === origin) page.stop();
+  if (origin !== location.origin) return;
+  for (const ui of uis) ui.stop();
+  void conversations?.then((conversations) => conversations.stop());
+}
+
 chrome.runtime.onConnect.addListener((port) => {
   const requester = requesterOf(port.sender);
   if (port.name === "doppler" && requester) {
@@ -90,9 +110,8 @@ chrome.runtime.onConnect.addListener((port) => {
   } else if (port.name === "doppler-ui" && isOwnPage(port.sender)) {
     const ui = new UiConnection(port, engine, models, openConversations, {
       get sites() { return activity.sites; },
-      stop(origin) {
-        for (const page of pages) if (page.origin === origin) page.stop();
-      },
+      list: listActivity,
+      stop,
     });
     uis.add(ui);
     port.onDisconnect.addListener(() => {

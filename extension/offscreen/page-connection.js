@@ -3,7 +3,7 @@
 
 import { background } from "../shared/background.js";
 import { notAllowed, Refusal, toWire } from "../shared/errors.js";
-import { isFrame, MAX_OPEN } from "./frames.js";
+import { isFrame, isPriorityChange, MAX_OPEN } from "./frames.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
@@ -13,7 +13,8 @@ import { isFrame, MAX_OPEN } from "./frames.js";
  * @typedef {typeof ENGINE_METHODS[number]} EngineMethod
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
- * @typedef {{engine?: string, withdraw: () => void}} Open
+ * @typedef {import("../shared/protocol.js").Priority} Priority
+ * @typedef {{engine?: string, withdraw: () => void, place?: import("./quota.js").Place}} Open
  *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: its result is not wanted any more
  */
 
@@ -45,6 +46,8 @@ export class PageConnection {
   /** Requests waiting for the user's answer. @type {Set<number>} */
   #asking = new Set();
   #lastId = -1;
+  /** As its bridge said last. @type {Priority} */
+  #priority = "foreground";
   #port;
   #requester;
   #engine;
@@ -79,6 +82,11 @@ export class PageConnection {
     return this.#requester.origin;
   }
 
+  /** Conversations that are answered, or wait for that. */
+  get chats() {
+    return [...this.#open.values()].filter(({ engine }) => engine === "chat.completions").length;
+  }
+
   /**
    * What the page may do now; a failure to find out is not kept.
    * @returns {Promise<Grant>}
@@ -98,17 +106,26 @@ export class PageConnection {
 
   /** @param {any} frame */
   #receive(frame) {
+    if (isPriorityChange(frame)) return this.#setPriority(frame.priority);
     if (!isFrame(frame, this.#lastId)) return this.#drop();
     if (frame.method === "cancel") {
       return this.#fail(frame.id, new Refusal("AbortError", "aborted", "The request was aborted."));
     }
     this.#lastId = frame.id;
+    if (frame.priority) this.#setPriority(frame.priority);
     if (this.#open.size === MAX_OPEN) {
       const error = new Refusal("QuotaExceededError", "too_many_requests", `This page has ${MAX_OPEN} requests open: wait for one to end.`);
       return this.#post({ id: frame.id, error: toWire(error) });
     }
     this.#open.set(frame.id, { withdraw() {} });
     this.#answer(frame).catch((thrown) => this.#fail(frame.id, thrown));
+  }
+
+  /** @param {Priority} priority */
+  #setPriority(priority) {
+    if (priority === this.#priority) return;
+    this.#priority = priority;
+    for (const { place } of this.#open.values()) place?.setPriority(priority);
   }
 
   /** @param {Frame} frame */
@@ -152,14 +169,16 @@ export class PageConnection {
   #run(id, method, params, resume) {
     /** @type {(() => void) | undefined} */
     let cancel;
-    let leave = () => {};
-    this.#open.set(id, { engine: method, withdraw: () => cancel ? cancel() : leave() });
-    leave = this.#quota.enter(this.origin, () => {
+    const leave = () => open.place?.leave();
+    /** @type {Open} */
+    const open = { engine: method, withdraw: () => cancel ? cancel() : leave() };
+    this.#open.set(id, open);
+    open.place = this.#quota.enter(this.origin, this.#priority, () => {
       cancel = this.#engine.send(method, this.#models.complete(method, params), {
         chunk: (chunk, part) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk), part }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
-      }, this.origin, resume);
+      }, this.origin, this.#priority, resume);
     }, (thrown) => this.#fail(id, thrown));
   }
 

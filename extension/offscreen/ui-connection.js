@@ -35,6 +35,8 @@ export function isOwnPage(sender) {
 export class UiConnection {
   #answers;
   #closed = false;
+  /** Ends the conversations that the page asks itself. */
+  #stop = new AbortController();
   #port;
   #engine;
   #models;
@@ -47,7 +49,8 @@ export class UiConnection {
    * @param {import("./engine.js").Engine} engine
    * @param {import("./models.js").Models} models
    * @param {() => Promise<{handle: (method: string, params: any) => Promise<unknown>}>} conversations
-   * @param {{readonly sites: string[], stop: (origin: string) => void}} activity  the sites that are being answered
+   * @param {{readonly sites: string[], list: () => Promise<import("../shared/protocol.js").ActivityList>, stop: (origin: string) => void}} activity
+   *   the sites that are being answered
    */
   constructor(port, engine, models, conversations, activity) {
     this.#port = port;
@@ -68,6 +71,7 @@ export class UiConnection {
       "models.choose": (params) => models.choose(params),
       "models.describe": (params) => models.describe(params),
       "models.forget": (params) => models.forget(params),
+      "activity.list": () => activity.list(),
       "activity.stop": ({ origin }) => activity.stop(origin),
     };
     this.#answers = new Answers((frame) => this.#post(frame), (method, params, options) => this.#answer(method, params, options));
@@ -83,7 +87,8 @@ export class UiConnection {
     if (method.startsWith("conversations.")) return (await this.#conversations()).handle(method, params);
     if (Object.hasOwn(this.#methods, method)) return this.#methods[/** @type {keyof UiMethods} */ (method)](params);
     if (isEngineMethod(method)) {
-      return this.#engine.request(method, this.#models.complete(method, params), { ...options, origin: location.origin });
+      const signal = method === "chat.completions" ? AbortSignal.any([options.signal, this.#stop.signal]) : options.signal;
+      return this.#engine.request(method, this.#models.complete(method, params), { ...options, signal, origin: location.origin });
     }
     throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
   }
@@ -95,6 +100,12 @@ export class UiConnection {
    */
   tell(event, detail) {
     this.#post({ event, detail });
+  }
+
+  /** The user wants no more of its answers. */
+  stop() {
+    this.#stop.abort();
+    this.#stop = new AbortController();
   }
 
   /** The page was closed. Conversations go on; what it asked itself ends. */

@@ -1,8 +1,10 @@
-// The options page: what was granted to whom, and taking it back.
+// The options page: what was granted to whom, and taking it back. activity.js shows what is being answered.
 
+import "./activity.js";
 import { background } from "../shared/background.js";
 import { showOrigin } from "../shared/origin.js";
 import { tuningText } from "../shared/tunings.js";
+import { cell, find } from "./page.js";
 
 /** @typedef {import("../background/grants.js").ListedGrant} ListedGrant */
 
@@ -14,7 +16,6 @@ const ACCESS = {
   block: "Blocked",
 };
 
-const find = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const rows = /** @type {HTMLTableSectionElement} */ (document.querySelector("#grants tbody"));
 const since = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -33,13 +34,6 @@ function row(grant) {
 
   tr.append(site, cell(ACCESS[grant.scope]), cell(since.format(grant.since)), cell(button));
   return tr;
-}
-
-/** @param {string | Node} content */
-function cell(content) {
-  const td = document.createElement("td");
-  td.append(content);
-  return td;
 }
 
 /** @param {string[]} origins */

@@ -4,9 +4,9 @@
 //
 // A content script has no modules: it matches requests and answers itself, without shared/rpc.js.
 //
-// It is not a guard: the router trusts only what the browser attests about the port. One thing is attested here, because
-// only a script in the page's process can read it and page script cannot reach this one: the user's activation, which is good
-// for one question of permission, and where it was.
+// It is not a guard: the router trusts only what the browser attests about the port. Two things are attested here, because
+// only a script in the page's process can read them and page script cannot reach this one: the user's activation, which is good
+// for one question of permission, and where it was; and whether the page is visible.
 
 (() => {
   /** Longest frame the router takes, in characters of its JSON text. */
@@ -53,6 +53,8 @@
   let press = { time: 0 };
   /** When the press was that asked for permission last. */
   let used = 0;
+  /** The priority that the router was told last. @type {Frame["priority"]} */
+  let told;
 
   /** @param {Event} event */
   function pressed(event) {
@@ -63,10 +65,23 @@
   }
 
   /** With every request: `document.open()` takes listeners away, and one that is there is not added twice. */
-  function watchPresses() {
+  function watch() {
     for (const type of ["pointerdown", "mousedown", "keydown"]) addEventListener(type, pressed, { capture: true, passive: true });
+    addEventListener("visibilitychange", visibilityChanged, { capture: true });
   }
-  watchPresses();
+  watch();
+
+  /** @returns {Frame["priority"]} */
+  function priority() {
+    return document.visibilityState === "visible" ? "foreground" : "background";
+  }
+
+  /** While requests run, the router is told of changes. */
+  function visibilityChanged() {
+    if (running.size === 0 || priority() === told) return;
+    told = priority();
+    engine?.then((port) => port.postMessage({ priority: told })).catch(() => {});
+  }
 
   // The user's press that a request for permission uses up.
   /** @returns {import("../shared/protocol.js").PageMethods["permissions.request"]["params"]} */
@@ -80,13 +95,13 @@
   function receive(frame) {
     const { id, method, params } = frame ?? {};
     if (!Number.isSafeInteger(id) || typeof method !== "string") return;
-    watchPresses();
+    watch();
     if (method === "cancel") {
       if (!running.delete(id)) return;
       return void engine?.then((port) => port.postMessage({ id, method }), () => {});
     }
     /** @type {Frame} */
-    const checked = { id, method, params: { ...params } };
+    const checked = { id, method, params: { ...params }, priority: priority() };
     if (method === "permissions.request") checked.params = takePress();
     const request = { frame: checked, tries: 0, begun: false };
     running.set(id, request);
@@ -119,6 +134,7 @@
       const port = await (engine ??= connect());
       if (running.get(request.frame.id) !== request) return;
       request.tries++;
+      request.frame.priority = told = priority();
       port.postMessage(request.frame);
     } catch (thrown) {
       if (chrome.runtime?.id) fail(request.frame.id, "OperationError", "engine_unreachable", `The engine could not be reached (${thrown}): try again.`);
@@ -160,7 +176,7 @@
       // An answer to something cancelled here: the page has its AbortError already.
       if (!request) return;
       if (!("chunk" in frame)) running.delete(frame.id);
-      else if (frame.part) return told(request, frame.chunk, frame.part);
+      else if (frame.part) return forwardPart(request, frame.chunk, frame.part);
       // The chunks of a count say how far the model is loaded.
       request.begun ||= request.frame.method !== "tokens.count";
     }
@@ -173,7 +189,7 @@
    * @param {any} chunk
    * @param {import("../shared/protocol.js").Part} part
    */
-  function told({ frame }, chunk, { model, tokens }) {
+  function forwardPart({ frame }, chunk, { model, tokens }) {
     frame.resume ??= { id: chunk.id, created: chunk.created, model, tokens: [], retell: false };
     for (const token of tokens) frame.resume.tokens.push(token);
     page.postMessage({ id: frame.id, chunk });

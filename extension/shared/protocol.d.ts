@@ -36,6 +36,7 @@ export interface EngineMethods {
   "models.describe": { params: NamedModel; done: Model; chunk: never };
   "chat.completions": { params: ChatRequest; done: Completion; chunk: Chunk };
   "tokens.count": { params: ChatRequest; done: Count; chunk: Loaded };
+  "engine.chats": { params: Nothing; done: RunningChats; chunk: never };
   "engine.verify": { params: VerifyParams; done: Verified; chunk: never };
   "engine.bench": { params: BenchParams; done: BenchReport; chunk: never };
   "engine.tune": { params: TuneParams; done: TuneReport; chunk: Trial };
@@ -56,6 +57,7 @@ export interface UiMethods {
   "models.choose": { params: Choice; done: Model; chunk: never };
   "models.describe": { params: Listing; done: Model; chunk: never };
   "models.forget": { params: ModelId; done: Nothing; chunk: never };
+  "activity.list": { params: Nothing; done: ActivityList; chunk: never };
   "activity.stop": { params: Site; done: Nothing; chunk: never };
 }
 
@@ -121,6 +123,19 @@ export type Activity = {
  * Origins of the sites that are being answered.
  */
 sites: Array<string>, };
+
+/**
+ * Answer to [`ListActivity`].
+ */
+export type ActivityList = { 
+/**
+ * The origins with open requests.
+ */
+origins: Array<OriginActivity>, 
+/**
+ * The loaded model.
+ */
+model?: Model, };
 
 /**
  * The graphics adapter the engine runs on.
@@ -1031,6 +1046,35 @@ export type OptionalId = {
 id?: string, };
 
 /**
+ * The conversations of an origin.
+ */
+export type OriginActivity = { 
+/**
+ * A site, or the extension itself.
+ */
+origin: string, 
+/**
+ * Names of the models that answer, for people.
+ */
+models: Array<string>, 
+/**
+ * Conversations that are computed.
+ */
+running: number, 
+/**
+ * Those that wait.
+ */
+waiting: number, 
+/**
+ * Tokens that they have in the cache.
+ */
+tokens: number, 
+/**
+ * Tokens of their answers in a second, as it is now.
+ */
+tokens_per_second: number, };
+
+/**
  * `OpenAI`'s list of models, with the one that answers.
  */
 export type PageCatalog = { object: "list", data: import("../page/doppler.js").Model[] };
@@ -1062,6 +1106,20 @@ export type Permission = { state: import("../page/doppler.js").PermissionState }
  * Whether the user has just pressed something, and where on the screen.
  */
 export type Press = { activated: boolean, pointer?: import("../background/placement.js").Point };
+
+/**
+ * Whether somebody looks at an answer as it comes.
+ */
+export type Priority = "foreground" | "background";
+
+/**
+ * A page with open requests was shown or hidden: their priority is another now. From the bridge to the offscreen document.
+ */
+export type PriorityChange = { 
+/**
+ * The new one.
+ */
+priority: Priority, };
 
 /**
  * How far a message got.
@@ -1183,6 +1241,10 @@ params?: P,
  */
 origin?: string, 
 /**
+ * As the bridge of a page attests it, for pages and for the worker.
+ */
+priority?: Priority, 
+/**
  * The part of the answer that came before its connection, or its worker, ended. Of the extension's own parts, never of a page's script.
  */
 resume?: Resume, };
@@ -1216,6 +1278,40 @@ retell: boolean, };
  * The author of a message.
  */
 export type Role = "user" | "assistant";
+
+/**
+ * A conversation that the worker has.
+ */
+export type RunningChat = { 
+/**
+ * The origin that asks.
+ */
+origin: string, 
+/**
+ * The model's name for people; `None`: it is not loaded yet.
+ */
+model: string | null, 
+/**
+ * Whether it is computed; else it waits.
+ */
+running: boolean, 
+/**
+ * Tokens of the prompt and of the answer so far, once it is computed: their keys and values are in the cache.
+ */
+tokens: number, 
+/**
+ * Tokens of the answer in a second, as it is now.
+ */
+tokens_per_second: number, };
+
+/**
+ * Answer to [`GetChats`].
+ */
+export type RunningChats = { 
+/**
+ * In the order of their arrival.
+ */
+chats: Array<RunningChat>, };
 
 /**
  * The engine's `Tuning`: settings of the kernels.

@@ -58,7 +58,7 @@ export class Calls {
    * @param {K} method
    * @param {M[K]["params"]} params
    * @param {R} receiver
-   * @param {{origin?: string, resume?: import("./protocol.js").Resume}} [fields]  of the frame
+   * @param {{origin?: string, priority?: import("./protocol.js").Priority, resume?: import("./protocol.js").Resume}} [fields]  of the frame
    * @returns {number}  the request's id
    */
   send(method, params, receiver, fields) {

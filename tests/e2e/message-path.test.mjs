@@ -60,7 +60,7 @@ const end = async (page) => {
 /** @param {Page} page */
 const streaming = (page) => page.waitForFunction(() => /** @type {any} */ (window).heard.length > 0);
 const text = (/** @type {number} */ tokens) => Array.from({ length: tokens }, (_, i) => `t${i} `).join("");
-/** What the worker was asked so far. @param {Page} page @returns {Promise<{id: number, method: string}[]>} */
+/** What the worker was asked so far. @param {Page} page @returns {Promise<{id: number, method: string, priority?: string}[]>} */
 const log = (page) => page.evaluate(() => doppler.models.list().then((list) => /** @type {any} */ (list).log));
 /** @param {Page} page @param {Script} script @returns {Promise<any>} the answer, or its error */
 const complete = (page, script) => page.evaluate(
@@ -74,6 +74,14 @@ async function otherSite() {
   if (await other.evaluate(() => doppler.permissions.query().then(({ state }) => state)) !== "granted") await browser.grant(other, "session");
   return other;
 }
+
+/** How one of the extension's own pages asks. @param {Page} own */
+const asking = (own) => /** @param {string} method @param {object} [params] @returns {Promise<any>} */
+  (method, params = {}) => own.evaluate(async ({ method, params }) => {
+    const { connectEngine } = await import(chrome.runtime.getURL("extension/shared/engine-port.js"));
+    const engine = await connectEngine();
+    return engine.request(method, params).finally(engine.close);
+  }, { method, params });
 
 const T = { timeout: 60_000 };
 
@@ -305,12 +313,7 @@ test("the router opened in a tab is no second one", T, async () => {
 test("while a site is answered the icon says so, the status names it, and the user can stop it", T, async () => {
   const options = await browser.openOwn("options/options.html");
   const badge = () => options.evaluate(() => chrome.action.getBadgeText({}));
-  /** @param {string} method @param {object} [params] @returns {Promise<any>} */
-  const ask = (method, params = {}) => options.evaluate(async ({ method, params }) => {
-    const { connectEngine } = await import(chrome.runtime.getURL("extension/shared/engine-port.js"));
-    const engine = await connectEngine();
-    return engine.request(method, params).finally(engine.close);
-  }, { method, params });
+  const ask = asking(options);
   await until(async () => await badge() === "", "the icon to show nothing");
   assert.deepEqual((await ask("engine.status")).sites, []);
   await start(page, { tokens: 100_000, every: 20 });
@@ -324,6 +327,66 @@ test("while a site is answered the icon says so, the status names it, and the us
   await until(async () => await badge() === "", "the icon to be as before");
   assert.deepEqual((await ask("engine.status")).sites, []);
   await options.close();
+});
+
+test("the options list the sites and the user's own chats, and stop them one by one", T, async () => {
+  const options = await browser.openOwn("options/options.html");
+  const ask = asking(options);
+  await options.locator("#idle:visible").waitFor();
+  await start(page, { hang: true });
+  const { id } = await ask("conversations.send", { text: '{"hang":true}' });
+  const row = (/** @type {string} */ name) => options.locator("#activity").getByRole("row", { name });
+  for (const name of ["Your chats", browser.localhost]) await row(name).getByText("1 waiting").waitFor();
+  // The row stays, and the focus with it, while its figures change.
+  const stop = options.getByRole("button", { name: `Stop ${browser.localhost}` });
+  await stop.focus();
+  await start(page, { hang: true });
+  await row(browser.localhost).getByText("2 waiting").waitFor();
+  assert.equal(await options.evaluate(() => document.activeElement?.textContent), "Stop");
+  await stop.press("Enter");
+  assert.equal(await end(page), "AbortError stopped_by_user");
+  await options.locator("#activity-status", { hasText: `${browser.localhost} was stopped.` }).waitFor();
+  await row(browser.localhost).waitFor({ state: "detached" });
+  await options.getByRole("button", { name: "Stop your chats" }).click();
+  await options.locator("#idle:visible").waitFor();
+  const { conversation } = await ask("conversations.get", { id });
+  assert.equal(conversation.messages.at(-1).state, "stopped");
+  await ask("conversations.delete", { id });
+  await options.close();
+});
+
+test("the engine is told whether the page is visible, and the page cannot lie about it", T, async () => {
+  const tab = await browser.open(browser.localhost);
+  const stranger = await otherSite();
+  /** Of its requests. */
+  const priorities = async () => (await log(stranger)).filter(({ method }) => method === "chat.completions").map(({ priority }) => priority);
+  const visibility = (/** @type {string} */ state) => `Object.defineProperty(document, "visibilityState", { value: "${state}", configurable: true });
+    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }))`;
+  await tab.evaluate(visibility("hidden"));
+  await complete(tab, { tokens: 1 });
+  assert.equal((await priorities()).at(-1), "foreground");
+  await tab.evaluate(visibility("visible"));
+  await browser.inBridge(tab, visibility("hidden"));
+  await complete(tab, { tokens: 1 });
+  assert.equal((await priorities()).at(-1), "background");
+
+  const before = (await priorities()).length;
+  // Four run, and the fifth has the priority of the moment when it starts.
+  await tab.evaluate(() => {
+    const w = /** @type {any} */ (window);
+    w.abort = new AbortController();
+    w.first = new AbortController();
+    for (let i = 0; i < 5; i++) {
+      const signal = i === 0 ? w.first.signal : w.abort.signal;
+      doppler.chat.completions.create({ messages: [{ role: "user", content: `{"hang":true}` }] }, { signal }).catch(() => {});
+    }
+  });
+  await until(async () => (await priorities()).length === before + 4, "four to run");
+  await browser.inBridge(tab, visibility("visible"));
+  await tab.evaluate(() => /** @type {any} */ (window).first.abort());
+  await until(async () => (await priorities()).length === before + 5, "the one that waited to start");
+  assert.deepEqual((await priorities()).slice(before), [...Array(4).fill("background"), "foreground"]);
+  await Promise.all([tab.close(), stranger.close()]);
 });
 
 test("the popup names the sites that are answered, and stops them", T, async () => {

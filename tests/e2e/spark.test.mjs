@@ -6,7 +6,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { isSoftware } from "../../extension/bench/report.js";
-import { copyExtension, launch, ROOT } from "./harness.mjs";
+import { copyExtension, launch, ROOT, until } from "./harness.mjs";
 
 /** @typedef {import("./harness.mjs").Browser} Browser */
 /** @typedef {import("playwright-core").Page} Page */
@@ -165,6 +165,50 @@ test("two tabs at once get their own answers", T, async () => {
   await browser.grant(other, "once");
   await Promise.all([assertAnswers(page, golden("yesno")), assertAnswers(other, golden("add2")), assertAnswers(page, golden("translate"))]);
   await other.close();
+});
+
+test("the options list who is answered, how fast, and stop one while the other goes on", { timeout: 2 * T.timeout }, async () => {
+  const other = await browser.open(browser.loopback);
+  await browser.grant(other, "once");
+  // Again and again: where the GPU is fast an answer is over before anybody sees it.
+  const ask = (/** @type {Page} */ page) => page.evaluate((request) => {
+    const w = /** @type {any} */ (window);
+    [w.pieces, w.ended, w.abort] = [0, undefined, new AbortController()];
+    const repeat = async () => {
+      for (;;) {
+        for await (const _ of await doppler.chat.completions.create({ ...request, stream: true }, { signal: w.abort.signal })) w.pieces++;
+      }
+    };
+    repeat().catch(({ name, reason }) => { w.ended = reason ?? name; });
+  }, greedy(golden("story")));
+  const pieces = (/** @type {Page} */ page) => page.evaluate(() => /** @type {any} */ (window).pieces);
+  await Promise.all([ask(page), ask(other)]);
+
+  const options = await browser.openOwn("options/options.html");
+  const row = (/** @type {string} */ origin) => options.locator("#activity").getByRole("row", { name: origin });
+  const cells = (/** @type {string} */ origin) => row(origin).getByRole("cell").allInnerTexts();
+  for (const origin of [browser.localhost, browser.loopback]) {
+    await until(async () => {
+      const [model, rate] = await cells(origin).catch(() => []);
+      return model === "Spark 28M" && Number(rate) > 0;
+    }, `${origin} to be answered`, T.timeout);
+  }
+  assert.match(await options.locator("#memory").innerText(), /^Spark 28M takes \d+\.\d MB of graphics memory/);
+
+  const stop = options.getByRole("button", { name: `Stop ${browser.loopback}` });
+  await until(async () => {
+    // Between two answers there is nothing to stop.
+    await stop.press("Enter", { timeout: 1000 }).catch(() => {});
+    return await other.evaluate(() => /** @type {any} */ (window).ended) === "stopped_by_user";
+  }, "the answer to be stopped", T.timeout);
+  assert.equal(await options.evaluate(() => document.activeElement?.id), "activity-title");
+  await row(browser.loopback).waitFor({ state: "detached" });
+  const before = await pieces(page);
+  await until(async () => await pieces(page) > before, "the other to go on", T.timeout);
+  assert.ok((await cells(browser.localhost)).length > 0);
+  await page.evaluate(() => /** @type {any} */ (window).abort.abort());
+  await options.locator("#idle:visible").waitFor();
+  await Promise.all([options.close(), other.close()]);
 });
 
 test("the service worker is killed in mid-stream: the answer completes, no token lost or doubled", T, async () => {

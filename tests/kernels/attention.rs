@@ -26,8 +26,16 @@ fn cache(random: &mut Random, kv: KvFormat, head_dim: u32, heads: u32) -> Data {
     Data::Cache(kv, head_dim, words)
 }
 
+/// Position of a row that is to be left alone.
+const INACTIVE: u32 = u32::MAX;
+
+/// Rows of these slots and positions.
 fn rows(list: &[(u32, u32)]) -> Data {
-    let rows: Vec<Row> = list.iter().map(|&(slot, position)| Row { token: 0, position, slot, flags: 1 }).collect();
+    let row = |&(slot, position)| match position {
+        INACTIVE => Row { slot, ..Row::default() },
+        position => Row { token: 0, position, slot, remaining: 1 },
+    };
+    let rows: Vec<Row> = list.iter().map(row).collect();
     Data::U32(bytemuck::pod_collect_to_vec(&rows))
 }
 
@@ -42,15 +50,15 @@ fn rope_kv() {
                 let (pages, page_count) = page_table(pages_per_slot);
                 let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
                 let rotary = Rotary { rotated, pairing, magnitude: 1.25, temperature };
-                let kernel = || RopeKv { rows: 3, heads, kv_heads, head_dim, rotary, pages_per_slot, kv };
+                let kernel = || RopeKv { rows: 4, heads, kv_heads, head_dim, rotary, pages_per_slot, kv };
                 let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
                 let cached_heads = page_count * PAGE * kv_heads;
                 let buffers = RopeKvBindings {
-                    qkv: Data::F32(random.floats((3 * (heads + 2 * kv_heads) * head_dim) as usize)),
+                    qkv: Data::F32(random.floats((4 * (heads + 2 * kv_heads) * head_dim) as usize)),
                     keys: cache(&mut random, kv, head_dim, cached_heads),
                     values: cache(&mut random, kv, head_dim, cached_heads),
                     pages,
-                    rows: rows(&[(0, 0), (1, 33), (1, 159)]),
+                    rows: rows(&[(0, 1), (1, 33), (1, INACTIVE), (1, 159)]),
                     rope_constants: Data::F32(frequencies),
                 };
                 // A byte that the device rounds to the other side of a tie is off by one quantum.
@@ -137,7 +145,7 @@ fn attention_decode() {
                 (vec![(1, 5), (0, 639)], 1, 640),
                 // Rows of different sequences: no row reads pages that another writes.
                 (vec![(0, 300), (1, 639)], 10, 64),
-                (vec![(1, 5), (0, 300)], 2, 512),
+                (vec![(1, 5), (0, INACTIVE), (0, 300)], 2, 512),
             ] {
                 let count_of_rows = list.len() as u32;
                 let AttentionPrefillBindings { q, keys, values, pages, rows, out } = attention_buffers(&mut random, &shape, &list);
@@ -193,14 +201,24 @@ fn attention_combine() {
     }
 }
 
+/// Runs of positions of a slot, each from a multiple of 32 rows on: slot, first position, positions. Rows between them repeat the last.
+fn runs(runs: &[(u32, u32, u32)]) -> Vec<(u32, u32)> {
+    let mut list = Vec::new();
+    for (i, &(slot, first, count)) in runs.iter().enumerate() {
+        let rows = if i + 1 < runs.len() { count.next_multiple_of(AttentionPrefill::TILE) } else { count };
+        list.extend((0..rows).map(|row| (slot, first + row.min(count - 1))));
+    }
+    list
+}
+
 #[test]
 fn attention_prefill() {
     let mut devices = Devices::open();
     let mut random = Random::new(12);
     for kv in KV_FORMATS {
         for shape in attention_shapes(kv, 20) {
-            for (first, count) in [(0, 1), (0, 70), (131, 37)] {
-                let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
+            for list in [runs(&[(1, 0, 1)]), runs(&[(1, 0, 70)]), runs(&[(1, 131, 37)]), runs(&[(1, 131, 37), (0, 7, 3), (1, 20, 33)])] {
+                let count = list.len() as u32;
                 let buffers = attention_buffers(&mut random, &shape, &list);
                 for tier in [AttentionTier::Small, AttentionTier::Streaming] {
                     devices.check(|| AttentionPrefill { shape, rows: count, tier, splits: 1 }, &buffers, 1e-9);
@@ -242,9 +260,19 @@ fn attention_prefill_large() {
     let executor = Executor::Gpu(Box::new(gpu));
     let mut random = Random::new(13);
     for shape in served {
-        for (first, count, window, right_window) in [(0, 1, 0, 0), (0, 70, 0, 0), (131, 137, 0, 0), (0, 70, 0, 4096), (0, 70, 13, 12)] {
+        let several: &[_] = &[(1, 131, 37), (0, 7, 3), (1, 20, 33)];
+        let cases = [
+            (&[(1, 0, 1)][..], 0, 0),
+            (&[(1, 0, 70)], 0, 0),
+            (&[(1, 131, 137)], 0, 0),
+            (several, 0, 0),
+            (&[(1, 0, 70)], 0, 4096),
+            (&[(1, 0, 70)], 13, 12),
+        ];
+        for (list, window, right_window) in cases {
             let shape = if right_window > 0 { AttentionShape { window, right_window, ..shape } } else { shape };
-            let list: Vec<(u32, u32)> = (first..first + count).map(|position| (1, position)).collect();
+            let list = runs(list);
+            let count = list.len() as u32;
             let mut buffers = attention_buffers(&mut random, &shape, &list);
             let kernel = |splits| move || AttentionPrefill { shape, rows: count, tier: AttentionTier::Large, splits };
             compare(&executor, kernel(1), &buffers, 1e-9).expect("equal");

@@ -67,7 +67,7 @@ function setUp(initial) {
   /** @type {any[]} */
   const events = [];
   let time = 1000;
-  const { handle } = createConversations({
+  const { handle, stop } = createConversations({
     request: engine.request,
     broadcast: (event, detail) => events.push(structuredClone(detail)),
     store,
@@ -75,7 +75,7 @@ function setUp(initial) {
   });
   /** @param {string} [id] */
   const get = async (id) => (await handle("conversations.get", { id })).conversation;
-  return { store, engine, events, handle, get };
+  return { store, engine, events, handle, stop, get };
 }
 
 /**
@@ -216,6 +216,15 @@ test("stored answers with their thoughts in them are taken apart", async () => {
   const { get } = setUp([/** @type {any} */ ({ id: "c", title: "A", created: 1, updated: 2, messages })]);
   const [, answer] = (await get()).messages;
   assert.deepEqual([answer.thinking, answer.content], ["B", "C"]);
+});
+
+test("all answers are stopped at once", async () => {
+  const { handle, stop, get } = setUp();
+  const ids = await Promise.all(["a", "b"].map((text) => handle("conversations.send", { text }).then(({ id }) => id)));
+  stop();
+  await settle();
+  const states = await Promise.all(ids.map((id) => get(id).then(({ messages }) => messages[1].state)));
+  assert.deepEqual(states, ["stopped", "stopped"]);
 });
 
 test("stop keeps the answer so far and ignores what still arrives", async () => {

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: number, method: string, params: any, origin?: string, resume?: import("../../extension/shared/protocol.js").Resume, ping?: boolean}} Frame */
+/** @typedef {import("../../extension/shared/protocol.js").Resume} Resume */
+/** @typedef {{id: number, method: string, params: any, origin?: string, priority?: string, resume?: Resume, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -124,7 +125,7 @@ test("the worker dies: what had begun goes on behind what was delivered, or ends
 test("an answer that its document before had begun goes on behind that", () => {
   const { engine } = setUp();
   const before = { id: "x", created: 7, model: 3, tokens: [1, 2], retell: true };
-  engine.send("chat.completions", /** @type {any} */ ({ text: "begun" }), { chunk() {}, done() {}, error() {} }, "https://x.org", before);
+  engine.send("chat.completions", /** @type {any} */ ({ text: "begun" }), { chunk() {}, done() {}, error() {} }, "https://x.org", undefined, before);
   assert.deepEqual(worker().asked.at(-1)?.resume, before);
   worker().die();
   assert.deepEqual(worker().asked.at(-1)?.resume, before, "nothing of it was told again");
@@ -230,6 +231,15 @@ test("a worker that does not answer is ended; one that is only busy, or has noth
   const { pings } = idle;
   seconds(100);
   assert.deepEqual([idle.ended, idle.pings], [false, pings]);
+});
+
+test("a request keeps origin and priority, also when it is asked again", () => {
+  const { engine } = setUp();
+  const receiver = { chunk() {}, done() {}, error() {} };
+  engine.send("chat.completions", /** @type {any} */ ({}), receiver, "https://x.org", "background");
+  worker().die();
+  const asked = FakeWorker.all.map((worker) => worker.asked.map(({ origin, priority }) => [origin, priority]));
+  assert.deepEqual(asked, Array(2).fill([["https://x.org", "background"]]));
 });
 
 test("the sites being answered are reported at every change", () => {

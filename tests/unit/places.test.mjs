@@ -8,7 +8,7 @@ import { Models } from "../../extension/offscreen/models.js";
 import { PageConnection, requesterOf } from "../../extension/offscreen/page-connection.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 
-const LIMITS = { running: 2, queued: 3 };
+const LIMITS = { running: 2, queued: 3, background: 64 };
 const ORIGIN = "https://x.org";
 const turn = () => new Promise((resolve) => setTimeout(resolve));
 
@@ -231,12 +231,25 @@ test("a site whose request stopped the engine is not heard for a while, longer e
   await assertFree();
   t.mock.timers.tick(2 * 60 * 60_000);
   quota.pause("https://z.org");
-  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 10 s/ });
+  assert.throws(() => quota.enter("https://z.org", "foreground", () => {}, () => {}), { message: /in 10 s/ });
   for (let i = 0; i < 20; i++) quota.pause("https://z.org");
-  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 600 s/ });
+  assert.throws(() => quota.enter("https://z.org", "foreground", () => {}, () => {}), { message: /in 600 s/ });
   t.mock.timers.tick(2 * 60 * 60_000);
   quota.pause("https://z.org");
-  assert.throws(() => quota.enter("https://z.org", () => {}, () => {}), { message: /in 10 s/ });
+  assert.throws(() => quota.enter("https://z.org", "foreground", () => {}, () => {}), { message: /in 10 s/ });
+});
+
+test("a request reaches the engine with the priority that its page has then", async () => {
+  const page = openPage();
+  const priorities = () => worker.sent.filter(({ method }) => method === "chat.completions").map(({ priority }) => priority);
+  page.say({ id: page.next++, method: "chat.completions", params: { messages: [] }, priority: "background" });
+  await page.ask(2);
+  assert.deepEqual(priorities(), ["background", "background"]);
+  page.say({ priority: "foreground" });
+  answerAll((id) => ({ id, done: {} }));
+  assert.deepEqual(priorities(), ["background", "background", "foreground"]);
+  page.say({ priority: "urgent" });
+  assert.equal(page.cut, true);
 });
 
 test("a crash that no request caused blocks no site", async () => {

@@ -1,8 +1,9 @@
-// The router's rules that need no browser: which frames are taken, and what an origin may have running.
+// The router's rules that need no browser: which frames are taken, what an origin may have running, and what is told of it.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isFrame, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
+import { figures } from "../../extension/offscreen/activity.js";
+import { isFrame, isPriorityChange, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
 import { PageConnection } from "../../extension/offscreen/page-connection.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js";
@@ -12,6 +13,8 @@ const query = { id: 1, method: "permissions.query", params: {} };
 test("well-formed frames are accepted", () => {
   assert.ok(isFrame(query, -1));
   assert.ok(isFrame({ id: 1, method: "cancel" }, 5));
+  assert.ok(isFrame({ ...query, priority: "background" }, -1));
+  assert.ok(isPriorityChange({ priority: "foreground" }));
 });
 
 test("what was delivered of an answer is accepted with the request that goes on, well-formed", () => {
@@ -31,9 +34,12 @@ test("malformed frames are refused", () => {
   for (const frame of [
     null, undefined, 1, "permissions.query", [], {}, { ...query, id: "1" }, { ...query, id: NaN }, { ...query, id: 2 ** 53 }, { ...query, id: -1 },
     { ...query, method: undefined }, { ...query, params: null }, { ...query, params: [] }, { ...query, params: "x" }, { ...query, more: 1 },
-    { id: 1, method: "cancel", params: {} }, { ...query, params: { text: "x".repeat(MAX_FRAME) } },
+    { id: 1, method: "cancel", params: {} }, { ...query, priority: "urgent" }, { id: 1, method: "cancel", priority: "background" }, { ...query, params: { text: "x".repeat(MAX_FRAME) } },
   ]) {
     assert.equal(isFrame(frame, -1), false, JSON.stringify(frame)?.slice(0, 80));
+  }
+  for (const frame of [null, "foreground", {}, { priority: "urgent" }, { priority: ["foreground"] }, { ...query, priority: "foreground" }]) {
+    assert.equal(isPriorityChange(frame), false, JSON.stringify(frame));
   }
 });
 
@@ -80,22 +86,73 @@ test("a page that breaks the protocol is cut off and forgotten", () => {
   assert.deepEqual([page.open, page.gone, page.told], [false, 1, []]);
 });
 
-test("quota: the oldest run, the rest wait their turn, the last is refused", () => {
-  const quota = new Quota({ running: 2, queued: 2 });
-  /** @type {string[]} */
+/** @param {Partial<Quota["limits"]>} limits */
+function setUpQuota(limits) {
+  const quota = new Quota({ running: 2, queued: 2, background: 2, ...limits });
+  /** Requests in the order in which they started. @type {string[]} */
   const started = [];
-  const [a, b, c] = ["a", "b", "c", "d"].map((name) => quota.enter("https://x.org", () => started.push(name), (thrown) => assert.fail(String(thrown))));
+  /** @param {string} origin @param {string} name @param {"foreground" | "background"} [priority] */
+  const enter = (origin, name, priority = "foreground") =>
+    quota.enter(`https://${origin}.org`, priority, () => started.push(name), (thrown) => assert.fail(String(thrown)));
+  return { quota, started, enter };
+}
+
+test("quota: the oldest run, the rest wait their turn, the last is refused", () => {
+  const { started, enter } = setUpQuota({});
+  const [a, b, c] = ["a", "b", "c", "d"].map((name) => enter("x", name));
   assert.deepEqual(started, ["a", "b"]);
-  assert.throws(() => quota.enter("https://x.org", () => {}, () => {}), { name: "QuotaExceededError", code: "too_many_requests" });
-  quota.enter("https://y.org", () => started.push("y"), (thrown) => assert.fail(String(thrown)));
+  assert.throws(() => enter("x", "e"), { name: "QuotaExceededError", code: "too_many_requests" });
+  enter("y", "y");
   assert.deepEqual(started, ["a", "b", "y"]);
-  c?.(); // leaves while it waits: it never starts
-  a?.();
+  c?.leave(); // leaves while it waits: it never starts
+  a?.leave();
   assert.deepEqual(started, ["a", "b", "y", "d"]);
-  quota.enter("https://x.org", () => started.push("e"), (thrown) => assert.fail(String(thrown)));
-  a?.(); // twice does nothing: who waits keeps its place
-  b?.();
+  enter("x", "e");
+  a?.leave(); // twice does nothing: who waits keeps its place
+  b?.leave();
   assert.deepEqual(started, ["a", "b", "y", "d", "e"]);
+});
+
+test("quota: hidden tabs share so many places, of which each origin gets one in turn", () => {
+  const { started, enter } = setUpQuota({});
+  const [a1, a2] = ["a1", "a2"].map((name) => enter("a", name, "background"));
+  ["b1", "b2"].forEach((name) => enter("b", name, "background"));
+  enter("c", "c", "background");
+  assert.deepEqual(started, ["a1", "a2"]);
+  // What the user sees waits for none of them.
+  ["d1", "d2"].forEach((name) => enter("d", name));
+  assert.deepEqual(started, ["a1", "a2", "d1", "d2"]);
+  a1?.leave();
+  a2?.leave();
+  assert.deepEqual(started, ["a1", "a2", "d1", "d2", "b1", "c"]);
+});
+
+test("quota: a tab that is shown starts at once, and first among its origin's; one that is hidden takes a place", () => {
+  const { started, enter } = setUpQuota({ running: 1, background: 1 });
+  const first = enter("a", "first", "background");
+  const shown = enter("b", "shown", "background");
+  assert.deepEqual(started, ["first"]);
+  shown.setPriority("foreground");
+  assert.deepEqual(started, ["first", "shown"]);
+  enter("b", "older", "background");
+  enter("b", "newer");
+  shown.setPriority("background");
+  first.leave();
+  assert.deepEqual(started, ["first", "shown"], "the one that was hidden has the place now");
+  shown.leave();
+  assert.deepEqual(started, ["first", "shown", "newer"]);
+});
+
+test("activity: the figures of an origin's conversations together, and those that wait here", () => {
+  const chat = { origin: "https://a.org", model: "Spark 28M", running: true, tokens: 100, tokens_per_second: 2.5 };
+  const waits = { ...chat, model: null, running: false, tokens: 0, tokens_per_second: 0 };
+  const open = ["https://b.org", "https://a.org", "https://a.org", "https://a.org", "https://a.org"];
+  assert.deepEqual(figures(open, [chat, { ...chat, tokens: 20 }, waits, { ...chat, origin: "https://left.org" }], "Mine"), [
+    { origin: "https://a.org", models: ["Spark 28M", "Mine"], running: 2, waiting: 2, tokens: 120, tokens_per_second: 5 },
+    { origin: "https://b.org", models: ["Mine"], running: 0, waiting: 1, tokens: 0, tokens_per_second: 0 },
+  ]);
+  assert.deepEqual(figures([], [chat], "Mine"), []);
+  assert.equal(figures(["https://a.org"], [chat, chat], "Mine")[0]?.waiting, 0, "one that was cancelled is still computed");
 });
 
 test("errors on the wire say name, code and sentence, whatever was thrown", () => {

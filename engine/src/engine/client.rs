@@ -13,7 +13,7 @@ use super::info::ModelInfo;
 use crate::api::{ChatRequest, Defaults, Resolved};
 use crate::error::{EngineError, Result};
 use crate::kernels::Sampler;
-use crate::serve::{Event, FinishReason, Job, Task, Timings};
+use crate::serve::{Event, FinishReason, Job, Priority, Task, Timings};
 use crate::text::template::Options;
 use crate::text::{ChatTemplate, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
 use crate::turns::{Turns, pause};
@@ -24,6 +24,7 @@ pub struct Client {
     jobs: UnboundedSender<Job>,
     shared: Rc<Shared>,
     namespace: Option<Rc<str>>,
+    priority: Priority,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) struct Shared {
 
 impl Client {
     pub(super) fn new(jobs: UnboundedSender<Job>, shared: Shared) -> Self {
-        Self { jobs, shared: Rc::new(shared), namespace: None }
+        Self { jobs, shared: Rc::new(shared), namespace: None, priority: Priority::default() }
     }
 
     /// The model that is served.
@@ -78,6 +79,12 @@ impl Client {
     #[must_use]
     pub fn sharing(self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.into()), ..self }
+    }
+
+    /// The same model for requests of this priority.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
     }
 
     /// Number of tokens of a conversation, whether it fits or not.
@@ -232,7 +239,10 @@ impl Client {
         let (events, receiver) = unbounded();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
-        let job = Job { task, prompt, answered: answered.to_vec(), namespace, max_tokens, stop_tokens, sampling, logits, events };
+        let origin = self.namespace.clone().unwrap_or_default();
+        let priority = self.priority;
+        let answered = answered.to_vec();
+        let job = Job { task, prompt, answered, namespace, origin, priority, max_tokens, stop_tokens, sampling, logits, events };
         self.jobs.unbounded_send(job).map_err(|_| stopped())?;
         Ok(receiver)
     }
@@ -274,8 +284,10 @@ impl Client {
 /// The events of an answer that was as long as it may be before.
 fn ended(timings: Timings) -> Events {
     let (sender, events) = unbounded();
-    // The receiver is here.
-    let _ = sender.unbounded_send(Ok(Event::End(FinishReason::Length, timings)));
+    for event in [Event::Admitted(0), Event::End(FinishReason::Length, timings)] {
+        // The receiver is here.
+        let _ = sender.unbounded_send(Ok(event));
+    }
     events
 }
 

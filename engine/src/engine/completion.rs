@@ -65,6 +65,21 @@ impl Completion {
         self.timings.prompt_tokens
     }
 
+    /// Tokens of the answer so far.
+    pub fn completion_tokens(&self) -> u32 {
+        self.timings.completion_tokens
+    }
+
+    /// Waits until the request is admitted, if it does not fail before: [`Self::next`] says so.
+    pub async fn admitted(&mut self) {
+        match self.events.next().await {
+            Some(Ok(Event::Admitted(cached))) => self.timings.cached_tokens = cached,
+            Some(Err(error)) => self.end = Some(Err(error)),
+            // The first event of a request is one of these.
+            Some(Ok(_)) | None => {}
+        }
+    }
+
     /// The next piece; `None` after the end.
     ///
     /// # Errors

@@ -162,6 +162,12 @@ pub enum EngineError {
         /// Tokens of the context.
         quota: u32,
     },
+    /// Too many requests of the same origin wait.
+    #[error("{waiting} requests wait already; wait for one to end")]
+    TooManyRequests {
+        /// Requests of the origin that wait.
+        waiting: usize,
+    },
     /// A request field is out of range.
     #[error("{field} {problem}")]
     InvalidRequest {
@@ -199,7 +205,11 @@ impl EngineError {
                 "NotSupportedError"
             }
             Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
-            Self::TooLarge { .. } | Self::NoMemory { .. } | Self::OutOfMemory { .. } | Self::ContextExceeded { .. } => "QuotaExceededError",
+            Self::TooLarge { .. }
+            | Self::NoMemory { .. }
+            | Self::OutOfMemory { .. }
+            | Self::ContextExceeded { .. }
+            | Self::TooManyRequests { .. } => "QuotaExceededError",
             Self::InvalidRequest { .. } => "TypeError",
             Self::ModelNotFound { .. } => "NotFoundError",
             Self::Aborted => "AbortError",
@@ -229,6 +239,7 @@ impl EngineError {
             Self::Tensor { .. } => "tensor_invalid",
             Self::NotFinite => "not_finite",
             Self::ContextExceeded { .. } => "context_length_exceeded",
+            Self::TooManyRequests { .. } => "too_many_requests",
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnsupportedField { .. } => "unsupported_field",
             Self::ModelNotFound { .. } => "model_not_found",
@@ -245,6 +256,7 @@ impl EngineError {
             | Self::DeviceLost { .. }
             | Self::ModelSwitched
             | Self::ContextExceeded { .. }
+            | Self::TooManyRequests { .. }
             | Self::InvalidRequest { .. }
             | Self::UnsupportedField { .. }
             | Self::Aborted => true,

@@ -111,7 +111,7 @@ impl AttentionShape {
 }
 
 /// Attention of rows that may belong to different sequences, split along the cache: from qkv to the result. Rotates queries
-/// and keys (`RoPE`) and writes keys and values to the cache.
+/// and keys (`RoPE`) and writes keys and values to the cache. Inactive rows get no result.
 #[derive(Debug)]
 pub struct AttentionDecode {
     /// Shape. The queries' stride is that of qkv.
@@ -224,7 +224,7 @@ impl Kernel for AttentionDecode {
         memory.write::<f32>(b.qkv).copy_from_slice(&qkv);
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
-            for head in 0..heads {
+            for head in 0..if row.remaining == 0 { 0 } else { heads } {
                 for split in 0..self.splits.count {
                     let span = split * self.splits.length..(split + 1) * self.splits.length;
                     let q = &rotated_qkv[r * s.q_stride as usize + head * dim..][..dim];
@@ -316,7 +316,8 @@ impl AttentionTier {
     }
 }
 
-/// Attention of a run of consecutive positions of one sequence.
+/// Attention of runs of consecutive positions of a sequence, each from a multiple of [`Self::TILE`] rows on; with a window to the right of
+/// one run. Rows between runs repeat the last one of a run.
 #[derive(Debug)]
 pub struct AttentionPrefill {
     /// Shape.
@@ -331,8 +332,9 @@ pub struct AttentionPrefill {
 }
 
 impl AttentionPrefill {
-    /// Queries, and as many keys, of a tile of [`AttentionTier::Large`]: keys of two pages at most.
-    const TILE: u32 = 32;
+    /// Queries, and as many keys, of a tile of [`AttentionTier::Large`]: keys of two pages at most. A multiple of the queries of other
+    /// tiers.
+    pub const TILE: u32 = 32;
     const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
     /// Splits of the cache that fill the device; 1 where there are enough rows.
@@ -345,10 +347,13 @@ impl AttentionPrefill {
     }
 
     /// The positions that a split reads for the tile of queries whose first row is `first`.
-    fn span(&self, first: u32, position: u32, split: u32) -> std::ops::Range<u32> {
-        let last = (first + Self::TILE).min(self.rows) - 1;
-        let end = position + (last + self.shape.right_window).min(self.rows - 1) + 1;
-        let visible = self.shape.first_visible(position + first);
+    fn span(&self, rows: &[Row], first: usize, split: u32) -> std::ops::Range<u32> {
+        let last = (first + Self::TILE as usize).min(rows.len()) - 1;
+        let end = match self.shape.right_window {
+            0 => rows[last].position,
+            window => (rows[last].position + window).min(rows[rows.len() - 1].position),
+        } + 1;
+        let visible = self.shape.first_visible(rows[first].position);
         let part = (end - visible).div_ceil(Self::TILE * self.splits) * Self::TILE;
         visible + split * part..(visible + (split + 1) * part).min(end)
     }
@@ -408,9 +413,10 @@ impl Kernel for AttentionPrefill {
                     store(memory, b.out, (r * heads + head) * dim, &sums, weight);
                     continue;
                 }
-                let tile = r as u32 / Self::TILE * Self::TILE;
+                let rows = memory.read::<Row>(b.rows)[..self.rows as usize].to_vec();
+                let tile = r / Self::TILE as usize * Self::TILE as usize;
                 for split in 0..self.splits {
-                    let span = self.span(tile, row.position - r as u32, split);
+                    let span = self.span(&rows, tile, split);
                     let part = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, span.start..span.end.min(end + 1));
                     store_part(memory, b.out, (r * heads + head) * self.splits as usize + split as usize, &part);
                 }

@@ -3,9 +3,11 @@
 //! A kernel's WGSL is `shaders/<name>.wesl`; its host side is the file of the same name here. To add one, see `docs/developing.md`.
 
 mod attention;
+mod batch_rows;
 mod cache;
 mod embed;
 mod gated;
+mod gather;
 mod linear;
 mod matmul_int16;
 mod matmul_int8;
@@ -19,9 +21,11 @@ mod sample;
 mod weights;
 
 pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
+pub use batch_rows::BatchRows;
 pub use cache::{KvFormat, PAGE};
 pub use embed::{Embed, EmbedIndex};
 pub use gated::{Activation, Gated};
+pub use gather::Gather;
 pub use linear::{Epilogue, Linear, Matmul, MatmulCombine};
 pub use matmul_int8::{MatmulInt8, QuantizeRows};
 pub use matmul_int16::{MatmulInt16, QuantizeInt16};

@@ -121,6 +121,9 @@ impl Kernel for RopeKv {
                 rotated_qkv[..queries].iter_mut().for_each(|q| *q *= factor);
             }
             qkv[..queries].copy_from_slice(&rotated_qkv[..queries]);
+            if row.remaining == 0 {
+                continue;
+            }
             let (keys, values) = rotated_qkv[queries..].split_at(kv_len);
             for (buffer, heads) in [(b.keys, keys), (b.values, values)] {
                 for (i, head) in heads.chunks_exact(dim).enumerate() {

@@ -24,18 +24,13 @@ pub struct Row {
     pub token: u32,
     /// Position in its sequence.
     pub position: u32,
-    /// Row of the block tables and of the token counts.
+    /// Row of the block tables, samplers, token counts and sampled tokens.
     pub slot: u32,
-    /// [`Row::ACTIVE`] or 0.
-    pub flags: u32,
+    /// Tokens that may still be sampled. 0: the row is inactive; it is not sampled, and puts nothing into the cache.
+    pub remaining: u32,
 }
 
-impl Row {
-    /// The row takes part in sampling.
-    pub const ACTIVE: u32 = 1;
-}
-
-/// Sampling state of a row: `Sampler` in `shaders/shared/sampling.wesl`.
+/// Sampling state of a slot: `Sampler` in `shaders/shared/sampling.wesl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Sampler {
@@ -103,8 +98,8 @@ pub struct Group {
     pub mass: f32,
 }
 
-/// Rows to sample, and how they lie in memory: logits (rows, vocab), counts (slots, vocab), samplers (rows), rows (rows), groups (rows,
-/// [`Self::groups`]), sampled (rows, ring).
+/// Rows to sample, and how they lie in memory: logits (rows, vocab), rows (rows), groups (rows, [`Self::groups`]), counts (slots, vocab),
+/// samplers (slots), sampled (slots, ring).
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
     /// Vocabulary.
@@ -155,10 +150,10 @@ impl Sampling {
         let (vocab, groups) = (self.vocab as usize, Self::groups(self.vocab) as usize);
         for index in self.first_row as usize..(self.first_row + self.rows) as usize {
             let row = memory.read::<Row>(b.rows)[index];
-            let sampler = memory.read::<Sampler>(b.samplers)[index];
+            let sampler = memory.read::<Sampler>(b.samplers)[row.slot as usize];
             let counts = &memory.read::<u32>(b.counts)[row.slot as usize * vocab..][..vocab];
             let logits = all_penalized(&memory.read::<f32>(b.logits)[index * vocab..][..vocab], counts, &sampler);
-            if row.flags & Row::ACTIVE != 0 {
+            if row.remaining != 0 {
                 f(&sampler, &logits, &mut memory.write::<Group>(b.groups)[index * groups..][..groups]);
             }
         }
@@ -231,14 +226,15 @@ impl Kernel for Sample {
         let vocab = vocab as usize;
         for index in first_row as usize..(first_row + rows) as usize {
             let mut row = memory.read::<Row>(b.rows)[index];
-            let mut sampler = memory.read::<Sampler>(b.samplers)[index];
+            let slot = row.slot as usize;
+            let mut sampler = memory.read::<Sampler>(b.samplers)[slot];
             let step = sampler.step;
             let logits = memory.read::<f32>(b.logits)[index * vocab..][..vocab].to_vec();
-            let counts = &mut memory.write::<u32>(b.counts)[row.slot as usize * vocab..][..vocab];
+            let counts = &mut memory.write::<u32>(b.counts)[slot * vocab..][..vocab];
             if let Some(token) = sample_reference(&logits, counts, &mut sampler, &mut row) {
                 memory.write::<Row>(b.rows)[index] = row;
-                memory.write::<Sampler>(b.samplers)[index] = sampler;
-                memory.write::<u32>(b.sampled)[index * ring as usize + (step % ring) as usize] = token;
+                memory.write::<Sampler>(b.samplers)[slot] = sampler;
+                memory.write::<u32>(b.sampled)[slot * ring as usize + (step % ring) as usize] = token;
             }
         }
     }
@@ -259,9 +255,10 @@ const BROKEN: f32 = 2.0 * LIMIT;
 /// Chooses the next token of one row, or [`NO_TOKEN`], from its logits (vocab) and counts (vocab), and moves the row on. `None` if not
 /// active.
 pub fn sample_reference(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler, row: &mut Row) -> Option<u32> {
-    if row.flags & Row::ACTIVE == 0 {
+    if row.remaining == 0 {
         return None;
     }
+    row.remaining -= 1;
     let logits = all_penalized(logits, counts, sampler);
     let Best { score, mut token } = best(0, logits.iter().copied());
     if sampler.temperature >= GREEDY {
@@ -376,7 +373,7 @@ mod tests {
     const LOGITS: [f32; 8] = [1.0, 2.5, -0.5, 2.0, f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, 2.0];
 
     fn draw(logits: &[f32], counts: &mut [u32], sampler: &mut Sampler) -> u32 {
-        let mut row = Row { flags: Row::ACTIVE, ..Row::default() };
+        let mut row = Row { remaining: 1, ..Row::default() };
         sample_reference(logits, counts, sampler, &mut row).expect("active")
     }
 
@@ -497,11 +494,11 @@ mod tests {
 
     #[test]
     fn rows_move_on_unless_inactive() {
-        let (mut sampler, mut row) = (warm(), Row { token: 9, position: 5, slot: 3, flags: 0 });
+        let (mut sampler, mut row) = (warm(), Row { token: 9, position: 5, slot: 3, remaining: 0 });
         assert_eq!(sample_reference(&LOGITS, &mut [0; 8], &mut sampler, &mut row), None);
         assert_eq!((sampler.step, row.position, row.token), (0, 5, 9));
-        row.flags = Row::ACTIVE;
+        row.remaining = 2;
         let token = sample_reference(&LOGITS, &mut [0; 8], &mut sampler, &mut row);
-        assert_eq!((sampler.step, row.position, Some(row.token)), (1, 6, token));
+        assert_eq!((sampler.step, row.position, Some(row.token), row.remaining), (1, 6, token, 1));
     }
 }

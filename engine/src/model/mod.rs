@@ -18,7 +18,7 @@ mod transformer;
 
 pub use checkpoint::{folder_checkpoint, read_checkpoint};
 pub use options::{MemoryUse, ModelOptions};
-pub use pass::{Attend, Buffers, Output, Pass};
+pub use pass::{Attend, Buffers, Output, Pass, SEGMENT_ROWS};
 pub use pieces::LoadTimes;
 pub use rope::{RopeScaling, RopeSpec};
 pub use slab::Weight;

@@ -1,6 +1,5 @@
 //! A pass through the model, and what layers record it with.
 
-use std::ops::Range;
 use std::rc::Rc;
 
 use super::options::ModelOptions;
@@ -9,7 +8,10 @@ use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
 use crate::error::Result;
 use crate::exec::{BufferId, Executor, Recording, Scope};
-use crate::kernels::{AttentionTier, Capabilities, Kernel, Splits};
+use crate::kernels::{AttentionPrefill, AttentionTier, Capabilities, Kernel, Splits};
+
+/// A run of positions of a sequence begins at a multiple of so many rows of a pass.
+pub const SEGMENT_ROWS: u32 = AttentionPrefill::TILE;
 
 /// How the rows of a pass attend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +21,7 @@ pub enum Attend {
         /// Parts of the longest cache.
         splits: Splits,
     },
-    /// Consecutive positions of one sequence.
+    /// Runs of consecutive positions of a sequence, from a multiple of [`SEGMENT_ROWS`] on. Rows between them repeat the last one of a run.
     Prefill,
 }
 
@@ -30,8 +32,8 @@ pub enum Output {
     Cache,
     /// The logits of all rows, in as many rows of [`Buffers::logits`].
     Logits,
-    /// The logits of the last row, in this row of [`Buffers::logits`].
-    LastLogits(u32),
+    /// The logits of so many rows, whose numbers are in [`Buffers::output_numbers`], in the first rows of [`Buffers::logits`].
+    SomeLogits(u32),
     /// The embedding of the text that the rows are.
     Embedding,
 }
@@ -54,6 +56,8 @@ pub struct Buffers {
     pub prefill_rows: BufferId,
     /// `Row (sequences)`: the newest token of each sequence.
     pub decode_rows: BufferId,
+    /// `u32 (sequences)`: the rows of a pass whose logits are wanted.
+    pub output_numbers: BufferId,
     /// `u32 (sequences, pages_per_slot)`.
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
@@ -81,6 +85,7 @@ impl Buffers {
             // A step that scores a prompt has as many rows as there are logits.
             prefill_rows: buffer("prefill rows", options.prefill_rows.max(options.sequences), 4)?,
             decode_rows: buffer("decode rows", options.sequences, 4)?,
+            output_numbers: buffer("numbers of outputs", options.sequences, 1)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
             logits: buffer("logits", logit_rows, spec.vocab)?,
             embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.row())?,
@@ -110,11 +115,6 @@ impl Act {
     /// Rows of a buffer of [`Buffers`].
     pub(super) fn named(buffer: BufferId, offset: u32, rows: u32, stride: u32) -> Self {
         Self { buffer, offset, rows, stride, _lease: None }
-    }
-
-    /// Some of the rows.
-    pub(super) fn slice(&self, rows: Range<u32>) -> Self {
-        Self { offset: self.offset + rows.start * self.stride, rows: rows.end - rows.start, ..self.clone() }
     }
 }
 

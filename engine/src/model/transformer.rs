@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::families;
-use super::layers::{AttentionBuffers, Block, Embedding, Head, INT16_ROWS, load_constants};
+use super::layers::{AttentionBuffers, Block, Embedding, Head, INT16_ROWS, load_constants, record_gather};
 use super::loader::Loader;
 use super::options::{MemoryUse, ModelOptions};
 use super::padding::padded;
@@ -136,7 +136,7 @@ impl Model {
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a
     /// scheduler.
     pub fn place(&self, executor: &Executor, pass: &Pass, first: u32) {
-        let rows: Vec<Row> = (0..pass.rows).map(|i| Row { token: i % 200, position: first + i, slot: 0, flags: Row::ACTIVE }).collect();
+        let rows: Vec<Row> = (0..pass.rows).map(|i| Row { token: i % 200, position: first + i, slot: 0, remaining: u32::MAX }).collect();
         let pages: Vec<u32> = (0..self.pages_per_slot).collect();
         executor.write(self.buffers.rows(pass.attend), 0, bytemuck::cast_slice(&rows));
         executor.write(self.buffers.pages, 0, bytemuck::cast_slice(&pages));
@@ -185,8 +185,11 @@ impl Model {
         }
         match pass.output {
             Output::Cache => {}
-            Output::Logits => self.head.record_logits(r, &x, 0..pass.rows, 0),
-            Output::LastLogits(to) => self.head.record_logits(r, &x, pass.rows - 1..pass.rows, to),
+            Output::Logits => self.head.record_logits(r, &x),
+            Output::SomeLogits(rows) => {
+                let x = record_gather(r, &x, rows);
+                self.head.record_logits(r, &x);
+            }
             Output::Embedding => self.head.record_embedding(r, x),
         }
         recorder.recording
@@ -205,7 +208,8 @@ impl Model {
     /// attention: kernels choose their parts by multiples of 32 rows.
     fn largest_passes(&self) -> Vec<Pass> {
         const STEP: usize = 32;
-        let rows_up_to = |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, INT16_ROWS, most].map(|rows| rows.min(most)));
+        let rows_up_to =
+            |most: u32| (STEP as u32..most).step_by(STEP).chain([1, 2, 4, INT16_ROWS / 2, INT16_ROWS, most].map(|rows| rows.min(most)));
         let ModelOptions { context, sequences, prefill_rows, .. } = self.options;
         let prefill = |output| move |rows| Pass { rows, attend: Attend::Prefill, output };
         let mut passes = Vec::new();
@@ -213,7 +217,8 @@ impl Model {
             passes.extend(rows_up_to(prefill_rows).map(prefill(Output::Embedding)));
         }
         if self.spec.is_causal() {
-            passes.extend(rows_up_to(prefill_rows).map(prefill(Output::LastLogits(0))));
+            passes.extend(rows_up_to(prefill_rows).map(prefill(Output::SomeLogits(1))));
+            passes.extend(rows_up_to(sequences).map(|outputs| prefill(Output::SomeLogits(outputs))(prefill_rows)));
             passes.extend(rows_up_to(sequences).map(prefill(Output::Logits)));
             passes.extend(rows_up_to(sequences).map(|rows| self.decode_pass(rows, context)));
         }

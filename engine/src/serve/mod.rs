@@ -1,11 +1,13 @@
-//! Serving: many sequences share one model. Prefill steps of one sequence alternate with decode steps of all others.
+//! Serving: many sequences share one model. A prefill pass has chunks of several prompts, a decode pass the newest token of each answer.
 
+mod batch;
 mod pages;
-#[cfg(test)]
 mod policy;
+mod programs;
 mod scheduler;
 mod scoring;
 mod sequence;
 
+pub use policy::Priority;
 pub use scheduler::Scheduler;
 pub use sequence::{Event, FinishReason, Job, Task, Timings};

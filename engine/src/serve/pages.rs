@@ -46,6 +46,16 @@ impl BlockTable {
     pub(super) fn pages(&self) -> &[u32] {
         &self.pages
     }
+
+    /// Positions that its pages hold.
+    pub(super) fn positions(&self) -> u32 {
+        self.pages.len() as u32 * PAGE
+    }
+
+    /// Positions that its pages hold with those that are reserved.
+    pub(super) fn reserved_positions(&self) -> u32 {
+        (self.pages.len() + self.reserved) as u32 * PAGE
+    }
 }
 
 /// Every page is free, referenced by sequences, or evictable: indexed and not referenced.

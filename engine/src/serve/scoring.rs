@@ -1,17 +1,17 @@
 //! Requests that only prefill: scores of a prompt's tokens, and embeddings.
 
-use super::scheduler::{ProgramKey, Scheduler, allocate_pages};
+use super::programs::ProgramKey;
+use super::scheduler::{Scheduler, allocate_pages};
 use super::sequence::{Event, FinishReason, Task};
 use crate::error::{EngineError, Result};
 use crate::exec::Executor;
 use crate::model::{Attend, Model, Output, Pass};
 
 impl Scheduler {
-    /// Prefills the next chunk of the oldest prompt and waits for its result. Decode steps of other sequences run between the chunks.
-    pub(super) async fn score_or_embed(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
-        // It overwrites the logits of the batch.
-        self.drain(executor, model).await?;
-        let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+    /// Prefills the next chunk of a sequence of [`Self::prefilling`] and waits for its result. Nothing may be in flight: it overwrites the
+    /// logits of the batch.
+    pub(super) async fn score_or_embed(&mut self, executor: &Executor, model: &Model, index: usize) -> Result<()> {
+        let sequence = &mut self.prefilling[index];
         let b = &model.buffers;
         let embeds = sequence.job.task == Task::Embed;
         let (max_rows, output) =
@@ -22,11 +22,11 @@ impl Scheduler {
         allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let (from, elements) = if embeds { (b.embedding, model.spec.dim) } else { (b.logits, rows * model.spec.vocab) };
-        let pass = self.program(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
+        let pass = self.programs.get(executor, model, ProgramKey::Pass(Pass { rows, attend: Attend::Prefill, output }));
         let bytes = executor.submit_and_read(&[&pass], from, 0, 4 * u64::from(elements))?.wait().await?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
 
-        let Some(sequence) = self.prefilling.front_mut() else { return Ok(false) };
+        let sequence = &mut self.prefilling[index];
         let event = if embeds {
             values.iter().all(|value| value.is_finite()).then_some(Event::Embedding(values))
         } else {
@@ -47,12 +47,7 @@ impl Scheduler {
         } else {
             sequence.fail(EngineError::NotFinite);
         }
-        if sequence.finished
-            && let Some(sequence) = self.prefilling.pop_front()
-        {
-            self.release(sequence);
-        }
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
+use super::batch::{RING, Sampled};
 use super::pages::BlockTable;
+use super::policy::{Priority, Prompt, Ticket};
 use crate::error::EngineError;
-use crate::kernels::{NO_TOKEN, PAGE, Row, Sampler};
+use crate::kernels::{NO_TOKEN, Row, Sampler};
 
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,10 @@ pub struct Job {
     /// Namespace of the prefix cache. Without one the whole prompt is computed and nothing of it is kept. `None` unless the prompt is to be
     /// continued.
     pub namespace: Option<Rc<str>>,
+    /// Who asks: requests of one origin share what is due to it.
+    pub origin: Rc<str>,
+    /// Whether somebody looks at the answer as it comes.
+    pub priority: Priority,
     /// At most this many new tokens; 0 unless it is to be continued.
     pub max_tokens: u32,
     /// Tokens that end the answer.
@@ -121,10 +127,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(mut job: Job) -> Self {
-        let answered = std::mem::take(&mut job.answered);
-        let progress = (!answered.is_empty()).then(|| Progress::begin(answered, 0));
-        Self { job, submitted: Instant::now(), progress }
+    pub(super) fn new(job: Job) -> Self {
+        Self { job, submitted: Instant::now(), progress: None }
     }
 
     /// Notes that the device failed while it ran; how often it did.
@@ -135,9 +139,10 @@ impl Waiting {
         })
     }
 
-    /// The answer so far; `None`: it was never admitted.
+    /// The answer so far; `None`: it has not begun.
     pub(super) fn output(&self) -> Option<&[u32]> {
-        self.progress.as_ref().map(|progress| progress.generated.as_slice())
+        let answered = Some(self.job.answered.as_slice()).filter(|answered| !answered.is_empty());
+        self.progress.as_ref().map(|progress| progress.generated.as_slice()).or(answered)
     }
 
     /// Prompt and answer so far: the tokens to prefill. Called in every step while no pages are available, so it copies only where there
@@ -154,7 +159,10 @@ impl Waiting {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) job: Job,
-    /// Row of the block tables and of the token counts.
+    pub(super) ticket: Ticket,
+    /// No other sequence has it, not even one of the same job.
+    pub(super) number: u64,
+    /// Row of the block tables, samplers, token counts and sampled tokens.
     pub(super) slot: u32,
     pub(super) block_table: BlockTable,
     pub(super) progress: Progress,
@@ -164,57 +172,78 @@ pub(super) struct Sequence {
     pub(super) prefilled: u32,
     /// Tokens of the answer whose decode steps were submitted.
     pub(super) issued: u32,
-    /// Tokens of the answer that were read back, those after the end included.
-    pub(super) received: u32,
-    /// Set when the answer is complete; its slot is released at the next change of the batch.
+    /// Set when the answer is complete.
     pub(super) finished: bool,
     submitted: Instant,
 }
 
 impl Sequence {
-    pub(super) fn new(waiting: Waiting, slot: u32, block_table: BlockTable) -> Self {
-        let Waiting { job, submitted, progress } = waiting;
-        let cached = block_table.pages().len() as u32 * PAGE;
+    pub(super) fn new(waiting: Waiting, ticket: Ticket, number: u64, slot: u32, block_table: BlockTable) -> Self {
+        let Waiting { mut job, submitted, progress } = waiting;
+        let cached = block_table.positions();
         let progress = progress.unwrap_or_else(|| {
             // A closed channel is a cancelled request: the scheduler looks for those itself.
             let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
-            Progress::begin(Vec::new(), cached)
+            Progress::begin(std::mem::take(&mut job.answered), cached)
         });
         let generated = progress.generated.len() as u32;
         Self {
             num_prefill_tokens: job.prompt.len() as u32 + generated,
             job,
+            ticket,
+            number,
             slot,
             block_table,
             progress,
             prefilled: cached,
             issued: generated,
-            received: generated,
             finished: false,
             submitted,
         }
     }
 
     /// Releases slot and block table; the job waits for admission again. Nothing but prefill steps may be in flight.
-    pub(super) fn preempt(self) -> (Waiting, u32, BlockTable) {
-        (Waiting { job: self.job, submitted: self.submitted, progress: Some(self.progress) }, self.slot, self.block_table)
+    pub(super) fn preempt(self) -> (Waiting, Ticket, u32, BlockTable) {
+        let Self { job, ticket, slot, block_table, progress, submitted, .. } = self;
+        (Waiting { job, submitted, progress: Some(progress) }, ticket, slot, block_table)
     }
 
     pub(super) fn prompt_len(&self) -> u32 {
         self.job.prompt.len() as u32
     }
 
-    /// Time of its first admission.
-    pub(super) fn admitted(&self) -> Instant {
-        self.progress.admitted
-    }
-
     /// The model's input rows for these positions.
     pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
         let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
         let token = |at: usize| prompt.get(at).copied().unwrap_or_else(|| answer[at - prompt.len()]);
-        let row = |position: u32| Row { token: token(position as usize), position, slot: self.slot, flags: Row::ACTIVE };
+        let row = |position: u32| Row { token: token(position as usize), position, slot: self.slot, remaining: 1 };
         positions.map(row).collect()
+    }
+
+    /// The row that samples its first token: at the last position that was prefilled, as sampling advances the position by one.
+    pub(super) fn first_row(&self) -> Row {
+        Row { token: 0, position: self.num_prefill_tokens - 1, slot: self.slot, remaining: self.remaining() }
+    }
+
+    /// Counts steps that are submitted; their logits are in this row.
+    pub(super) fn issue(&mut self, row: u32, count: u32) -> Sampled {
+        let first = self.issued % RING;
+        self.issued += count;
+        Sampled { sequence: self.number, slot: self.slot, row, first, count }
+    }
+
+    /// As the policy sees it while it prefills.
+    pub(super) fn prompt(&self) -> Prompt<'_> {
+        Prompt {
+            ticket: &self.ticket,
+            total: self.num_prefill_tokens - self.progress.cached.min(self.num_prefill_tokens),
+            remaining: self.num_uncomputed(),
+        }
+    }
+
+    /// Decode steps for which it has pages.
+    pub(super) fn reserved(&self) -> u32 {
+        self.block_table.reserved_positions() - self.prompt_len() - self.issued
     }
 
     /// The tokens whose keys and values are in the cache.

@@ -82,6 +82,7 @@ fn declarations() -> String {
     declarations.visit::<reader::AbortRange>();
     // A frame's type is that of what it carries; here of anything.
     declarations.visit::<frames::Request<Nothing>>();
+    declarations.visit::<frames::PriorityChange>();
     declarations.visit::<frames::Answer<Nothing>>();
     declarations.visit::<frames::Told<Nothing>>();
     declarations.visit::<frames::Ask<Nothing>>();

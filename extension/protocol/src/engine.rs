@@ -19,6 +19,8 @@ methods! {
     Chat = "chat.completions": ChatRequest => Completion, chunk Chunk;
     /// Counts the tokens of a conversation. While the model is loaded, web pages get chunks.
     CountTokens = "tokens.count": ChatRequest => Count, chunk Loaded;
+    /// The conversations that are being answered, or wait for that.
+    GetChats = "engine.chats": Nothing => RunningChats;
     /// Compares a model with reference outputs.
     Verify = "engine.verify": VerifyParams => Verified;
     /// The engine times itself.
@@ -127,6 +129,30 @@ pub struct Count {
 pub struct Loaded {
     /// Loaded part of the model, 0 to 1.
     pub loaded: f64,
+}
+
+/// Answer to [`GetChats`].
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RunningChats {
+    /// In the order of their arrival.
+    pub chats: Vec<RunningChat>,
+}
+
+/// A conversation that the worker has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RunningChat {
+    /// The origin that asks.
+    pub origin: String,
+    /// The model's name for people; `None`: it is not loaded yet.
+    pub model: Option<String>,
+    /// Whether it is computed; else it waits.
+    pub running: bool,
+    /// Tokens of the prompt and of the answer so far, once it is computed: their keys and values are in the cache.
+    pub tokens: u32,
+    /// Tokens of the answer in a second, as it is now.
+    pub tokens_per_second: f64,
 }
 
 /// Parameters of [`Verify`].

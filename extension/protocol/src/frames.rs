@@ -21,10 +21,34 @@ pub struct Request<P> {
     #[serde(default)]
     #[cfg_attr(test, ts(optional))]
     pub origin: Option<String>,
+    /// As the bridge of a page attests it, for pages and for the worker.
+    #[serde(default)]
+    #[cfg_attr(test, ts(optional, as = "Option<Priority>"))]
+    pub priority: Priority,
     /// The part of the answer that came before its connection, or its worker, ended. Of the extension's own parts, never of a page's script.
     #[serde(default)]
     #[cfg_attr(test, ts(optional))]
     pub resume: Option<Resume>,
+}
+
+/// Whether somebody looks at an answer as it comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// A visible tab, and the extension's own pages.
+    #[default]
+    Foreground,
+    /// A tab that is not visible.
+    Background,
+}
+
+/// A page with open requests was shown or hidden: their priority is another now. From the bridge to the offscreen document.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct PriorityChange {
+    /// The new one.
+    pub priority: Priority,
 }
 
 /// The beginning of a streamed answer, which goes on behind it.

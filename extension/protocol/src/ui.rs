@@ -20,7 +20,9 @@ methods! {
     DescribeModel = "models.describe": Listing => Model;
     /// Takes a picked model off the list.
     ForgetModel = "models.forget": ModelId => Nothing;
-    /// Ends what a site is being answered.
+    /// Who is being answered or waits for that, and the memory that it takes.
+    ListActivity = "activity.list": Nothing => ActivityList;
+    /// Ends what a site, or the extension itself, is being answered.
     StopSite = "activity.stop": Site => Nothing;
 }
 
@@ -71,6 +73,34 @@ pub struct Listing {
     pub id: String,
     /// Bytes of its files, as listed: an answer for others is out of date.
     pub bytes: Option<f64>,
+}
+
+/// Answer to [`ListActivity`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
+pub struct ActivityList {
+    /// The origins with open requests.
+    pub origins: Vec<OriginActivity>,
+    /// The loaded model.
+    pub model: Option<Model>,
+}
+
+/// The conversations of an origin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct OriginActivity {
+    /// A site, or the extension itself.
+    pub origin: String,
+    /// Names of the models that answer, for people.
+    pub models: Vec<String>,
+    /// Conversations that are computed.
+    pub running: u32,
+    /// Those that wait.
+    pub waiting: u32,
+    /// Tokens that they have in the cache.
+    pub tokens: u32,
+    /// Tokens of their answers in a second, as it is now.
+    pub tokens_per_second: f64,
 }
 
 /// Parameters of [`StopSite`].

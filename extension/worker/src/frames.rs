@@ -4,6 +4,7 @@ use doppler_engine::engine::ModelInfo;
 use doppler_engine::error::EngineError;
 use doppler_engine::exec::gpu::{AdapterSummary, DeviceTier, MatrixSupport};
 use doppler_engine::model::MemoryUse;
+use doppler_engine::serve::Priority;
 use doppler_protocol::Event;
 use doppler_protocol::engine::{Adapter, Matrices, Memory, Model, Tier};
 use doppler_protocol::error::{Failure, FailureData};
@@ -121,6 +122,14 @@ pub(crate) fn failure(error: &EngineError) -> Failure {
         code: error.code().to_owned(),
         public: Some(error.is_public()),
         data: data.map(Box::new),
+    }
+}
+
+/// A priority.
+pub(crate) fn priority(priority: frames::Priority) -> Priority {
+    match priority {
+        frames::Priority::Foreground => Priority::Foreground,
+        frames::Priority::Background => Priority::Background,
     }
 }
 

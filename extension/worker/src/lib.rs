@@ -3,6 +3,7 @@
 //! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and
 //! again when its device was lost.
 
+mod activity;
 mod bench;
 mod blob;
 mod calls;
@@ -36,6 +37,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::WorkerGlobalScope;
 use web_time::{Instant, SystemTime, UNIX_EPOCH};
 
+use activity::Activity;
 use calls::Calls;
 use frames::{Outbox, Request, params};
 use models::{EMBEDDED, Models};
@@ -57,6 +59,7 @@ struct Inner {
     calls: Rc<Calls>,
     serving: Rc<Serving>,
     running: RefCell<HashMap<u32, AbortHandle>>,
+    activity: Activity,
     working: Working,
 }
 
@@ -71,7 +74,8 @@ impl EngineWorker {
         let calls = Rc::new(Calls::new(post));
         let tunings = Tunings::new(Rc::clone(&calls));
         let serving = Rc::new(Serving::new(Models::new(models, reader, Rc::clone(&calls)), tunings, Rc::clone(&outbox)));
-        Self { inner: Rc::new(Inner { outbox, calls, serving, running: RefCell::default(), working: Working::new(working) }) }
+        let (running, activity, working) = (RefCell::default(), Activity::default(), Working::new(working));
+        Self { inner: Rc::new(Inner { outbox, calls, serving, running, activity, working }) }
     }
 
     /// Takes one frame from the offscreen document. Answers come through `post`.
@@ -140,6 +144,7 @@ impl Inner {
             }
             engine::Chat::NAME => outbox.done(id, &self.chat(request, received).await?),
             engine::CountTokens::NAME => outbox.done(id, &self.count(request).await?),
+            engine::GetChats::NAME => outbox.done(id, &self.activity.list(Instant::now())),
             engine::Verify::NAME => outbox.done(id, &self.verify(&request.params).await?),
             engine::Bench::NAME => outbox.done(id, &bench::bench(&self.serving, &request.params).await?),
             engine::Tune::NAME => {
@@ -157,13 +162,13 @@ impl Inner {
     /// The whole answer; nothing after a stream.
     async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
+        let answering = self.activity.begin(request.origin.as_deref().unwrap_or_default());
         let client = self.client(chat.model.as_deref()).await?;
+        answering.set_model(&client.info().name);
         let answered = request.resume.as_ref().map_or(&[][..], |resume| &resume.tokens);
-        let (mut completion, before) = match &request.origin {
-            Some(origin) => Client::clone(&client).sharing(origin).resume_chat(&chat, answered).await,
-            None => client.resume_chat(&chat, answered).await,
-        }
-        .map_err(Rc::new)?;
+        let (mut completion, before) = client_of(&client, request).resume_chat(&chat, answered).await.map_err(Rc::new)?;
+        completion.admitted().await;
+        answering.set_running(completion.prompt_tokens());
         let mut shape = shape(client.info().id.clone()).map_err(Rc::new)?;
         let mut text = String::new();
         let mut first_token_ms = None;
@@ -178,6 +183,7 @@ impl Inner {
             }
         }
         while let Some(piece) = completion.next_burst().await {
+            answering.set_answered(completion.completion_tokens(), Instant::now());
             match piece? {
                 Piece::Text(more) => {
                     let first = first_token_ms.is_none();
@@ -205,11 +211,7 @@ impl Inner {
     async fn count(self: &Rc<Self>, request: &Request) -> Result<Count, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let client = self.client(chat.model.as_deref()).await?;
-        let tokens = match &request.origin {
-            Some(origin) => Client::clone(&client).sharing(origin).count(&chat).await,
-            None => client.count(&chat).await,
-        }
-        .map_err(Rc::new)?;
+        let tokens = client_of(&client, request).count(&chat).await.map_err(Rc::new)?;
         Ok(Count { tokens, context: client.info().context })
     }
 
@@ -234,6 +236,15 @@ fn mark(shape: &CompletionShape) -> u32 {
     let mut hasher = DefaultHasher::new();
     (&shape.model, &shape.id).hash(&mut hasher);
     hasher.finish() as u32
+}
+
+/// The client for a request of this origin and priority.
+fn client_of(client: &Client, request: &Request) -> Client {
+    let client = client.clone().with_priority(frames::priority(request.priority));
+    match &request.origin {
+        Some(origin) => client.sharing(origin),
+        None => client,
+    }
 }
 
 /// The constant parts of an answer. Its id is random: a number would tell a page how much the others ask.

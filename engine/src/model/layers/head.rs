@@ -1,7 +1,5 @@
 //! From the residual stream to logits or the embedding of a text.
 
-use std::ops::Range;
-
 use super::super::loader::{Loader, Part};
 use super::super::pass::{Act, PassRecorder};
 use super::super::spec::{HeadSpec, ModelSpec, Pooling};
@@ -9,7 +7,7 @@ use super::embedding::Embedding;
 use super::linear::{Operand, Projection, Target};
 use super::norm::{NormWeights, operand};
 use crate::error::Result;
-use crate::kernels::{Epilogue, Pool, PoolBindings};
+use crate::kernels::{Epilogue, Gather, GatherBindings, Pool, PoolBindings};
 
 /// What follows the last layer.
 #[derive(Debug)]
@@ -41,12 +39,11 @@ impl Head {
         Ok(Self { spec: spec.head, norm, output, dense })
     }
 
-    /// The logits of `rows` of x, from row `first` of [`Buffers::logits`](super::super::pass::Buffers::logits) on.
-    pub(crate) fn record_logits(&self, pass: &mut PassRecorder<'_>, x: &Act, rows: Range<u32>, first: u32) {
-        let mut input = operand(self.norm.as_ref(), &x.slice(rows));
+    /// The logits of all rows of x, in the first rows of [`Buffers::logits`](super::super::pass::Buffers::logits).
+    pub(crate) fn record_logits(&self, pass: &mut PassRecorder<'_>, x: &Act) {
+        let mut input = operand(self.norm.as_ref(), x);
         let epilogue = Epilogue { cap: self.spec.cap, scale: self.spec.scale, ..Epilogue::STORE };
-        let vocab = self.output.weight.rows;
-        let logits = Act::named(pass.buffers.logits, first * vocab, input.count(), vocab);
+        let logits = Act::named(pass.buffers.logits, 0, x.rows, self.output.weight.rows);
         self.output.record(pass, &mut input, Target::rows(&logits), epilogue);
     }
 
@@ -74,4 +71,12 @@ impl Head {
 /// A matrix whose products have no bias.
 fn load_unbiased(loader: &mut Loader<'_>, name: &str, rows: u32, cols: u32) -> Result<Projection> {
     Ok(Projection { weight: loader.stacked(&[Part { name, first_row: 0, rows }], cols)?, bias: None })
+}
+
+/// The rows of x whose numbers are in [`Buffers::output_numbers`](super::super::pass::Buffers::output_numbers).
+pub(crate) fn record_gather(pass: &mut PassRecorder<'_>, x: &Act, rows: u32) -> Act {
+    let out = pass.rows(rows, x.stride);
+    let bindings = GatherBindings { x: x.buffer, numbers: pass.buffers.output_numbers, out: out.buffer };
+    pass.dispatch(Gather { dim: x.stride, rows }, bindings);
+    out
 }

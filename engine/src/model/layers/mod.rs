@@ -14,7 +14,7 @@ mod rope;
 pub(super) use attention::AttentionBuffers;
 pub(super) use block::Block;
 pub(super) use embedding::Embedding;
-pub(super) use head::Head;
+pub(super) use head::{Head, record_gather};
 pub(super) use linear::{INT16_ROWS, Projection};
 pub(super) use norm::NormWeights;
 pub(super) use rope::load_constants;

@@ -14,9 +14,11 @@ mod simulation;
 use std::cell::Cell;
 use std::rc::Rc;
 
-pub(super) use preemption::{Running, is_paused, victim, yields};
+#[cfg(test)]
+use preemption::is_paused;
+pub(super) use preemption::{Running, victim, yields};
 pub(super) use prefill::{PrefillBudget, Prompt};
-pub(super) use queue::{Fit, Next, Queue};
+pub(super) use queue::{Fit, MAX_WAITING, Next, Queue};
 
 /// Cost of a token of the answer, in tokens of the prompt: it takes a step of its own.
 const OUTPUT_COST: u64 = 2;
@@ -28,9 +30,10 @@ const BACKGROUND_COST: u64 = 4;
 const PREFILL_ONLY_COST: u64 = 2;
 
 /// Whether somebody looks at the answer as it comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
     /// A visible tab, the popup, the command line.
+    #[default]
     Foreground,
     /// A tab that is not visible.
     Background,

@@ -13,7 +13,7 @@ const MIN_ROWS: u32 = 16;
 const TIME_SHARE: i64 = 4;
 
 /// Time that prefill may save up, for short prompts to start at once.
-const BURST: Duration = Duration::from_millis(250);
+const BURST: Duration = Duration::from_millis(500);
 
 /// Target duration of a prefill pass while sequences decode: they wait for it.
 const PASS_TIME: Duration = Duration::from_millis(50);
@@ -218,8 +218,8 @@ mod tests {
         budget.completed(ms(40));
         assert_eq!(budget.compose(ms(0), true, &long, 512), None);
         assert_eq!(budget.compose(ms(159), true, &long, 512), None);
-        // The credit is 250 ms again, then 200, 150…: five passes.
-        for _ in 0..5 {
+        // The credit is 500 ms again, then 450, 400…: ten passes.
+        for _ in 0..10 {
             assert_eq!(budget.compose(ms(160), true, &short, 512), Some(vec![156, 100]));
             budget.completed(ms(50));
         }

@@ -26,6 +26,7 @@ pub(in crate::serve) enum Fit<R> {
     /// Too few slots or pages.
     NoRoom,
     /// Its reader is behind: others of its origin go first.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler pauses none yet"))]
     Paused,
 }
 
