@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { launch, ROOT, until } from "../e2e/harness.mjs";
+import { launch, ROOT, scriptedExtension, until } from "../e2e/harness.mjs";
 import { measure, problemsOfMemory } from "./memory.mjs";
 
 /** @typedef {import("../e2e/harness.mjs").Browser} Browser */
@@ -224,29 +224,34 @@ class Soak {
 }
 
 /**
- * @param {{minutes: number, seed?: number, visitors?: number}} options
+ * @param {{minutes: number, seed?: number, visitors?: number, scripted?: boolean}} options
+ *   `visitors`: tabs at the same time; `scripted`: with the worker that repeats what it is asked, which tests the messages' path more densely
  * @returns {Promise<Report>}
  */
-export async function soak({ minutes, seed = 1, visitors = 4 }) {
+export async function soak({ minutes, seed = 1, visitors = 4, scripted = false }) {
   /** @type {Golden[]} */
-  const goldens = JSON.parse(await readFile(join(ROOT, "tests/fixtures/spark/goldens-q8_0.json"), "utf8")).prompts;
+  const prompts = JSON.parse(await readFile(join(ROOT, "tests/fixtures/spark/goldens-q8_0.json"), "utf8")).prompts;
+  const repeated = (/** @type {Golden} */ golden) => ({ ...golden, messages: [{ role: /** @type {const} */ ("user"), content: golden.continuation_text }] });
+  const goldens = prompts.filter(({ name }) => PROMPTS.includes(name)).map((golden) => scripted ? repeated(golden) : golden);
+  const first = /** @type {Golden} */ (goldens[0]);
   // Chrome gives up a GPU whose process ends often.
   const browser = await launch({
     flags: ["--disable-gpu-process-crash-limit", "--disable-domain-blocking-for-3d-apis"], limited: false,
+    ...(scripted && { extension: await scriptedExtension() }),
   });
   try {
     for (const origin of [browser.localhost, browser.loopback]) {
       const page = await browser.open(origin);
       await browser.grant(page, "always");
-      await ask(page, { id: 0, kind: "whole", messages: /** @type {Golden} */ (goldens.find(({ name }) => name === PROMPTS[0])).messages });
+      await ask(page, { id: 0, kind: "whole", messages: first.messages });
       await page.close();
     }
     const warm = await measure(browser);
-    const run = new Soak(browser, goldens.filter(({ name }) => PROMPTS.includes(name)), seed);
+    const run = new Soak(browser, goldens, seed);
     await run.run(minutes * 60, visitors);
     // What was killed last is there again before the memory is compared.
     const page = await browser.open(browser.localhost);
-    await ask(page, { id: 0, kind: "whole", messages: /** @type {Golden} */ (goldens.find(({ name }) => name === PROMPTS[0])).messages });
+    await ask(page, { id: 0, kind: "whole", messages: first.messages });
     await page.close();
     return { seed, seconds: minutes * 60, ...run.counts, memory: { warm, end: await measure(browser) } };
   } finally {
