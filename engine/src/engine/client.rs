@@ -3,17 +3,17 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::mpsc::UnboundedSender;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use web_time::Instant;
 
-use super::completion::{Completion, Events};
+use super::completion::Completion;
 use super::info::ModelInfo;
 use crate::api::{ChatRequest, Defaults, Resolved};
 use crate::error::{EngineError, Result};
 use crate::kernels::Sampler;
-use crate::serve::{Event, FinishReason, Job, Priority, Task, Timings};
+use crate::serve::{Event, EventReceiver, FinishReason, Job, Priority, Task, Timings, events};
 use crate::text::template::Options;
 use crate::text::{ChatTemplate, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
 use crate::turns::{Turns, pause};
@@ -235,8 +235,16 @@ impl Client {
         Ok(())
     }
 
-    fn submit(&self, task: Task, prompt: Vec<u32>, answered: &[u32], max_tokens: u32, sampling: Sampler, logits: u32) -> Result<Events> {
-        let (events, receiver) = unbounded();
+    fn submit(
+        &self,
+        task: Task,
+        prompt: Vec<u32>,
+        answered: &[u32],
+        max_tokens: u32,
+        sampling: Sampler,
+        logits: u32,
+    ) -> Result<EventReceiver> {
+        let (events, receiver) = events();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
         let origin = self.namespace.clone().unwrap_or_default();
@@ -282,13 +290,13 @@ impl Client {
 }
 
 /// The events of an answer that was as long as it may be before.
-fn ended(timings: Timings) -> Events {
-    let (sender, events) = unbounded();
+fn ended(timings: Timings) -> EventReceiver {
+    let (sender, receiver) = events();
     for event in [Event::Admitted(0), Event::End(FinishReason::Length, timings)] {
         // The receiver is here.
         let _ = sender.unbounded_send(Ok(event));
     }
-    events
+    receiver
 }
 
 fn stopped() -> EngineError {

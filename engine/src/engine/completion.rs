@@ -2,14 +2,11 @@
 
 use std::rc::Rc;
 
-use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt, StreamExt};
 
 use crate::error::EngineError;
-use crate::serve::{Event, FinishReason, Timings};
+use crate::serve::{Event, EventReceiver, FinishReason, Timings};
 use crate::text::{Detokenizer, StopStrings};
-
-pub(super) type Events = UnboundedReceiver<Result<Event, Rc<EngineError>>>;
 
 /// A piece of an answer.
 #[derive(Clone, Debug)]
@@ -23,7 +20,7 @@ pub enum Piece {
 /// An answer as it comes. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Completion {
-    events: Events,
+    events: EventReceiver,
     detokenizer: Detokenizer,
     stop: StopStrings,
     end: Option<Result<Piece, Rc<EngineError>>>,
@@ -34,7 +31,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    pub(super) fn new(events: Events, detokenizer: Detokenizer, stop: StopStrings, prompt_tokens: u32) -> Self {
+    pub(super) fn new(events: EventReceiver, detokenizer: Detokenizer, stop: StopStrings, prompt_tokens: u32) -> Self {
         let timings = Timings { prompt_tokens, ..Timings::default() };
         Self { events, detokenizer, stop, end: None, timings, tokens: Vec::new() }
     }

@@ -1,6 +1,7 @@
 //! Serving: many sequences share one model. A prefill pass has chunks of several prompts, a decode pass the newest token of each answer.
 
 mod batch;
+mod events;
 mod pages;
 mod policy;
 mod programs;
@@ -8,6 +9,8 @@ mod scheduler;
 mod scoring;
 mod sequence;
 
+pub(crate) use events::{EventReceiver, events};
+pub use events::{EventSender, Message};
 pub use policy::Priority;
 pub use scheduler::Scheduler;
 pub use sequence::{Event, FinishReason, Job, Task, Timings};

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::channel::mpsc::UnboundedSender;
 use web_time::Instant;
 
 use super::batch::{RING, Sampled};
+use super::events::EventSender;
 use super::pages::BlockTable;
 use super::policy::{Priority, Prompt, Ticket};
 use crate::error::EngineError;
@@ -92,7 +92,7 @@ pub struct Job {
     /// Send the logits of this many first tokens. The whole batch waits for them: for checks, not for serving.
     pub logits: u32,
     /// Where events go.
-    pub events: UnboundedSender<Result<Event, Rc<EngineError>>>,
+    pub events: EventSender,
 }
 
 /// Progress of an admitted request; survives preemption.
