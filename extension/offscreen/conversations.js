@@ -8,11 +8,18 @@
  * @typedef {import("./conversations-store.js").ConversationStore} ConversationStore
  * @typedef {import("../shared/protocol.js").Failure} Failure
  * @typedef {import("../shared/protocol.js").Summary} Summary
+ * @typedef {import("../shared/protocol.js").Resume} Resume
+ * @typedef {import("../shared/protocol.js").Part} Part
  * @typedef {import("../shared/protocol.js").ConversationEvent} ConversationEvent
  * @typedef {import("../shared/protocol.js").EngineMethods["chat.completions"]} Chat
  *
- * @typedef {import("../shared/protocol.js").Message & {model?: string, again?: boolean}} Message
- *   `model`: the id of the model that answered; `again`: asked a second time, after the document ended before its first word
+ * @typedef {import("../shared/protocol.js").Message & {model?: string}} Message   `model`: the id of the model that answered
+ *
+ * @typedef {object} Asked   an answer under way
+ * @property {object} sampling
+ * @property {number} tries     how often it was asked for: again after the document ended
+ * @property {number} time      when it was asked for, or the last of it came, in milliseconds since 1970
+ * @property {Resume} [resume]  what has come of it
  *
  * @typedef {object} Conversation
  * @property {string} id
@@ -20,9 +27,10 @@
  * @property {number} created   milliseconds since 1970
  * @property {number} updated
  * @property {Message[]} messages
+ * @property {Asked} [asked]    the last message, while it streams
  *
  * @typedef {object} Dependencies
- * @property {(method: "chat.completions", params: Chat["params"], onChunk: (chunk: Chat["chunk"]) => void, signal: AbortSignal) => Promise<unknown>} request
+ * @property {(method: "chat.completions", params: Chat["params"], onChunk: (chunk: Chat["chunk"], part?: Part) => void, signal: AbortSignal, resume?: Resume) => Promise<unknown>} request
  *   asks the engine; rejects with a `Failure`
  * @property {<E extends "conversation" | "storage">(event: E, detail: import("../shared/protocol.js").UiEvents[E]) => void} broadcast
  *   tells every open popup
@@ -31,6 +39,7 @@
  */
 
 import { indexedDbStore } from "./conversations-store.js";
+import { extended } from "./resume.js";
 import { separate, Thought } from "./thinking.js";
 
 /** While an answer streams it is stored this often, in milliseconds: a crash loses no more. */
@@ -40,8 +49,10 @@ const FRAME = 16;
 const TITLE_LENGTH = 60;
 /** Failed writes are repeated this often, in milliseconds. */
 const RETRY_INTERVAL = 20_000;
-/** A question that lost its answer before the first word is asked again if it is younger than this, in milliseconds. */
+/** An answer goes on after the end of the document if its last word is younger than this, in milliseconds. */
 const FRESH = 5 * 60_000;
+/** Times that an answer is asked for: one that ends the document must come to an end. */
+const TRIES = 3;
 
 /**
  * @param {string} text
@@ -117,7 +128,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
 
   const loaded = restore();
 
-  /** Reads the store. Answers that were under way when the document ended are asked for again or, if they had begun, marked. */
+  /** Reads the store. Answers that were under way when the document ended go on or, if that is long ago, are marked. */
   async function restore() {
     /** @type {Conversation[]} */
     let stored = [];
@@ -141,11 +152,12 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    * @param {Message} last  its answer, which was under way
    */
   function resume(conversation, last) {
-    if (last.content === "" && !last.thinking && !last.again && now() - conversation.updated < FRESH) {
-      conversation.messages.pop();
-      void answer(conversation, {}, { again: true });
+    const { asked } = conversation;
+    if (asked && asked.tries < TRIES && now() - asked.time < FRESH) {
+      void answer(conversation, asked, last);
     } else {
       last.state = "interrupted";
+      delete conversation.asked;
       void save(conversation);
     }
   }
@@ -250,27 +262,54 @@ export function createConversations({ request, broadcast, store = indexedDbStore
   }
 
   /**
-   * Appends an empty answer and fills it from the engine. Never rejects: the outcome is in the message.
+   * Appends an empty answer and fills it from the engine.
    *
    * @param {Conversation} conversation
    * @param {object} sampling
-   * @param {{again?: boolean}} [fields]  of the answer
    */
-  async function answer(conversation, sampling, fields = {}) {
+  function ask(conversation, sampling) {
+    /** @type {Message} */
+    const message = { id: crypto.randomUUID(), role: "assistant", content: "", state: "streaming" };
+    conversation.messages.push(message);
+    return answer(conversation, { sampling, tries: 0, time: 0 }, message);
+  }
+
+  /**
+   * Fills the last message from the engine: on from what has come of it, which is told once more, as what was stored may lag behind.
+   * Never rejects: the outcome is in the message.
+   *
+   * @param {Conversation} conversation
+   * @param {Asked} asked
+   * @param {Message} message
+   */
+  async function answer(conversation, asked, message) {
     const controller = new AbortController();
     running.set(conversation.id, controller);
-    const messages = turns(conversation.messages);
-    /** @type {Message} */
-    const message = { id: crypto.randomUUID(), role: "assistant", content: "", state: "streaming", ...fields };
-    conversation.messages.push(message);
+    const messages = turns(conversation.messages.slice(0, -1));
     conversation.updated = now();
+    conversation.asked = { ...asked, tries: asked.tries + 1, time: conversation.updated };
     announce(conversation);
     void save(conversation);
 
-    const parameters = { messages, stream: true, stream_options: { include_usage: true }, ...sampling };
+    const resume = asked.resume && { ...asked.resume, retell: true };
+    // The tokens are those of the model that had begun.
+    const model = resume && message.model !== undefined ? { model: message.model } : {};
+    const parameters = { messages, stream: true, stream_options: { include_usage: true }, ...asked.sampling, ...model };
     const thought = new Thought();
+    let retold = !resume;
+    /** @type {(chunk: Chat["chunk"], part?: Part) => void} */
+    const onChunk = (chunk, part) => {
+      if (!retold) {
+        message.content = "";
+        delete message.thinking;
+        delete message.thinking_ms;
+      }
+      receive(conversation, message, thought, chunk, part);
+      if (!retold) announce(conversation);
+      retold = true;
+    };
     try {
-      await request("chat.completions", parameters, (chunk) => receive(conversation, message, thought, chunk), controller.signal);
+      await request("chat.completions", parameters, onChunk, controller.signal, resume);
       message.state = "done";
     } catch (error) {
       if (controller.signal.aborted) {
@@ -282,6 +321,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     }
     thought.end(message);
     running.delete(conversation.id);
+    delete conversation.asked;
     if (conversations.get(conversation.id) !== conversation) return;
     conversation.updated = now();
     announce(conversation);
@@ -293,9 +333,12 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    * @param {Message} message
    * @param {Thought} thought
    * @param {Chat["chunk"]} chunk
+   * @param {Part} [part]  that came with it
    */
-  function receive(conversation, message, thought, chunk) {
+  function receive(conversation, message, thought, chunk, part) {
     if (running.get(conversation.id)?.signal.aborted !== false) return;
+    const { asked } = conversation;
+    if (asked && part) Object.assign(asked, { resume: extended(asked.resume, chunk, part), time: now() });
     if (chunk.model) message.model = chunk.model;
     if (chunk.timings) message.stats = chunk.timings;
     const choice = chunk.choices?.[0];
@@ -354,7 +397,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       conversations.set(conversation.id, conversation);
       conversation.messages.push({ id: crypto.randomUUID(), role: "user", content: text, state: "done" });
       announce(conversation);
-      void answer(conversation, {});
+      void ask(conversation, {});
       return accepted(conversation);
     },
 
@@ -370,7 +413,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       if (last?.role === "assistant") conversation.messages.pop();
       // A model that by default gives the likeliest answer would give it again, word for word. After an answer that did not
       // come to its end the same one is wanted.
-      void answer(conversation, last?.state === "done" ? { temperature: 0.8 } : {});
+      void ask(conversation, last?.state === "done" ? { temperature: 0.8 } : {});
       return accepted(conversation);
     },
 

@@ -1,8 +1,9 @@
-// The dedicated worker that runs the engine: started on the first request, and again after it died or stopped responding. What had
-// not begun to be answered then is asked again.
+// The dedicated worker that runs the engine: started on the first request, and again after it died or stopped responding. What it had
+// is asked again then; a streamed answer goes on behind what was delivered of it.
 
 import { Heartbeat } from "./heartbeat.js";
 import { HEARTBEAT } from "./limits.js";
+import { extended } from "./resume.js";
 import { engineStopped, Refusal, toWire } from "../shared/errors.js";
 import { Calls } from "../shared/rpc.js";
 
@@ -10,14 +11,15 @@ import { Calls } from "../shared/rpc.js";
  * @typedef {import("../shared/protocol.js").EngineMethods} Methods
  * @typedef {import("../shared/protocol.js").Failure} Failure
  * @typedef {import("../shared/protocol.js").Priority} Priority
+ * @typedef {import("../shared/protocol.js").Resume} Resume
  * @typedef {import("../shared/rpc.js").Receiver} Receiver
  * @typedef {Receiver & {
  *   method: keyof Methods, params: any, origin: string | undefined, priority: Priority | undefined, receiver: Receiver, id: number,
- *   tries: number, settled: boolean, suspected: boolean,
+ *   tries: number, settled: boolean, resume: Resume | undefined, suspected: boolean,
  * }} Request
  *   `receiver`: of the one who asks; `id`: at the worker that had it last; `tries`: how often it was handed to a worker; `settled`: a
- *   part of its answer was delivered, or it was cancelled; `suspected`: a worker that had it ended, and it is not known for whom
- *   it worked
+ *   part of its answer was delivered behind which it cannot go on, or it was cancelled; `resume`: what was delivered; `suspected`: a worker
+ *   that had it ended, and it is not known for whom it worked
  *
  * @typedef {import("../shared/protocol.js").Answer<any>} Answer
  * @typedef {import("../shared/protocol.js").Ask<any>} Ask
@@ -36,7 +38,7 @@ import { Calls } from "../shared/rpc.js";
 /** Methods that may be repeated: a first attempt has no effect on the answer. @type {Set<keyof Methods>} */
 const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status"]);
 /** Times that a request is handed to a worker: one that takes the worker down must come to an end. */
-const TRIES = 2;
+const TRIES = 3;
 
 export class Engine {
   /** @type {Worker | undefined} */
@@ -48,7 +50,7 @@ export class Engine {
   #loading = false;
   /** Requests that the worker has. @type {Calls<Methods, Request>} */
   #calls = new Calls(() => {});
-  /** Requests to repeat, one after the other: any of them may have ended the worker. @type {Set<Request>} */
+  /** Suspected requests, to repeat one after the other: any of them may have ended the worker. @type {Set<Request>} */
   #waiting = new Set();
   /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {Request | undefined} */
   #suspect;
@@ -83,22 +85,20 @@ export class Engine {
    * @param {Receiver} receiver
    * @param {string} [origin]  the origin that asks, as the browser attested it: only texts of the same one are continued from the cache
    * @param {Priority} [priority]  foreground, where it is not said
+   * @param {Resume} [resume]  what was delivered of the answer before
    * @returns {() => void}  cancels: the receiver still gets its one `done` or `error`
    */
-  send(method, params, receiver, origin, priority) {
+  send(method, params, receiver, origin, priority, resume) {
     /** @type {Request} */
     const request = {
-      method, params, origin, priority, receiver, id: 0, tries: 0, settled: false, suspected: false,
-      chunk: (chunk) => {
-        request.settled = true;
-        receiver.chunk(chunk);
+      method, params, origin, priority, receiver, id: 0, tries: 0, settled: false, suspected: false, resume: structuredClone(resume),
+      chunk: (chunk, part) => {
+        request.resume = extended(request.resume, chunk, part);
+        request.settled ||= !request.resume;
+        receiver.chunk(chunk, part);
       },
       done: (done) => this.#ended(request, undefined, done),
-      error: (error) => {
-        // The next request opens the device again.
-        if (error.code === "device_lost" && repeatable(request)) this.#post(request);
-        else this.#ended(request, error);
-      },
+      error: (error) => this.#ended(request, error),
     };
     this.#post(request);
     return () => {
@@ -113,12 +113,12 @@ export class Engine {
    * @template {keyof Methods} K
    * @param {K} method
    * @param {Methods[K]["params"]} params
-   * @param {{onChunk?: (chunk: Methods[K]["chunk"]) => void, signal?: AbortSignal, origin?: string}} [options]
+   * @param {{onChunk?: (chunk: Methods[K]["chunk"], part?: import("../shared/protocol.js").Part) => void, signal?: AbortSignal, origin?: string, resume?: Resume}} [options]
    * @returns {Promise<Methods[K]["done"]>}  rejects with a `Failure`
    */
-  request(method, params, { onChunk, signal, origin } = {}) {
+  request(method, params, { onChunk, signal, origin, resume } = {}) {
     return new Promise((resolve, reject) => {
-      const cancel = this.send(method, params, { chunk: (chunk) => onChunk?.(chunk), done: resolve, error: reject }, origin);
+      const cancel = this.send(method, params, { chunk: (chunk, part) => onChunk?.(chunk, part), done: resolve, error: reject }, origin, undefined, resume);
       if (signal?.aborted) cancel();
       signal?.addEventListener("abort", cancel, { once: true });
     });
@@ -130,8 +130,8 @@ export class Engine {
    */
   #post(request) {
     this.#worker ??= this.#start();
-    const { method, params, origin, priority } = request;
-    request.id = this.#calls.send(method, params, request, { origin, priority });
+    const { method, params, origin, priority, resume } = request;
+    request.id = this.#calls.send(method, params, request, { origin, priority, resume });
     request.tries++;
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);
@@ -250,13 +250,14 @@ export class Engine {
     const requests = this.#calls.receivers;
     this.#calls = new Calls(() => {});
     this.#on.status({ state: "failed", error });
+    this.#suspect = undefined;
     for (const request of requests) {
       request.suspected = culprit === undefined;
       const blamed = request === culprit || (origin !== undefined && request.origin === origin);
-      if (repeatable(request) && !blamed) this.#waiting.add(request);
-      else this.#finish(request, error);
+      if (blamed || !repeatable(request)) this.#finish(request, error);
+      else if (request.suspected) this.#waiting.add(request);
+      else this.#post(request);
     }
-    this.#suspect = undefined;
     this.#handNext();
   }
 }

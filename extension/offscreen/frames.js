@@ -1,5 +1,7 @@
-// Frames that a page may send: {id, method, params, priority?}, {id, method: "cancel"} and {priority}. Anything else is not our shim and
-// bridge speaking.
+// Frames that a page may send: {id, method, params, priority?}, with {resume} where its bridge sends it again, {id, method: "cancel"} and
+// {priority}. Anything else is not our shim and bridge speaking.
+
+import { isResume } from "./resume.js";
 
 /** Longest frame, in characters of its JSON text. The bridge refuses longer ones with a proper error before. */
 export const MAX_FRAME = 1 << 20;
@@ -30,12 +32,13 @@ export const isPriorityChange = (frame) =>
  */
 export function isFrame(frame, lastId) {
   if (typeof frame !== "object" || frame === null) return false;
-  const { id, method, params, priority, ...rest } = frame;
+  const { id, method, params, priority, resume, ...rest } = frame;
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
+  if (resume !== undefined && !(method === "chat.completions" && isResume(resume))) return false;
   if (method === "cancel") return params === undefined && priority === undefined;
   return id > lastId && (priority === undefined || PRIORITIES.includes(priority))
     && isContainer(params) && !Array.isArray(params) && isShallow(params)
-    && JSON.stringify(frame).length <= MAX_FRAME;
+    && JSON.stringify({ id, method, params }).length <= MAX_FRAME;
 }
 
 /** @param {unknown} value */

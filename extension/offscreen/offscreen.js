@@ -80,8 +80,8 @@ let conversations;
 /** Loaded when the popup first asks: pages do without. */
 const openConversations = () => conversations ??= import("./conversations.js").then(({ createConversations }) =>
   createConversations({
-    request: (method, params, onChunk, signal) =>
-      engine.request(method, models.complete(method, params), { onChunk, signal, origin: location.origin }),
+    request: (method, params, onChunk, signal, resume) =>
+      engine.request(method, models.complete(method, params), { onChunk, signal, origin: location.origin, resume }),
     broadcast: tellUis,
   }));
 

@@ -129,7 +129,7 @@ export class PageConnection {
   }
 
   /** @param {Frame} frame */
-  async #answer({ id, method, params }) {
+  async #answer({ id, method, params, resume }) {
     switch (method) {
       case "permissions.query": {
         const { state } = await this.#granted();
@@ -155,7 +155,7 @@ export class PageConnection {
     }
     const models = method === "models.list" && this.#models.listForPage();
     if (models) return this.#done(id, models);
-    if (this.#open.has(id)) this.#run(id, engineMethod, this.#models.checkForPage(method, params));
+    if (this.#open.has(id)) this.#run(id, engineMethod, this.#models.checkForPage(method, params), resume);
   }
 
   /**
@@ -164,8 +164,9 @@ export class PageConnection {
    * @param {number} id
    * @param {EngineMethod} method
    * @param {any} params
+   * @param {import("../shared/protocol.js").Resume} [resume]
    */
-  #run(id, method, params) {
+  #run(id, method, params, resume) {
     /** @type {(() => void) | undefined} */
     let cancel;
     const leave = () => open.place?.leave();
@@ -174,10 +175,10 @@ export class PageConnection {
     this.#open.set(id, open);
     open.place = this.#quota.enter(this.origin, this.#priority, () => {
       cancel = this.#engine.send(method, this.#models.complete(method, params), {
-        chunk: (chunk) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk) }); },
+        chunk: (chunk, part) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk), part }); },
         done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
         error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
-      }, this.origin, this.#priority);
+      }, this.origin, this.#priority, resume);
     }, (thrown) => this.#fail(id, thrown));
   }
 

@@ -12,7 +12,7 @@
   /** Longest frame the router takes, in characters of its JSON text. */
   const MAX_FRAME = 1 << 20;
 
-  /** Times that a request is sent before it is given up, if nothing of its answer has come. */
+  /** Times that a request is sent before it is given up. */
   const TRIES = 3;
   /** Times that a connection is tried. */
   const ATTEMPTS = 5;
@@ -22,7 +22,7 @@
   /**
    * @typedef {import("../shared/protocol.js").Request<any>} Frame
    * @typedef {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<any>} OutFrame
-   * @typedef {{frame: Frame, tries: number, begun: boolean}} Request   `begun`: a part of the answer has come
+   * @typedef {{frame: Frame, tries: number, begun: boolean}} Request   `begun`: a part of the answer has come behind which it cannot go on
    */
 
   /** The page's end. @type {MessagePort} */
@@ -175,15 +175,28 @@
       const request = running.get(frame.id);
       // An answer to something cancelled here: the page has its AbortError already.
       if (!request) return;
+      if (!("chunk" in frame)) running.delete(frame.id);
+      else if (frame.part) return forwardPart(request, frame.chunk, frame.part);
       // The chunks of a count say how far the model is loaded.
       request.begun ||= request.frame.method !== "tokens.count";
-      if (!("chunk" in frame)) running.delete(frame.id);
     }
     page.postMessage(frame);
   }
 
   /**
-   * The connection is gone. What had begun to be answered ends, the rest is sent again, in its order and before what comes next.
+   * A part of an answer: its text is the page's, its tokens are for the request, if it is sent again.
+   * @param {Request} request
+   * @param {any} chunk
+   * @param {import("../shared/protocol.js").Part} part
+   */
+  function forwardPart({ frame }, chunk, { model, tokens }) {
+    frame.resume ??= { id: chunk.id, created: chunk.created, model, tokens: [], retell: false };
+    for (const token of tokens) frame.resume.tokens.push(token);
+    page.postMessage({ id: frame.id, chunk });
+  }
+
+  /**
+   * The connection is gone. What ran is sent again, in its order and before what comes next: answers go on behind what has come of them.
    * @param {boolean} heard  whether it ever said a word
    */
   function disconnected(heard) {

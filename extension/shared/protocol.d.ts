@@ -173,7 +173,11 @@ id: number,
 /**
  * The part.
  */
-chunk: T, } | { 
+chunk: T, 
+/**
+ * Of a streamed answer. Not for a page's script.
+ */
+part?: Part, } | { 
 /**
  * Of the request.
  */
@@ -1081,6 +1085,19 @@ export type PageCatalog = { object: "list", data: import("../page/doppler.js").M
 export type PageModel = { model: string };
 
 /**
+ * The tokens behind a chunk's text, to go on behind them with a [`Resume`].
+ */
+export type Part = { 
+/**
+ * A number that another model has not, and that does not tell which model it is.
+ */
+model: number, 
+/**
+ * Those that came since the chunk before.
+ */
+tokens: Array<number>, };
+
+/**
  * The state of a page's permission.
  */
 export type Permission = { state: import("../page/doppler.js").PermissionState };
@@ -1226,7 +1243,36 @@ origin?: string,
 /**
  * As the bridge of a page attests it, for pages and for the worker.
  */
-priority?: Priority, };
+priority?: Priority, 
+/**
+ * The part of the answer that came before its connection, or its worker, ended. Of the extension's own parts, never of a page's script.
+ */
+resume?: Resume, };
+
+/**
+ * The beginning of a streamed answer, which goes on behind it.
+ */
+export type Resume = { 
+/**
+ * The chunks' `id`.
+ */
+id: string, 
+/**
+ * The chunks' `created`.
+ */
+created: number, 
+/**
+ * [`Part::model`].
+ */
+model: number, 
+/**
+ * The answer's tokens: those of all its chunks.
+ */
+tokens: Array<number>, 
+/**
+ * Whether the chunks' text is not there any more: it comes once more, as one chunk.
+ */
+retell: boolean, };
 
 /**
  * The author of a message.

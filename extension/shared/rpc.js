@@ -5,8 +5,8 @@ import { fromWire, toWire } from "./errors.js";
 
 /**
  * @typedef {import("./protocol.js").Failure} Failure
- * @typedef {{chunk: (chunk: any) => void, done: (done: any) => void, error: (error: any) => void}} Receiver
- *   zero or more `chunk`, then exactly one of `done` and `error`, which gets a `Failure` or what `Calls.end` was called with
+ * @typedef {{chunk: (chunk: any, part?: import("./protocol.js").Part) => void, done: (done: any) => void, error: (error: any) => void}} Receiver
+ *   zero or more `chunk`, from the worker with what it takes to go on behind it, then exactly one of `done` and `error`, which gets a `Failure` or what `Calls.end` was called with
  */
 
 /**
@@ -58,7 +58,7 @@ export class Calls {
    * @param {K} method
    * @param {M[K]["params"]} params
    * @param {R} receiver
-   * @param {{origin?: string, priority?: import("./protocol.js").Priority}} [fields]  of the frame
+   * @param {{origin?: string, priority?: import("./protocol.js").Priority, resume?: import("./protocol.js").Resume}} [fields]  of the frame
    * @returns {number}  the request's id
    */
   send(method, params, receiver, fields) {
@@ -107,7 +107,7 @@ export class Calls {
     const receiver = frame && this.#receivers.get(frame.id);
     if (!receiver) return false;
     if ("chunk" in frame) {
-      receiver.chunk(frame.chunk);
+      receiver.chunk(frame.chunk, frame.part);
       return false;
     }
     this.#receivers.delete(frame.id);

@@ -201,6 +201,21 @@ export async function launch({ extension = process.env.DOPPLER_EXTENSION ?? ROOT
       await until(async () => (await offscreenTarget())?.targetId !== target.targetId, "the offscreen document to end");
       return true;
     },
+    /** Ends the engine's worker as an error of its program does that no request is to blame for. A worker cannot be reached but from its document. */
+    async killWorker() {
+      const target = await offscreenTarget();
+      if (!target) return false;
+      return inTarget(cdp, target.targetId, async (call) => {
+        const { result: { objectId: prototypeObjectId } } = await call("Runtime.evaluate", { expression: "Worker.prototype" });
+        const { objects: { objectId } } = await call("Runtime.queryObjects", { prototypeObjectId });
+        const functionDeclaration = `function () {
+          const error = { message: "ended by a test", cancelable: true };
+          return [...this].filter((worker) => worker.onerror?.call && !worker.dispatchEvent(new ErrorEvent("error", error))).length > 0;
+        }`;
+        const { result } = await call("Runtime.callFunctionOn", { objectId, functionDeclaration, returnByValue: true });
+        return /** @type {boolean} */ (result.value);
+      });
+    },
     /** Kills the GPU process, and every device in it; Chrome starts another. */
     async killGpuProcess() {
       const { processInfo } = await cdp.send("SystemInfo.getProcessInfo");
@@ -326,32 +341,50 @@ async function extensionId(context) {
  * @param {number} [limit]  ms
  */
 async function evaluateIn(cdp, targetId, expression, limit) {
+  const { result, exceptionDetails } = await inTarget(cdp, targetId, (call) =>
+    call("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true }), limit);
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description);
+  return result.value;
+}
+
+/**
+ * Calls methods of the protocol of such a target.
+ * @template T
+ * @param {CDPSession} cdp  of the browser
+ * @param {string} targetId
+ * @param {(call: (method: string, params?: object) => Promise<any>) => Promise<T>} work
+ * @param {number} [limit]  ms for each call
+ * @returns {Promise<T>}
+ */
+async function inTarget(cdp, targetId, work, limit) {
   const { sessionId } = await cdp.send("Target.attachToTarget", { targetId, flatten: false });
-  let stop = () => {};
-  /** @type {Promise<any>} */
-  const answer = new Promise((resolve, reject) => {
-    const receive = (/** @type {{sessionId: string, message: string}} */ event) => {
-      if (event.sessionId === sessionId) resolve(JSON.parse(event.message));
-    };
-    const end = (/** @type {{sessionId: string}} */ event) => {
-      if (event.sessionId === sessionId) reject(new Error(`What was to evaluate ${expression} has ended.`));
-    };
-    cdp.on("Target.receivedMessageFromTarget", receive);
-    cdp.on("Target.detachedFromTarget", end);
-    stop = () => {
-      cdp.off("Target.receivedMessageFromTarget", receive);
-      cdp.off("Target.detachedFromTarget", end);
-    };
-  });
-  const params = { expression, awaitPromise: true, returnByValue: true };
-  const message = JSON.stringify({ id: 1, method: "Runtime.evaluate", params });
-  try {
+  /** @type {Map<number, {resolve: (message: any) => void, reject: (error: Error) => void}>} */
+  const calls = new Map();
+  const receive = (/** @type {{sessionId: string, message: string}} */ event) => {
+    if (event.sessionId !== sessionId) return;
+    const message = JSON.parse(event.message);
+    calls.get(message.id)?.resolve(message);
+  };
+  const end = (/** @type {{sessionId: string}} */ event) => {
+    if (event.sessionId !== sessionId) return;
+    for (const { reject } of calls.values()) reject(new Error("The target has ended."));
+  };
+  cdp.on("Target.receivedMessageFromTarget", receive);
+  cdp.on("Target.detachedFromTarget", end);
+  const call = async (/** @type {string} */ method, params = {}) => {
+    const id = calls.size + 1;
+    const answer = new Promise((resolve, reject) => calls.set(id, { resolve, reject }));
+    const message = JSON.stringify({ id, method, params });
     const [{ result, error }] = await within(
-      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to evaluate ${expression}`, limit);
-    if (error || result.exceptionDetails) throw new Error(error?.message ?? result.exceptionDetails.exception?.description);
-    return result.result.value;
+      Promise.all([answer, cdp.send("Target.sendMessageToTarget", { sessionId, message })]), `a target to do ${message}`, limit);
+    if (error) throw new Error(error.message);
+    return result;
+  };
+  try {
+    return await work(call);
   } finally {
-    stop();
+    cdp.off("Target.receivedMessageFromTarget", receive);
+    cdp.off("Target.detachedFromTarget", end);
     // It may have ended.
     await cdp.send("Target.detachFromTarget", { sessionId }).catch(() => {});
   }

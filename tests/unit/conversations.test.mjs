@@ -29,7 +29,7 @@ function memoryStore(initial = []) {
 
 /** An engine that answers when the test says so. */
 function scriptedEngine() {
-  /** @typedef {{params: any, say: (text: string) => void, last: (fields: object) => void, end: () => void, fail: (error: object) => void, signal: AbortSignal}} Call */
+  /** @typedef {{params: any, resume: any, say: (text: string, ...tokens: number[]) => void, last: (fields: object) => void, end: () => void, fail: (error: object) => void, signal: AbortSignal}} Call */
   /** @type {Call[]} */
   const calls = [];
   return {
@@ -40,15 +40,17 @@ function scriptedEngine() {
       assert.ok(call, "the engine was asked");
       return call;
     },
-    /** @param {string} method @param {any} params @param {(chunk: any) => void} onChunk @param {AbortSignal} signal */
-    request(method, params, onChunk, signal) {
+    /** @param {string} method @param {any} params @param {(chunk: any, part?: any) => void} onChunk @param {AbortSignal} signal @param {any} [resume] */
+    request(method, params, onChunk, signal, resume) {
       assert.equal(method, "chat.completions");
       return new Promise((resolve, reject) => {
         signal.addEventListener("abort", () => reject(signal.reason));
         calls.push({
           params,
           signal,
-          say: (text) => onChunk({ model: "spark", choices: [{ index: 0, delta: { content: text } }] }),
+          resume,
+          say: (text, ...tokens) => onChunk(
+            { id: "x", created: 7, model: "spark", choices: [{ index: 0, delta: { content: text } }] }, { model: 3, tokens }),
           last: (fields) => onChunk({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }], ...fields }),
           end: () => resolve({}),
           fail: reject,
@@ -365,16 +367,44 @@ test("an answer cut off by the end of the document is kept and marked", async ()
   assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Tell me." }]);
 });
 
-test("a question whose answer had not begun when the document ended is asked again, once, if it is fresh", async () => {
-  const lost = (/** @type {object} */ fields) => /** @type {Conversation} */ ({
+test("an answer that streamed when the document ended goes on behind its tokens, however little of its text was stored", async () => {
+  const { store, engine, handle } = setUp();
+  await handle("conversations.send", { text: "Tell me." });
+  engine.latest().say("<think>Hm", 1, 2);
+  engine.latest().say("m</think>Once ", 3);
+  await new Promise((resolve) => setTimeout(resolve, 900));
+  const [stored] = store.records.values();
+  assert.ok(stored);
+
+  const next = setUp([stored]);
+  const before = await next.get();
+  assert.deepEqual([before.messages[1].content, before.messages[1].state], ["Once ", "streaming"]);
+  const { params, resume } = next.engine.latest();
+  assert.deepEqual(params.messages, [{ role: "user", content: "Tell me." }]);
+  assert.equal(params.model, "spark", "whatever was chosen meanwhile");
+  assert.deepEqual(resume, { id: "x", created: 7, model: 3, tokens: [1, 2, 3], retell: true });
+  next.engine.latest().say("<think>Hmm</think>Once ");
+  next.engine.latest().say("upon", 4);
+  next.engine.latest().end();
+  await settle();
+  const { messages } = await next.get();
+  assert.deepEqual(replay(before, next.events), messages);
+  assert.deepEqual([messages[1].thinking, messages[1].content, messages[1].state], ["Hmm", "Once upon", "done"]);
+  assert.equal(next.store.records.get(stored.id)?.asked, undefined);
+});
+
+test("a question whose answer had not begun when the document ended is asked again, at most twice, if it is fresh", async () => {
+  const lost = (/** @type {object} */ asked) => /** @type {Conversation} */ ({
     id: "c", title: "Old", created: 1, updated: 2,
     messages: [
       { id: "q", role: "user", content: "Tell me.", state: "done" },
-      { id: "a", role: "assistant", content: "", state: "streaming", ...fields },
+      { id: "a", role: "assistant", content: "", state: "streaming" },
     ],
+    asked: { sampling: { temperature: 0.8 }, tries: 1, time: 2, ...asked },
   });
   const { engine, store, get } = setUp([lost({})]);
   await get();
+  assert.equal(engine.latest().params.temperature, 0.8);
   assert.deepEqual(engine.latest().params.messages, [{ role: "user", content: "Tell me." }]);
   engine.latest().say("Once.");
   engine.latest().end();
@@ -382,10 +412,10 @@ test("a question whose answer had not begun when the document ended is asked aga
   assert.deepEqual((await get()).messages.map((/** @type {any} */ { content, state }) => [content, state]), [["Tell me.", "done"], ["Once.", "done"]]);
   assert.equal(store.records.get("c")?.messages.length, 2);
 
-  const twice = setUp([lost({ again: true })]);
-  assert.equal((await twice.get()).messages[1].state, "interrupted");
-  assert.equal(twice.engine.calls.length, 0);
-  const old = setUp([{ ...lost({}), updated: -1e9 }]);
+  const thrice = setUp([lost({ tries: 3 })]);
+  assert.equal((await thrice.get()).messages[1].state, "interrupted");
+  assert.equal(thrice.engine.calls.length, 0);
+  const old = setUp([lost({ time: -1e9 })]);
   assert.equal((await old.get()).messages[1].state, "interrupted");
   assert.equal(old.engine.calls.length, 0);
 });

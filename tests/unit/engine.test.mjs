@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Engine } from "../../extension/offscreen/engine.js";
 
-/** @typedef {{id: number, method: string, params: any, origin?: string, priority?: string, ping?: boolean}} Frame */
+/** @typedef {import("../../extension/shared/protocol.js").Resume} Resume */
+/** @typedef {{id: number, method: string, params: any, origin?: string, priority?: string, resume?: Resume, ping?: boolean}} Frame */
 
 /** A worker that does what the test says. */
 class FakeWorker {
@@ -96,15 +97,50 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
   return { engine, ask, events, culprits };
 }
 
-test("the worker dies: what had begun ends with an error, what had not is asked again and answered once", () => {
+/** A chunk with its tokens, as the worker sends it. @param {string} text @param {...number} tokens */
+const part = (text, ...tokens) => ({ chunk: { id: "x", created: 7, text }, part: { model: 3, tokens } });
+
+test("the worker dies: what had begun goes on behind what was delivered, or ends with an error where that is not known", () => {
   const { ask, culprits } = setUp();
-  const begun = ask("begun");
+  const [begun, other, unknown] = [ask("begun"), ask("other"), ask("unknown")];
+  const first = worker();
+  first.say({ id: first.idOf("begun"), ...part("a", 1, 2) });
+  first.say({ id: first.idOf("begun"), ...part("b") });
+  first.say({ id: first.idOf("begun"), ...part("c", 3) });
+  first.say({ id: first.idOf("unknown"), chunk: "a" });
+  first.workFor();
+  first.die();
+  assert.deepEqual([unknown.ends, culprits, worker().chats], [["engine_stopped"], [undefined], ["begun"]]);
+  const { resume } = /** @type {Frame} */ (worker().asked.at(-1));
+  assert.deepEqual(resume, { id: "x", created: 7, model: 3, tokens: [1, 2, 3], retell: false });
+  worker().say({ id: worker().idOf("begun"), ...part("d", 4) });
+  worker().die();
+  assert.deepEqual([worker().chats, worker().asked.at(-1)?.resume], [["other"], undefined]);
+  worker().say({ id: worker().idOf("other"), done: "end" });
+  assert.deepEqual(worker().asked.at(-1)?.resume?.tokens, [1, 2, 3, 4]);
+  worker().say({ id: worker().idOf("begun"), done: "end" });
+  assert.deepEqual([begun.chunks.map(({ text }) => text), begun.ends, other.ends], [["a", "b", "c", "d"], ["end"], ["end"]]);
+});
+
+test("an answer that its document before had begun goes on behind that", () => {
+  const { engine } = setUp();
+  const before = { id: "x", created: 7, model: 3, tokens: [1, 2], retell: true };
+  engine.send("chat.completions", /** @type {any} */ ({ text: "begun" }), { chunk() {}, done() {}, error() {} }, "https://x.org", undefined, before);
+  assert.deepEqual(worker().asked.at(-1)?.resume, before);
+  worker().die();
+  assert.deepEqual(worker().asked.at(-1)?.resume, before, "nothing of it was told again");
+  worker().say({ id: worker().idOf("begun"), ...part("ab") });
+  worker().die();
+  assert.deepEqual(worker().asked.at(-1)?.resume, { ...before, retell: false });
+});
+
+test("the worker dies: what had not begun is asked again and answered once", () => {
+  const { ask, culprits } = setUp();
   const waiting = ask("waiting");
   const first = worker();
-  first.say({ id: first.idOf("begun"), chunk: "a" });
   first.die();
   first.die();
-  assert.deepEqual([begun.chunks, begun.ends, culprits, first.ended], [["a"], ["engine_stopped"], [undefined], true]);
+  assert.deepEqual([culprits, first.ended], [[undefined], true]);
   assert.deepEqual(worker().chats, ["waiting"]);
   // A late word of the first one is not heard.
   first.say({ id: first.idOf("waiting"), done: "stale" });
@@ -147,28 +183,17 @@ test("a worker that traps or falls silent ends the requests of the origin it wor
     // It was not suspected, and that the next worker ends for no known reason is not its fault.
     worker().workFor();
     worker().die();
-    assert.deepEqual([other?.ends, culprits], [["engine_stopped"], ["https://x.org", undefined]]);
+    assert.deepEqual([other?.ends, culprits, worker().chats], [[], ["https://x.org", undefined], ["other"]]);
+    worker().die();
+    assert.deepEqual([other?.ends, culprits], [["engine_stopped"], ["https://x.org", undefined, undefined]]);
   }
 });
 
 test("a worker that cannot start blocks no site", () => {
   const { ask, culprits } = setUp();
   const lone = ask("lone");
-  worker().die();
-  worker().die();
-  assert.deepEqual([lone.ends, culprits], [["engine_stopped"], [undefined, undefined]]);
-});
-
-test("the device is lost: what had not begun is asked again", () => {
-  const { ask } = setUp();
-  const [begun, waiting] = [ask("begun"), ask("waiting")];
-  const lost = { name: "OperationError", code: "device_lost", message: "" };
-  worker().say({ id: worker().idOf("begun"), chunk: "a" });
-  for (const text of ["begun", "waiting"]) worker().say({ id: worker().idOf(text), error: lost });
-  assert.deepEqual([begun.ends, waiting.ends, worker().chats], [["device_lost"], [], ["begun", "waiting", "waiting"]]);
-  worker().say({ id: worker().idOf("waiting"), error: lost });
-  assert.deepEqual(waiting.ends, ["device_lost"]);
-  assert.equal(FakeWorker.all.length, 1);
+  for (const _ of [1, 2, 3]) worker().die();
+  assert.deepEqual([lone.ends, culprits], [["engine_stopped"], [undefined, undefined, undefined]]);
 });
 
 test("requests that were cancelled, or that change something, are not asked again", () => {

@@ -17,6 +17,19 @@ test("well-formed frames are accepted", () => {
   assert.ok(isPriorityChange({ priority: "foreground" }));
 });
 
+test("what was delivered of an answer is accepted with the request that goes on, well-formed", () => {
+  const chat = { id: 1, method: "chat.completions", params: {} };
+  const resume = { id: "x", created: 7, model: 3, tokens: [1, 2 ** 32 - 1], retell: false };
+  assert.ok(isFrame({ ...chat, resume }, -1));
+  assert.equal(isFrame({ ...query, resume }, -1), false);
+  for (const wrong of [
+    null, [], {}, { ...resume, more: 1 }, { ...resume, id: 1 }, { ...resume, id: "x".repeat(65) }, { ...resume, created: "7" }, { ...resume, model: -1 },
+    { ...resume, retell: true }, { ...resume, tokens: "12" }, { ...resume, tokens: [0.5] }, { ...resume, tokens: [2 ** 32] }, { ...resume, tokens: [null] },
+  ]) {
+    assert.equal(isFrame({ ...chat, resume: wrong }, -1), false, JSON.stringify(wrong));
+  }
+});
+
 test("malformed frames are refused", () => {
   for (const frame of [
     null, undefined, 1, "permissions.query", [], {}, { ...query, id: "1" }, { ...query, id: NaN }, { ...query, id: 2 ** 53 }, { ...query, id: -1 },

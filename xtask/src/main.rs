@@ -1,4 +1,4 @@
-//! The build tool of DOPPLER: `cargo xtask build | protocol | package | demo | test | bench | fuzz`.
+//! The build tool of DOPPLER: `cargo xtask build | protocol | package | demo | test | bench | soak | fuzz`.
 //!
 //! Every command first makes sure that what it needs is there (wasm target, node packages, browser, software Vulkan) and
 //! installs it where it may (Debian or Ubuntu as root); elsewhere it stops with the exact command to run. All of it is
@@ -15,6 +15,7 @@ mod process;
 mod protocol;
 mod references;
 mod report;
+mod soak;
 mod test;
 mod toolchain;
 mod vulkan;
@@ -64,6 +65,16 @@ enum Task {
     },
     /// Build, then time a model in a browser. `DOPPLER_CHROME_FLAGS` are further flags for it.
     Bench(bench::Options),
+    /// Build, then let tabs ask in a browser while parts of it are killed; prints a report, and fails if an answer is missing or wrong or memory
+    /// grows. `DOPPLER_CHROME_FLAGS` are further flags for it.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// The same number makes the same choices.
+        #[arg(long, default_value_t = 1)]
+        seed: u32,
+    },
     /// Feed made-up files to everything that reads files; findings are left in `tests/fuzz/artifacts`.
     Fuzz {
         /// The target; all of them one after the other without.
@@ -96,6 +107,7 @@ fn run(task: &Task) -> Result<bool> {
         }
         Task::Demo { headless } => demo::start(&root, *headless)?,
         Task::Bench(options) => bench::start(&root, options)?,
+        Task::Soak { minutes, seed } => soak::start(&root, *minutes, *seed)?,
         Task::Fuzz { target, minutes } => fuzz::start(&root, target.as_deref(), *minutes)?,
         Task::Test { filter, only } => return test::run(&root, filter.as_deref(), *only),
     }

@@ -101,6 +101,15 @@ impl Client {
     /// # Errors
     /// When there is no template, it refuses the messages, or the prompt does not fit.
     pub async fn chat(&self, request: &ChatRequest) -> Result<Completion> {
+        Ok(self.resume_chat(request, &[]).await?.0)
+    }
+
+    /// The same for a turn of which another engine of this model gave the first tokens, as [`Completion::take_tokens`] tells them: the rest,
+    /// and the text of these tokens.
+    ///
+    /// # Errors
+    /// As [`Self::chat`], and when the model has no such tokens.
+    pub async fn resume_chat(&self, request: &ChatRequest, answered: &[u32]) -> Result<(Completion, String)> {
         let request = request.resolve(self.defaults());
         let quota = self.shared.info.context;
         // One position is for the answer.
@@ -110,7 +119,7 @@ impl Client {
             }
             error => error,
         })?;
-        self.complete(prompt, request.max_tokens, request.sampling, &request.stop)
+        self.resume(prompt, answered, request.max_tokens, request.sampling, &request.stop)
     }
 
     async fn encode(&self, request: &Resolved<'_>, limit: usize) -> Result<Vec<u32>> {
@@ -129,6 +138,17 @@ impl Client {
     /// # Errors
     /// When the prompt is empty or does not fit.
     pub fn complete(&self, prompt: Vec<u32>, max_tokens: Option<u32>, sampling: Sampler, stop: &[String]) -> Result<Completion> {
+        Ok(self.resume(prompt, &[], max_tokens, sampling, stop)?.0)
+    }
+
+    fn resume(
+        &self,
+        prompt: Vec<u32>,
+        answered: &[u32],
+        max_tokens: Option<u32>,
+        sampling: Sampler,
+        stop: &[String],
+    ) -> Result<(Completion, String)> {
         let context = self.shared.info.context;
         let requested = prompt.len() as u32;
         if requested == 0 {
@@ -146,9 +166,18 @@ impl Client {
             return Err(EngineError::ContextExceeded { requested, at_least: false, quota: context });
         }
         let max_tokens = max_tokens.unwrap_or(u32::MAX).min(context - requested);
-        let events = self.submit(Task::Continue, prompt, max_tokens, sampling, 0)?;
+        if answered.iter().any(|&token| token as usize >= self.shared.tokenizer.vocabulary_size()) {
+            return Err(EngineError::InvalidRequest { field: "resume".to_owned(), problem: "has tokens that the model lacks".to_owned() });
+        }
+        let events = if answered.len() < max_tokens as usize {
+            self.submit(Task::Continue, prompt, answered, max_tokens, sampling, 0)?
+        } else {
+            ended(Timings { prompt_tokens: requested, completion_tokens: answered.len() as u32, ..Timings::default() })
+        };
         let stop = StopStrings::new(stop.iter().cloned());
-        Ok(Completion::new(events, self.shared.tokenizer.detokenizer(), stop, requested))
+        let mut completion = Completion::new(events, self.shared.tokenizer.detokenizer(), stop, requested);
+        let text = completion.skip(answered);
+        Ok((completion, text))
     }
 
     /// Natural logarithms of the probabilities that the model gives to each of these tokens but the first, after those before it.
@@ -157,7 +186,7 @@ impl Client {
     /// When there are fewer than two or more than the context holds, when the model is an encoder, or the engine stops.
     pub async fn score(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Rc<EngineError>> {
         self.check_length(&tokens, 2, self.shared.info.generates)?;
-        let mut receiver = self.submit(Task::Score, tokens, 0, Sampler::default(), 0)?;
+        let mut receiver = self.submit(Task::Score, tokens, &[], 0, Sampler::default(), 0)?;
         let mut scores = Vec::new();
         loop {
             match receiver.next().await.ok_or_else(stopped)?? {
@@ -174,7 +203,7 @@ impl Client {
     /// When there are none or more than the context holds, when the model makes no embeddings, or the engine stops.
     pub async fn embed(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Rc<EngineError>> {
         self.check_length(&tokens, 1, self.shared.info.embedding.is_some())?;
-        let mut receiver = self.submit(Task::Embed, tokens, 0, Sampler::default(), 0)?;
+        let mut receiver = self.submit(Task::Embed, tokens, &[], 0, Sampler::default(), 0)?;
         let mut embedding = Vec::new();
         loop {
             match receiver.next().await.ok_or_else(stopped)?? {
@@ -206,12 +235,22 @@ impl Client {
         Ok(())
     }
 
-    fn submit(&self, task: Task, prompt: Vec<u32>, max_tokens: u32, sampling: Sampler, logits: u32) -> Result<EventReceiver> {
+    fn submit(
+        &self,
+        task: Task,
+        prompt: Vec<u32>,
+        answered: &[u32],
+        max_tokens: u32,
+        sampling: Sampler,
+        logits: u32,
+    ) -> Result<EventReceiver> {
         let (events, receiver) = events();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
         let origin = self.namespace.clone().unwrap_or_default();
-        let job = Job { task, prompt, namespace, origin, priority: self.priority, max_tokens, stop_tokens, sampling, logits, events };
+        let priority = self.priority;
+        let answered = answered.to_vec();
+        let job = Job { task, prompt, answered, namespace, origin, priority, max_tokens, stop_tokens, sampling, logits, events };
         self.jobs.unbounded_send(job).map_err(|_| stopped())?;
         Ok(receiver)
     }
@@ -222,7 +261,7 @@ impl Client {
     /// When the engine stops.
     pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
         let begin = Instant::now();
-        let mut receiver = self.submit(Task::Continue, prompt, max_tokens, Sampler::default(), logits)?;
+        let mut receiver = self.submit(Task::Continue, prompt, &[], max_tokens, Sampler::default(), logits)?;
         let mut trace = Trace::default();
         let mut now = Duration::ZERO;
         loop {
@@ -248,6 +287,16 @@ impl Client {
             }
         }
     }
+}
+
+/// The events of an answer that was as long as it may be before.
+fn ended(timings: Timings) -> EventReceiver {
+    let (sender, receiver) = events();
+    for event in [Event::Admitted(0), Event::End(FinishReason::Length, timings)] {
+        // The receiver is here.
+        let _ = sender.unbounded_send(Ok(event));
+    }
+    receiver
 }
 
 fn stopped() -> EngineError {

@@ -26,12 +26,35 @@ pub struct Completion {
     end: Option<Result<Piece, Rc<EngineError>>>,
     /// As far as they are known before the end.
     timings: Timings,
+    /// Tokens of the text up to now that were not taken.
+    tokens: Vec<u32>,
 }
 
 impl Completion {
     pub(super) fn new(events: EventReceiver, detokenizer: Detokenizer, stop: StopStrings, prompt_tokens: u32) -> Self {
         let timings = Timings { prompt_tokens, ..Timings::default() };
-        Self { events, detokenizer, stop, end: None, timings }
+        Self { events, detokenizer, stop, end: None, timings, tokens: Vec::new() }
+    }
+
+    /// Puts itself behind the first tokens of its answer, which are no events; their text.
+    pub(super) fn skip(&mut self, answered: &[u32]) -> String {
+        let mut text = String::new();
+        for &token in answered {
+            self.timings.completion_tokens += 1;
+            let (more, stopped) = self.stop.push(&self.detokenizer.push(token));
+            text.push_str(&more);
+            if stopped {
+                self.end = Some(Ok(Piece::End(FinishReason::Stop, self.timings)));
+                break;
+            }
+        }
+        text
+    }
+
+    /// The tokens that came since this was called last. With those before they give the text of all pieces up to now: who resumes the
+    /// answer with them gets the rest.
+    pub fn take_tokens(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.tokens)
     }
 
     /// Tokens of the prompt.
@@ -73,6 +96,7 @@ impl Completion {
                 Ok(Event::Admitted(cached)) => self.timings.cached_tokens = cached,
                 Ok(Event::Token(token)) => {
                     self.timings.completion_tokens += 1;
+                    self.tokens.push(token);
                     let text = self.detokenizer.push(token);
                     let (text, stopped) = self.stop.push(&text);
                     if stopped {

@@ -142,21 +142,49 @@ impl Engine {
     /// # Errors
     /// When the device fails; all running requests have been told so. Load the model again to go on.
     pub async fn run(&mut self) -> Result<(), Rc<EngineError>> {
-        while let Some(job) = self.jobs.next().await {
-            self.scheduler.push(job);
+        let served = self.serve().await;
+        served.map_err(|error| self.fail(error))
+    }
+
+    /// Serves until every [`Client`] is gone, or the device fails.
+    ///
+    /// # Errors
+    /// When the device fails. The requests stay: [`Self::take_over`] continues them on another device, [`Self::fail`] ends them.
+    pub async fn serve(&mut self) -> Result<()> {
+        loop {
             while self.scheduler.busy() {
                 self.take_jobs();
-                if let Err(error) = self.scheduler.step(&self.executor, &self.model).await {
-                    // Those that asked meanwhile are told as well.
-                    self.jobs.close();
-                    self.take_jobs();
-                    return Err(self.scheduler.fail(error));
-                }
+                self.scheduler.step(&self.executor, &self.model).await?;
                 // Natively waiting for the device blocks: those who asked get what came, as it comes.
                 yield_now().await;
             }
+            let Some(job) = self.jobs.next().await else { return Ok(()) };
+            self.scheduler.push(job);
         }
+    }
+
+    /// Takes the place of an engine of the same model whose device failed with `error`: its clients ask this one from now on, and its
+    /// requests go on from the tokens that they have. A request that lost its device before, more often than chance would have it, ends with
+    /// the error.
+    ///
+    /// # Errors
+    /// When the models differ; all requests have been told so.
+    pub fn take_over(&mut self, mut lost: Self, error: EngineError) -> Result<(), Rc<EngineError>> {
+        let shape = |model: &Model| (model.spec.vocab, model.options.context);
+        if shape(&lost.model) != shape(&self.model) {
+            return Err(lost.fail(EngineError::ModelSwitched));
+        }
+        lost.scheduler.hand_over(&mut self.scheduler, error);
+        self.jobs = lost.jobs;
         Ok(())
+    }
+
+    /// Ends all requests with this error, which is returned. No more are taken.
+    pub fn fail(&mut self, error: EngineError) -> Rc<EngineError> {
+        // Those that asked meanwhile are told as well.
+        self.jobs.close();
+        self.take_jobs();
+        self.scheduler.fail(error)
     }
 
     /// Queues what was asked meanwhile.

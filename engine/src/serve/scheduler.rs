@@ -33,6 +33,9 @@ const SUBMISSION_TIME: Duration = Duration::from_millis(25);
 /// are short, so reserving its limit would serve fewer at once.
 const RESERVED_OUTPUT_TOKENS: u32 = 128;
 
+/// Losses of the device that a request may run into before it ends: one that is their cause must not repeat them for ever.
+const MAX_LOSSES: u32 = 3;
+
 /// A submission whose results are not read back yet.
 #[derive(Debug)]
 struct InFlight {
@@ -123,6 +126,25 @@ impl Scheduler {
         self.batch.clear();
         self.budget = PrefillBudget::new(self.started.elapsed());
         error
+    }
+
+    /// Hands all requests to the scheduler of another device, after this one's failed with `error`: they wait there in the order that they
+    /// had, and go on from the tokens that they have. A request that ran when its device failed for the [`MAX_LOSSES`]th time may be the cause:
+    /// it ends with the error.
+    pub fn hand_over(&mut self, next: &mut Self, error: EngineError) {
+        let error = Rc::new(error);
+        let running = self.prefilling.drain(..).chain(self.decoding.drain(..)).chain(self.finishing.drain(..));
+        for sequence in running.filter(|sequence| !sequence.finished) {
+            let (mut waiting, ticket, ..) = sequence.preempt();
+            if waiting.lose_device() < MAX_LOSSES {
+                self.queue.requeue(ticket, waiting);
+            } else {
+                // A closed channel is a cancelled request.
+                let _ = waiting.job.events.unbounded_send(Err(Rc::clone(&error)));
+            }
+        }
+        self.in_flight.clear();
+        next.queue = std::mem::take(&mut self.queue);
     }
 
     /// Admits, submits a prefill and a decode step, and reads the oldest result once [`DEPTH`] are in flight.

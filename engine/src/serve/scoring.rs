@@ -32,7 +32,10 @@ impl Scheduler {
         } else {
             let next = sequence.job.prompt[begin as usize + 1..].iter();
             let rows = values.chunks_exact(model.spec.vocab as usize);
-            let scores: Vec<f32> = rows.zip(next).map(|(row, token)| log_softmax(row, *token)).collect();
+            // After a loss of the device the prompt is prefilled from its beginning, and scores that were sent are not sent again.
+            let sent = sequence.progress.scored.saturating_sub(begin) as usize;
+            let scores: Vec<f32> = rows.zip(next).skip(sent).map(|(row, token)| log_softmax(row, *token)).collect();
+            sequence.progress.scored += scores.len() as u32;
             (!scores.iter().any(|score| score.is_nan())).then_some(Event::Scores(scores))
         };
         if let Some(event) = event {

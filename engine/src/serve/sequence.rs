@@ -74,6 +74,8 @@ pub struct Job {
     pub task: Task,
     /// Token ids; not empty, no longer than the context, and shorter if it is to be continued.
     pub prompt: Vec<u32>,
+    /// The beginning of the answer, where an engine before this one gave it: fewer tokens than `max_tokens`, of which no event is sent.
+    pub answered: Vec<u32>,
     /// Namespace of the prefix cache. Without one the whole prompt is computed and nothing of it is kept. `None` unless the prompt is to be
     /// continued.
     pub namespace: Option<Rc<str>>,
@@ -98,10 +100,21 @@ pub struct Job {
 pub(super) struct Progress {
     /// The tokens of the answer.
     pub(super) generated: Vec<u32>,
+    /// Scores that were sent.
+    pub(super) scored: u32,
     /// Prompt tokens that were in the cache before.
     cached: u32,
     admitted: Instant,
     first_token: Option<Instant>,
+    /// How often the device failed meanwhile.
+    losses: u32,
+}
+
+impl Progress {
+    /// The progress of a request that begins now, with these tokens of its answer.
+    fn begin(generated: Vec<u32>, cached: u32) -> Self {
+        Self { generated, scored: 0, cached, admitted: Instant::now(), first_token: None, losses: 0 }
+    }
 }
 
 /// A job that waits for admission.
@@ -118,9 +131,18 @@ impl Waiting {
         Self { job, submitted: Instant::now(), progress: None }
     }
 
-    /// The answer so far; `None`: it was never admitted.
+    /// Notes that the device failed while it ran; how often it did.
+    pub(super) fn lose_device(&mut self) -> u32 {
+        self.progress.as_mut().map_or(0, |progress| {
+            progress.losses += 1;
+            progress.losses
+        })
+    }
+
+    /// The answer so far; `None`: it has not begun.
     pub(super) fn output(&self) -> Option<&[u32]> {
-        self.progress.as_ref().map(|progress| progress.generated.as_slice())
+        let answered = Some(self.job.answered.as_slice()).filter(|answered| !answered.is_empty());
+        self.progress.as_ref().map(|progress| progress.generated.as_slice()).or(answered)
     }
 
     /// Prompt and answer so far: the tokens to prefill. Called in every step while no pages are available, so it copies only where there
@@ -157,12 +179,12 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(waiting: Waiting, ticket: Ticket, number: u64, slot: u32, block_table: BlockTable) -> Self {
-        let Waiting { job, submitted, progress } = waiting;
+        let Waiting { mut job, submitted, progress } = waiting;
         let cached = block_table.positions();
         let progress = progress.unwrap_or_else(|| {
             // A closed channel is a cancelled request: the scheduler looks for those itself.
             let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
-            Progress { generated: Vec::new(), cached, admitted: Instant::now(), first_token: None }
+            Progress::begin(std::mem::take(&mut job.answered), cached)
         });
         let generated = progress.generated.len() as u32;
         Self {
@@ -291,7 +313,7 @@ impl Sequence {
     pub(super) fn finish(&mut self, reason: FinishReason) {
         self.finished = true;
         let now = Instant::now();
-        let Progress { ref generated, cached, admitted, first_token } = self.progress;
+        let Progress { ref generated, cached, admitted, first_token, .. } = self.progress;
         let first_token = first_token.unwrap_or(now);
         let timings = Timings {
             queued: admitted - self.submitted,

@@ -25,6 +25,10 @@ pub struct Request<P> {
     #[serde(default)]
     #[cfg_attr(test, ts(optional, as = "Option<Priority>"))]
     pub priority: Priority,
+    /// The part of the answer that came before its connection, or its worker, ended. Of the extension's own parts, never of a page's script.
+    #[serde(default)]
+    #[cfg_attr(test, ts(optional))]
+    pub resume: Option<Resume>,
 }
 
 /// Whether somebody looks at an answer as it comes.
@@ -47,8 +51,34 @@ pub struct PriorityChange {
     pub priority: Priority,
 }
 
+/// The beginning of a streamed answer, which goes on behind it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Resume {
+    /// The chunks' `id`.
+    pub id: String,
+    /// The chunks' `created`.
+    pub created: u32,
+    /// [`Part::model`].
+    pub model: u32,
+    /// The answer's tokens: those of all its chunks.
+    pub tokens: Vec<u32>,
+    /// Whether the chunks' text is not there any more: it comes once more, as one chunk.
+    pub retell: bool,
+}
+
 /// The method that ends a request.
 pub const CANCEL: &str = "cancel";
+
+/// The tokens behind a chunk's text, to go on behind them with a [`Resume`].
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Part {
+    /// A number that another model has not, and that does not tell which model it is.
+    pub model: u32,
+    /// Those that came since the chunk before.
+    pub tokens: Vec<u32>,
+}
 
 /// A frame of an answer: any number of chunks, then one of the others.
 #[derive(Debug, Clone, Serialize)]
@@ -61,6 +91,10 @@ pub enum Answer<T> {
         id: u32,
         /// The part.
         chunk: T,
+        /// Of a streamed answer. Not for a page's script.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        part: Option<Part>,
     },
     /// It was done.
     Done {

@@ -8,7 +8,7 @@ use doppler_engine::serve::Priority;
 use doppler_protocol::Event;
 use doppler_protocol::engine::{Adapter, Matrices, Memory, Model, Tier};
 use doppler_protocol::error::{Failure, FailureData};
-use doppler_protocol::frames::{self, Answer, Told};
+use doppler_protocol::frames::{self, Answer, Part, Told};
 use js_sys::{Function, JSON};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,7 +74,12 @@ impl Outbox {
     }
 
     pub(crate) fn chunk(&self, id: u32, chunk: &impl Serialize) {
-        self.post(&Answer::Chunk { id, chunk });
+        self.post(&Answer::Chunk { id, chunk, part: None });
+    }
+
+    /// A chunk of an answer, and what it takes to go on behind it.
+    pub(crate) fn chunk_of(&self, id: u32, chunk: &impl Serialize, part: Part) {
+        self.post(&Answer::Chunk { id, chunk, part: Some(part) });
     }
 
     pub(crate) fn done(&self, id: u32, done: &impl Serialize) {

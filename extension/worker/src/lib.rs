@@ -1,7 +1,7 @@
 //! The engine in its dedicated worker: frames in, frames out (see `docs/protocol.md`).
 //!
 //! `worker.js` makes one [`EngineWorker`] and hands it every message. A model is loaded by the first request that names it, and
-//! again by the next request after the device was lost.
+//! again when its device was lost.
 
 mod activity;
 mod bench;
@@ -18,6 +18,7 @@ mod working;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use doppler_engine::api::{ChatRequest, CompletionShape};
@@ -26,7 +27,7 @@ use doppler_engine::error::EngineError;
 use doppler_engine::verify::{Comparison, Reference, compare};
 use doppler_protocol::Method;
 use doppler_protocol::engine::{self, Count, LoadParams, NamedModel, Verified, VerifyParams};
-use doppler_protocol::frames::CANCEL;
+use doppler_protocol::frames::{CANCEL, Part, Resume};
 use futures::future::{AbortHandle, abortable};
 use js_sys::{Function, Int32Array, Reflect};
 use serde_json::Value;
@@ -164,12 +165,23 @@ impl Inner {
         let answering = self.activity.begin(request.origin.as_deref().unwrap_or_default());
         let client = self.client(chat.model.as_deref()).await?;
         answering.set_model(&client.info().name);
-        let mut completion = client_of(&client, request).chat(&chat).await.map_err(Rc::new)?;
+        let answered = request.resume.as_ref().map_or(&[][..], |resume| &resume.tokens);
+        let (mut completion, before) = client_of(&client, request).resume_chat(&chat, answered).await.map_err(Rc::new)?;
         completion.admitted().await;
         answering.set_running(completion.prompt_tokens());
-        let shape = shape(client.info().id.clone()).map_err(Rc::new)?;
+        let mut shape = shape(client.info().id.clone()).map_err(Rc::new)?;
         let mut text = String::new();
         let mut first_token_ms = None;
+        if let Some(Resume { id, created, model, retell, .. }) = &request.resume {
+            shape = CompletionShape { id: id.clone(), created: u64::from(*created), ..shape };
+            if *model != mark(&shape) {
+                return Err(Rc::new(EngineError::ModelSwitched));
+            }
+            first_token_ms = Some(received.elapsed().as_secs_f64() * 1e3);
+            if *retell {
+                self.outbox.chunk_of(request.id, &shape.chunk(&before, true), Part { model: *model, tokens: Vec::new() });
+            }
+        }
         while let Some(piece) = completion.next_burst().await {
             answering.set_answered(completion.completion_tokens(), Instant::now());
             match piece? {
@@ -177,7 +189,8 @@ impl Inner {
                     let first = first_token_ms.is_none();
                     first_token_ms.get_or_insert_with(|| received.elapsed().as_secs_f64() * 1e3);
                     if chat.stream {
-                        self.outbox.chunk(request.id, &shape.chunk(&more, first));
+                        let part = Part { model: mark(&shape), tokens: completion.take_tokens() };
+                        self.outbox.chunk_of(request.id, &shape.chunk(&more, first), part);
                     } else {
                         text.push_str(&more);
                     }
@@ -216,6 +229,13 @@ impl Inner {
     async fn client(&self, model: Option<&str>) -> Result<Rc<Client>, SharedError> {
         self.serving.client(model.unwrap_or(EMBEDDED)).await
     }
+}
+
+/// [`Part::model`]: the same model gives each answer another one.
+fn mark(shape: &CompletionShape) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    (&shape.model, &shape.id).hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 /// The client for a request of this origin and priority.

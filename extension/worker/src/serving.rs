@@ -251,15 +251,16 @@ impl Serving {
         };
         let load = Abortable::new(load, abort);
         match load.await.unwrap_or(Err(EngineError::ModelSwitched)) {
-            Ok((mut engine, client)) => {
+            Ok((engine, client)) => {
                 let id = id.to_owned();
                 let client = Rc::new(client);
                 let (ending, ended) = oneshot::channel();
+                let granted = Rc::clone(&context);
                 *self.loaded.borrow_mut() =
                     Some(Loaded { id: id.clone(), number, context, client: Rc::downgrade(&client), ended: ended.shared() });
                 spawn_local(async move {
-                    match engine.run().await {
-                        Ok(()) => *self.idle.borrow_mut() = Some(engine.unload()),
+                    match self.serve(engine, &id, &granted).await {
+                        Ok(device) => *self.idle.borrow_mut() = Some(device),
                         Err(error) => self.forget(number, &id, &error),
                     }
                     *self.loaded.borrow_mut() = None;
@@ -276,7 +277,42 @@ impl Serving {
         }
     }
 
+    /// Serves until no client is left; the device, which is left. When the device is lost the model is loaded again on another, where the
+    /// answers go on.
+    async fn serve(&self, mut engine: Engine, id: &str, context: &Cell<Option<u32>>) -> Result<Executor, SharedError> {
+        loop {
+            let Err(error) = engine.serve().await else { return Ok(engine.unload()) };
+            if !lost(&engine, &error).await {
+                return Err(engine.fail(error));
+            }
+            log::warn!("{error}: the model is loaded again");
+            let next = async { self.load(id, self.models.open(id).await?, context.get()).await };
+            match next.await {
+                Ok((mut next, _)) => {
+                    next.take_over(engine, error)?;
+                    engine = next;
+                }
+                Err(reason) => {
+                    engine.fail(error);
+                    return Err(Rc::new(reason));
+                }
+            }
+        }
+    }
+
+    /// Loads a model, again where its device is lost meanwhile.
     async fn load(&self, id: &str, opened: Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
+        const ATTEMPTS: u32 = 3;
+        let mut attempt = 1;
+        loop {
+            match self.load_once(id, &opened, context).await {
+                Err(EngineError::DeviceLost { .. }) if attempt < ATTEMPTS => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn load_once(&self, id: &str, opened: &Opened, context: Option<u32>) -> Result<(Engine, Client), EngineError> {
         let transport = || opened.transport();
         let loading = |progress: f32| {
             let (id, progress) = (Some(id.to_owned()), Some(progress.into()));
@@ -388,6 +424,15 @@ impl Before {
             let _ = loading.await;
         }
     }
+}
+
+/// Whether the device is gone. The error of what was under way may come first.
+async fn lost(engine: &Engine, error: &EngineError) -> bool {
+    const PAUSE_MS: u32 = 100;
+    if !matches!(error, EngineError::DeviceLost { .. }) {
+        TimeoutFuture::new(PAUSE_MS).await;
+    }
+    matches!(engine.executor().check(), Err(EngineError::DeviceLost { .. }))
 }
 
 /// The status of a model that cannot answer.
