@@ -155,8 +155,8 @@ impl MatmulInt16 {
     fn tiles(&self, capabilities: &Capabilities) -> Plan<MatvecInt16Bindings> {
         let l = &self.linear;
         let (tile, rows) = match l.rows {
-            ..=8 => (MatmulInt16Tile::Tile8x32, 8),
-            ..=16 => (MatmulInt16Tile::Tile16x32, 16),
+            0..=8 => (MatmulInt16Tile::Tile8x32, 8),
+            9..=16 => (MatmulInt16Tile::Tile16x32, 16),
             _ => (MatmulInt16Tile::Tile32x32, 32),
         };
         let workgroups = l.n_out.div_ceil(Self::OUTPUTS);

@@ -25,11 +25,6 @@ impl Segments {
         most.div_ceil(SEGMENT_ROWS) as usize
     }
 
-    /// Rows that a further run of a pass of `most` may have.
-    pub(super) fn room(&self, most: u32) -> u32 {
-        most.saturating_sub(self.len().next_multiple_of(SEGMENT_ROWS))
-    }
-
     /// Appends a run of positions. Returns the number of its last row.
     pub(super) fn push(&mut self, run: impl IntoIterator<Item = Row>) -> u32 {
         self.pad(self.rows.len().next_multiple_of(SEGMENT_ROWS as usize));
@@ -112,8 +107,7 @@ mod tests {
         assert_eq!(segments.push(run(3, 5..8)), 2);
         assert_eq!(segments.push(run(1, 0..40)), 32 + 39);
         assert_eq!(segments.push(run(2, 9..10)), 96);
-        assert_eq!((segments.len(), segments.room(512), segments.room(128), segments.room(97)), (97, 384, 0, 0));
-        assert_eq!((Segments::runs(512), Segments::runs(7), Segments::default().room(7)), (16, 1, 7));
+        assert_eq!((segments.len(), Segments::runs(512), Segments::runs(7)), (97, 16, 1));
         let rows = segments.padded(128);
         let at = |i: usize| (rows[i].slot, rows[i].position);
         assert_eq!(

@@ -18,7 +18,7 @@ use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
 use crate::exec::{Executor, Pending, Program, Recording, Scope};
 use crate::kernels::{Row, Sampler, Sampling};
-use crate::model::{Model, Output, Pass};
+use crate::model::{Model, Output, Pass, SEGMENT_ROWS};
 
 /// Most submissions in flight before the host waits for the oldest.
 const DEPTH: usize = 2;
@@ -67,6 +67,8 @@ pub struct Scheduler {
     /// Decode steps of the next submission.
     steps: u32,
     sequences: u64,
+    /// Prefill passes without the first admitted of those that prefill.
+    passed_over: u32,
     started: Instant,
     /// When the last result was read.
     received: Instant,
@@ -92,6 +94,7 @@ impl Scheduler {
             programs: Programs::new(State::create(executor, scope, model)?),
             steps: 1,
             sequences: 0,
+            passed_over: 0,
             started: now,
             received: now,
         })
@@ -292,11 +295,9 @@ impl Scheduler {
         }
         let mut segments = Segments::default();
         let mut ends = Vec::new();
-        let run = run_of_pass(&self.prefilling, &shares, most);
-        for (sequence, rows) in self.prefilling.iter_mut().zip(shares) {
-            if rows == 0 || bucket(rows, most) != run || rows > segments.room(most) {
-                continue;
-            }
+        let (run, chosen) = self.choose_runs(shares.iter().sum(), most);
+        for (index, rows) in chosen {
+            let sequence = &mut self.prefilling[index];
             let begin = sequence.prefilled;
             sequence.prefilled += rows;
             allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
@@ -326,6 +327,35 @@ impl Scheduler {
         self.submit(executor, &programs.each_ref().map(|program| &**program), sampled, true)?;
         self.set_finishing_aside();
         Ok(true)
+    }
+
+    /// The runs of a pass of about `rows`, as places in [`Self::prefilling`] with their rows, and the bucket that they all have: see
+    /// [`Pass::run`]. Whole prompts, the shortest first; or a chunk of the first admitted, alone, where no prompt is that short, or where
+    /// shorter ones went before it twice.
+    fn choose_runs(&mut self, rows: u32, most: u32) -> (u32, Vec<(usize, u32)>) {
+        const PASSED_OVER: u32 = 2;
+        let remaining = |i: usize| self.prefilling[i].num_uncomputed();
+        let continues = |i: &usize| self.prefilling[*i].job.task == Task::Continue;
+        let all = || (0..self.prefilling.len()).filter(continues);
+        let first = all().next().unwrap_or(0);
+        let shortest = all().map(remaining).min().filter(|shortest| *shortest <= rows && self.passed_over < PASSED_OVER);
+        let run = bucket(shortest.unwrap_or(rows.min(remaining(first))), most);
+        let mut chosen = Vec::new();
+        if shortest.is_some() {
+            let (mut left, mut room) = (rows, most);
+            for i in all().filter(|i| bucket(remaining(*i), most) == run) {
+                if remaining(i) <= left.min(room) {
+                    chosen.push((i, remaining(i)));
+                    left -= remaining(i);
+                    room = room.saturating_sub(remaining(i).next_multiple_of(SEGMENT_ROWS));
+                }
+            }
+        } else {
+            chosen.push((first, rows.min(remaining(first))));
+        }
+        let includes_first = chosen.iter().any(|(i, _)| *i == first);
+        self.passed_over = if includes_first { 0 } else { self.passed_over + 1 };
+        (run, chosen)
     }
 
     /// Moves the sequences whose prompt is computed to the batch, and writes their rows. Returns where their first tokens will be, and
@@ -457,14 +487,6 @@ impl Scheduler {
     pub fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         self.programs.usual_recordings(model)
     }
-}
-
-/// The bucket of the runs that a pass has: they all have the same, see [`Pass::run`]. That of the shortest prompt that ends with its share,
-/// or of the first admitted.
-fn run_of_pass(prefilling: &[Sequence], shares: &[u32], most: u32) -> u32 {
-    let all = || prefilling.iter().zip(shares.iter().copied()).filter(|(_, rows)| *rows > 0);
-    let complete = all().filter(|(sequence, rows)| sequence.num_uncomputed() == *rows).map(|(_, rows)| rows).min();
-    bucket(complete.or_else(|| all().map(|(_, rows)| rows).next()).unwrap_or(1), most)
 }
 
 /// The most positions of a job.

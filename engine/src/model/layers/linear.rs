@@ -30,8 +30,8 @@ impl Product {
     fn of(layout: &WeightLayout, outputs: u32, rows: u32, run: u32, capabilities: &Capabilities) -> Self {
         // More rows are not worth re-reading weights for…
         const FEW_ROWS: u32 = 4;
-        // …nor are fewer, if rounding them in a dispatch of its own takes less time than re-reading (NVIDIA H200: 4 µs, 3 TB/s).
-        const BYTES_WORTH_ROUNDING: u64 = 12 << 20;
+        // …nor are fewer, unless rounding them, in a dispatch of its own, takes longer than re-reading (NVIDIA H200: 3 µs, 3 TB/s).
+        const BYTES_WORTH_ROUNDING: u64 = 8 << 20;
         // With subgroup matrices a large tile that is half full is faster already.
         const ROWS_BEFORE_MATRICES: u32 = 16;
         let int16_rows = if Matmul::multiplies_matrices(capabilities) { ROWS_BEFORE_MATRICES } else { INT16_ROWS };
