@@ -105,7 +105,7 @@ fn bench_report_matches_schema() {
 #[test]
 fn bench_streams_equal_single_answers() {
     let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::Q4_K_M).expect("weights");
-    let streams = vec![2, 3, 5, 9];
+    let streams = vec![2, 3, 5, 9, 32];
     let options = BenchOptions { prompts: vec![9], tokens: 12, runs: 1, streams, context: Some(128), ..BenchOptions::default() };
     let (_, large) = devices().swap_remove(0);
     pollster::block_on(async {

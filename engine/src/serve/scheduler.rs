@@ -69,6 +69,8 @@ pub struct Scheduler {
     sequences: u64,
     /// Prefill passes without the first admitted of those that prefill.
     passed_over: u32,
+    /// Whether the last prefill pass was of a score or an embedding.
+    scored: bool,
     started: Instant,
     /// When the last result was read.
     received: Instant,
@@ -95,6 +97,7 @@ impl Scheduler {
             steps: 1,
             sequences: 0,
             passed_over: 0,
+            scored: false,
             started: now,
             received: now,
         })
@@ -160,7 +163,7 @@ impl Scheduler {
         self.admit(executor, model).await?;
         let mut submitted = self.prefill(executor, model).await?;
         submitted |= self.decode(executor, model)?;
-        let depth = if self.decoding.iter().any(Sequence::wants_logits) { 1 } else { DEPTH };
+        let depth = if self.wants_logits() { 1 } else { DEPTH };
         if !submitted {
             self.receive(executor, model).await?;
         }
@@ -285,7 +288,11 @@ impl Scheduler {
             return Ok(false);
         };
         let alone = self.prefilling.iter().zip(&shares).position(|(sequence, rows)| sequence.job.task != Task::Continue && *rows > 0);
-        if let Some(index) = alone {
+        // In turn with conversations.
+        let converses = self.prefilling.iter().any(|sequence| sequence.job.task == Task::Continue);
+        let scores = alone.filter(|_| !(converses && self.scored));
+        self.scored = scores.is_some();
+        if let Some(index) = scores {
             // It overwrites the logits of the batch.
             self.drain(executor, model).await?;
             let begin = Instant::now();
@@ -318,6 +325,7 @@ impl Scheduler {
             return Ok(true);
         }
         let outputs = bucket(ends.len() as u32, model.options.sequences);
+        ends.resize(outputs as usize, 0);
         executor.write(model.buffers.output_numbers, 0, bytemuck::cast_slice(&ends));
         let (sampled, draws) = self.join(executor, outputs);
         self.write_sources(executor, model);
@@ -394,7 +402,7 @@ impl Scheduler {
     /// Submits decode steps for the batch. A row whose answer reaches its limit before the last of them becomes inactive by itself.
     fn decode(&mut self, executor: &Executor, model: &Model) -> Result<bool> {
         let Some(remaining) = self.decoding.iter().map(Sequence::remaining).max() else { return Ok(false) };
-        let wants_logits = self.decoding.iter().any(Sequence::wants_logits);
+        let wants_logits = self.wants_logits();
         if wants_logits && !self.in_flight.is_empty() {
             return Ok(false);
         }
@@ -426,6 +434,11 @@ impl Scheduler {
         self.submit(executor, &programs, sampled, false)?;
         self.set_finishing_aside();
         Ok(true)
+    }
+
+    /// Whether logits are to be read before anything else is submitted.
+    fn wants_logits(&self) -> bool {
+        self.decoding.iter().chain(&self.finishing).any(Sequence::wants_logits)
     }
 
     /// Sequences without further steps leave the batch.
@@ -461,7 +474,7 @@ impl Scheduler {
             // Others were cancelled or have ended.
             let Some(sequence) = running else { continue };
             if sequence.wants_logits() {
-                // Nothing was submitted since: `decode` waits for these logits.
+                // Nothing was submitted since: one submission at a time is in flight while logits are wanted.
                 let row_bytes = 4 * u64::from(model.spec.vocab);
                 let pending = executor.submit_and_read(&[], model.buffers.logits, u64::from(sampled.row) * row_bytes, row_bytes)?;
                 let logits = bytemuck::pod_collect_to_vec(&pending.wait().await?);
