@@ -127,7 +127,8 @@ impl<'a> Batch<'a> {
             sampled: upload(executor, &vec![u32::MAX; (count * RING) as usize]),
         };
         let sampling = Sampling { vocab, first_row: FIRST_ROW, rows: count - FIRST_ROW, ring: RING };
-        let draws = samplers[FIRST_ROW as usize..].iter().any(Sampler::draws_from_all);
+        // Slots run against the rows.
+        let draws = samplers[..(count - FIRST_ROW) as usize].iter().any(Sampler::draws_from_all);
         Self { executor, sampling, draws, buffers }
     }
 
@@ -183,8 +184,10 @@ fn check(shape: Shape, vocabularies: &[u32], samplers: &[Sampler]) {
         assert_eq!(found[2], expected[2], "rows, vocabulary {vocab}");
         assert_eq!(found[1], expected[1], "samplers, vocabulary {vocab}");
         assert!(found[0] == expected[0], "counts, vocabulary {vocab}");
-        assert_eq!(found[3][..ring], [u32::MAX; RING as usize], "the row before the first");
-        assert_eq!(found[3][4 * ring..5 * ring], [u32::MAX; RING as usize], "the row that is not active");
+        // Slots run against the rows.
+        let slot = |row: usize| &found[3][(samplers.len() - 1 - row) * ring..][..ring];
+        assert_eq!(slot(0), [u32::MAX; RING as usize], "the row before the first");
+        assert_eq!(slot(4), [u32::MAX; RING as usize], "the row that is not active");
     }
 }
 
