@@ -16,7 +16,8 @@ pub struct Epilogue {
     pub bias: bool,
     /// On the biased product.
     pub activation: Activation,
-    /// Neighbouring outputs become one: `activation(even) * odd`, gate and up interleaved. [`Matvec`] only, without cap, scale, add.
+    /// Neighbouring outputs become one: `activation(even) * odd`, gate and up interleaved. [`super::Matvec`] and [`super::MatmulInt16`]
+    /// only, without cap, scale, add.
     pub gated: bool,
     /// `cap * tanh(y / cap)`; 0: none.
     pub cap: f32,
