@@ -20,8 +20,8 @@ fn passes(model: &Model) -> Vec<Pass> {
     if model.spec.is_causal() {
         let outputs = [Output::Cache, Output::SomeLogits(1), Output::SomeLogits(sequences)];
         passes.extend((1..=prefill_rows).flat_map(|rows| outputs.map(|output| prefill(rows, output))));
-        let runs = (0..10).map(|i| 1 << i).filter(|run| *run <= prefill_rows);
-        passes.extend(runs.map(|run| Pass { run, ..prefill(prefill_rows, Output::SomeLogits(sequences)) }));
+        let runs = |rows: u32| (1..=rows).map(move |run| Pass { run, ..prefill(rows, Output::SomeLogits(sequences)) });
+        passes.extend((1..=prefill_rows).flat_map(runs));
         for rows in 1..=sequences {
             passes.push(prefill(rows, Output::Logits));
             passes.extend([1, 600, 1100, context].map(|positions| model.decode_pass(rows, positions.min(context))));

@@ -5,8 +5,7 @@ use super::norm::{NormKind, normalize};
 use super::rope::{RopeKv, Rotary};
 use super::sample::Row;
 use super::{
-    AttentionCombineBindings, AttentionDecodeBindings, AttentionPrefillBindings, Capabilities, Cost, Kernel, MAX_WORKGROUPS, Plan,
-    RopeKvBindings, grid_2d,
+    AttentionCombineBindings, AttentionDecodeBindings, AttentionPrefillBindings, Capabilities, Cost, Kernel, Plan, RopeKvBindings, grid_2d,
 };
 use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::{AttentionCombineParams, AttentionDecodeParams, AttentionParams};
@@ -268,8 +267,7 @@ impl Kernel for AttentionCombine {
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         debug_assert!(self.splits <= MAX_SPLITS);
         let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
-        debug_assert!(self.rows * self.heads <= MAX_WORKGROUPS);
-        Plan::new(AttentionCombineVariant, &params, [self.rows * self.heads, 1, 1])
+        Plan::new(AttentionCombineVariant, &params, [self.heads, self.rows, 1])
     }
 
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
@@ -337,12 +335,11 @@ impl AttentionPrefill {
     pub const TILE: u32 = 32;
     const _TWO_PAGES: () = assert!(PAGE >= Self::TILE);
 
-    /// Splits of the cache that fill the device with a run of so many rows, of all rows; 1 where there are enough.
-    pub fn splits(heads: u32, run: u32, rows: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
+    /// Splits of the cache that fill the device with a run of so many rows; 1 where there are enough.
+    pub fn splits(heads: u32, run: u32, tier: AttentionTier, capabilities: &Capabilities) -> u32 {
         // There are at least as many positions as rows, so a split of the last tile of queries has two tiles of keys or more.
         let most = if tier == AttentionTier::Large { (run / (2 * Self::TILE)).min(8) } else { 1 };
         let workgroups = run.div_ceil(Self::TILE) * heads;
-        let most = if rows * heads > MAX_WORKGROUPS { 1 } else { most };
         (capabilities.tuning.prefill_workgroups / workgroups).min(most).max(1)
     }
 

@@ -219,8 +219,8 @@ impl Model {
         if self.spec.is_causal() {
             passes.extend(rows_up_to(prefill_rows).map(prefill(Output::SomeLogits(1))));
             passes.extend(rows_up_to(sequences).map(|outputs| prefill(Output::SomeLogits(outputs))(prefill_rows)));
-            let runs = |rows: u32| rows_up_to(rows).map(move |run| Pass { run, ..Pass::prefill(rows, Output::SomeLogits(sequences)) });
-            passes.extend(rows_up_to(prefill_rows).flat_map(runs));
+            // Of runs of one length those that fill a pass.
+            passes.extend(rows_up_to(prefill_rows).map(|run| Pass { run, ..Pass::prefill(prefill_rows, Output::SomeLogits(sequences)) }));
             passes.extend(rows_up_to(sequences).map(prefill(Output::Logits)));
             passes.extend(rows_up_to(sequences).map(|rows| self.decode_pass(rows, context)));
         }

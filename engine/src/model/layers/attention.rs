@@ -116,7 +116,7 @@ impl Attention {
     fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, cache: KvCache) -> Act {
         let (shape, rows) = (self.shape(pass), qkv.rows);
         let splits = match pass.pass.attend {
-            Attend::Prefill => AttentionPrefill::splits(shape.heads, pass.pass.run, rows, tier, pass.capabilities),
+            Attend::Prefill => AttentionPrefill::splits(shape.heads, pass.pass.run, tier, pass.capabilities),
             Attend::Decode { .. } => 1,
         };
         let out = pass.rows_to_multiply(self.spec.output_row());
