@@ -123,44 +123,40 @@ impl Operand {
     /// The rows as int16 for weights of this layout, and their scales.
     fn record_int16(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
         let order = layout.interleave();
-        if self.quantized.as_ref().is_none_or(|rows| (rows.bits, rows.order) != (16, order)) {
-            // The slots of the other order first: the next ones may be the same.
-            self.quantized = None;
+        self.record_quantized(16, order, |x| {
             let short = layout.cols <= QuantizeInt16::MAX_NORM;
-            let (rows, norm_weight) = if short { self.record_unfused(pass) } else { (self.record_norm(pass), None) };
-            let kernel = QuantizeInt16 {
-                rows: rows.rows,
-                n_in: layout.cols,
-                x_offset: rows.offset,
-                x_stride: rows.stride,
-                order,
-                norm: norm_weight.map(|_| pass.norm.eps),
-            };
+            let (rows, norm_weight) = if short { x.record_unfused(pass) } else { (x.record_norm(pass), None) };
+            let norm = norm_weight.map(|_| pass.norm.eps);
+            let kernel = QuantizeInt16 { rows: rows.rows, n_in: layout.cols, x_offset: rows.offset, x_stride: rows.stride, order, norm };
             let [numbers, scales] = QuantizeInt16::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
             let bindings = QuantizeInt16Bindings { x: rows.buffer, bytes: numbers.buffer, factors: scales.buffer, norm_weight };
             pass.dispatch(kernel, bindings);
-            self.quantized = Some(QuantizedRows { order, bits: 16, numbers, scales });
-        }
-        self.quantized_buffers()
+            [numbers, scales]
+        })
     }
 
     /// The rows as int8 for weights of this layout, and their scales.
     fn record_int8(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
         let order = layout.interleave();
-        if self.quantized.as_ref().is_none_or(|rows| (rows.bits, rows.order) != (8, order)) {
-            self.quantized = None;
-            let rows = self.record_norm(pass);
+        self.record_quantized(8, order, |x| {
+            let rows = x.record_norm(pass);
             let kernel = QuantizeRows { rows: rows.rows, n_in: layout.cols, x_offset: rows.offset, x_stride: rows.stride, order };
             let [numbers, scales] = QuantizeRows::sizes(kernel.rows, kernel.n_in).map(|bytes| pass.workspace(bytes));
             pass.dispatch(kernel, QuantizeRowsBindings { x: rows.buffer, bytes: numbers.buffer, scales: scales.buffer });
-            self.quantized = Some(QuantizedRows { order, bits: 8, numbers, scales });
-        }
-        self.quantized_buffers()
+            [numbers, scales]
+        })
     }
 
-    fn quantized_buffers(&self) -> (BufferId, BufferId) {
-        let rows = self.quantized.as_ref().expect("quantized by the caller");
-        (rows.numbers.buffer, rows.scales.buffer)
+    /// The rows as integers, by `record` unless they are there already. Others are released first: the next may be in the same slots.
+    fn record_quantized(&mut self, bits: u32, order: Interleave, record: impl FnOnce(&mut Self) -> [Lease; 2]) -> (BufferId, BufferId) {
+        let known = self.quantized.take().filter(|rows| (rows.bits, rows.order) == (bits, order));
+        let rows = known.unwrap_or_else(|| {
+            let [numbers, scales] = record(self);
+            QuantizedRows { order, bits, numbers, scales }
+        });
+        let buffers = (rows.numbers.buffer, rows.scales.buffer);
+        self.quantized = Some(rows);
+        buffers
     }
 }
 
