@@ -149,6 +149,10 @@ impl<T> Queue<T> {
     pub(in crate::serve) fn remove(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
         for origin in self.origins.values_mut() {
+            // Asked in every step: the queue is rebuilt only where somebody leaves.
+            if !origin.waiting.iter().any(|waiting| unwanted(&waiting.request)) {
+                continue;
+            }
             let first = origin.waiting.front().map(|waiting| waiting.ticket.arrival);
             let (leave, stay) = origin.waiting.drain(..).partition::<VecDeque<_>, _>(|waiting| unwanted(&waiting.request));
             origin.waiting = stay;
