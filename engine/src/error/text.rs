@@ -2,7 +2,7 @@
 
 use super::FormatError;
 
-/// Why text could not be turned into tokens.
+/// Why text could not be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::batch::{RING, bucket};
+use super::batch::RING;
 use crate::error::Result;
 use crate::exec::{BufferId, Executor, Program, Recording, Scope};
 use crate::kernels::{BatchRows, BatchRowsBindings, Group, Row, SampleBindings, Sampler, Sampling};
@@ -125,8 +125,7 @@ impl Programs {
             every.extend([decode(1, 1), sample(false), ProgramKey::BatchRows]);
             some.extend([decode(1, model.options.context), sample(true)]);
             // Kernels differ by the bucket of rows.
-            let sequences = model.options.sequences;
-            some.extend([2, 4, 8, 16, 32].into_iter().filter(|rows| *rows <= sequences).map(|rows| decode(bucket(rows, sequences), 1)));
+            some.extend([2, 4, 8, 16, 32].into_iter().filter(|rows| *rows <= model.options.sequences).map(|rows| decode(rows, 1)));
         }
         [every, some].map(|keys| keys.into_iter().map(|key| self.record(model, key)).collect())
     }

@@ -12,7 +12,7 @@ use web_time::Instant;
 
 use super::batch::{Sampled, Segments, Window, bucket};
 use super::pages::PagePool;
-use super::policy::{Class, Fit, MAX_WAITING, Next, PrefillBudget, Prompt, Queue, Running, victim, yields};
+use super::policy::{Class, Fit, MAX_WAITING, Next, PrefillBudget, Prompt, Queue, Running, Ticket, victim, yields};
 use super::programs::{ProgramKey, Programs, State};
 use super::sequence::{Event, Job, Sequence, Task, Waiting};
 use crate::error::{EngineError, Result};
@@ -124,12 +124,10 @@ impl Scheduler {
     /// Ends every request with this error, which is returned.
     pub fn fail(&mut self, error: EngineError) -> Rc<EngineError> {
         let error = Rc::new(error);
-        let running = self.prefilling.drain(..).chain(self.decoding.drain(..)).chain(self.finishing.drain(..)).map(|s| s.job);
+        let running = self.take_running().into_iter().map(|sequence| sequence.job);
         for job in running.chain(self.queue.remove(|_| true).into_iter().map(|waiting| waiting.job)) {
             let _ = job.events.unbounded_send(Err(Rc::clone(&error)));
         }
-        self.in_flight.clear();
-        self.batch.clear();
         self.budget = PrefillBudget::new(self.started.elapsed());
         error
     }
@@ -139,8 +137,7 @@ impl Scheduler {
     /// it ends with the error.
     pub fn hand_over(&mut self, next: &mut Self, error: EngineError) {
         let error = Rc::new(error);
-        let running = self.prefilling.drain(..).chain(self.decoding.drain(..)).chain(self.finishing.drain(..));
-        for sequence in running.filter(|sequence| !sequence.finished) {
+        for sequence in self.take_running().into_iter().filter(|sequence| !sequence.finished) {
             let (mut waiting, ticket, ..) = sequence.preempt();
             if waiting.lose_device() < MAX_LOSSES {
                 self.queue.requeue(ticket, waiting);
@@ -149,8 +146,14 @@ impl Scheduler {
                 let _ = waiting.job.events.unbounded_send(Err(Rc::clone(&error)));
             }
         }
-        self.in_flight.clear();
         next.queue = std::mem::take(&mut self.queue);
+    }
+
+    /// All sequences, with nothing of them in flight: the device failed.
+    fn take_running(&mut self) -> Vec<Sequence> {
+        self.in_flight.clear();
+        self.batch.clear();
+        self.prefilling.drain(..).chain(self.decoding.drain(..)).chain(self.finishing.drain(..)).collect()
     }
 
     /// Admits, submits a prefill and a decode step, and reads the oldest result once [`DEPTH`] are in flight.
@@ -187,7 +190,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn release(&mut self, sequence: Sequence) -> (Waiting, super::policy::Ticket) {
+    fn release(&mut self, sequence: Sequence) -> (Waiting, Ticket) {
         let computed = sequence.computed_tokens();
         let (waiting, ticket, slot, block_table) = sequence.preempt();
         self.free_slots.push(slot);
