@@ -299,14 +299,16 @@ export function createConversations({ request, broadcast, store = indexedDbStore
     let retold = !resume;
     /** @type {(chunk: Chat["chunk"], part?: Part) => void} */
     const onChunk = (chunk, part) => {
+      // What was on its way when the user stopped the answer; a text that is told again must not erase the one that stays.
+      if (controller.signal.aborted) return;
       if (!retold) {
+        retold = true;
         message.content = "";
+        // How long it took stays.
         delete message.thinking;
-        delete message.thinking_ms;
+        announce(conversation);
       }
       receive(conversation, message, thought, chunk, part);
-      if (!retold) announce(conversation);
-      retold = true;
     };
     try {
       await request("chat.completions", parameters, onChunk, controller.signal, resume);
@@ -336,7 +338,6 @@ export function createConversations({ request, broadcast, store = indexedDbStore
    * @param {Part} [part]  that came with it
    */
   function receive(conversation, message, thought, chunk, part) {
-    if (running.get(conversation.id)?.signal.aborted !== false) return;
     const { asked } = conversation;
     if (asked && part) Object.assign(asked, { resume: extended(asked.resume, chunk, part), time: now() });
     if (chunk.model) message.model = chunk.model;
@@ -376,7 +377,7 @@ export function createConversations({ request, broadcast, store = indexedDbStore
       current = conversation.id;
       // The snapshot has it already.
       flush(conversation.id);
-      const { messages } = structuredClone(conversation);
+      const messages = structuredClone(conversation.messages);
       return { conversation: { id: conversation.id, seq: sequence.get(conversation.id) ?? 0, messages } };
     },
 

@@ -393,6 +393,33 @@ test("an answer that streamed when the document ended goes on behind its tokens,
   assert.equal(next.store.records.get(stored.id)?.asked, undefined);
 });
 
+test("an answer that is stopped before its text is told again keeps the text, and the time of its thought is kept in any case", async () => {
+  const stored = (/** @type {object} */ message) => /** @type {Conversation} */ ({
+    id: "c", title: "Old", created: 1, updated: 2,
+    messages: [
+      { id: "q", role: "user", content: "Tell me.", state: "done" },
+      { id: "a", role: "assistant", content: "Once ", thinking: "Hm", thinking_ms: 12000, state: "streaming", ...message },
+    ],
+    asked: { sampling: {}, tries: 1, time: 2, resume: { id: "x", created: 7, model: 3, tokens: [1, 2] } },
+  });
+  const { engine, stop, get } = setUp([stored({})]);
+  await get();
+  const { say } = engine.latest();
+  stop();
+  say("<think>Hm</think>Once ");
+  await settle();
+  const [, stopped] = (await get()).messages;
+  assert.deepEqual([stopped.content, stopped.thinking, stopped.thinking_ms, stopped.state], ["Once ", "Hm", 12000, "stopped"]);
+
+  const next = setUp([stored({})]);
+  await next.get();
+  next.engine.latest().say("<think>Hm</think>Once ");
+  next.engine.latest().end();
+  await settle();
+  const [, told] = (await next.get()).messages;
+  assert.deepEqual([told.content, told.thinking, told.thinking_ms, told.state], ["Once ", "Hm", 12000, "done"]);
+});
+
 test("a question whose answer had not begun when the document ended is asked again, at most twice, if it is fresh", async () => {
   const lost = (/** @type {object} */ asked) => /** @type {Conversation} */ ({
     id: "c", title: "Old", created: 1, updated: 2,
