@@ -36,7 +36,7 @@ import { Calls } from "../shared/rpc.js";
  */
 
 /** Methods that may be repeated: a first attempt has no effect on the answer. @type {Set<keyof Methods>} */
-const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status"]);
+const REPEATED = new Set(["chat.completions", "tokens.count", "models.list", "engine.status", "engine.chats"]);
 /** Times that a request is handed to a worker: one that takes the worker down must come to an end. */
 const TRIES = 3;
 

@@ -88,9 +88,11 @@ const openConversations = () => conversations ??= import("./conversations.js").t
 /** @returns {Promise<import("../shared/protocol.js").ActivityList>} */
 async function listActivity() {
   const asked = [...pages].flatMap(({ origin, chats }) => Array(chats).fill(origin));
-  const open = [...asked, ...engine.chats.filter((origin) => origin === location.origin)];
+  const origins = engine.chats;
+  const open = [...asked, ...origins.filter((origin) => origin === location.origin)];
+  if (open.length === 0) return { origins: [], model: loaded };
   // Without conversations there may be no worker, and none is started to say so.
-  const { chats } = engine.chats.length > 0 ? await engine.request("engine.chats", {}) : { chats: [] };
+  const { chats } = origins.length > 0 ? await engine.request("engine.chats", {}) : { chats: [] };
   return { origins: figures(open, chats, await models.chosenName()), model: loaded };
 }
 

@@ -1292,11 +1292,11 @@ origin: string,
  */
 model: string | null, 
 /**
- * Whether it is computed; else it waits.
+ * Whether the engine has admitted it; else it waits. So it stays while it is preempted, or while a lost device is opened again.
  */
 running: boolean, 
 /**
- * Tokens of the prompt and of the answer so far, once it is computed: their keys and values are in the cache.
+ * Tokens of the prompt and of the answer so far, once it was admitted: those whose keys and values the cache has or will have again.
  */
 tokens: number, 
 /**

@@ -147,9 +147,9 @@ pub struct RunningChat {
     pub origin: String,
     /// The model's name for people; `None`: it is not loaded yet.
     pub model: Option<String>,
-    /// Whether it is computed; else it waits.
+    /// Whether the engine has admitted it; else it waits. So it stays while it is preempted, or while a lost device is opened again.
     pub running: bool,
-    /// Tokens of the prompt and of the answer so far, once it is computed: their keys and values are in the cache.
+    /// Tokens of the prompt and of the answer so far, once it was admitted: those whose keys and values the cache has or will have again.
     pub tokens: u32,
     /// Tokens of the answer in a second, as it is now.
     pub tokens_per_second: f64,

@@ -19,15 +19,15 @@ impl Activity {
     /// A conversation of this origin, which is listed until it is dropped.
     pub(crate) fn begin(&self, origin: &str) -> Rc<Answering> {
         let answering = Rc::new(Answering { origin: origin.to_owned(), ..Answering::default() });
-        self.0.borrow_mut().push(Rc::downgrade(&answering));
+        let mut all = self.0.borrow_mut();
+        all.retain(|answering| answering.strong_count() > 0);
+        all.push(Rc::downgrade(&answering));
         answering
     }
 
     /// What is known about each at this time.
     pub(crate) fn list(&self, now: Instant) -> RunningChats {
-        let mut all = self.0.borrow_mut();
-        all.retain(|answering| answering.strong_count() > 0);
-        RunningChats { chats: all.iter().filter_map(Weak::upgrade).map(|answering| answering.describe(now)).collect() }
+        RunningChats { chats: self.0.borrow().iter().filter_map(Weak::upgrade).map(|answering| answering.describe(now)).collect() }
     }
 }
 
@@ -114,6 +114,13 @@ mod tests {
         assert_eq!(rate_at(&rate, 12_000), 20, "half of the window is silent");
         assert_eq!(rate_at(&rate, 13_500), 0);
         assert_eq!(rate.total(), 416);
+    }
+
+    #[test]
+    fn ended_conversations_take_no_memory_though_nobody_asks() {
+        let activity = Activity::default();
+        (0..100).for_each(|_| drop(activity.begin("https://a.test")));
+        assert_eq!(activity.0.borrow().len(), 1);
     }
 
     #[test]

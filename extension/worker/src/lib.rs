@@ -165,21 +165,25 @@ impl Inner {
         let answering = self.activity.begin(request.origin.as_deref().unwrap_or_default());
         let client = self.client(chat.model.as_deref()).await?;
         answering.set_model(&client.info().name);
+        let mut shape = shape(client.info().id.clone()).map_err(Rc::new)?;
+        if let Some(Resume { id, created, .. }) = &request.resume {
+            shape = CompletionShape { id: id.clone(), created: u64::from(*created), ..shape };
+        }
+        let model = mark(&shape);
+        // Its tokens are another model's.
+        if request.resume.as_ref().is_some_and(|resume| resume.model != model) {
+            return Err(Rc::new(EngineError::ModelSwitched));
+        }
         let answered = request.resume.as_ref().map_or(&[][..], |resume| &resume.tokens);
         let (mut completion, before) = client_of(&client, request).resume_chat(&chat, answered).await.map_err(Rc::new)?;
         completion.admitted().await;
         answering.set_running(completion.prompt_tokens());
-        let mut shape = shape(client.info().id.clone()).map_err(Rc::new)?;
         let mut text = String::new();
         let mut first_token_ms = None;
-        if let Some(Resume { id, created, model, retell, .. }) = &request.resume {
-            shape = CompletionShape { id: id.clone(), created: u64::from(*created), ..shape };
-            if *model != mark(&shape) {
-                return Err(Rc::new(EngineError::ModelSwitched));
-            }
+        if let Some(Resume { retell, .. }) = &request.resume {
             first_token_ms = Some(received.elapsed().as_secs_f64() * 1e3);
             if *retell {
-                self.outbox.chunk_of(request.id, &shape.chunk(&before, true), Part { model: *model, tokens: Vec::new() });
+                self.outbox.chunk_of(request.id, &shape.chunk(&before, true), Part { model, tokens: Vec::new() });
             }
         }
         while let Some(piece) = completion.next_burst().await {
@@ -189,7 +193,7 @@ impl Inner {
                     let first = first_token_ms.is_none();
                     first_token_ms.get_or_insert_with(|| received.elapsed().as_secs_f64() * 1e3);
                     if chat.stream {
-                        let part = Part { model: mark(&shape), tokens: completion.take_tokens() };
+                        let part = Part { model, tokens: completion.take_tokens() };
                         self.outbox.chunk_of(request.id, &shape.chunk(&more, first), part);
                     } else {
                         text.push_str(&more);
