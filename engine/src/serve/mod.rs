@@ -9,7 +9,7 @@ mod scheduler;
 mod scoring;
 mod sequence;
 
-pub(crate) use events::{EventReceiver, events};
+pub(crate) use events::EventReceiver;
 pub use events::{EventSender, Message};
 pub use policy::Priority;
 pub use scheduler::Scheduler;
