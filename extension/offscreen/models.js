@@ -3,7 +3,7 @@
 // Pages see the chosen model only, under a name that says nothing about the user's files.
 
 import { background } from "../shared/background.js";
-import { engineStopped, modelUnavailable, Refusal, toWire } from "../shared/errors.js";
+import { engineStopped, modelUnavailable, Refusal, toWire, unknownMethod } from "../shared/errors.js";
 import * as picked from "../shared/picked.js";
 import { FORWARDED } from "../shared/protocol.js";
 
@@ -227,7 +227,7 @@ export class Models {
   async answer(method, params) {
     if (Object.hasOwn(this.#answers, method)) return this.#answers[/** @type {Answered} */ (method)](params);
     if (FORWARDED.some((forwarded) => forwarded === method)) return background(method, params);
-    throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+    throw unknownMethod(method);
   }
 
   /** The engine's worker is gone: what it had open is closed for it. */

@@ -1,6 +1,6 @@
 // One of the extension's own pages: popup, options, permission window.
 
-import { Refusal } from "../shared/errors.js";
+import { unknownMethod } from "../shared/errors.js";
 import { Answers } from "../shared/rpc.js";
 
 /**
@@ -90,7 +90,7 @@ export class UiConnection {
       const signal = method === "chat.completions" ? AbortSignal.any([options.signal, this.#stop.signal]) : options.signal;
       return this.#engine.request(method, this.#models.complete(method, params), { ...options, signal, origin: location.origin });
     }
-    throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+    throw unknownMethod(method);
   }
 
   /**

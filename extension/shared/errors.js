@@ -22,6 +22,9 @@ export class Refusal extends Error {
 export const notAllowed = () => new Refusal("NotAllowedError", "permission_required",
   "This page may not use DOPPLER: call doppler.permissions.request() from a click and let the user decide.");
 
+/** @param {string} method */
+export const unknownMethod = (method) => new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+
 /**
  * The engine went away under a running request.
  * @param {string} [why]  for the user, never for pages: a panic's words tell of the engine's insides

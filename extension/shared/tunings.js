@@ -1,7 +1,7 @@
 // The results of tuning for the GPUs of this computer: a text each, in localStorage, where the choice of the model is too. The engine's
 // worker, which has no localStorage, makes the texts and checks them whenever it reads one (extension/worker/src/tuning.rs).
 
-import { Refusal } from "./errors.js";
+import { unknownMethod } from "./errors.js";
 
 /** The beginning of the items' names; the device follows. */
 const PREFIX = "tuning ";
@@ -23,7 +23,7 @@ const answers = {
  */
 export async function answer(method, params) {
   if (Object.hasOwn(answers, method)) return answers[/** @type {keyof typeof answers} */ (method)](params);
-  throw new Refusal("NotSupportedError", "unknown_method", `There is no method "${method}".`);
+  throw unknownMethod(method);
 }
 
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });

@@ -12,7 +12,7 @@ import { cp, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { isSoftware } from "../../extension/bench/report.js";
-import { copyExtension, launch, ROOT, until } from "../e2e/harness.mjs";
+import { copyExtension, launch, residentBytes, ROOT, until } from "../e2e/harness.mjs";
 import { printTable } from "./table.mjs";
 
 /** @typedef {import("../e2e/harness.mjs").Browser} Browser */
@@ -183,8 +183,7 @@ async function watch(browser) {
       /** @type {Record<string, number>} */
       const now = {};
       for (const { type, id } of named) {
-        const status = await readFile(`/proc/${id}/status`, "utf8").catch(() => "");
-        now[type] = (now[type] ?? 0) + 1024 * Number(/^VmRSS:\s*(\d+) kB/m.exec(status)?.[1] ?? 0);
+        now[type] = (now[type] ?? 0) + await residentBytes(id);
       }
       for (const [type, value] of Object.entries(now)) resident[type] = Math.max(resident[type] ?? 0, value);
       await new Promise((resolve) => setTimeout(resolve, 250));

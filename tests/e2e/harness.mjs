@@ -294,6 +294,12 @@ export async function answerPrompt(prompt, answer) {
   await until(() => prompt.isClosed(), "the permission window to close");
 }
 
+/** Resident bytes of a process; 0: it has ended, or the system has no /proc. @param {string | number} pid */
+export async function residentBytes(pid) {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return 1024 * Number(/^VmRSS:\s*(\d+) kB/m.exec(status)?.[1] ?? 0);
+}
+
 /**
  * @param {Page} page  one like pages/blank.html, after a click on its button
  * @returns {Promise<string>}  the state doppler.permissions.request() brought, or the name of its error

@@ -1,6 +1,6 @@
 // Memory of a browser with the extension, while no page is open and the model is loaded.
 
-import { readFile } from "node:fs/promises";
+import { residentBytes } from "../e2e/harness.mjs";
 
 /** @typedef {import("../e2e/harness.mjs").Browser} Browser */
 /**
@@ -21,12 +21,6 @@ const SLACK = { part: 0.25, mb: 48 };
 /** @param {number} bytes */
 const inMb = (bytes) => Math.round(bytes / MB * 10) / 10;
 
-/** Resident bytes of a process; 0: it has ended, or the system has no /proc. @param {number} pid */
-async function resident(pid) {
-  const text = await readFile(`/proc/${pid}/statm`, "utf8").catch(() => "");
-  return Number(text.split(" ")[1] ?? 0) * 4096;
-}
-
 /** @param {Browser} browser @returns {Promise<Memory>} */
 export async function measure(browser) {
   const own = await browser.openOwn("options/options.html");
@@ -40,7 +34,7 @@ export async function measure(browser) {
   const processes = {};
   const { processInfo } = await browser.cdp.send("SystemInfo.getProcessInfo");
   for (const { type, id } of processInfo.filter(({ type }) => OURS.has(type))) {
-    const bytes = await resident(id);
+    const bytes = await residentBytes(id);
     if (bytes > 0) processes[type] = inMb(bytes + (processes[type] ?? 0) * MB);
   }
   /** @type {{breakdown: {bytes: number, attribution: {scope: string}[]}[]}} */
