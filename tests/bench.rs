@@ -67,6 +67,8 @@ fn bench_report_matches_schema() {
         tokens: 4,
         runs: 1,
         streams: vec![2, 33],
+        arrival: Some(80),
+        cached: Some(100),
         kernels: true,
         context: Some(128),
         kv: KvFormat::Q8,
@@ -86,6 +88,12 @@ fn bench_report_matches_schema() {
     let places = |s: &Value| [&s["streams"], &s["places"], &s["prompt_tokens"]].map(|number| number.as_u64().unwrap_or(0));
     assert_eq!(streams.iter().map(places).collect::<Vec<_>>(), [[2, 2, 3], [33, 32, 3]]);
     assert!(streams[0]["together_tokens_per_second"].is_number() && streams[1]["together_tokens_per_second"].is_null(), "{streams:?}");
+
+    let arrival = &report["arrival"];
+    assert_eq!([&arrival["prompt_tokens"], &arrival["streams"]], [80, 4]);
+    assert!(arrival["first_token_ms"].as_f64() > Some(0.0) && arrival["each_tokens_per_second_before"].as_f64() > Some(0.0), "{arrival}");
+    let cached = &report["cached"];
+    assert!(cached["cached_tokens"].as_u64().is_some_and(|tokens| (64..100).contains(&tokens)), "{cached}");
 
     // Only a device with a clock tells these.
     if let Some(passes) = report["kernels"].as_array() {
@@ -135,6 +143,7 @@ fn bench_zero_counts_are_refused() {
     for (field, options) in [
         ("runs", BenchOptions { runs: 0, ..BenchOptions::default() }),
         ("tokens", BenchOptions { tokens: 0, ..BenchOptions::default() }),
+        ("arrival", BenchOptions { arrival: Some(0), ..BenchOptions::default() }),
         ("streams", BenchOptions { streams: vec![2, 0], ..BenchOptions::default() }),
     ] {
         assert_eq!(report(&options).expect_err("a refusal"), format!("{field} must be at least 1"));

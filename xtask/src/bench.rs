@@ -19,7 +19,7 @@ const SPARK: &str = "spark";
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
     /// Instead: measure how fast this GGUF file comes to the GPU, through the native host and otherwise.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["shape", "quant", "prompts", "streams", "context", "kv", "kernels", "peers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shape", "quant", "prompts", "streams", "arrival", "cached", "context", "kv", "kernels", "peers"])]
     load: Option<PathBuf>,
     /// With `--load`: also from the disk, which the system is asked to read anew (Linux).
     #[arg(long, requires = "load")]
@@ -45,6 +45,12 @@ pub(crate) struct Options {
     /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
     #[arg(long, value_delimiter = ',')]
     streams: Vec<u32>,
+    /// Also measure a prompt of so many tokens that arrives while four answers are decoded.
+    #[arg(long)]
+    arrival: Option<u32>,
+    /// Also measure a prompt of so many tokens of which 95 % are in the prefix cache.
+    #[arg(long)]
+    cached: Option<u32>,
     /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
     #[arg(long)]
     context: Option<u32>,
@@ -55,7 +61,7 @@ pub(crate) struct Options {
     #[arg(long)]
     kernels: bool,
     /// Compare with other engines in the same browser, which take turns: wllama, which reads the same weights from a GGUF file.
-    #[arg(long, conflicts_with_all = ["streams", "kernels", "context", "kv"])]
+    #[arg(long, conflicts_with_all = ["streams", "arrival", "cached", "kernels", "context", "kv"])]
     peers: bool,
     /// Also compare with transformers.js, which reads an ONNX model of the shape from this folder.
     #[arg(long, requires = "peers")]
@@ -77,7 +83,7 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
     if let Some(file) = &file {
         return load(root, file, options, &chrome);
     }
-    let Options { shape, quant, prompts, tokens, runs, streams, context, kv, kernels, peers, onnx, json, .. } = options;
+    let Options { shape, quant, prompts, tokens, runs, streams, arrival, cached, context, kv, kernels, peers, onnx, json, .. } = options;
     let (tokens, runs) = (tokens.unwrap_or(128), runs.unwrap_or(5));
     let (script, params) = if *peers {
         npm::ensure_peers(root, onnx.is_some())?;
@@ -91,7 +97,7 @@ pub(crate) fn start(root: &Path, options: &Options) -> Result<()> {
     } else {
         let params = json!({
             "shape": shape, "quant": quant, "prompts": prompts, "tokens": tokens, "runs": runs, "streams": streams,
-            "context": context, "kv": kv, "kernels": kernels,
+            "arrival": arrival, "cached": cached, "context": context, "kv": kv, "kernels": kernels,
         });
         ("tests/bench/bench.mjs", params)
     };

@@ -3,11 +3,13 @@
 //! Tokens are random ids, decoding is greedy and never stops early. Figures are medians over the runs; the first run of a length, which
 //! also compiles pipelines and allocates memory, is reported apart as `cold`.
 
+mod arrivals;
 mod kernels;
 mod shapes;
 mod streams;
 pub mod tune;
 
+pub use arrivals::{ArrivalReport, CachedReport};
 pub use kernels::{KernelReport, PassReport, Roofline};
 pub use shapes::{SHAPES, Shape, Synthetic};
 pub use streams::StreamsReport;
@@ -35,6 +37,10 @@ pub struct BenchOptions {
     pub runs: u32,
     /// Also measure this many concurrent requests, for each number, with prompts of the first length. Requests without a slot wait.
     pub streams: Vec<u32>,
+    /// Also measure a prompt of so many tokens that arrives while answers are decoded.
+    pub arrival: Option<u32>,
+    /// Also measure a prompt of so many tokens of which 95 % are in the prefix cache.
+    pub cached: Option<u32>,
     /// Also measure the time of each kernel.
     pub kernels: bool,
     /// Positions of the context; `None`: those of the longest prompt with its answer, at least 4096.
@@ -50,6 +56,8 @@ impl Default for BenchOptions {
             tokens: 128,
             runs: 5,
             streams: Vec::new(),
+            arrival: None,
+            cached: None,
             kernels: false,
             context: None,
             kv: KvFormat::default(),
@@ -60,10 +68,11 @@ impl Default for BenchOptions {
 impl BenchOptions {
     /// Options to load the model with: for one sequence, or for as many as there are concurrent streams.
     pub fn model_options(&self) -> ModelOptions {
-        let longest = self.prompts.iter().copied().max().unwrap_or(0).saturating_add(self.tokens);
+        let longest = self.prompts.iter().copied().chain(self.arrival).chain(self.cached).max().unwrap_or(0).saturating_add(self.tokens);
         let context = self.context.unwrap_or(longest.div_ceil(256).saturating_mul(256).max(4096));
         let served = ModelOptions::default();
-        let sequences = self.streams.iter().copied().max().unwrap_or(1).min(served.sequences);
+        let beside = self.arrival.map(|_| arrivals::STREAMS + 1);
+        let sequences = self.streams.iter().copied().chain(beside).max().unwrap_or(1).min(served.sequences);
         // All streams fit, so that none is preempted.
         let kv_bytes = if sequences > 1 { 2 << 30 } else { served.kv_bytes };
         ModelOptions { context, sequences, kv: self.kv, kv_bytes, ..served }
@@ -75,8 +84,9 @@ impl BenchOptions {
     /// [`EngineError::InvalidRequest`] with the field.
     pub fn check(&self) -> Result<()> {
         let least = |all: &[u32]| all.iter().copied().min().unwrap_or(1);
+        let arrivals = [("arrival", self.arrival.unwrap_or(1)), ("cached", self.cached.unwrap_or(1))];
         let fields = [("tokens", self.tokens), ("runs", self.runs), ("prompts", least(&self.prompts)), ("streams", least(&self.streams))];
-        for (field, value) in fields {
+        for (field, value) in fields.into_iter().chain(arrivals) {
             if value == 0 {
                 return Err(EngineError::InvalidRequest { field: field.to_owned(), problem: "must be at least 1".to_owned() });
             }
@@ -103,6 +113,12 @@ pub struct Report {
     /// One for each number of requests at once; empty where none was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamsReport>,
+    /// Where a prompt that arrives was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<ArrivalReport>,
+    /// Where a cached prompt was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<CachedReport>,
     /// Bytes of all buffers on the device.
     pub device_bytes: u64,
     /// Bytes of the wasm memory, which never shrinks: the most that loading and running took. 0 natively.
@@ -140,6 +156,15 @@ pub struct LengthReport {
     pub read_bytes_per_token: f64,
 }
 
+/// The measurements through a [`Client`].
+#[derive(Default)]
+struct Measured {
+    lengths: Vec<LengthReport>,
+    streams: Vec<StreamsReport>,
+    arrival: Option<ArrivalReport>,
+    cached: Option<CachedReport>,
+}
+
 /// Measures a loaded model. Prompts that do not fit its context with their answer are left out.
 ///
 /// # Errors
@@ -150,21 +175,29 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
     let places = engine.parts().1.options.sequences;
     let fits = |length: &&u32| length.saturating_add(options.tokens) <= client.info().context;
     let measured = async {
-        let mut lengths = Vec::new();
+        let mut measured = Measured::default();
         for length in options.prompts.iter().filter(fits) {
-            lengths.push(measure(client, &counters, *length, options).await?);
+            measured.lengths.push(measure(client, &counters, *length, options).await?);
         }
-        let streams =
-            if options.prompts.first().as_ref().is_some_and(fits) { streams::measure(client, places, options).await? } else { Vec::new() };
-        Ok::<_, Rc<EngineError>>((lengths, streams))
-    };
-    let (lengths, streams) = match futures::future::select(std::pin::pin!(measured), std::pin::pin!(engine.run())).await {
-        futures::future::Either::Left((measured, _)) => measured?,
-        futures::future::Either::Right((stopped, _)) => {
-            stopped?;
-            (Vec::new(), Vec::new())
+        if options.prompts.first().as_ref().is_some_and(fits) {
+            measured.streams = streams::measure(client, places, options).await?;
+            if let Some(length) = options.arrival.filter(|length| fits(&length)) {
+                measured.arrival = Some(arrivals::arrival(client, options, length).await?);
+            }
         }
+        if let Some(length) = options.cached.filter(|length| fits(&length)) {
+            measured.cached = Some(arrivals::cached(client, options, length).await?);
+        }
+        Ok::<_, Rc<EngineError>>(measured)
     };
+    let Measured { lengths, streams, arrival, cached } =
+        match futures::future::select(std::pin::pin!(measured), std::pin::pin!(engine.run())).await {
+            futures::future::Either::Left((measured, _)) => measured?,
+            futures::future::Either::Right((stopped, _)) => {
+                stopped?;
+                Measured::default()
+            }
+        };
     let kernels = if options.kernels { kernels::measure(engine, options).await? } else { None };
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -174,6 +207,8 @@ pub async fn run(engine: &mut Engine, client: &Client, options: &BenchOptions, l
         load_seconds: load.as_secs_f64(),
         lengths,
         streams,
+        arrival,
+        cached,
         device_bytes: engine.executor().allocated_bytes(),
         wasm_bytes: wasm_bytes(),
         kernels,

@@ -260,6 +260,20 @@ impl Client {
     /// # Errors
     /// When the engine stops.
     pub async fn trace(&self, prompt: Vec<u32>, max_tokens: u32, logits: u32) -> Result<Trace, Rc<EngineError>> {
+        self.trace_each(prompt, max_tokens, logits, &mut |_| {}).await
+    }
+
+    /// The same, and `each` is told the time of each token as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::trace`].
+    pub async fn trace_each(
+        &self,
+        prompt: Vec<u32>,
+        max_tokens: u32,
+        logits: u32,
+        each: &mut dyn FnMut(Instant),
+    ) -> Result<Trace, Rc<EngineError>> {
         let begin = Instant::now();
         let mut receiver = self.submit(Task::Continue, prompt, &[], max_tokens, Sampler::default(), logits)?;
         let mut trace = Trace::default();
@@ -277,6 +291,7 @@ impl Client {
                 Event::Token(token) => {
                     trace.tokens.push(token);
                     trace.arrivals.push(now);
+                    each(begin + now);
                 }
                 Event::Admitted(_) | Event::Scores(_) | Event::Embedding(_) => {}
                 Event::End(reason, timings) => {

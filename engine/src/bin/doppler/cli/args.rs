@@ -193,6 +193,12 @@ pub(super) struct BenchArgs {
     /// Also measure so many requests at once, with prompts of the first length, and whether each gets the answer that it gets alone.
     #[arg(long, value_delimiter = ',')]
     pub(super) streams: Vec<u32>,
+    /// Also measure a prompt of so many tokens that arrives while four answers are decoded.
+    #[arg(long)]
+    pub(super) arrival: Option<u32>,
+    /// Also measure a prompt of so many tokens of which 95 % are in the prefix cache.
+    #[arg(long)]
+    pub(super) cached: Option<u32>,
     /// Positions of the context; by default what the longest prompt with its answer needs, 4096 at the least.
     #[arg(long)]
     pub(super) context: Option<u32>,
@@ -215,7 +221,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_delimiter = ',')]
     pub(super) tuning: Vec<String>,
     /// Try other settings of the kernels one after the other, and print those that are faster here as `--tuning`.
-    #[arg(long, conflicts_with_all = ["streams", "kernels", "plan", "json"])]
+    #[arg(long, conflicts_with_all = ["streams", "arrival", "cached", "kernels", "plan", "json"])]
     pub(super) tune: bool,
     /// Do not use half-precision arithmetic.
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use doppler_engine::bench::{self, BenchOptions, KernelReport, Report, SHAPES, Shape, StreamsReport, Synthetic, tune};
+use doppler_engine::bench::{self, BenchOptions, CachedReport, KernelReport, Report, SHAPES, Shape, StreamsReport, Synthetic, tune};
 use doppler_engine::engine::Engine;
 use doppler_engine::exec::{Executor, Gpu, gpu::GpuOptions};
 use doppler_engine::kernels::{Capabilities, Tuning};
@@ -31,8 +31,8 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), Failure> {
         (None, Some(path)) => source::open(path)?,
         (None, None) => return Err("name a model or a shape".into()),
     };
-    let BenchArgs { prompts, tokens, runs, streams, kernels, context, kv, .. } = args;
-    let options = BenchOptions { prompts, tokens, runs, streams, kernels, context, kv };
+    let BenchArgs { prompts, tokens, runs, streams, arrival, cached, kernels, context, kv, .. } = args;
+    let options = BenchOptions { prompts, tokens, runs, streams, arrival, cached, kernels, context, kv };
     let gpu_options = GpuOptions {
         adapter: args.adapter.clone(),
         without_f16: args.no_f16,
@@ -125,6 +125,23 @@ fn print(report: &Report) {
         );
     }
     print_streams(&report.streams);
+    if let Some(arrival) = &report.arrival {
+        println!(
+            "a prompt of {} tokens beside {} answers: {:.1} -> {:.1} tokens/s each, longest pause {:.1} ms, first token {:.1} ms (alone {:.1})",
+            arrival.prompt_tokens,
+            arrival.streams,
+            arrival.each_tokens_per_second_before,
+            arrival.each_tokens_per_second_meanwhile,
+            arrival.longest_pause_ms,
+            arrival.first_token_ms,
+            arrival.first_token_alone_ms
+        );
+    }
+    if let Some(CachedReport { prompt_tokens, cached_tokens, cold_first_token_ms, first_token_ms }) = &report.cached {
+        println!(
+            "a prompt of {prompt_tokens} tokens, {cached_tokens} of them cached: first token {first_token_ms:.1} ms (cold {cold_first_token_ms:.1})"
+        );
+    }
     let Some(KernelReport { roofline, kernels }) = &report.kernels else { return };
     let (bytes, flops) = (roofline.gigabytes_per_second, roofline.teraflops);
     println!("at most {bytes:.0} GB/s of reading, {flops:.1} TFLOP/s of f32");
