@@ -2,6 +2,8 @@
 
 mod batch;
 mod events;
+#[cfg(test)]
+mod null_device;
 mod pages;
 mod policy;
 mod programs;

@@ -19,6 +19,8 @@ use preemption::is_paused;
 pub(super) use preemption::{Running, victim, yields};
 pub(super) use prefill::{PrefillBudget, Prompt};
 pub(super) use queue::{Fit, MAX_WAITING, Next, Queue};
+#[cfg(test)]
+pub(super) use simulation::Random;
 
 /// Cost of a token of the answer, in tokens of the prompt: it takes a step of its own.
 const OUTPUT_COST: u64 = 2;

@@ -19,6 +19,24 @@ const MOST_ROWS: u32 = 512;
 /// Decode steps of a submission.
 const STEPS: u32 = 6;
 
+/// Numbers that are the same in every run (Knuth's MMIX generator).
+pub(in crate::serve) struct Random(u64);
+
+impl Random {
+    pub(in crate::serve) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(in crate::serve) fn below(&mut self, n: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(n)) as u32
+    }
+
+    pub(in crate::serve) fn one_in(&mut self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Done,

@@ -2,21 +2,10 @@
 
 use std::time::Duration;
 
-use super::{BACKGROUND, CHAT, Counts, EMBEDDING, End, Request, STEPS, Simulation};
+use super::{BACKGROUND, CHAT, Counts, EMBEDDING, End, Random, Request, STEPS, Simulation};
 use crate::serve::policy::queue::MAX_PASSED_OVER;
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % u64::from(n)) as u32
-    }
-
-    fn one_in(&mut self, n: u32) -> bool {
-        self.below(n) == 0
-    }
-
     /// A request of at most `context` tokens with its answer.
     fn request(&mut self, origin: &str, context: u32, now: Duration) -> Request {
         let class = match origin {
@@ -52,7 +41,7 @@ fn every_request_ends_in_order_and_no_page_leaks() {
     for (seed, (pages, slots, context, pace)) in
         [(12, 4, 384, 40), (12, 8, 384, 15), (40, 8, 600, 15), (300, 32, 2_000, 10), (4_000, 16, 4_000, 10)].into_iter().enumerate()
     {
-        let mut random = Random(seed as u64);
+        let mut random = Random::new(seed as u64);
         let mut simulation = Simulation::new(pages, slots);
         for _ in 0..800 {
             let (origin, burst) = match random.below(8) {
