@@ -11,7 +11,7 @@ use doppler_engine::formats::convert::{Recipe, write_gguf};
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::{ModelOptions, families, read_checkpoint};
 use doppler_engine::plan::plan;
-use doppler_engine::source::{self, MemorySource, Source};
+use doppler_engine::source::{self, FileSource, MemorySource, Source};
 use doppler_tests::{beside, device, devices, load, nmse, serve, serve_on};
 use futures::future::join_all;
 
@@ -247,5 +247,33 @@ fn architectures_all_have_a_fixture() {
     }
     for family in families::names() {
         assert!(seen.iter().any(|s| s == family), "{family} has no model");
+    }
+}
+
+/// Texts that share a pass are embedded to the bit as each alone, in few submissions.
+#[test]
+fn texts_embed_together_as_alone() {
+    for name in ["bert-mean", "nomic-bert", "gemma-embedding"] {
+        let source = FileSource::open(&folder().join(name).with_extension("gguf")).expect("a file");
+        let executor = device(&GpuOptions::default());
+        let counters = executor.counters();
+        let (mut engine, client) = pollster::block_on(load(executor, &source, ModelOptions::default())).expect("a model");
+        let lengths = [5, 7, 40, 3, 64, 100, 99, 110, 30, 33, 128, 1];
+        let text = |number: u32| (0..lengths[number as usize]).map(|i| 5 + (i * 7 + number * 31) % 97).collect::<Vec<u32>>();
+        let numbers = 0..lengths.len() as u32;
+        let embed = async |number| client.embed(text(number)).await.expect("an embedding");
+        let asked = async {
+            let mut alone = Vec::new();
+            for number in numbers.clone() {
+                alone.push(embed(number).await);
+            }
+            let before = counters.get().submissions;
+            let together = join_all(numbers.clone().map(embed)).await;
+            (alone, together, counters.get().submissions - before)
+        };
+        let (alone, together, submissions) = pollster::block_on(beside(&mut engine, asked));
+        let differing: Vec<_> = (0..lengths.len()).filter(|i| alone[*i] != together[*i]).map(|i| lengths[i]).collect();
+        assert_eq!(differing, [0; 0], "{name}: texts of these lengths");
+        assert_eq!(submissions, 3, "{name}: texts of three buckets");
     }
 }

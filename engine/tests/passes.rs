@@ -15,7 +15,11 @@ fn passes(model: &Model) -> Vec<Pass> {
     let prefill = Pass::prefill;
     let mut passes = Vec::new();
     if model.spec.head.pooling.is_some() {
-        passes.extend((1..=prefill_rows).map(|rows| prefill(rows, Output::Embedding)));
+        passes.extend((1..=prefill_rows).map(|rows| prefill(rows, Output::Embeddings(1))));
+        let together = |run: u32| {
+            [run, prefill_rows / run * run, prefill_rows].map(|rows| Pass { run, ..prefill(rows, Output::Embeddings(sequences)) })
+        };
+        passes.extend((1..=prefill_rows).flat_map(together));
     }
     if model.spec.is_causal() {
         let outputs = [Output::Cache, Output::SomeLogits(1), Output::SomeLogits(sequences)];

@@ -29,11 +29,13 @@ fn cache(random: &mut Random, kv: KvFormat, head_dim: u32, heads: u32) -> Data {
 /// Position of a row that is to be left alone.
 const INACTIVE: u32 = u32::MAX;
 
-/// Rows of these slots and positions.
+/// Rows of these slots and positions; the last position of a slot is the end of its text.
 fn rows(list: &[(u32, u32)]) -> Data {
+    let end =
+        |slot| list.iter().filter(|(other, position)| *other == slot && *position != INACTIVE).map(|(_, position)| position + 1).max();
     let row = |&(slot, position)| match position {
         INACTIVE => Row { slot, ..Row::default() },
-        position => Row { token: 0, position, slot, remaining: 1 },
+        position => Row { token: 0, position, slot, remaining: end(slot).unwrap_or(0) - position },
     };
     let rows: Vec<Row> = list.iter().map(row).collect();
     Data::U32(bytemuck::pod_collect_to_vec(&rows))
@@ -234,12 +236,14 @@ fn attention_in_both_directions() {
     let mut devices = Devices::open();
     let mut random = Random::new(17);
     for shape in attention_shapes(KvFormat::F16, 20) {
-        for (window, right_window, count) in [(0, 4096, 70), (13, 12, 70), (31, 30, 1)] {
+        let two: &[_] = &[(1, 0, 37), (0, 0, 20)];
+        for (window, right_window, texts) in [(0, 4096, two), (13, 12, two), (31, 30, &[(1, 0, 1)])] {
             let shape = AttentionShape { window, right_window, ..shape };
-            let list: Vec<(u32, u32)> = (0..count).map(|position| (1, position)).collect();
+            let list = runs(texts);
+            let rows = list.len() as u32;
             let buffers = attention_buffers(&mut random, &shape, &list);
             for tier in [AttentionTier::Small, AttentionTier::Streaming] {
-                devices.check(|| AttentionPrefill { shape, rows: count, tier, splits: 1 }, &buffers, 1e-9);
+                devices.check(|| AttentionPrefill { shape, rows, tier, splits: 1 }, &buffers, 1e-9);
             }
         }
     }
@@ -267,7 +271,8 @@ fn attention_prefill_large() {
             (&[(1, 131, 137)], 0, 0),
             (several, 0, 0),
             (&[(1, 0, 70)], 0, 4096),
-            (&[(1, 0, 70)], 13, 12),
+            (&[(1, 0, 70), (0, 0, 33)], 0, 4096),
+            (&[(1, 0, 70), (0, 0, 33)], 13, 12),
         ];
         for (list, window, right_window) in cases {
             let shape = if right_window > 0 { AttentionShape { window, right_window, ..shape } } else { shape };

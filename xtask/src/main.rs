@@ -64,7 +64,7 @@ enum Task {
         only: Option<test::Group>,
     },
     /// Build, then time a model in a browser. `DOPPLER_CHROME_FLAGS` are further flags for it.
-    Bench(bench::Options),
+    Bench(Box<bench::Options>),
     /// Build, then let tabs ask in a browser while parts of it are killed; prints a report, and fails if an answer is missing or wrong or memory
     /// grows. `DOPPLER_CHROME_FLAGS` are further flags for it.
     Soak {

@@ -87,6 +87,11 @@ impl AttentionShape {
         if self.window == 0 { 0 } else { (position + 1).saturating_sub(self.window) }
     }
 
+    /// Last position that a query sees.
+    fn last_visible(&self, row: &Row) -> u32 {
+        row.position + self.right_window.min(row.remaining.wrapping_sub(1))
+    }
+
     /// Positions that a query at the end of `positions` sees.
     fn visible(&self, positions: u32) -> u32 {
         if self.window == 0 { positions } else { positions.min(self.window) }
@@ -314,8 +319,8 @@ impl AttentionTier {
     }
 }
 
-/// Attention of runs of consecutive positions of a sequence, each from a multiple of [`Self::TILE`] rows on; with a window to the right of
-/// one run. Rows between runs repeat the last one of a run.
+/// Attention of runs of consecutive positions of a sequence, each from a multiple of [`Self::TILE`] rows on. Rows between runs repeat the last
+/// one of a run.
 #[derive(Debug)]
 pub struct AttentionPrefill {
     /// Shape.
@@ -346,10 +351,7 @@ impl AttentionPrefill {
     /// The positions that a split reads for the tile of queries whose first row is `first`.
     fn span(&self, rows: &[Row], first: usize, split: u32) -> std::ops::Range<u32> {
         let last = (first + Self::TILE as usize).min(rows.len()) - 1;
-        let end = match self.shape.right_window {
-            0 => rows[last].position,
-            window => (rows[last].position + window).min(rows[rows.len() - 1].position),
-        } + 1;
+        let end = self.shape.last_visible(&rows[last]) + 1;
         let visible = self.shape.first_visible(rows[first].position);
         let part = (end - visible).div_ceil(Self::TILE * self.splits) * Self::TILE;
         visible + split * part..(visible + (split + 1) * part).min(end)
@@ -400,10 +402,7 @@ impl Kernel for AttentionPrefill {
         for r in 0..self.rows as usize {
             let row = memory.read::<Row>(b.rows)[r];
             for head in 0..heads {
-                let end = match self.shape.right_window {
-                    0 => row.position,
-                    right_window => (row.position + right_window).min(memory.read::<Row>(b.rows)[self.rows as usize - 1].position),
-                };
+                let end = self.shape.last_visible(&row);
                 let q = memory.read::<f32>(b.q)[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
                 if self.splits == 1 {
                     let (sums, _, weight) = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, 0..end + 1);

@@ -31,7 +31,7 @@ pub use matmul_int8::{MatmulInt8, QuantizeRows};
 pub use matmul_int16::{MatmulInt16, QuantizeInt16};
 pub use matvec::Matvec;
 pub use norm::{Norm, NormKind, QkNorm};
-pub use pool::Pool;
+pub use pool::{Pool, Span};
 pub use repack::Repack;
 pub use roofline::{RooflineMultiply, RooflineRead};
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};

@@ -26,7 +26,8 @@ pub struct Row {
     pub position: u32,
     /// Row of the block tables, samplers, token counts and sampled tokens.
     pub slot: u32,
-    /// Tokens that may still be sampled. 0: the row is inactive; it is not sampled, and puts nothing into the cache.
+    /// Tokens that may still be sampled, or in prefill the positions of its text from this one on. 0: the row is inactive; it is not sampled,
+    /// and puts nothing into the cache.
     pub remaining: u32,
 }
 

@@ -22,5 +22,5 @@ pub use pass::{Attend, Buffers, Output, Pass, SEGMENT_ROWS};
 pub use pieces::LoadTimes;
 pub use rope::{RopeScaling, RopeSpec};
 pub use slab::Weight;
-pub use spec::{ModelSpec, StateSpec};
+pub use spec::{ModelSpec, Pooling, StateSpec};
 pub use transformer::Model;

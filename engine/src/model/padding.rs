@@ -13,7 +13,7 @@ pub(super) fn padded_width(width: u32) -> u32 {
 
 impl ModelSpec {
     /// Elements of a row of the residual stream: its width and zeros.
-    pub(super) fn row(&self) -> u32 {
+    pub fn row(&self) -> u32 {
         padded_width(self.dim)
     }
 

@@ -34,8 +34,8 @@ pub enum Output {
     Logits,
     /// The logits of so many rows, whose numbers are in [`Buffers::output_numbers`], in the first rows of [`Buffers::logits`].
     SomeLogits(u32),
-    /// The embedding of the text that the rows are.
-    Embedding,
+    /// The embeddings of so many texts, of whose rows those in [`Buffers::spans`] count, in the first rows of [`Buffers::embeddings`].
+    Embeddings(u32),
 }
 
 /// One pass through the model.
@@ -72,8 +72,10 @@ pub struct Buffers {
     pub pages: BufferId,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
-    /// `f32 (dim)` and padding: the embedding of a text, where the model makes any.
-    pub embedding: BufferId,
+    /// `Span (sequences)`: the rows of each text that count, where the model makes embeddings.
+    pub spans: BufferId,
+    /// `f32 (sequences, row)`: embeddings, padded.
+    pub embeddings: BufferId,
 }
 
 impl Buffers {
@@ -91,6 +93,7 @@ impl Buffers {
         let mut buffer = |label: &str, a: u32, b: u32| scope.create_buffer(executor, label, 4 * u64::from(a) * u64::from(b));
         // Encoders make no logits.
         let logit_rows = if spec.is_causal() { options.sequences } else { 0 };
+        let texts = if spec.head.pooling.is_some() { options.sequences } else { 0 };
         Ok(Self {
             // A step that scores a prompt has as many rows as there are logits.
             prefill_rows: buffer("prefill rows", options.prefill_rows.max(options.sequences), 4)?,
@@ -98,7 +101,8 @@ impl Buffers {
             output_numbers: buffer("numbers of outputs", options.sequences, 1)?,
             pages: buffer("pages", options.sequences, pages_per_slot)?,
             logits: buffer("logits", logit_rows, spec.vocab)?,
-            embedding: buffer("embedding", u32::from(spec.head.pooling.is_some()), spec.row())?,
+            spans: buffer("spans of texts", texts, 2)?,
+            embeddings: buffer("embeddings", texts, spec.row())?,
         })
     }
 

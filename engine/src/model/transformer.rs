@@ -83,7 +83,9 @@ impl Model {
         let capabilities = executor.capabilities().clone();
         options.prefill_rows = options.prefill_rows.min(capabilities.tuning.prefill_rows);
         if !spec.is_causal() {
-            options.prefill_rows = options.context;
+            // Whole texts, and several of usual length.
+            const TEXT_ROWS: u32 = 2048;
+            options.prefill_rows = options.context.max(TEXT_ROWS.min(options.context.saturating_mul(options.sequences)));
         }
         let mut memory = MemoryUse::default();
         let before = executor.allocated_bytes();
@@ -136,7 +138,9 @@ impl Model {
     /// Writes rows for a pass of one sequence from `first` on, whose cache is the first pages: for benches and tests, outside of a
     /// scheduler.
     pub fn place(&self, executor: &Executor, pass: &Pass, first: u32) {
-        let rows: Vec<Row> = (0..pass.rows).map(|i| Row { token: i % 200, position: first + i, slot: 0, remaining: u32::MAX }).collect();
+        let remaining = |i| if pass.attend == Attend::Prefill { pass.rows - i } else { u32::MAX };
+        let row = |i| Row { token: i % 200, position: first + i, slot: 0, remaining: remaining(i) };
+        let rows: Vec<Row> = (0..pass.rows).map(row).collect();
         let pages: Vec<u32> = (0..self.pages_per_slot).collect();
         executor.write(self.buffers.rows(pass.attend), 0, bytemuck::cast_slice(&rows));
         executor.write(self.buffers.pages, 0, bytemuck::cast_slice(&pages));
@@ -190,7 +194,7 @@ impl Model {
                 let x = record_gather(r, &x, rows);
                 self.head.record_logits(r, &x);
             }
-            Output::Embedding => self.head.record_embedding(r, x),
+            Output::Embeddings(texts) => self.head.record_embeddings(r, x, texts),
         }
         recorder.recording
     }
@@ -214,7 +218,8 @@ impl Model {
         let prefill = |output| move |rows| Pass::prefill(rows, output);
         let mut passes = Vec::new();
         if self.spec.head.pooling.is_some() {
-            passes.extend(rows_up_to(prefill_rows).map(prefill(Output::Embedding)));
+            passes.extend(rows_up_to(prefill_rows).map(prefill(Output::Embeddings(sequences))));
+            passes.extend(rows_up_to(prefill_rows).map(|run| Pass { run, ..Pass::prefill(prefill_rows, Output::Embeddings(sequences)) }));
         }
         if self.spec.is_causal() {
             passes.extend(rows_up_to(prefill_rows).map(prefill(Output::SomeLogits(1))));

@@ -9,13 +9,12 @@ use futures::{FutureExt, StreamExt};
 use super::events::EventReceiver;
 use super::policy::{MAX_WAITING, Priority, Random};
 use super::{Event, FinishReason, Job, Scheduler, Task};
-use crate::bench::{Shape, Synthetic};
 use crate::device::Capabilities;
 use crate::error::EngineError;
 use crate::exec::{DryRun, Executor, Scope};
-use crate::formats::convert::Recipe;
 use crate::kernels::{PAGE, Sampler};
-use crate::model::{Model, ModelOptions, read_checkpoint};
+use crate::model::{Model, ModelOptions, families, read_checkpoint};
+use crate::source;
 
 /// A request and what came of it.
 struct Asked {
@@ -50,10 +49,11 @@ struct Server {
 impl Server {
     fn new(seed: u64, pages: u32, sequences: u32, context: u32) -> Self {
         let executor = Executor::Dry(DryRun::new(Capabilities::BASELINE));
-        let source = Synthetic::new(Shape::find("tiny").expect("a shape"), Recipe::Q8_0).expect("weights");
-        let checkpoint = read_checkpoint(&source).now_or_never().expect("in memory").expect("a header");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/architectures/llama-3.gguf");
+        let source = source::open(file.as_ref()).expect("a file");
+        let checkpoint = read_checkpoint(&*source).now_or_never().expect("a file is read at once").expect("a header");
         let usual = ModelOptions { context, sequences, prefill_rows: 96, ..ModelOptions::default() };
-        let spec = crate::model::families::spec(&checkpoint).expect("a spec");
+        let spec = families::spec(&checkpoint).expect("a spec");
         let options = ModelOptions { kv_bytes: spec.kv_bytes_per_position(usual.kv) * u64::from(PAGE * pages), ..usual };
         let mut scope = Scope::default();
         let (model, _) = Model::plan(&executor, &mut scope, &checkpoint, options).expect("a model");

@@ -61,22 +61,28 @@ impl State {
     }
 }
 
-/// Compiled programs. Steps come in buckets of rows, so there are few, and all are kept but those of encoders, whose passes have as many
-/// rows as their texts have tokens.
+/// Programs that are kept: more than a mixture of prompts and answers needs, few enough that those of rare shapes take no memory to speak of.
+const MOST_PROGRAMS: usize = 128;
+
+/// Compiled programs. Steps come in buckets of rows, so that programs recur; the least recently used is evicted.
 #[derive(Debug)]
 pub(super) struct Programs {
     pub(super) state: State,
-    programs: HashMap<ProgramKey, Rc<Program>>,
+    /// Each with the number of its last use.
+    compiled: HashMap<ProgramKey, (Rc<Program>, u64)>,
+    uses: u64,
 }
 
 impl Programs {
     pub(super) fn new(state: State) -> Self {
-        Self { state, programs: HashMap::new() }
+        Self { state, compiled: HashMap::new(), uses: 0 }
     }
 
     /// The program of a step.
     pub(super) fn get(&mut self, executor: &Executor, model: &Model, key: ProgramKey) -> Rc<Program> {
-        if let Some(program) = self.programs.get(&key) {
+        self.uses += 1;
+        if let Some((program, used)) = self.compiled.get_mut(&key) {
+            *used = self.uses;
             return Rc::clone(program);
         }
         let label = match key {
@@ -85,9 +91,12 @@ impl Programs {
             ProgramKey::BatchRows => "batch rows",
         };
         let program = Rc::new(executor.compile(label, self.record(model, key)));
-        if !matches!(key, ProgramKey::Pass(Pass { output: Output::Embedding, .. })) {
-            self.programs.insert(key, Rc::clone(&program));
+        if self.compiled.len() == MOST_PROGRAMS
+            && let Some(oldest) = self.compiled.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
+        {
+            self.compiled.remove(&oldest);
         }
+        self.compiled.insert(key, (Rc::clone(&program), self.uses));
         program
     }
 
@@ -115,7 +124,7 @@ impl Programs {
     pub(super) fn usual_recordings(&self, model: &Model) -> [Vec<Recording>; 2] {
         const SHORT_PROMPT: u32 = 64;
         let generates = model.spec.is_causal();
-        let output = if generates { Output::SomeLogits(1) } else { Output::Embedding };
+        let output = if generates { Output::SomeLogits(1) } else { Output::Embeddings(1) };
         let most = model.options.prefill_rows;
         let prefill = |rows: u32| ProgramKey::Pass(Pass::prefill(rows.min(most), output));
         let decode = |rows, positions| ProgramKey::Pass(model.decode_pass(rows, positions));

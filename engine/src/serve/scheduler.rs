@@ -296,10 +296,13 @@ impl Scheduler {
         let scores = alone.filter(|_| !(converses && self.scored));
         self.scored = scores.is_some();
         if let Some(index) = scores {
-            // It overwrites the logits of the batch.
             self.drain(executor, model).await?;
             let begin = Instant::now();
-            self.score_or_embed(executor, model, index).await?;
+            if self.prefilling[index].job.task == Task::Score {
+                self.score(executor, model, index).await?;
+            } else {
+                self.embed(executor, model, index, shares.iter().sum()).await?;
+            }
             self.budget.completed(begin.elapsed());
             return Ok(true);
         }
@@ -354,8 +357,10 @@ impl Scheduler {
         let mut chosen = Vec::new();
         if shortest.is_some() {
             let (mut left, mut room) = (rows, most);
+            // Kernels of fewer rows add in another order than those of a pass with several runs: such a prompt has a pass of its own.
+            let places = if run < SEGMENT_ROWS { 1 } else { self.prefilling.len() };
             for i in all().filter(|i| bucket(remaining(*i), most) == run) {
-                if remaining(i) <= left.min(room) {
+                if chosen.len() < places && remaining(i) <= left.min(room) {
                     chosen.push((i, remaining(i)));
                     left -= remaining(i);
                     room = room.saturating_sub(remaining(i).next_multiple_of(SEGMENT_ROWS));

@@ -102,6 +102,8 @@ pub(super) struct Progress {
     pub(super) generated: Vec<u32>,
     /// Scores that were sent.
     pub(super) scored: u32,
+    /// The part of the embedding that the chunks so far make.
+    pub(super) embedding: Vec<f32>,
     /// Prompt tokens that were in the cache before.
     cached: u32,
     admitted: Instant,
@@ -113,7 +115,7 @@ pub(super) struct Progress {
 impl Progress {
     /// The progress of a request that begins now, with these tokens of its answer.
     fn begin(generated: Vec<u32>, cached: u32) -> Self {
-        Self { generated, scored: 0, cached, admitted: Instant::now(), first_token: None, losses: 0 }
+        Self { generated, scored: 0, embedding: Vec::new(), cached, admitted: Instant::now(), first_token: None, losses: 0 }
     }
 }
 
@@ -216,7 +218,8 @@ impl Sequence {
     pub(super) fn rows(&self, positions: std::ops::Range<u32>) -> Vec<Row> {
         let (prompt, answer) = (&self.job.prompt, &self.progress.generated);
         let token = |at: usize| prompt.get(at).copied().unwrap_or_else(|| answer[at - prompt.len()]);
-        let row = |position: u32| Row { token: token(position as usize), position, slot: self.slot, remaining: 1 };
+        let remaining = |position| self.num_prefill_tokens - position;
+        let row = |position: u32| Row { token: token(position as usize), position, slot: self.slot, remaining: remaining(position) };
         positions.map(row).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::loader::{Loader, Part};
 use super::super::pass::{Act, PassRecorder};
-use super::super::spec::{HeadSpec, ModelSpec, Pooling};
+use super::super::spec::{HeadSpec, ModelSpec};
 use super::embedding::Embedding;
 use super::linear::{Operand, Projection, Target};
 use super::norm::{NormWeights, operand};
@@ -47,20 +47,18 @@ impl Head {
         self.output.record(pass, &mut input, Target::rows(&logits), epilogue);
     }
 
-    /// One vector of all rows, in [`Buffers::embedding`](super::super::pass::Buffers::embedding).
-    pub(crate) fn record_embedding(&self, pass: &mut PassRecorder<'_>, x: Act) {
+    /// A vector of each text, in [`Buffers::embeddings`](super::super::pass::Buffers::embeddings).
+    pub(crate) fn record_embeddings(&self, pass: &mut PassRecorder<'_>, x: Act, texts: u32) {
         let x = match &self.norm {
             Some(norm) => norm.record_new(pass, &x),
             None => x,
         };
-        let (first, count) = match self.spec.pooling {
-            Some(Pooling::First) => (0, 1),
-            Some(Pooling::Last) => (x.rows - 1, 1),
-            Some(Pooling::Mean) | None => (0, x.rows),
-        };
-        let embedding = Act::named(pass.buffers.embedding, 0, 1, x.stride);
-        pass.dispatch(Pool { dim: x.stride, first, count }, PoolBindings { x: x.buffer, out: embedding.buffer });
-        if let Some([wide, narrow]) = &self.dense {
+        let (spans, out) = (pass.buffers.spans, pass.buffers.embeddings);
+        pass.dispatch(Pool { dim: x.stride, texts }, PoolBindings { x: x.buffer, spans, out });
+        let Some([wide, narrow]) = &self.dense else { return };
+        // One by one: a product of several rows may add in another order, and an embedding would depend on who else asks.
+        for text in 0..texts {
+            let embedding = Act::named(out, text * x.stride, 1, x.stride);
             let hidden = pass.rows(1, wide.weight.rows);
             wide.record(pass, &mut Operand::plain(embedding.clone()), Target::rows(&hidden), Epilogue::STORE);
             narrow.record(pass, &mut Operand::plain(hidden), Target::rows(&embedding), Epilogue::STORE);
