@@ -102,6 +102,37 @@ fn prefix_cache_continued_chat_computes_only_new_tokens() {
     }
 }
 
+/// Layers that see a window have fewer pages: a conversation goes on where they still have what its next token sees, and is computed anew
+/// where another took it.
+#[test]
+fn prefix_cache_of_window_layers_ends_where_their_pages_are_gone() {
+    // Bytes for all positions of the other layers, and so many pages of the window layers, of which a sequence needs four.
+    let mistral = |pages: u64| ("mistral-window", pages * 12_288);
+    let gemma = |pages: u64| ("gemma3", 16 * 6_144 + pages * 43_008);
+    for ((name, kv_bytes), kept) in [(mistral(10), true), (mistral(4), false), (gemma(10), true), (gemma(4), false)] {
+        let path = fixtures().join("architectures").join(name).with_extension("gguf");
+        let options = ModelOptions { sequences: 2, context: 512, kv: KvFormat::F32, kv_bytes, ..ModelOptions::default() };
+        serve(&path, options, async |client, _| {
+            let mine = client.clone().sharing("mine");
+            let first = prompt(1, 200);
+            let answer = ask(&mine, &first, 60).await;
+            let second = [first.as_slice(), &answer.tokens, &prompt(2, 40)].concat();
+            // The last token's keys and values are not written.
+            let there = (first.len() + answer.tokens.len() - 1) as u32 / PAGE * PAGE;
+            assert_eq!(ask(&mine, &second, 20).await.timings.cached_tokens, there, "{name}");
+            // Another text takes three pages.
+            ask(&client, &prompt(5, 70), 1).await;
+            let third = [second.as_slice(), &prompt(3, 70)].concat();
+            let got = ask(&mine, &third, 20).await;
+            assert_eq!(got.timings.cached_tokens > 0, kept, "{name}: {} tokens", got.timings.cached_tokens);
+            check(name, &got, &ask(&client, &third, 20).await);
+            // Another beginning of the same conversation, whose positions the first has left behind.
+            let branch = [&first[..100], &prompt(4, 60)].concat();
+            check(name, &ask(&mine, &branch, 20).await, &ask(&client, &branch, 20).await);
+        });
+    }
+}
+
 /// One token, without its logits: a submission for each prefill chunk.
 async fn ask_one(client: &Client, prompt: &[u32]) {
     client.trace(prompt.to_vec(), 1, 0).await.expect("an answer");

@@ -25,6 +25,8 @@ pub struct MemoryPlan {
     pub context: u32,
     /// Sequences of this length that the cache holds at a time.
     pub sequences: u32,
+    /// Positions of such a sequence that layers with a window hold, where those are fewer.
+    pub window: Option<u32>,
 }
 
 /// Plans a model on a device with these capabilities.
@@ -71,7 +73,8 @@ fn dry_load(checkpoint: &Checkpoint, capabilities: &Capabilities, options: Model
     let scheduler = Scheduler::new(&executor, &mut scope, &model)?;
     let memory = MemoryUse { scratch: model.memory.scratch + executor.allocated_bytes() - before, ..model.memory };
     let peak = if let Executor::Dry(dry) = &executor { dry.peak() } else { memory.total() };
-    let memory = MemoryPlan { memory, peak, context: model.options.context, sequences: model.page_count / model.pages_per_slot };
+    let window = model.pages.windows.map(|windows| windows.most * PAGE);
+    let memory = MemoryPlan { memory, peak, context: model.options.context, sequences: model.pages.sequences(), window };
     Ok(DryLoad { memory, reads, model, scheduler })
 }
 

@@ -101,6 +101,21 @@ pub const SHAPES: &[Shape] = &[
         window: 512,
         ..LLAMA_1B
     },
+    Shape {
+        name: "gemma-3-12b",
+        architecture: "gemma3",
+        layers: 48,
+        dim: 3840,
+        heads: 16,
+        head_dim: 256,
+        feed_forward: 15_360,
+        vocab: 262_208,
+        rope_base: 1e6,
+        qk_norm: true,
+        post_norms: true,
+        window: 1024,
+        ..LLAMA_1B
+    },
     Shape { name: "tiny", layers: 2, dim: 256, heads: 4, kv_heads: 2, feed_forward: 512, vocab: 2048, ..LLAMA_1B },
 ];
 

@@ -23,4 +23,5 @@ pub use pieces::LoadTimes;
 pub use rope::{RopeScaling, RopeSpec};
 pub use slab::Weight;
 pub use spec::{ModelSpec, Pooling, StateSpec};
+pub use state::{PageCounts, WindowPages};
 pub use transformer::Model;

@@ -6,6 +6,7 @@ use super::options::ModelOptions;
 use super::padding::padded_width;
 use super::scratch::{Arena, Lease, SlotKind};
 use super::spec::{ModelSpec, NormSpec};
+use super::state::{KvCache, PageCounts};
 use crate::error::Result;
 use crate::exec::{BufferId, Executor, Recording, Scope};
 use crate::kernels::{AttentionPrefill, AttentionTier, Capabilities, Kernel, Splits};
@@ -70,6 +71,8 @@ pub struct Buffers {
     pub output_numbers: BufferId,
     /// `u32 (sequences, pages_per_slot)`.
     pub pages: BufferId,
+    /// The same for the layers that see a window, where those have pages of their own.
+    pub window_pages: Option<BufferId>,
     /// `f32 (sequences, vocab)`.
     pub logits: BufferId,
     /// `Span (sequences)`: the rows of each text that count, where the model makes embeddings.
@@ -88,7 +91,7 @@ impl Buffers {
         scope: &mut Scope,
         spec: &ModelSpec,
         options: &ModelOptions,
-        pages_per_slot: u32,
+        pages: &PageCounts,
     ) -> Result<Self> {
         let mut buffer = |label: &str, a: u32, b: u32| scope.create_buffer(executor, label, 4 * u64::from(a) * u64::from(b));
         // Encoders make no logits.
@@ -99,11 +102,20 @@ impl Buffers {
             prefill_rows: buffer("prefill rows", options.prefill_rows.max(options.sequences), 4)?,
             decode_rows: buffer("decode rows", options.sequences, 4)?,
             output_numbers: buffer("numbers of outputs", options.sequences, 1)?,
-            pages: buffer("pages", options.sequences, pages_per_slot)?,
+            pages: buffer("pages", options.sequences, pages.per_slot)?,
+            window_pages: match pages.windows {
+                Some(_) => Some(buffer("pages of windows", options.sequences, pages.per_slot)?),
+                None => None,
+            },
             logits: buffer("logits", logit_rows, spec.vocab)?,
             spans: buffer("spans of texts", texts, 2)?,
             embeddings: buffer("embeddings", texts, spec.row())?,
         })
+    }
+
+    /// The block tables of a layer.
+    pub(super) fn pages_of(&self, cache: &KvCache) -> BufferId {
+        self.window_pages.filter(|_| cache.windowed).unwrap_or(self.pages)
     }
 
     /// The rows of a pass.

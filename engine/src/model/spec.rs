@@ -212,7 +212,7 @@ impl ModelSpec {
     /// Bytes that one position takes in the cache over all layers.
     pub fn kv_bytes_per_position(&self, kv: KvFormat) -> u64 {
         let bytes = |layer: &LayerSpec| match layer.state(kv) {
-            StateSpec::Pages { bytes_per_position } => bytes_per_position,
+            StateSpec::Pages { bytes_per_position, .. } => bytes_per_position,
         };
         self.layers.iter().map(bytes).sum()
     }
@@ -258,6 +258,8 @@ pub enum StateSpec {
     Pages {
         /// Bytes of keys and values together.
         bytes_per_position: u64,
+        /// The nearest positions that a row sees, its own included; `None`: all.
+        window: Option<u32>,
     },
 }
 
@@ -276,7 +278,8 @@ impl LayerSpec {
 
     /// The state of the layer, with a cache of such elements.
     pub fn state(&self, kv: KvFormat) -> StateSpec {
-        StateSpec::Pages { bytes_per_position: 2 * self.attention().key_bytes_per_position(kv) }
+        let attention = self.attention();
+        StateSpec::Pages { bytes_per_position: 2 * attention.key_bytes_per_position(kv), window: attention.window.left }
     }
 }
 

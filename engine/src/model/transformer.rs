@@ -11,7 +11,7 @@ use super::pass::{Attend, Buffers, Output, Pass, PassRecorder};
 use super::pieces::{LoadTimes, Pieces};
 use super::scratch::{Arena, Scratch};
 use super::spec::ModelSpec;
-use super::state::State;
+use super::state::{PageCounts, State};
 use crate::error::Result;
 use crate::exec::{Executor, Recording, Scope};
 use crate::formats::Checkpoint;
@@ -30,9 +30,7 @@ pub struct Model {
     /// Where the time of loading went.
     pub load_times: LoadTimes,
     /// Pages of the cache.
-    pub page_count: u32,
-    /// Row length of [`Buffers::pages`].
-    pub pages_per_slot: u32,
+    pub pages: PageCounts,
     /// Buffers that the scheduler writes and reads.
     pub buffers: Buffers,
     embedding: Embedding,
@@ -113,15 +111,14 @@ impl Model {
             memory.weights = executor.allocated_bytes() - before - memory.cache;
             let mut model = Self {
                 // Where the staging buffer was.
-                buffers: Buffers::create(executor, scope, &spec, &options, state.pages_per_slot)?,
+                buffers: Buffers::create(executor, scope, &spec, &options, &state.counts)?,
                 tier: AttentionTier::choose(&capabilities, spec.head_dim()),
                 capabilities,
                 spec,
                 options,
                 memory,
                 load_times,
-                page_count: state.page_count,
-                pages_per_slot: state.pages_per_slot,
+                pages: state.counts,
                 embedding,
                 layers,
                 head,
@@ -141,9 +138,14 @@ impl Model {
         let remaining = |i| if pass.attend == Attend::Prefill { pass.rows - i } else { u32::MAX };
         let row = |i| Row { token: i % 200, position: first + i, slot: 0, remaining: remaining(i) };
         let rows: Vec<Row> = (0..pass.rows).map(row).collect();
-        let pages: Vec<u32> = (0..self.pages_per_slot).collect();
+        let pages: Vec<u32> = (0..self.pages.per_slot).collect();
         executor.write(self.buffers.rows(pass.attend), 0, bytemuck::cast_slice(&rows));
         executor.write(self.buffers.pages, 0, bytemuck::cast_slice(&pages));
+        if let (Some(buffer), Some(windows)) = (self.buffers.window_pages, self.pages.windows) {
+            // A pass sees fewer pages than there are.
+            let pages: Vec<u32> = pages.iter().map(|page| page % windows.count).collect();
+            executor.write(buffer, 0, bytemuck::cast_slice(&pages));
+        }
     }
 
     /// Uses another attention kernel for prefill than the device's best: for tests and tuning.
@@ -174,7 +176,7 @@ impl Model {
             norm: self.spec.row_norm(),
             buffers: &self.buffers,
             rows_buffer: self.buffers.rows(pass.attend),
-            pages_per_slot: self.pages_per_slot,
+            pages_per_slot: self.pages.per_slot,
             arena,
             recording: Recording::new(),
         };

@@ -10,6 +10,7 @@ mod programs;
 mod scheduler;
 mod scoring;
 mod sequence;
+mod windows;
 
 pub(crate) use events::EventReceiver;
 pub use events::{EventSender, Message};

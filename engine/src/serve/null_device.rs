@@ -1,6 +1,7 @@
 //! The scheduler on a device that computes nothing, whose every token is 0: thousands of requests in pools from tiny to ample.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 
 use futures::channel::mpsc::unbounded;
@@ -48,16 +49,22 @@ struct Server {
 
 impl Server {
     fn new(seed: u64, pages: u32, sequences: u32, context: u32) -> Self {
+        let server = Self::of("llama-3", seed, pages, sequences, context);
+        assert_eq!((server.model.pages.pages, server.model.pages.windows), (pages, None));
+        server
+    }
+
+    /// With cache for so many pages in all layers.
+    fn of(model: &str, seed: u64, pages: u32, sequences: u32, context: u32) -> Self {
         let executor = Executor::Dry(DryRun::new(Capabilities::BASELINE));
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/architectures/llama-3.gguf");
-        let source = source::open(file.as_ref()).expect("a file");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/architectures");
+        let source = source::open(&Path::new(folder).join(model).with_extension("gguf")).expect("a file");
         let checkpoint = read_checkpoint(&*source).now_or_never().expect("a file is read at once").expect("a header");
         let usual = ModelOptions { context, sequences, prefill_rows: 96, ..ModelOptions::default() };
         let spec = families::spec(&checkpoint).expect("a spec");
         let options = ModelOptions { kv_bytes: spec.kv_bytes_per_position(usual.kv) * u64::from(PAGE * pages), ..usual };
         let mut scope = Scope::default();
         let (model, _) = Model::plan(&executor, &mut scope, &checkpoint, options).expect("a model");
-        assert_eq!(model.page_count, pages);
         let scheduler = Scheduler::new(&executor, &mut scope, &model).expect("a scheduler");
         Self { executor, model, scheduler, asked: Vec::new(), admissions: 0, random: Random::new(seed) }
     }
@@ -167,7 +174,7 @@ impl Server {
                 None => cancelled += 1,
             }
         }
-        let all = self.model.page_count * PAGE;
+        let all = self.model.pages.pages * PAGE;
         let table = self.scheduler.pages.admit(None, &[0], all).expect("no page leaked");
         self.scheduler.pages.release(table, &[]);
         [whole, refused, cancelled]
@@ -189,10 +196,16 @@ impl Server {
 #[test]
 fn random_requests_get_their_answers_and_leave_nothing() {
     let mut ends = [0; 3];
-    for (seed, (pages, sequences, context, pace)) in
-        [(8, 4, 128, 6), (8, 8, 128, 3), (20, 8, 300, 3), (60, 32, 300, 0), (400, 32, 500, 1)].into_iter().enumerate()
-    {
-        let mut server = Server::new(seed as u64, pages, sequences, context);
+    let whole = [(8, 4, 128, 6), (8, 8, 128, 3), (20, 8, 300, 3), (60, 32, 300, 0), (400, 32, 500, 1)];
+    let mut servers: Vec<_> =
+        (1..).zip(whole).map(|(seed, (pages, n, context, pace))| (Server::new(seed, pages, n, context), pace)).collect();
+    // Layers with windows, in fewer pages than the others.
+    for (seed, pages) in [(6, 1), (7, 14)] {
+        let server = Server::of("gemma3", seed, pages, 8, 500);
+        assert!(server.model.pages.windows.is_some_and(|windows| windows.count < server.model.pages.pages));
+        servers.push((server, 6));
+    }
+    for (mut server, pace) in servers {
         for _ in 0..700 {
             server.ask();
             for _ in 0..server.random.below(2 * pace + 1) {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use super::windows::{WindowPage, WindowPool};
 use crate::kernels::PAGE;
+use crate::model::WindowPages;
 
 const TOKENS: usize = PAGE as usize;
 
@@ -28,6 +30,7 @@ struct Page {
     content: Option<Rc<Content>>,
     /// Clock of its last release.
     last_used: u64,
+    window: WindowPage,
 }
 
 /// The pages of one sequence. It writes only to those that are not indexed.
@@ -39,6 +42,10 @@ pub(super) struct BlockTable {
     shared: usize,
     /// Pages that are reserved for it, but not allocated.
     reserved: usize,
+    /// The first page that it sees through windows.
+    first_seen: usize,
+    /// Pages of the window layers that it is charged with.
+    charged: usize,
 }
 
 impl BlockTable {
@@ -72,10 +79,12 @@ pub(super) struct PagePool {
     /// Pages that are reserved, but not allocated: at least as many are free or evictable.
     reserved: usize,
     clock: u64,
+    /// The pages of the window layers, where those have fewer.
+    windows: Option<WindowPool>,
 }
 
 impl PagePool {
-    pub(super) fn new(pages: u32) -> Self {
+    pub(super) fn new(pages: u32, windows: Option<WindowPages>) -> Self {
         Self {
             pages: vec![Page::default(); pages as usize],
             free: (0..pages).rev().collect(),
@@ -83,6 +92,7 @@ impl PagePool {
             evictable: BTreeMap::new(),
             reserved: 0,
             clock: 0,
+            windows: windows.map(WindowPool::new),
         }
     }
 
@@ -97,10 +107,19 @@ impl PagePool {
                 None => break,
             }
         }
+        self.truncate_to_window(&mut pages);
         let reserved = (positions.div_ceil(PAGE) as usize).saturating_sub(pages.len());
         let revived = pages.iter().filter(|page| self.pages[**page as usize].ref_count == 0).count();
         if reserved + revived > self.available() {
             return None;
+        }
+        let (mut charged, mut first_seen) = (0, 0);
+        if let Some(windows) = &mut self.windows {
+            if !windows.charge(&mut charged, pages.len() + reserved) {
+                return None;
+            }
+            first_seen = windows.first_seen(pages.len() as u32 * PAGE).min(pages.len());
+            pages[first_seen..].iter().for_each(|page| windows.share(&mut self.pages[*page as usize].window));
         }
         self.reserved += reserved;
         for page in &pages {
@@ -108,7 +127,19 @@ impl PagePool {
             page.ref_count += 1;
             self.evictable.remove(&page.last_used);
         }
-        Some(BlockTable { namespace, shared: pages.len(), pages, reserved })
+        Some(BlockTable { namespace, shared: pages.len(), pages, reserved, first_seen, charged })
+    }
+
+    /// Cuts cached pages where the positions that the next row sees through windows are cached as well.
+    fn truncate_to_window(&self, pages: &mut Vec<u32>) {
+        let Some(windows) = &self.windows else { return };
+        loop {
+            let seen = windows.first_seen(pages.len() as u32 * PAGE);
+            match pages.iter().skip(seen).rposition(|page| !self.pages[*page as usize].window.exists()) {
+                Some(missing) => pages.truncate(seen + missing),
+                None => return,
+            }
+        }
     }
 
     /// Pages that can still be reserved.
@@ -119,12 +150,31 @@ impl PagePool {
     /// Reserves the missing pages for `positions`, all or none; returns whether they were available.
     pub(super) fn reserve(&mut self, block_table: &mut BlockTable, positions: u32) -> bool {
         let more = (positions.div_ceil(PAGE) as usize).saturating_sub(block_table.pages.len() + block_table.reserved);
-        let enough = more <= self.available();
+        let pages = block_table.pages.len() + block_table.reserved + more;
+        let enough = more <= self.available() && self.windows.as_mut().is_none_or(|all| all.charge(&mut block_table.charged, pages));
         if enough {
             block_table.reserved += more;
             self.reserved += more;
         }
         enough
+    }
+
+    /// Releases the pages of the window layers that rows from `position` on do not see. Passes in flight may still read them, but run before
+    /// anything that is submitted from now on.
+    pub(super) fn slide(&mut self, block_table: &mut BlockTable, position: u32) {
+        let Some(windows) = &mut self.windows else { return };
+        let first_seen = windows.first_seen(position).clamp(block_table.first_seen, block_table.pages.len());
+        for number in &block_table.pages[block_table.first_seen..first_seen] {
+            let page = &mut self.pages[*number as usize];
+            windows.release(&mut page.window, page.content.as_ref().map(|_| *number));
+        }
+        block_table.first_seen = first_seen;
+    }
+
+    /// The pages of the window layers behind these pages.
+    pub(super) fn window_pages(&self, pages: &[u32]) -> Option<Vec<u32>> {
+        self.windows.as_ref()?;
+        Some(pages.iter().map(|page| self.pages[*page as usize].window.number()).collect())
     }
 
     /// Allocates reserved pages for `positions` and returns the new ones. Evicts the least recently used pages where none are free.
@@ -134,6 +184,10 @@ impl PagePool {
         for _ in 0..count {
             let Some(page) = self.free.pop().or_else(|| self.evict()) else { unreachable!("the page was reserved") };
             self.pages[page as usize].ref_count = 1;
+            if let Some(windows) = &mut self.windows {
+                let number = windows.allocate().unwrap_or_else(|owner| self.pages[owner as usize].window.take());
+                self.pages[page as usize].window = WindowPage::allocated(number);
+            }
             block_table.pages.push(page);
         }
         block_table.reserved -= count;
@@ -145,6 +199,9 @@ impl PagePool {
         let (_, page) = self.evictable.pop_first()?;
         if let Some(content) = self.pages[page as usize].content.take() {
             self.index.remove(&content);
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.evict(&mut self.pages[page as usize].window);
         }
         Some(page)
     }
@@ -170,6 +227,7 @@ impl PagePool {
             let known = self.get_or_insert(block_table.namespace.as_ref(), &indexed, tokens, block_table.pages[indexed.len()]);
             indexed.push(known);
         }
+        self.release_windows(&block_table, &indexed);
         for number in block_table.pages {
             let page = &mut self.pages[number as usize];
             page.ref_count -= 1;
@@ -185,6 +243,23 @@ impl PagePool {
                 page.last_used = self.clock;
                 self.evictable.insert(self.clock, number);
             }
+        }
+    }
+
+    /// Releases the pages of the window layers of a sequence, of whose text these pages are indexed.
+    fn release_windows(&mut self, block_table: &BlockTable, indexed: &[u32]) {
+        let Some(windows) = &mut self.windows else { return };
+        windows.discharge(block_table.charged);
+        for (i, &number) in block_table.pages.iter().enumerate().skip(block_table.first_seen) {
+            let mut window = self.pages[number as usize].window;
+            match indexed.get(i) {
+                // Another sequence's page is indexed in place of this one, but lost its window.
+                Some(&known) if known != number && !self.pages[known as usize].window.exists() => {
+                    windows.give(&mut window, &mut self.pages[known as usize].window, known);
+                }
+                known => windows.release(&mut window, known.copied().filter(|known| *known == number)),
+            }
+            self.pages[number as usize].window = window;
         }
     }
 
@@ -235,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_reservation_is_all_or_none() {
-        let mut pool = PagePool::new(4);
+        let mut pool = PagePool::new(4, None);
         let mut a = pool.admit(None, &[1], 2 * PAGE + 1).expect("three of four");
         assert!(pool.admit(None, &[1], PAGE + 1).is_none());
         let mut b = pool.admit(None, &[1], PAGE).expect("the last");
@@ -254,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_common_prefix_is_shared_within_a_namespace_only() {
-        let mut pool = PagePool::new(9);
+        let mut pool = PagePool::new(9, None);
         let a = write(&mut pool, "a", &text(&[1, 2, 3]));
         let b = write(&mut pool, "a", &text(&[1, 2, 4]));
         assert_eq!(b.pages[..2], a.pages[..2]);
@@ -269,7 +344,7 @@ mod tests {
 
     #[test]
     fn pages_computed_twice_are_indexed_once() {
-        let mut pool = PagePool::new(8);
+        let mut pool = PagePool::new(8, None);
         let [mut a, mut b] = [0; 2].map(|_| pool.admit(namespace("a"), &text(&[1, 2]), 3 * PAGE).expect("room"));
         for block_table in [&mut a, &mut b] {
             pool.allocate(block_table, 3 * PAGE);
@@ -284,7 +359,7 @@ mod tests {
 
     #[test]
     fn eviction_takes_the_least_recently_used_and_leaves_before_roots() {
-        let mut pool = PagePool::new(6);
+        let mut pool = PagePool::new(6, None);
         for (name, pages) in [("a", [1, 2]), ("b", [1, 2])] {
             let block_table = write(&mut pool, name, &text(&pages));
             pool.release(block_table, &text(&pages));
@@ -315,26 +390,37 @@ mod tests {
         computed: usize,
     }
 
-    /// Sequences are admitted, computed, released and admitted again: a shared page is never written, and a shared prefix has the tokens
-    /// and the namespace of the prompt.
+    /// What the device has at each position of its pages: namespace, and all tokens up to it.
+    type Cache = Vec<(Option<Rc<str>>, Vec<u32>)>;
+
+    /// Sequences are admitted, computed, released and admitted again: a shared page is never written, and what a row sees has the tokens
+    /// and the namespace of its sequence, in the window layers as well.
     #[test]
     fn random_sequences_never_read_pages_of_others() {
-        const PAGES: u32 = 12;
+        const CHUNK: u32 = 50;
+        let behind = 40;
+        let windows = WindowPages { count: 11, behind, most: (behind + CHUNK).div_ceil(PAGE) + 1 };
+        for (count, longest, windows) in [(12, 4, None), (40, 9, Some(windows)), (14, 9, Some(windows))] {
+            check_random_sequences(count, longest, CHUNK, windows);
+        }
+    }
+
+    fn check_random_sequences(count: u32, longest: u64, chunk: u32, windows: Option<WindowPages>) {
         let mut state = 1u64;
         let mut below = |n: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % n
         };
-        let mut pool = PagePool::new(PAGES);
-        // Namespace and all tokens up to it, of each position.
-        let mut device: Vec<(Option<Rc<str>>, Vec<u32>)> = vec![(None, Vec::new()); (PAGES * PAGE) as usize];
+        let mut pool = PagePool::new(count, windows);
+        let [mut device, mut window_device]: [Cache; 2] = [(); 2].map(|()| vec![(None, Vec::new()); (count * PAGE) as usize]);
         let mut live: Vec<Live> = Vec::new();
         let (mut found, mut refused, mut short) = (0, 0, 0);
-        let slot = |block_table: &BlockTable, position: usize| block_table.pages[position / TOKENS] as usize * TOKENS + position % TOKENS;
+        let at = |page: u32, position: usize| page as usize * TOKENS + position % TOKENS;
+        let page = |block_table: &BlockTable, position: usize| block_table.pages[position / TOKENS];
         for _ in 0..5_000 {
             match below(4) {
                 0 => {
-                    let mut text: Vec<u32> = (0..=below(4)).flat_map(|_| [below(2) as u32; TOKENS]).collect();
+                    let mut text: Vec<u32> = (0..=below(longest)).flat_map(|_| [below(2) as u32; TOKENS]).collect();
                     text.truncate(text.len() - below(TOKENS as u64) as usize);
                     let name = ["a", "b", ""][below(3) as usize];
                     let name = if name.is_empty() { None } else { namespace(name) };
@@ -356,15 +442,21 @@ mod tests {
                 _ if !live.is_empty() => {
                     let index = below(live.len() as u64) as usize;
                     let Live { block_table, text, computed } = &mut live[index];
-                    let end = (*computed + below(50) as usize).min(text.len());
+                    let end = (*computed + below(u64::from(chunk)) as usize).min(text.len());
                     if !pool.reserve(block_table, end as u32) {
                         short += 1;
                         continue;
                     }
+                    pool.slide(block_table, *computed as u32);
                     pool.allocate(block_table, end as u32);
                     for position in *computed..end {
                         assert!(position / TOKENS >= block_table.shared, "a shared page is written");
-                        device[slot(block_table, position)] = (block_table.namespace.clone(), text[..=position].to_vec());
+                        let page = page(block_table, position);
+                        let content = (block_table.namespace.clone(), text[..=position].to_vec());
+                        if windows.is_some() {
+                            window_device[at(pool.pages[page as usize].window.number(), position)] = content.clone();
+                        }
+                        device[at(page, position)] = content;
                     }
                     *computed = end;
                     pool.insert(block_table, &text[..end]);
@@ -373,12 +465,24 @@ mod tests {
             }
             for Live { block_table, text, computed } in &live {
                 for position in 0..*computed {
-                    let (name, tokens) = &device[slot(block_table, position)];
-                    assert!(*name == block_table.namespace && tokens == &text[..=position], "position {position} of {block_table:?}");
+                    let page = page(block_table, position);
+                    let seen = windows.is_some_and(|windows| position + windows.behind as usize >= *computed);
+                    let seen = seen.then(|| &window_device[at(pool.pages[page as usize].window.number(), position)]);
+                    for (name, tokens) in [&device[at(page, position)]].into_iter().chain(seen) {
+                        assert!(*name == block_table.namespace && tokens == &text[..=position], "position {position} of {block_table:?}");
+                    }
                 }
             }
         }
         println!("{found} pages found, {refused} sequences were refused, {short} reservations failed");
         assert!(found > 100 && refused > 100 && short > 10);
+        for Live { block_table, text, computed } in live {
+            pool.release(block_table, &text[..computed]);
+        }
+        let whole = pool.admit(None, &[0], count * PAGE).expect("no page leaked");
+        pool.release(whole, &[]);
+        if let Some(windows) = pool.windows {
+            windows.check_idle();
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! released while steps that use them are in flight, and nothing waits for them when the batch changes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ impl Scheduler {
             finishing: Vec::new(),
             batch: Vec::new(),
             free_slots: (0..model.options.sequences).rev().collect(),
-            pages: PagePool::new(model.page_count),
+            pages: PagePool::new(model.pages.pages, model.pages.windows),
             in_flight: VecDeque::new(),
             programs: Programs::new(State::create(executor, scope, model)?),
             steps: 1,
@@ -224,7 +225,7 @@ impl Scheduler {
                 Next::Admitted { ticket, request: mut waiting, reservation: block_table } => {
                     let Some(slot) = self.free_slots.pop() else { return Ok(()) };
                     waiting.job.max_tokens = max_positions(&waiting.job, model) - waiting.job.prompt.len() as u32;
-                    write_pages(executor, model, slot, 0, block_table.pages());
+                    write_pages(&self.pages, executor, model, slot, 0, block_table.pages());
                     if waiting.job.sampling.penalizes() {
                         let vocab = model.spec.vocab as usize;
                         let counts = Sampling::counts(&waiting.job.prompt, waiting.output().unwrap_or_default(), vocab);
@@ -313,7 +314,7 @@ impl Scheduler {
             let sequence = &mut self.prefilling[index];
             let begin = sequence.prefilled;
             sequence.prefilled += rows;
-            allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
+            allocate_pages(&mut self.pages, executor, model, sequence, begin..begin + rows);
             let last = segments.push(sequence.rows(begin..begin + rows));
             let computed = sequence.computed_tokens();
             self.pages.insert(&mut sequence.block_table, &computed);
@@ -429,9 +430,10 @@ impl Scheduler {
         let mut sampled = Vec::new();
         let mut positions = 1;
         for (row, sequence) in self.decoding.iter_mut().enumerate() {
+            let begin = sequence.prompt_len() + sequence.issued;
             sampled.push(sequence.issue(row as u32, steps.min(sequence.remaining())));
             let end = sequence.prompt_len() + sequence.issued;
-            allocate_pages(&mut self.pages, executor, model, sequence, end);
+            allocate_pages(&mut self.pages, executor, model, sequence, begin.saturating_sub(1)..end);
             positions = positions.max(end);
         }
         let draws = self.decoding.iter().any(|sequence| sequence.job.sampling.draws_from_all());
@@ -515,16 +517,22 @@ fn max_positions(job: &Job, model: &Model) -> u32 {
     (job.prompt.len() as u32).saturating_add(job.max_tokens).min(model.options.context)
 }
 
-/// Allocates a sequence's pages for so many positions.
-pub(super) fn allocate_pages(pages: &mut PagePool, executor: &Executor, model: &Model, sequence: &mut Sequence, positions: u32) {
+/// Allocates a sequence's pages for a pass over these positions.
+pub(super) fn allocate_pages(pages: &mut PagePool, executor: &Executor, model: &Model, sequence: &mut Sequence, positions: Range<u32>) {
     let first = sequence.block_table.pages().len();
-    write_pages(executor, model, sequence.slot, first, pages.allocate(&mut sequence.block_table, positions));
+    pages.slide(&mut sequence.block_table, positions.start);
+    pages.allocate(&mut sequence.block_table, positions.end);
+    write_pages(pages, executor, model, sequence.slot, first, &sequence.block_table.pages()[first..]);
 }
 
 /// Writes a part of a block table on the device, from page number `first` of the sequence on.
-fn write_pages(executor: &Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
-    if !pages.is_empty() {
-        let entry = u64::from(slot) * u64::from(model.pages_per_slot) + first as u64;
-        executor.write(model.buffers.pages, 4 * entry, bytemuck::cast_slice(pages));
+fn write_pages(pool: &PagePool, executor: &Executor, model: &Model, slot: u32, first: usize, pages: &[u32]) {
+    if pages.is_empty() {
+        return;
+    }
+    let at = 4 * (u64::from(slot) * u64::from(model.pages.per_slot) + first as u64);
+    executor.write(model.buffers.pages, at, bytemuck::cast_slice(pages));
+    if let (Some(buffer), Some(pages)) = (model.buffers.window_pages, pool.window_pages(pages)) {
+        executor.write(buffer, at, bytemuck::cast_slice(&pages));
     }
 }

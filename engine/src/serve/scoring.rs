@@ -20,7 +20,7 @@ impl Scheduler {
         let begin = sequence.prefilled;
         let rows = (sequence.prompt_len() - begin).min(model.options.sequences);
         sequence.prefilled += rows;
-        allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
+        allocate_pages(&mut self.pages, executor, model, sequence, begin..begin + rows);
         executor.write(b.prefill_rows, 0, bytemuck::cast_slice(&sequence.rows(begin..begin + rows)));
         let pass = self.programs.get(executor, model, ProgramKey::Pass(Pass::prefill(rows, Output::Logits)));
         let bytes = executor.submit_and_read(&[&pass], b.logits, 0, 4 * u64::from(rows * model.spec.vocab))?.wait().await?;
@@ -57,7 +57,7 @@ impl Scheduler {
             let begin = sequence.prefilled;
             let rows = sequence.num_uncomputed().min(run);
             sequence.prefilled += rows;
-            allocate_pages(&mut self.pages, executor, model, sequence, begin + rows);
+            allocate_pages(&mut self.pages, executor, model, sequence, begin..begin + rows);
             let last = segments.push(sequence.rows(begin..begin + rows));
             spans.push(counting(model.spec.head.pooling, last + 1 - rows, rows));
             chunks.push((index, begin..begin + rows));

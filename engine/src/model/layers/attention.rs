@@ -67,8 +67,8 @@ impl Attention {
             pages_per_slot: pass.pages_per_slot,
             kv: pass.options.kv,
         };
-        let KvCache { keys, values } = buffers.cache;
-        let (pages, rows) = (pass.buffers.pages, pass.rows_buffer);
+        let KvCache { keys, values, .. } = buffers.cache;
+        let (pages, rows) = (pass.buffers.pages_of(&buffers.cache), pass.rows_buffer);
         let bindings = RopeKvBindings { qkv: qkv.buffer, keys, values, pages, rows, rope_constants: buffers.rope_constants };
         pass.dispatch(kernel, bindings);
         qkv
@@ -100,7 +100,7 @@ impl Attention {
             qkv: qkv.buffer,
             keys: buffers.cache.keys,
             values: buffers.cache.values,
-            pages: pass.buffers.pages,
+            pages: pass.buffers.pages_of(&buffers.cache),
             rows: pass.rows_buffer,
             rope_constants: buffers.rope_constants,
             out: out.buffer,
@@ -126,7 +126,7 @@ impl Attention {
             q: qkv.buffer,
             keys: cache.keys,
             values: cache.values,
-            pages: pass.buffers.pages,
+            pages: pass.buffers.pages_of(&cache),
             rows: pass.rows_buffer,
             out: workspace.as_ref().map_or(out.buffer, |workspace| workspace.buffer),
         };

@@ -85,10 +85,11 @@ fn contents(checkpoint: &Checkpoint, tensors: bool) -> Result<Value, EngineError
 
 /// A plan for people.
 pub(super) fn plan_line(plan: &MemoryPlan) -> String {
-    let MemoryPlan { memory, peak, context, sequences } = plan;
+    let MemoryPlan { memory, peak, context, sequences, window } = plan;
+    let window = window.map_or_else(String::new, |positions| format!("; of each {positions} in layers with a window"));
     let [weights, cache, scratch, total, peak] = [memory.weights, memory.cache, memory.scratch, memory.total(), *peak].map(size);
     format!(
-        "memory: weights {weights}, cache {cache} (holds {sequences} × {context} tokens), scratch {scratch}, total {total}; \
+        "memory: weights {weights}, cache {cache} (holds {sequences} × {context} tokens{window}), scratch {scratch}, total {total}; \
          {peak} while loading"
     )
 }

@@ -151,7 +151,7 @@ impl Simulation {
         Self {
             queue: Queue::default(),
             requests: Vec::new(),
-            pool: PagePool::new(page_count),
+            pool: PagePool::new(page_count, None),
             page_count,
             slots,
             running: Vec::new(),
