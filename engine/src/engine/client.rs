@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::mpsc::UnboundedSender;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use web_time::Instant;
@@ -13,7 +13,7 @@ use super::info::ModelInfo;
 use crate::api::{ChatRequest, Defaults, Resolved};
 use crate::error::{EngineError, Result};
 use crate::kernels::Sampler;
-use crate::serve::{Event, EventReceiver, FinishReason, Job, Priority, Task, Timings};
+use crate::serve::{Event, EventReceiver, FinishReason, Job, Priority, Task, Timings, events};
 use crate::text::template::Options;
 use crate::text::{ChatTemplate, Pace, StopStrings, TextError, Tokenizer, encode_chat, encode_chat_paced};
 use crate::turns::{Turns, pause};
@@ -244,7 +244,7 @@ impl Client {
         sampling: Sampler,
         logits: u32,
     ) -> Result<EventReceiver> {
-        let (events, receiver) = unbounded();
+        let (events, receiver) = events();
         let stop_tokens = Rc::clone(&self.shared.stop_tokens);
         let namespace = self.namespace.clone().filter(|_| task == Task::Continue);
         let origin = self.namespace.clone().unwrap_or_default();
@@ -306,10 +306,9 @@ impl Client {
 
 /// The events of an answer that was as long as it may be before.
 fn ended(timings: Timings) -> EventReceiver {
-    let (sender, receiver) = unbounded();
+    let (sender, receiver) = events();
     for event in [Event::Admitted(0), Event::End(FinishReason::Length, timings)] {
-        // The receiver is here.
-        let _ = sender.unbounded_send(Ok(event));
+        sender.send(Ok(event));
     }
     receiver
 }

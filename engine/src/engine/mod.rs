@@ -8,7 +8,9 @@ pub use client::{Client, Trace};
 pub use completion::{Completion, Piece};
 pub use info::{ModelInfo, main_dtype};
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
@@ -158,9 +160,27 @@ impl Engine {
                 // Natively waiting for the device blocks: those who asked get what came, as it comes.
                 yield_now().await;
             }
-            let Some(job) = self.jobs.next().await else { return Ok(()) };
-            self.scheduler.push(job);
+            if !self.wait().await {
+                return Ok(());
+            }
         }
+    }
+
+    /// Waits for a request, or for the reader of one that waits for it. Returns whether there may be any.
+    async fn wait(&mut self) -> bool {
+        poll_fn(|context| {
+            let readers = self.scheduler.poll_readers(context);
+            match self.jobs.poll_next_unpin(context) {
+                Poll::Ready(Some(job)) => {
+                    self.scheduler.push(job);
+                    Poll::Ready(true)
+                }
+                // No request comes any more.
+                Poll::Ready(None) if self.scheduler.is_empty() => Poll::Ready(false),
+                Poll::Ready(None) | Poll::Pending => readers.map(|()| true),
+            }
+        })
+        .await
     }
 
     /// Takes the place of an engine of the same model whose device failed with `error`: its clients ask this one from now on, and its

@@ -12,7 +12,7 @@ mod scoring;
 mod sequence;
 mod windows;
 
-pub(crate) use events::EventReceiver;
+pub(crate) use events::{EventReceiver, events};
 pub use events::{EventSender, Message};
 pub use policy::Priority;
 pub use scheduler::Scheduler;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::task::Context;
 
-use futures::channel::mpsc::unbounded;
+use futures::task::noop_waker;
 use futures::{FutureExt, StreamExt};
 
-use super::events::EventReceiver;
+use super::events::{EventReceiver, events};
 use super::policy::{MAX_WAITING, Priority, Random};
 use super::{Event, FinishReason, Job, Scheduler, Task};
 use crate::device::Capabilities;
@@ -21,6 +22,8 @@ use crate::source;
 struct Asked {
     job: Expected,
     receiver: Option<EventReceiver>,
+    /// Events that are read after a step.
+    reads: usize,
     admitted: Option<usize>,
     tokens: u32,
     scores: usize,
@@ -69,7 +72,7 @@ impl Server {
         Self { executor, model, scheduler, asked: Vec::new(), admissions: 0, random: Random::new(seed) }
     }
 
-    /// A request of an origin at random.
+    /// A request of an origin at random. Some readers are slow.
     fn ask(&mut self) {
         let random = &mut self.random;
         let context = self.model.options.context;
@@ -87,7 +90,7 @@ impl Server {
         let stops = continues && random.one_in(8);
         let stop_tokens: Rc<[u32]> = if stops { [0].into() } else { [].into() };
         let namespace = Some(Rc::clone(&origin)).filter(|_| continues);
-        let (events, receiver) = unbounded();
+        let (events, receiver) = events();
         let sampling = Sampler::default();
         let job = Job {
             task,
@@ -104,17 +107,18 @@ impl Server {
         };
         let (tokens, reason) = if stops { (0, FinishReason::Stop) } else { (max_tokens, FinishReason::Length) };
         self.scheduler.push(job);
+        let reads = if random.one_in(8) { 1 } else { usize::MAX };
         let job = Expected { origin, task, priority, prompt, tokens, reason };
-        self.asked.push(Asked { job, receiver: Some(receiver), admitted: None, tokens: 0, scores: 0, end: None, refused: false });
+        self.asked.push(Asked { job, receiver: Some(receiver), reads, admitted: None, tokens: 0, scores: 0, end: None, refused: false });
     }
 
     /// One step, after which all readers read.
     fn step(&mut self) {
         self.scheduler.step(&self.executor, &self.model).now_or_never().expect("nothing is waited for").expect("the device works");
         for asked in &mut self.asked {
-            while let Some(receiver) = &mut asked.receiver
-                && let Some(Some(event)) = receiver.next().now_or_never()
-            {
+            for _ in 0..asked.reads {
+                let Some(receiver) = &mut asked.receiver else { break };
+                let Some(Some(event)) = receiver.next().now_or_never() else { break };
                 match event {
                     Ok(Event::Admitted(_)) => {
                         assert!(asked.admitted.is_none(), "told once, however often it is preempted");
@@ -151,7 +155,7 @@ impl Server {
 
     fn finish(&mut self) {
         for step in 0.. {
-            if !self.scheduler.busy() {
+            if self.asked.iter().all(|asked| asked.receiver.is_none()) && self.scheduler.is_empty() {
                 break;
             }
             assert!(step < 100_000, "{} requests never end", self.asked.iter().filter(|asked| asked.receiver.is_some()).count());
@@ -223,6 +227,54 @@ fn random_requests_get_their_answers_and_leave_nothing() {
     }
     let [whole, refused, cancelled] = ends;
     assert!(whole > 1_500 && refused > 50 && cancelled > 50, "{ends:?}: the test covers too little");
+}
+
+/// A reader that is far behind is waited for, while others get their answers.
+#[test]
+fn slow_readers_are_waited_for() {
+    let mut server = Server::new(1, 32, 2, 512);
+    let job = |origin: &str, tokens| {
+        let (events, receiver) = events();
+        let job = Job {
+            task: Task::Continue,
+            prompt: vec![1; 40],
+            answered: Vec::new(),
+            namespace: Some(origin.into()),
+            origin: origin.into(),
+            priority: Priority::Foreground,
+            max_tokens: tokens,
+            stop_tokens: [].into(),
+            sampling: Sampler::default(),
+            logits: 0,
+            events,
+        };
+        (job, receiver)
+    };
+    let read = |receiver: &mut EventReceiver| {
+        let events = std::iter::from_fn(|| receiver.next().now_or_never().flatten());
+        events.filter(|event| matches!(event, Ok(Event::Token(_)))).count()
+    };
+    let (slow, mut unread) = job("slow", 460);
+    server.scheduler.push(slow);
+    let idle = |server: &mut Server| {
+        while server.scheduler.busy() {
+            server.step();
+        }
+    };
+    idle(&mut server);
+    let waits = |server: &Server| server.scheduler.poll_readers(&Context::from_waker(&noop_waker())).is_pending();
+    assert!(waits(&server) && !server.scheduler.is_empty());
+    let (quick, mut receiver) = job("quick", 100);
+    server.scheduler.push(quick);
+    idle(&mut server);
+    assert_eq!(read(&mut receiver), 100);
+    assert!(waits(&server));
+    let tokens = read(&mut unread);
+    assert!((200..=300).contains(&tokens), "{tokens} tokens were sent to a reader that did not read");
+    assert!(!waits(&server));
+    idle(&mut server);
+    assert_eq!(tokens + read(&mut unread), 460);
+    assert!(server.scheduler.is_empty());
 }
 
 /// A device that fails while all kinds of requests run: the next one goes on with them.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use web_time::Instant;
@@ -111,15 +112,25 @@ impl Scheduler {
         let origin = Rc::clone(&job.origin);
         let class = Class { priority: job.priority, prefill_only: job.task != Task::Continue };
         if let Err(waiting) = self.queue.push(&origin, class, Waiting::new(job)) {
-            // A closed channel is a cancelled request.
-            let _ = waiting.job.events.unbounded_send(Err(Rc::new(EngineError::TooManyRequests { waiting: MAX_WAITING })));
+            waiting.job.events.send(Err(Rc::new(EngineError::TooManyRequests { waiting: MAX_WAITING })));
         }
     }
 
     /// Whether there is anything to do.
     pub fn busy(&self) -> bool {
         let running = self.prefilling.len() + self.decoding.len() + self.finishing.len() + self.in_flight.len();
-        running > 0 || !self.queue.is_empty()
+        running > 0 || self.queue.waiting().any(|waiting| !waiting.is_paused())
+    }
+
+    /// Whether no request is here, not even one that waits for its reader.
+    pub fn is_empty(&self) -> bool {
+        !self.busy() && self.queue.waiting().next().is_none()
+    }
+
+    /// Waits until the scheduler is busy because the reader of a request that waits for it has read, or gone.
+    pub fn poll_readers(&self, context: &Context<'_>) -> Poll<()> {
+        self.queue.waiting().for_each(|waiting| waiting.job.events.wake_on_read(context));
+        if self.busy() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Ends every request with this error, which is returned.
@@ -127,7 +138,7 @@ impl Scheduler {
         let error = Rc::new(error);
         let running = self.take_running().into_iter().map(|sequence| sequence.job);
         for job in running.chain(self.queue.remove(|_| true).into_iter().map(|waiting| waiting.job)) {
-            let _ = job.events.unbounded_send(Err(Rc::clone(&error)));
+            job.events.send(Err(Rc::clone(&error)));
         }
         self.budget = PrefillBudget::new(self.started.elapsed());
         error
@@ -143,8 +154,7 @@ impl Scheduler {
             if waiting.lose_device() < MAX_LOSSES {
                 self.queue.requeue(ticket, waiting);
             } else {
-                // A closed channel is a cancelled request.
-                let _ = waiting.job.events.unbounded_send(Err(Rc::clone(&error)));
+                waiting.job.events.send(Err(Rc::clone(&error)));
             }
         }
         next.queue = std::mem::take(&mut self.queue);
@@ -163,6 +173,7 @@ impl Scheduler {
     /// When the device fails. The sequences stay; [`Self::fail`] ends them.
     pub async fn step(&mut self, executor: &Executor, model: &Model) -> Result<()> {
         self.release_ended();
+        self.pause_for_readers(executor, model).await?;
         self.reserve_or_preempt(executor, model).await?;
         self.admit(executor, model).await?;
         let mut submitted = self.prefill(executor, model).await?;
@@ -204,6 +215,9 @@ impl Scheduler {
         loop {
             let Self { queue, pages, free_slots, .. } = self;
             let next = queue.next(|waiting| {
+                if waiting.is_paused() {
+                    return Fit::Paused;
+                }
                 if free_slots.is_empty() {
                     return Fit::NoRoom;
                 }
@@ -257,6 +271,14 @@ impl Scheduler {
             if !finished {
                 self.queue.requeue(ticket, waiting);
             }
+        }
+        Ok(())
+    }
+
+    /// Preempts sequences whose readers are far behind: the others get their places, and what nobody reads is not computed.
+    async fn pause_for_readers(&mut self, executor: &Executor, model: &Model) -> Result<()> {
+        while let Some(i) = self.prefilling.iter().chain(&self.decoding).position(Sequence::outruns_reader) {
+            self.preempt(executor, model, i).await?;
         }
         Ok(())
     }
@@ -488,7 +510,7 @@ impl Scheduler {
                 let row_bytes = 4 * u64::from(model.spec.vocab);
                 let pending = executor.submit_and_read(&[], model.buffers.logits, u64::from(sampled.row) * row_bytes, row_bytes)?;
                 let logits = bytemuck::pod_collect_to_vec(&pending.wait().await?);
-                let _ = sequence.job.events.unbounded_send(Ok(Event::Logits(logits)));
+                sequence.job.events.send(Ok(Event::Logits(logits)));
             }
             for i in 0..sampled.count {
                 sequence.accept(tokens[window.place(sampled, i)]);

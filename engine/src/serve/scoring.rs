@@ -37,8 +37,7 @@ impl Scheduler {
             sequence.fail(EngineError::NotFinite);
             return Ok(());
         }
-        // A closed channel is a cancelled request: the scheduler looks for those itself.
-        let _ = sequence.job.events.unbounded_send(Ok(Event::Scores(scores)));
+        sequence.job.events.send(Ok(Event::Scores(scores)));
         if !sequence.prefilling() {
             sequence.finish(FinishReason::Length);
         }
@@ -85,7 +84,7 @@ impl Scheduler {
             }
             let embedding = std::mem::take(&mut sequence.progress.embedding);
             if embedding.iter().all(|value| value.is_finite()) {
-                let _ = sequence.job.events.unbounded_send(Ok(Event::Embedding(embedding)));
+                sequence.job.events.send(Ok(Event::Embedding(embedding)));
                 sequence.finish(FinishReason::Length);
             } else {
                 sequence.fail(EngineError::NotFinite);

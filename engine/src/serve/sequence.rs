@@ -9,7 +9,7 @@ use web_time::Instant;
 use super::batch::{RING, Sampled};
 use super::events::EventSender;
 use super::pages::BlockTable;
-use super::policy::{Priority, Prompt, Ticket};
+use super::policy::{Priority, Prompt, Ticket, is_paused};
 use crate::error::EngineError;
 use crate::kernels::{NO_TOKEN, Row, Sampler};
 
@@ -141,6 +141,11 @@ impl Waiting {
         })
     }
 
+    /// Whether it waits for its reader.
+    pub(super) fn is_paused(&self) -> bool {
+        is_paused(true, self.job.events.unread()) && !self.job.events.is_closed()
+    }
+
     /// The answer so far; `None`: it has not begun.
     pub(super) fn output(&self) -> Option<&[u32]> {
         let answered = Some(self.job.answered.as_slice()).filter(|answered| !answered.is_empty());
@@ -184,8 +189,7 @@ impl Sequence {
         let Waiting { mut job, submitted, progress } = waiting;
         let cached = block_table.positions();
         let progress = progress.unwrap_or_else(|| {
-            // A closed channel is a cancelled request: the scheduler looks for those itself.
-            let _ = job.events.unbounded_send(Ok(Event::Admitted(cached)));
+            job.events.send(Ok(Event::Admitted(cached)));
             Progress::begin(std::mem::take(&mut job.answered), cached)
         });
         let generated = progress.generated.len() as u32;
@@ -274,6 +278,11 @@ impl Sequence {
         self.job.max_tokens - self.issued
     }
 
+    /// Whether its reader is so far behind that it stops decoding.
+    pub(super) fn outruns_reader(&self) -> bool {
+        !self.finished && is_paused(false, self.job.events.unread())
+    }
+
     pub(super) fn cancelled(&self) -> bool {
         self.job.events.is_closed()
     }
@@ -298,8 +307,7 @@ impl Sequence {
             return;
         }
         self.progress.generated.push(token);
-        // A closed channel is a cancelled request: the scheduler looks for those itself.
-        let _ = self.job.events.unbounded_send(Ok(Event::Token(token)));
+        self.job.events.send(Ok(Event::Token(token)));
         if self.progress.generated.len() as u32 == self.job.max_tokens {
             self.finish(FinishReason::Length);
         }
@@ -308,8 +316,7 @@ impl Sequence {
     /// Ends the request with an error of its own.
     pub(super) fn fail(&mut self, error: EngineError) {
         self.finished = true;
-        // A closed channel is a cancelled request: the scheduler looks for those itself.
-        let _ = self.job.events.unbounded_send(Err(Rc::new(error)));
+        self.job.events.send(Err(Rc::new(error)));
     }
 
     /// Ends the request.
@@ -326,6 +333,6 @@ impl Sequence {
             cached_tokens: cached,
             completion_tokens: generated.len() as u32,
         };
-        let _ = self.job.events.unbounded_send(Ok(Event::End(reason, timings)));
+        self.job.events.send(Ok(Event::End(reason, timings)));
     }
 }

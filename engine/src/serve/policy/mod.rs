@@ -14,9 +14,7 @@ mod simulation;
 use std::cell::Cell;
 use std::rc::Rc;
 
-#[cfg(test)]
-use preemption::is_paused;
-pub(super) use preemption::{Running, victim, yields};
+pub(super) use preemption::{Running, is_paused, victim, yields};
 pub(super) use prefill::{PrefillBudget, Prompt};
 pub(super) use queue::{Fit, MAX_WAITING, Next, Queue};
 #[cfg(test)]

@@ -4,11 +4,9 @@ use super::queue::Blocked;
 use super::{Priority, Ticket};
 
 /// A sequence is paused when its reader has more unread events than this…
-#[cfg(test)]
 const PAUSED_ABOVE: usize = 256;
 
 /// …and goes on when it has no more than this.
-#[cfg(test)]
 const RESUMED_AT: usize = 64;
 
 /// An admitted sequence.
@@ -27,8 +25,7 @@ impl Running<'_> {
     }
 }
 
-/// Whether a sequence with these unread events is paused. The scheduler counts no unread events yet, so it pauses none.
-#[cfg(test)]
+/// Whether a sequence with these unread events is paused.
 pub(in crate::serve) fn is_paused(was_paused: bool, unread: usize) -> bool {
     unread > if was_paused { RESUMED_AT } else { PAUSED_ABOVE }
 }

@@ -26,7 +26,6 @@ pub(in crate::serve) enum Fit<R> {
     /// Too few slots or pages.
     NoRoom,
     /// Its reader is behind: others of its origin go first.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the scheduler pauses none yet"))]
     Paused,
 }
 
@@ -96,9 +95,9 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Whether no request waits; those that are paused do.
-    pub(in crate::serve) fn is_empty(&self) -> bool {
-        self.origins.values().all(|origin| origin.waiting.is_empty())
+    /// The requests that wait; those that are paused do.
+    pub(in crate::serve) fn waiting(&self) -> impl Iterator<Item = &T> {
+        self.origins.values().flat_map(|origin| &origin.waiting).map(|waiting| &waiting.request)
     }
 
     /// Puts a request behind the others of its origin.
@@ -277,7 +276,7 @@ mod tests {
         push(&mut queue, "b", 2);
         next(&mut queue, |_| true).expect("b").0.charge_output(5);
         // The tickets are gone: of these two origins one has nothing to be remembered for.
-        assert!(queue.is_empty() && queue.remove(|_| false).is_empty());
+        assert!(queue.waiting().next().is_none() && queue.remove(|_| false).is_empty());
         assert_eq!(queue.origins.keys().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
         (20..24).for_each(|request| push(&mut queue, "c", request));
         (10..14).for_each(|request| push(&mut queue, "b", request));

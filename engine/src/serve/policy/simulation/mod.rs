@@ -194,7 +194,7 @@ impl Simulation {
     }
 
     fn finish(&mut self) {
-        self.step_until(|simulation| simulation.running.is_empty() && simulation.queue.is_empty());
+        self.step_until(|simulation| simulation.running.is_empty() && simulation.queue.waiting().next().is_none());
         assert!(self.requests.iter().all(|request| request.end.is_some()));
         let whole = self.pool.admit(None, &[0], self.page_count * PAGE).expect("no page leaked");
         self.pool.release(whole, &[]);
