@@ -12,7 +12,8 @@ import { Calls } from "../shared/rpc.js";
  * @typedef {import("../shared/protocol.js").Failure} Failure
  * @typedef {import("../shared/protocol.js").Priority} Priority
  * @typedef {import("../shared/protocol.js").Resume} Resume
- * @typedef {import("../shared/rpc.js").Receiver} Receiver
+ * @typedef {import("../shared/rpc.js").Receiver & {maxUnread?: number}} Receiver
+ *   `maxUnread`: parts of its answer that may be unread; it says with `read` how many it has read
  * @typedef {Receiver & {
  *   method: keyof Methods, params: any, origin: string | undefined, priority: Priority | undefined, receiver: Receiver, id: number,
  *   tries: number, settled: boolean, resume: Resume | undefined, suspected: boolean,
@@ -52,6 +53,8 @@ export class Engine {
   #calls = new Calls(() => {});
   /** Suspected requests, to repeat one after the other: any of them may have ended the worker. @type {Set<Request>} */
   #waiting = new Set();
+  /** Of those who said how much they have read, what they asked. @type {WeakMap<Receiver, Request>} */
+  #requests = new WeakMap();
   /** The last of those that was handed over, until it ends: the next may end the worker, and its answer with it. @type {Request | undefined} */
   #suspect;
   #on;
@@ -100,12 +103,23 @@ export class Engine {
       done: (done) => this.#ended(request, undefined, done),
       error: (error) => this.#ended(request, error),
     };
+    this.#requests.set(receiver, request);
     this.#post(request);
     return () => {
       request.settled = true;
       if (this.#waiting.delete(request)) this.#finish(request, toWire(new Refusal("AbortError", "aborted", "The request was aborted.")));
       else if (this.#calls.get(request.id) === request) this.#calls.cancel(request.id);
     };
+  }
+
+  /**
+   * More of an answer was read.
+   * @param {Receiver} receiver  as it was sent with
+   * @param {number} parts
+   */
+  read(receiver, parts) {
+    const request = this.#requests.get(receiver);
+    if (request && this.#calls.get(request.id) === request) this.#calls.read(request.id, parts);
   }
 
   /**
@@ -131,7 +145,7 @@ export class Engine {
   #post(request) {
     this.#worker ??= this.#start();
     const { method, params, origin, priority, resume } = request;
-    request.id = this.#calls.send(method, params, request, { origin, priority, resume });
+    request.id = this.#calls.send(method, params, request, { origin, priority, resume, max_unread: request.receiver.maxUnread });
     request.tries++;
     this.#heart.start();
     if (request.tries === 1) this.#changed(request);

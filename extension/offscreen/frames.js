@@ -1,5 +1,5 @@
 // Frames that a page may send: {id, method, params, priority?}, with {resume} where its bridge sends it again, {id, method: "cancel"} and
-// {priority}. Anything else is not our shim and bridge speaking.
+// {id, method: "read", params: {parts}}, and {priority}. Anything else is not our shim and bridge speaking.
 
 import { isResume } from "./resume.js";
 
@@ -27,6 +27,17 @@ export const isPriorityChange = (frame) =>
 
 /**
  * @param {any} frame  as it came
+ * @returns {frame is {id: number, method: "read", params: import("../shared/protocol.js").PartsRead}}
+ */
+export function isRead(frame) {
+  const { id, method, params, ...rest } = frame ?? {};
+  if (method !== "read" || !isContainer(params) || Object.keys(rest).length > 0) return false;
+  const { parts, ...others } = /** @type {{parts?: any}} */ (params);
+  return Object.keys(others).length === 0 && Number.isSafeInteger(id) && id >= 0 && Number.isInteger(parts) && parts > 0 && parts < 2 ** 32;
+}
+
+/**
+ * @param {any} frame  as it came
  * @param {number} lastId  the highest id that this page has used: ids only grow, so none is ever used twice
  * @returns {frame is Frame}
  */
@@ -36,6 +47,7 @@ export function isFrame(frame, lastId) {
   if (Object.keys(rest).length > 0 || typeof method !== "string" || !Number.isSafeInteger(id) || id < 0) return false;
   if (resume !== undefined && !(method === "chat.completions" && isResume(resume))) return false;
   if (method === "cancel") return params === undefined && priority === undefined;
+  if (method === "read") return false;
   return id > lastId && (priority === undefined || PRIORITIES.includes(priority))
     && isContainer(params) && !Array.isArray(params) && isShallow(params)
     && JSON.stringify({ id, method, params }).length <= MAX_FRAME;

@@ -6,6 +6,9 @@
  */
 export const QUOTA = { running: 16, queued: 64, background: 64 };
 
+/** Parts of an answer that may be on their way to a page unread. A page that is busy, or frozen in the background, gets no more. */
+export const MAX_UNREAD = 128;
+
 /**
  * When a worker that does not answer is ended: it is asked every so many ms while it has something to do, and may leave so many
  * in a row without an answer. Its event loop answers, so this is the longest that one piece of work may keep it: shaders are

@@ -3,7 +3,8 @@
 
 import { background } from "../shared/background.js";
 import { notAllowed, Refusal, toWire } from "../shared/errors.js";
-import { isFrame, isPriorityChange, MAX_OPEN } from "./frames.js";
+import { isFrame, isPriorityChange, isRead, MAX_OPEN } from "./frames.js";
+import { MAX_UNREAD } from "./limits.js";
 
 /**
  * @typedef {import("../background/grants.js").Grant} Grant
@@ -14,8 +15,9 @@ import { isFrame, isPriorityChange, MAX_OPEN } from "./frames.js";
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {{origin: string, documentId: string, tab: number}} Requester
  * @typedef {import("../shared/protocol.js").Priority} Priority
- * @typedef {{engine?: string, withdraw: () => void, place?: import("./quota.js").Place}} Open
- *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: its result is not wanted any more
+ * @typedef {{engine?: string, withdraw: () => void, read?: (parts: number) => void, place?: import("./quota.js").Place}} Open
+ *   `engine`: the method, if it was handed to the engine or queued for it; `withdraw`: its result is not wanted any more; `read`: the page
+ *   has read so many more parts of its answer
  */
 
 /** Names of this computer, with and without the dot of a complete name: secure without TLS. */
@@ -107,6 +109,7 @@ export class PageConnection {
   /** @param {any} frame */
   #receive(frame) {
     if (isPriorityChange(frame)) return this.#setPriority(frame.priority);
+    if (isRead(frame)) return this.#open.get(frame.id)?.read?.(frame.params.parts);
     if (!isFrame(frame, this.#lastId)) return this.#drop();
     if (frame.method === "cancel") {
       return this.#fail(frame.id, new Refusal("AbortError", "aborted", "The request was aborted."));
@@ -171,14 +174,17 @@ export class PageConnection {
     let cancel;
     const leave = () => open.place?.leave();
     /** @type {Open} */
-    const open = { engine: method, withdraw: () => cancel ? cancel() : leave() };
+    const open = { engine: method, withdraw: () => cancel ? cancel() : leave(), read: (parts) => this.#engine.read(receiver, parts) };
+    /** @type {import("./engine.js").Receiver} */
+    const receiver = {
+      chunk: (chunk, part) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk), part }); },
+      done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
+      error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
+      maxUnread: MAX_UNREAD,
+    };
     this.#open.set(id, open);
     open.place = this.#quota.enter(this.origin, this.#priority, () => {
-      cancel = this.#engine.send(method, this.#models.complete(method, params), {
-        chunk: (chunk, part) => { if (this.#open.has(id)) this.#post({ id, chunk: this.#models.forPage(chunk), part }); },
-        done: (done) => { leave(); this.#done(id, this.#models.forPage(done)); },
-        error: (error) => { leave(); this.#fail(id, this.#models.errorForPage(error)); },
-      }, this.origin, this.#priority, resume);
+      cancel = this.#engine.send(method, this.#models.complete(method, params), receiver, this.origin, this.#priority, resume);
     }, (thrown) => this.#fail(id, thrown));
   }
 

@@ -16,13 +16,16 @@
   const TRIES = 3;
   /** Times that a connection is tried. */
   const ATTEMPTS = 5;
+  /** Parts of an answer after which the router is told that the page reads. */
+  const READ_EVERY = 32;
   /** Between one connection that failed and the next, in ms, and as much more each time. */
   const PAUSE = 100;
 
   /**
    * @typedef {import("../shared/protocol.js").Request<any>} Frame
    * @typedef {import("../shared/protocol.js").Answer<any> | import("../shared/protocol.js").Told<any>} OutFrame
-   * @typedef {{frame: Frame, tries: number, begun: boolean}} Request   `begun`: a part of the answer has come behind which it cannot go on
+   * @typedef {{frame: Frame, tries: number, begun: boolean, read: number}} Request
+   *   `begun`: a part of the answer has come behind which it cannot go on; `read`: parts of which the router was not told
    */
 
   /** The page's end. @type {MessagePort} */
@@ -103,7 +106,7 @@
     /** @type {Frame} */
     const checked = { id, method, params: { ...params }, priority: priority() };
     if (method === "permissions.request") checked.params = takePress();
-    const request = { frame: checked, tries: 0, begun: false };
+    const request = { frame: checked, tries: 0, begun: false, read: 0 };
     running.set(id, request);
     if (origin === "null") {
       return fail(id, "NotAllowedError", "opaque_origin", "A sandboxed document has no origin to grant anything to.");
@@ -134,6 +137,7 @@
       const port = await (engine ??= connect());
       if (running.get(request.frame.id) !== request) return;
       request.tries++;
+      request.read = 0;
       request.frame.priority = told = priority();
       port.postMessage(request.frame);
     } catch (thrown) {
@@ -189,10 +193,17 @@
    * @param {any} chunk
    * @param {import("../shared/protocol.js").Part} part
    */
-  function forwardPart({ frame }, chunk, { model, tokens }) {
+  function forwardPart(request, chunk, { model, tokens }) {
+    const { frame } = request;
     frame.resume ??= { id: chunk.id, created: chunk.created, model, tokens: [], retell: false };
     for (const token of tokens) frame.resume.tokens.push(token);
     page.postMessage({ id: frame.id, chunk });
+    request.read++;
+    if (request.read < READ_EVERY) return;
+    // It is said in the page's own process: a page that is busy or frozen says nothing.
+    const params = { parts: request.read };
+    request.read = 0;
+    engine?.then((port) => port.postMessage({ id: frame.id, method: "read", params })).catch(() => {});
   }
 
   /**

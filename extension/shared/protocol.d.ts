@@ -1098,6 +1098,15 @@ model: number,
 tokens: Array<number>, };
 
 /**
+ * Parameters of [`READ`].
+ */
+export type PartsRead = { 
+/**
+ * Since it was said last.
+ */
+parts: number, };
+
+/**
  * The state of a page's permission.
  */
 export type Permission = { state: import("../page/doppler.js").PermissionState };
@@ -1229,7 +1238,7 @@ export type Request<P> = {
  */
 id: number, 
 /**
- * The method; [`CANCEL`] ends the request of this id.
+ * The method; [`CANCEL`] and [`READ`] are about the request of this id.
  */
 method: string, 
 /**
@@ -1247,7 +1256,12 @@ priority?: Priority,
 /**
  * The part of the answer that came before its connection, or its worker, ended. Of the extension's own parts, never of a page's script.
  */
-resume?: Resume, };
+resume?: Resume, 
+/**
+ * Parts of a streamed answer that may be on their way unread: the worker waits for [`READ`] before it sends more. From the offscreen
+ * document to the worker.
+ */
+max_unread?: number, };
 
 /**
  * The beginning of a streamed answer, which goes on behind it.

@@ -58,7 +58,7 @@ export class Calls {
    * @param {K} method
    * @param {M[K]["params"]} params
    * @param {R} receiver
-   * @param {{origin?: string, priority?: import("./protocol.js").Priority, resume?: import("./protocol.js").Resume}} [fields]  of the frame
+   * @param {{origin?: string, priority?: import("./protocol.js").Priority, resume?: import("./protocol.js").Resume, max_unread?: number}} [fields]  of the frame
    * @returns {number}  the request's id
    */
   send(method, params, receiver, fields) {
@@ -97,6 +97,15 @@ export class Calls {
    */
   cancel(id) {
     if (this.#receivers.has(id)) this.#post({ id, method: "cancel" });
+  }
+
+  /**
+   * Says how many more parts of an answer were read.
+   * @param {number} id
+   * @param {number} parts
+   */
+  read(id, parts) {
+    this.#post({ id, method: "read", params: { parts } });
   }
 
   /**

@@ -91,6 +91,16 @@ test("a burst of tokens arrives complete and in order", T, async () => {
   assert.equal(await heard(page), text(2000));
 });
 
+test("a page that is busy gets no more than it can take, and everything once it reads", T, async () => {
+  await start(page, { tokens: 3000 });
+  // Its own script keeps it busy: nothing of the answer is read meanwhile.
+  await page.evaluate(() => { for (const end = performance.now() + 1500; performance.now() < end;); });
+  assert.equal(await end(page), "done");
+  assert.equal(await heard(page), Array.from({ length: 3000 }, (_, i) => `t${i} `).join(""));
+  const { unread } = await page.evaluate(() => doppler.models.list().then((list) => /** @type {any} */ (list)));
+  assert.equal(unread, 128);
+});
+
 test("the service worker dies in mid-stream: no token is lost or doubled", T, async () => {
   const options = await browser.openOwn("options/options.html");
   await start(page, { tokens: 300, every: 10 });

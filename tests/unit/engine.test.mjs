@@ -100,6 +100,21 @@ function setUp(heartbeat = { every: 1e6, missed: 3 }) {
 /** A chunk with its tokens, as the worker sends it. @param {string} text @param {...number} tokens */
 const part = (text, ...tokens) => ({ chunk: { id: "x", created: 7, text }, part: { model: 3, tokens } });
 
+test("a worker is told what was read of the answers that it has", () => {
+  const { engine } = setUp();
+  const receiver = { chunk() {}, done() {}, error() {}, maxUnread: 8 };
+  engine.read(receiver, 1);
+  engine.send("chat.completions", /** @type {any} */ ({ text: "paced" }), receiver, "https://x.org");
+  const { id, max_unread } = /** @type {any} */ (worker().asked.find(({ params }) => params?.text === "paced"));
+  assert.equal(max_unread, 8);
+  engine.read(receiver, 3);
+  assert.deepEqual(worker().asked.at(-1), { id, method: "read", params: { parts: 3 } });
+  worker().say({ id, done: {} });
+  const count = worker().asked.length;
+  engine.read(receiver, 3);
+  assert.equal(worker().asked.length, count, "the answer has ended");
+});
+
 test("the worker dies: what had begun goes on behind what was delivered, or ends with an error where that is not known", () => {
   const { ask, culprits } = setUp();
   const [begun, other, unknown] = [ask("begun"), ask("other"), ask("unknown")];

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { figures } from "../../extension/offscreen/activity.js";
-import { isFrame, isPriorityChange, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
+import { isFrame, isPriorityChange, isRead, MAX_FRAME, MAX_OPEN } from "../../extension/offscreen/frames.js";
 import { PageConnection } from "../../extension/offscreen/page-connection.js";
 import { Quota } from "../../extension/offscreen/quota.js";
 import { engineStopped, Refusal, toWire } from "../../extension/shared/errors.js";
@@ -40,6 +40,19 @@ test("malformed frames are refused", () => {
   }
   for (const frame of [null, "foreground", {}, { priority: "urgent" }, { priority: ["foreground"] }, { ...query, priority: "foreground" }]) {
     assert.equal(isPriorityChange(frame), false, JSON.stringify(frame));
+  }
+});
+
+test("only well-formed words of a reader are taken", () => {
+  const read = { id: 1, method: "read", params: { parts: 32 } };
+  assert.ok(isRead(read));
+  assert.equal(isFrame(read, -1), false, "it is no request");
+  for (const frame of [
+    null, 7, "read", query, { ...read, priority: "foreground" }, { ...read, id: "1" }, { ...read, id: -1 }, { ...read, params: [32] }, { ...read, params: null },
+    { ...read, params: {} }, { ...read, params: { parts: 0 } }, { ...read, params: { parts: 0.5 } }, { ...read, params: { parts: 2 ** 32 } },
+    { ...read, params: { parts: 1, more: 1 } },
+  ]) {
+    assert.equal(isRead(frame), false, JSON.stringify(frame));
   }
 });
 

@@ -83,6 +83,7 @@ fn declarations() -> String {
     // A frame's type is that of what it carries; here of anything.
     declarations.visit::<frames::Request<Nothing>>();
     declarations.visit::<frames::PriorityChange>();
+    declarations.visit::<frames::PartsRead>();
     declarations.visit::<frames::Answer<Nothing>>();
     declarations.visit::<frames::Told<Nothing>>();
     declarations.visit::<frames::Ask<Nothing>>();

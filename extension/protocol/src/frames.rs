@@ -11,7 +11,7 @@ use crate::error::Failure;
 pub struct Request<P> {
     /// Frames of its answer have the same.
     pub id: u32,
-    /// The method; [`CANCEL`] ends the request of this id.
+    /// The method; [`CANCEL`] and [`READ`] are about the request of this id.
     pub method: String,
     /// Of the method; a cancel has none.
     #[serde(default)]
@@ -29,6 +29,11 @@ pub struct Request<P> {
     #[serde(default)]
     #[cfg_attr(test, ts(optional))]
     pub resume: Option<Resume>,
+    /// Parts of a streamed answer that may be on their way unread: the worker waits for [`READ`] before it sends more. From the offscreen
+    /// document to the worker.
+    #[serde(default)]
+    #[cfg_attr(test, ts(optional))]
+    pub max_unread: Option<u32>,
 }
 
 /// Whether somebody looks at an answer as it comes.
@@ -69,6 +74,17 @@ pub struct Resume {
 
 /// The method that ends a request.
 pub const CANCEL: &str = "cancel";
+
+/// The method that says how many more parts of the answer of this id were read. From a page's bridge to the worker.
+pub const READ: &str = "read";
+
+/// Parameters of [`READ`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct PartsRead {
+    /// Since it was said last.
+    pub parts: u32,
+}
 
 /// The tokens behind a chunk's text, to go on behind them with a [`Resume`].
 #[derive(Debug, Clone, Serialize)]

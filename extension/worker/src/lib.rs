@@ -14,6 +14,7 @@ mod models;
 mod readers;
 mod serving;
 mod tuning;
+mod unread;
 mod working;
 
 use std::cell::RefCell;
@@ -27,7 +28,7 @@ use doppler_engine::error::EngineError;
 use doppler_engine::verify::{Comparison, Reference, compare};
 use doppler_protocol::Method;
 use doppler_protocol::engine::{self, Count, LoadParams, NamedModel, Verified, VerifyParams};
-use doppler_protocol::frames::{CANCEL, Part, Resume};
+use doppler_protocol::frames::{CANCEL, Part, PartsRead, READ, Resume};
 use futures::future::{AbortHandle, abortable};
 use js_sys::{Function, Int32Array, Reflect};
 use serde_json::Value;
@@ -43,6 +44,7 @@ use frames::{Outbox, Request, params};
 use models::{EMBEDDED, Models};
 use serving::Serving;
 use tuning::Tunings;
+use unread::Unread;
 use working::{Working, working_for};
 
 /// An error that several requests can be told.
@@ -58,9 +60,15 @@ struct Inner {
     outbox: Rc<Outbox>,
     calls: Rc<Calls>,
     serving: Rc<Serving>,
-    running: RefCell<HashMap<u32, AbortHandle>>,
+    running: RefCell<HashMap<u32, Running>>,
     activity: Activity,
     working: Working,
+}
+
+/// A request that has not ended.
+struct Running {
+    abort: AbortHandle,
+    unread: Rc<Unread>,
 }
 
 #[wasm_bindgen]
@@ -86,6 +94,7 @@ impl EngineWorker {
         let received = Instant::now();
         match frames::read_request(frame) {
             Ok(request) if request.method == CANCEL => self.inner.cancel(request.id),
+            Ok(request) if request.method == READ => self.inner.read(&request),
             Ok(request) => Rc::clone(&self.inner).start(request, received),
             Err(problem) => self.inner.refuse(frame, problem),
         }
@@ -96,11 +105,13 @@ impl Inner {
     fn start(self: Rc<Self>, request: Request, received: Instant) {
         let id = request.id;
         let this = Rc::clone(&self);
-        let (work, handle) = abortable(async move {
+        let unread = Rc::new(Unread::new(request.max_unread));
+        let parts = Rc::clone(&unread);
+        let (work, abort) = abortable(async move {
             // A chat is a large state, and it is moved.
-            working_for(id, |from, to| this.working.exchange(from, to), Box::pin(this.answer(&request, received))).await
+            working_for(id, |from, to| this.working.exchange(from, to), Box::pin(this.answer(&request, received, &parts))).await
         });
-        self.running.borrow_mut().insert(id, handle);
+        self.running.borrow_mut().insert(id, Running { abort, unread });
         spawn_local(async move {
             let result = work.await;
             self.running.borrow_mut().remove(&id);
@@ -122,13 +133,20 @@ impl Inner {
     }
 
     fn cancel(&self, id: u32) {
-        if let Some(handle) = self.running.borrow().get(&id) {
-            handle.abort();
+        if let Some(running) = self.running.borrow().get(&id) {
+            running.abort.abort();
+        }
+    }
+
+    /// What cannot be read, or is about a request that has ended, does no harm.
+    fn read(&self, request: &Request) {
+        if let (Some(running), Ok(PartsRead { parts })) = (self.running.borrow().get(&request.id), params(&request.params)) {
+            running.unread.read(parts);
         }
     }
 
     /// Answers a request, unless it fails.
-    async fn answer(self: &Rc<Self>, request: &Request, received: Instant) -> Result<(), SharedError> {
+    async fn answer(self: &Rc<Self>, request: &Request, received: Instant, unread: &Unread) -> Result<(), SharedError> {
         let (outbox, id) = (&self.outbox, request.id);
         match request.method.as_str() {
             engine::GetStatus::NAME => outbox.done(id, &self.serving.status()),
@@ -142,7 +160,7 @@ impl Inner {
                 let NamedModel { model } = params(&request.params)?;
                 outbox.done(id, &frames::model(&self.serving.describe(model.as_deref().unwrap_or(EMBEDDED)).await?));
             }
-            engine::Chat::NAME => outbox.done(id, &self.chat(request, received).await?),
+            engine::Chat::NAME => outbox.done(id, &self.chat(request, received, unread).await?),
             engine::CountTokens::NAME => outbox.done(id, &self.count(request).await?),
             engine::GetChats::NAME => outbox.done(id, &self.activity.list(Instant::now())),
             engine::Verify::NAME => outbox.done(id, &self.verify(&request.params).await?),
@@ -160,7 +178,7 @@ impl Inner {
     }
 
     /// The whole answer; nothing after a stream.
-    async fn chat(self: &Rc<Self>, request: &Request, received: Instant) -> Result<Value, SharedError> {
+    async fn chat(self: &Rc<Self>, request: &Request, received: Instant, unread: &Unread) -> Result<Value, SharedError> {
         let chat = ChatRequest::parse(&request.params).map_err(Rc::new)?;
         let answering = self.activity.begin(request.origin.as_deref().unwrap_or_default());
         let client = self.client(chat.model.as_deref()).await?;
@@ -184,9 +202,13 @@ impl Inner {
             first_token_ms = Some(received.elapsed().as_secs_f64() * 1e3);
             if *retell {
                 self.outbox.chunk_of(request.id, &shape.chunk(&before, true), Part { model, tokens: Vec::new() });
+                unread.sent();
             }
         }
-        while let Some(piece) = completion.next_burst().await {
+        while let Some(piece) = {
+            unread.room().await;
+            completion.next_burst().await
+        } {
             answering.set_answered(completion.completion_tokens(), Instant::now());
             match piece? {
                 Piece::Text(more) => {
@@ -195,6 +217,7 @@ impl Inner {
                     if chat.stream {
                         let part = Part { model, tokens: completion.take_tokens() };
                         self.outbox.chunk_of(request.id, &shape.chunk(&more, first), part);
+                        unread.sent();
                     } else {
                         text.push_str(&more);
                     }
