@@ -134,12 +134,32 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream.
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream; ones where norms have no weights.
     pub(super) fn norm(&mut self, name: &str, spec: &ModelSpec) -> Result<NormWeights> {
-        let weight = self.residual_row(&format!("{name}.weight"), spec, spec.norm_factor())?;
+        let (dim, row, factor) = (spec.dim, spec.row(), spec.norm_factor());
+        if !spec.norm.weighted {
+            let ones = self.computed(&[], row, move |_| padded_row(&vec![1.0; dim as usize], factor, row))?;
+            return Ok(NormWeights { weight: self.buffer(name, &[ones])?, bias: None });
+        }
+        let weight = self.residual_row(&self.norm_weight(name), spec, factor)?;
         let bias = format!("{name}.bias");
         let bias = if self.has(&bias) { Some(self.residual_row(&bias, spec, 1.0)?) } else { None };
         Ok(NormWeights { weight, bias })
+    }
+
+    /// The name of a norm's weight: some converters leave out its last part.
+    fn norm_weight(&self, name: &str) -> String {
+        let weight = format!("{name}.weight");
+        if self.has(&weight) || !self.has(name) { weight } else { name.to_owned() }
+    }
+
+    /// `<name>.weight` of a norm of rows of `width` elements, where a layer has it.
+    pub(super) fn sub_norm(&mut self, name: &str, width: u32, wanted: bool) -> Result<Option<NormWeights>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let values = self.floats(&format!("{name}.weight"), width)?;
+        Ok(Some(NormWeights { weight: self.buffer(name, &[values])?, bias: None }))
     }
 
     /// A small tensor times `factor` as a row of the residual stream in a buffer.
@@ -173,6 +193,15 @@ impl<'a> Loader<'a> {
             });
         }
         Ok(Projection { weight, bias: Some(self.buffer("bias", &values)?) })
+    }
+
+    /// A small tensor of twice `half` floats, those of its halves alternating.
+    pub(super) fn interleaved_halves(&mut self, name: &str, half: u32) -> Result<BufferId> {
+        let values = self.computed(&[(name, 2 * half)], 2 * half, move |tensors| {
+            let (first, second) = tensors[0].split_at(half as usize);
+            first.iter().zip(second).flat_map(|(a, b)| [*a, *b]).collect()
+        })?;
+        self.buffer(name, &[values])
     }
 
     /// The type that a tensor's weights have on the device.

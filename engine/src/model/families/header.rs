@@ -79,8 +79,25 @@ impl<'a> Header<'a> {
             return Err(unsupported(format!("{key} of {} numbers", values.len()), format!("a number for each of the {layers} layers")));
         }
         values.truncate(layers);
+        if let Some(layer) = values.iter().position(|value| *value == 0) {
+            return Err(unsupported(format!("{key} = 0 in layer {layer}"), format!("{key} of 1 to {maximum} in every layer")));
+        }
         values.iter().try_for_each(|value| bounded(&key, *value, maximum))?;
         Ok(Some(values))
+    }
+
+    /// Whether `suffix` is true of each of so many layers, if it is an array of at least as many.
+    pub(super) fn layer_flags(&self, suffix: &str, layers: u32) -> Result<Option<Vec<bool>>> {
+        let key = self.key(suffix);
+        if !matches!(self.metadata().get(&key), Some(Value::Array(_))) {
+            return Ok(None);
+        }
+        let mut flags = self.metadata().bool_array(&key)?;
+        if flags.len() < layers as usize {
+            return Err(unsupported(format!("{key} of {} entries", flags.len()), format!("one for each of the {layers} layers")));
+        }
+        flags.truncate(layers as usize);
+        Ok(Some(flags))
     }
 
     /// Whether the checkpoint has the tensor `name`.
