@@ -5,18 +5,28 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "functions have the signatures of the tables that name them")]
 
+mod apertus;
 mod bert;
+mod bitnet;
+mod cohere;
 mod dense;
+mod exaone;
 mod falcon;
 mod gemma;
+mod glm;
 mod gpt2;
 mod header;
+mod hunyuan;
 mod llama;
+mod minicpm;
+mod nemotron;
+mod neox;
 mod olmo;
 mod phi;
 mod qwen;
 mod rope;
 mod stablelm;
+mod twins;
 
 use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
@@ -42,6 +52,13 @@ struct Family {
     adapt: Option<Adapt>,
 }
 
+impl Family {
+    /// A family that is known from GGUF files only.
+    const fn gguf(name: &'static str, spec: fn(&Header<'_>) -> Result<ModelSpec>) -> Self {
+        Self { name, spec, folder: None, adapt: None }
+    }
+}
+
 /// Every family that the engine runs.
 const FAMILIES: &[Family] = &[
     llama::LLAMA,
@@ -50,7 +67,12 @@ const FAMILIES: &[Family] = &[
     llama::GRANITE,
     qwen::QWEN_2,
     qwen::QWEN_3,
+    qwen::QWEN_2_VL,
+    qwen::QWEN_3_VL,
+    twins::QWEN,
     phi::PHI_3,
+    neox::PHI_2,
+    olmo::OLMO,
     olmo::OLMO_2,
     gemma::GEMMA,
     gemma::GEMMA_2,
@@ -61,6 +83,35 @@ const FAMILIES: &[Family] = &[
     gpt2::GPT_2,
     bert::BERT,
     bert::NOMIC_BERT,
+    twins::ERNIE_4_5,
+    twins::PADDLE_OCR,
+    hunyuan::HUNYUAN_DENSE,
+    hunyuan::HUNYUAN_VL,
+    hunyuan::MAINCODER,
+    twins::EXAONE,
+    exaone::EXAONE_4,
+    cohere::COMMAND_R,
+    cohere::COHERE_2,
+    glm::CHATGLM,
+    glm::GLM_4,
+    twins::SEED_OSS,
+    minicpm::MINICPM,
+    twins::INTERNLM_2,
+    nemotron::ARCEE,
+    nemotron::NEMOTRON,
+    nemotron::JAIS_2,
+    neox::STARCODER,
+    neox::STARCODER_2,
+    neox::GPT_NEOX,
+    neox::CODESHELL,
+    apertus::APERTUS,
+    bitnet::BITNET,
+    twins::LLAMA_EMBED,
+    twins::PANGU,
+    twins::BAICHUAN,
+    twins::XVERSE,
+    twins::ORION,
+    neox::PLAMO,
 ];
 
 fn find(name: &str) -> Option<&'static Family> {
