@@ -47,6 +47,8 @@ impl Kernel for Xielu {
 
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let rows = &mut memory.write::<f32>(b.x)[..(self.rows * self.dim) as usize];
-        rows.iter_mut().for_each(|x| *x = self.parameters.apply(*x));
+        for x in rows.iter_mut() {
+            *x = self.parameters.apply(*x);
+        }
     }
 }

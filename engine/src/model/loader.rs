@@ -60,9 +60,10 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// When the file holds tensors that the model has no use for: it is not what it claims to be.
     pub(super) fn finish(self) -> Result<Pieces> {
-        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used.
-        let optional =
-            |name: &str| ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].iter().any(|o| name.ends_with(o));
+        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used. Scales of
+        // activations are for engines that quantize them by these.
+        const OPTIONAL: [&str; 4] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight", ".input_scale"];
+        let optional = |name: &str| OPTIONAL.iter().any(|optional| name.ends_with(optional)) || self.checkpoint.is_scale(name);
         let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !optional(&t.name);
         if let Some(tensor) = self.checkpoint.tensors.iter().find(unused) {
             let supported = "the tensors that models of this architecture have".to_owned();
@@ -210,7 +211,12 @@ impl<'a> Loader<'a> {
         Ok((self.loaded_dtype)(tensor))
     }
 
-    /// One matrix from tensors of the same type and row length, one below the other.
+    /// Whether two tensors can be parts of one matrix: of one type and scale.
+    pub(super) fn are_alike(&mut self, a: &str, b: &str) -> Result<bool> {
+        Ok(self.dtype(a)? == self.dtype(b)? && self.checkpoint.scale(a).to_bits() == self.checkpoint.scale(b).to_bits())
+    }
+
+    /// One matrix from tensors of the same type, scale and row length, one below the other.
     pub(super) fn stacked(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
         let weight = self.allocate(parts, cols)?;
         let mut first_row = 0;
@@ -240,16 +246,17 @@ impl<'a> Loader<'a> {
                 return Err(wrong_shape(tensor, &shape));
             }
             let other = (self.loaded_dtype)(tensor);
-            if other != dtype {
+            if !self.are_alike(first, part.name)? {
                 return Err(EngineError::Unsupported {
-                    what: "mixed types",
+                    what: "mixed types or scales",
                     value: format!("{first} is {dtype}, {} is {other}", part.name),
-                    supported: "one type for both".to_owned(),
+                    supported: "one type and one scale for both".to_owned(),
                 });
             }
         }
         let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
-        Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())
+        let weight = Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())?;
+        Ok(Weight { scale: self.checkpoint.scale(first), ..weight })
     }
 
     /// Lists the pieces that pack rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.

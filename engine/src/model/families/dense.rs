@@ -23,6 +23,15 @@ pub(super) enum LocalRope {
     Unscaled(Option<f32>),
 }
 
+/// Weights of norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NormWeights {
+    /// In the file.
+    Stored,
+    /// All one.
+    Ones,
+}
+
 /// The meaning of `logit_scale`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LogitScale {
@@ -41,15 +50,15 @@ pub(super) struct Dense {
     pub(super) ffn_norm: &'static str,
     /// Kind of all norms.
     pub(super) norm: NormKind,
-    /// Norms have weights.
-    pub(super) weighted_norms: bool,
+    /// Weights of all norms.
+    pub(super) norm_weights: NormWeights,
     /// Span of the norms of queries and keys, where a file has them.
     pub(super) qk_norm: QkNormSpec,
     /// Pairs of the rotary embedding; `None`: positions have learned embeddings, or none.
     pub(super) rope: Option<RopePairing>,
     /// Base of the rotary embedding where the file has none: transformers' for the family.
     pub(super) rope_base: f32,
-    /// Layers with a rotary embedding, by their number and whether they see a window only.
+    /// Layers with a rotary embedding, by their number and whether they see a window only, where the file does not say.
     pub(super) rotates: fn(u32, bool) -> bool,
     /// Of the feed-forward network.
     pub(super) activation: Activation,
@@ -115,7 +124,11 @@ impl Dense {
             dim,
             vocab: header.need_rows("token_embd.weight")?,
             context,
-            norm: NormSpec { kind: self.norm, eps: header.metadata().f32(&header.key(eps))?, weighted: self.weighted_norms },
+            norm: NormSpec {
+                kind: self.norm,
+                eps: header.metadata().f32(&header.key(eps))?,
+                weighted: self.norm_weights == NormWeights::Stored,
+            },
             embedding: EmbeddingSpec {
                 scale: header.factor("embedding_scale")?.unwrap_or(scale),
                 positions: header.rows("position_embd.weight"),
@@ -146,6 +159,8 @@ impl Dense {
             (Some(global), LocalRope::Unscaled(base)) => Some(rope::local(header, global, base)?),
             _ => global.clone(),
         };
+        let rotates = header.layer_flags("attention.rope_pattern", layers)?;
+        let is_pre_norm = self.norm_weights == NormWeights::Stored && self.norms == NormPlacement::PRE;
         let states_parallel = header.flag("use_parallel_residual")?.unwrap_or(false);
         let residual_scale = header.factor("residual_scale")?.unwrap_or(1.0);
         let scale = header.factor("attention.scale")?;
@@ -159,13 +174,15 @@ impl Dense {
             LayerSpec {
                 norms: self.norms,
                 ffn_norm: self.ffn_norm,
-                parallel: states_parallel || self.weighted_norms && self.norms == NormPlacement::PRE && !has(self.ffn_norm),
+                parallel: states_parallel || is_pre_norm && !has(self.ffn_norm),
                 mixer: MixerSpec::Attention(AttentionSpec {
                     heads,
                     kv_heads: kv_heads[i as usize],
                     key_dim,
                     value_dim,
-                    rope: rope.filter(|_| (self.rotates)(i, window > 0)).cloned(),
+                    rope: rope
+                        .filter(|_| rotates.as_ref().map_or_else(|| (self.rotates)(i, window > 0), |flags| flags[i as usize]))
+                        .cloned(),
                     window: self.window(window),
                     qk_norm: (has("attn_q_norm") || has("attn_k_norm")).then_some(self.qk_norm),
                     sub_norm: has("attn_sub_norm"),

@@ -1,7 +1,7 @@
 //! A checkpoint's header as a family reads it: keys below `general.architecture`, with bounds.
 
 use crate::error::{EngineError, Result};
-use crate::formats::{Checkpoint, Metadata, Value};
+use crate::formats::{Array, Checkpoint, Metadata, Value};
 
 /// Bounds beyond any real model, so that a lying header cannot make sizes overflow.
 pub(super) const MAX_DIM: u32 = 1 << 18;
@@ -92,7 +92,10 @@ impl<'a> Header<'a> {
         if !matches!(self.metadata().get(&key), Some(Value::Array(_))) {
             return Ok(None);
         }
-        let mut flags = self.metadata().bool_array(&key)?;
+        let mut flags: Vec<bool> = match self.metadata().get(&key) {
+            Some(Value::Array(Array::Bool(flags))) => flags.clone(),
+            _ => self.metadata().u32_array(&key)?.into_iter().map(|flag| flag != 0).collect(),
+        };
         if flags.len() < layers as usize {
             return Err(unsupported(format!("{key} of {} entries", flags.len()), format!("one for each of the {layers} layers")));
         }

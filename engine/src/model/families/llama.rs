@@ -1,7 +1,7 @@
 //! Llama, and families that differ from it in some values: Mistral 3, `SmolLM` 3, Granite.
 
 use super::Family;
-use super::dense::{Dense, LocalRope, LogitScale, all_but_each_fourth, every_layer};
+use super::dense::{Dense, LocalRope, LogitScale, NormWeights, all_but_each_fourth, every_layer};
 use crate::formats::FormatError;
 use crate::formats::huggingface::{
     Defaults, FolderSpec, Json, NameTable, Put, RopeOrder, SlidingWindow, TensorNames, as_stored, no_variant, refused, stated_kv_heads,
@@ -14,7 +14,7 @@ pub(super) const DENSE: Dense = Dense {
     norms: NormPlacement::PRE,
     ffn_norm: "ffn_norm",
     norm: NormKind::Rms,
-    weighted_norms: true,
+    norm_weights: NormWeights::Stored,
     qk_norm: QkNormSpec::Head,
     rope: Some(RopePairing::Neighbours),
     rope_base: 10_000.0,

@@ -27,6 +27,7 @@ mod qwen;
 mod rope;
 mod stablelm;
 mod twins;
+mod unsupported;
 
 use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
@@ -114,6 +115,14 @@ const FAMILIES: &[Family] = &[
     neox::PLAMO,
 ];
 
+/// Names that Ollama's own conversions have for families, and the common ones.
+const ALIASES: &[(&str, &str)] = &[("qwen25vl", "qwen2vl")];
+
+/// An alias of a family, and its common name.
+pub(super) fn common_name(name: &str) -> Option<(&'static str, &'static str)> {
+    ALIASES.iter().copied().find(|(alias, _)| *alias == name)
+}
+
 fn find(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
@@ -134,11 +143,7 @@ pub(super) fn folders() -> Vec<(&'static str, &'static FolderSpec)> {
 /// When its family is not known, a key is missing, a value makes no sense, or the model needs something that the engine does not do.
 pub fn spec(checkpoint: &Checkpoint) -> Result<ModelSpec> {
     let name = checkpoint.metadata.str("general.architecture")?;
-    let family = find(name).ok_or_else(|| EngineError::Unsupported {
-        what: "architecture",
-        value: name.to_owned(),
-        supported: names().collect::<Vec<_>>().join(", "),
-    })?;
+    let family = find(name).ok_or_else(|| EngineError::UnsupportedFamily { name: name.to_owned(), reason: unsupported::reason(name) })?;
     let spec = (family.spec)(&Header::new(checkpoint, family.name))?;
     spec.check()?;
     Ok(spec)

@@ -1,7 +1,7 @@
 //! `OLMo` 1, whose layer norms have no weights; `OLMo` 2 and 3: norms behind attention and feed-forward network, and of whole rows of
 //! queries and keys.
 
-use super::dense::{Dense, LocalRope, all_but_each_fourth};
+use super::dense::{Dense, LocalRope, NormWeights, all_but_each_fourth};
 use super::{Family, llama, qwen};
 use crate::error::EngineError;
 use crate::formats::huggingface::{FolderSpec, RopeOrder, TensorNames};
@@ -34,5 +34,5 @@ pub(super) const OLMO: Family = Family::gguf("olmo", |header| {
         let (value, supported) = (format!("{bound}"), "queries, keys and values without a bound".to_owned());
         return Err(EngineError::Unsupported { what: "attention.clamp_kqv", value, supported });
     }
-    Dense { norm: NormKind::Layer, weighted_norms: false, ..llama::DENSE }.spec(header)
+    Dense { norm: NormKind::Layer, norm_weights: NormWeights::Ones, ..llama::DENSE }.spec(header)
 });

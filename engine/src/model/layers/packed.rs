@@ -9,7 +9,7 @@ use crate::kernels::{Activation, Epilogue, Gated, GatedBindings};
 /// Projections side by side in the rows of one output.
 #[derive(Debug)]
 pub(crate) struct Stacked {
-    /// Each with its first column: one for neighbours of one type. Files often have a finer type for the values alone.
+    /// Each with its first column: one for neighbours of one type and scale. Files often have a finer type for the values alone.
     parts: Vec<(Projection, u32)>,
     /// Columns of all together.
     width: u32,
@@ -25,7 +25,7 @@ impl Stacked {
         let mut groups: Vec<Vec<(&String, u32)>> = Vec::new();
         for (part, rows) in parts {
             match groups.last_mut() {
-                Some(group) if loader.dtype(&format!("{part}.weight"))? == loader.dtype(&format!("{}.weight", group[0].0))? => {
+                Some(group) if loader.are_alike(&format!("{part}.weight"), &format!("{}.weight", group[0].0))? => {
                     group.push((part, *rows));
                 }
                 _ => groups.push(vec![(part, *rows)]),
@@ -55,7 +55,7 @@ impl Stacked {
 pub(crate) enum GateUp {
     /// Gate and up, their rows alternating.
     Interleaved(Projection),
-    /// Gate and up of different types.
+    /// Gate and up of different types or scales, or with biases.
     Separate {
         /// Activated.
         gate: Projection,
@@ -81,7 +81,7 @@ impl GateUp {
             return Ok(Self::Interleaved(Projection { weight: loader.interleaved(halves, cols)?, bias }));
         }
         let has_bias = [gate, up].iter().any(|name| loader.has(&format!("{name}.bias")));
-        if loader.dtype(&gate_weight)? != loader.dtype(&up_weight)? || has_bias {
+        if !loader.are_alike(&gate_weight, &up_weight)? || has_bias {
             let gate = loader.projection(gate, width, cols)?;
             return Ok(Self::Separate { gate, up: loader.projection(up, width, cols)? });
         }
