@@ -171,6 +171,14 @@ families! {
     stablelm = ["stablelm", "stablelm-12b"];
     falcon_and_gpt2 = ["falcon-7b", "falcon-40b", "gpt2"];
     bert = ["bert-cls", "bert-mean", "nomic-bert"];
+    twins_of_llama = ["ernie4_5", "internlm2", "baichuan", "xverse", "llama-embed"];
+    twins_of_qwen = ["qwen2vl", "qwen3vl", "qwen", "paddleocr", "exaone", "seed_oss", "pangu-embedded", "orion"];
+    exaone_and_cohere = ["exaone4", "exaone4-full", "command-r", "cohere2"];
+    glm_and_minicpm = ["chatglm", "glm4", "minicpm"];
+    hunyuan = ["hunyuan-dense", "hunyuan_vl", "maincoder"];
+    squared_relu = ["arcee", "nemotron", "jais2"];
+    neox = ["gptneox", "gptneox-serial", "starcoder", "starcoder2", "codeshell", "phi2", "plamo"];
+    olmo_bitnet_apertus = ["olmo", "bitnet", "apertus"];
 }
 
 /// Models in Hugging Face's own layout, as they are: `fixtures/folders`.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use doppler_engine::formats::{Checkpoint, Metadata, Value};
+use doppler_engine::formats::{Array, Checkpoint, Metadata, Value};
 use doppler_engine::kernels::KvFormat;
 use doppler_engine::model::spec::{NormPlacement, Pooling, QkNormSpec, Window};
 use doppler_engine::model::{ModelSpec, families, read_checkpoint};
@@ -67,6 +67,9 @@ fn spec_follows_absent_and_changed_keys() {
     assert!(!llama.is_causal() && llama.head.pooling == Some(Pooling::Mean));
     let granite = with("granite", &|metadata| drop(metadata.insert("granite.rope.scaling.finetuned", Value::Bool(false))));
     assert!(granite.attentions().all(|attention| attention.rope.is_none()));
+    let pattern = Value::Array(Array::U32(vec![0, 1]));
+    let llama = with("llama-2", &|metadata| drop(metadata.insert("llama.attention.rope_pattern", pattern.clone())));
+    assert_eq!(llama.attentions().map(|attention| attention.rope.is_some()).collect::<Vec<_>>(), [false, true]);
     assert!(spec("granite").attentions().all(|attention| attention.rope.is_some()));
 }
 

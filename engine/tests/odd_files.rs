@@ -161,6 +161,14 @@ fn file_odd_metadata_loads_or_is_refused() {
         ("no padding token", Same, |raw| raw.put("tokenizer.ggml.padding_token_id", 5, &(-1_i32).to_le_bytes())),
         ("half a character as token", Same, |raw| raw.token(260, b"\xe2\x96")),
         ("no token types", Loads, |raw| raw.drop("tokenizer.ggml.token_type")),
+        ("Ollama's name of Qwen 2.5 VL", Loads, |raw| {
+            for entry in &mut raw.entries {
+                if let Some(rest) = entry.key.strip_prefix(b"llama.") {
+                    entry.key = [b"qwen25vl.", rest].concat();
+                }
+            }
+            raw.text("general.architecture", b"qwen25vl");
+        }),
         ("no template", Same, |raw| raw.drop("tokenizer.chat_template")),
     ]);
 }
@@ -185,9 +193,43 @@ fn file_with_further_tensors_loads_or_is_refused() {
             raw.number("llama.nextn_predict_layers", 1);
             raw.number("llama.block_count", 3);
         }),
-        ("a scale", Refused("blk.0.attn_q.scale"), |raw| raw.floats(b"blk.0.attn_q.scale", 1, 1.0)),
+        ("a scale of 1", Same, |raw| raw.floats(b"blk.0.attn_q.scale", 1, 1.0)),
+        ("scales that cancel out", Same, |raw| {
+            // The gate's is not linear; up and down are.
+            raw.floats(b"blk.0.ffn_up.scale", 1, 4.0);
+            raw.floats(b"blk.0.ffn_down.scale", 1, 0.25);
+            raw.floats(b"blk.1.attn_v.scale", 1, 0.5);
+            raw.floats(b"blk.1.attn_output.scale", 1, 2.0);
+            raw.floats(b"blk.1.attn_v.input_scale", 1, 3.0);
+        }),
+        ("a scale that is no number", Refused("blk.0.attn_q.scale"), |raw| raw.floats(b"blk.0.attn_q.scale", 1, f32::NAN)),
+        ("a scale of each row", Refused("blk.0.attn_q.scale"), |raw| raw.floats(b"blk.0.attn_q.scale", 96, 1.0)),
+        ("a scale of nothing", Refused("blk.0.none.scale"), |raw| raw.floats(b"blk.0.none.scale", 1, 1.0)),
         ("a classifier", Refused("cls.output.weight"), |raw| raw.tensor(b"cls.output.weight", &[96, 2], 0, vec![0; 768])),
     ]);
+}
+
+/// Gate and up in one tensor with one bias, the gate's rows first, answer as in two.
+#[test]
+fn fused_gate_and_up_with_biases_answer_as_separate() {
+    let biases = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes().repeat(64)).collect::<Vec<u8>>();
+    let mut separate = Raw::fixture("llama-2");
+    let mut fused = Raw::fixture("llama-2");
+    for layer in 0..2 {
+        let name = |part: &str| format!("blk.{layer}.{part}").into_bytes();
+        separate.tensor(&name("ffn_gate.bias"), &[64], 0, biases(&[0.3]));
+        separate.tensor(&name("ffn_up.bias"), &[64], 0, biases(&[-2.0]));
+        let at = fused.tensors.iter().position(|tensor| tensor.name == name("ffn_gate.weight")).expect("a gate");
+        let gate = fused.tensors.remove(at);
+        let up = fused.tensors.iter_mut().find(|tensor| tensor.name == name("ffn_up.weight")).expect("an up");
+        up.data = [gate.data, std::mem::take(&mut up.data)].concat();
+        up.shape[1] *= 2;
+        fused.tensor(&name("ffn_up.bias"), &[128], 0, biases(&[0.3, -2.0]));
+    }
+    let plain = answer(Raw::fixture("llama-2").write()).expect("the unaltered file");
+    let separate = answer(separate.write()).expect("two tensors");
+    assert_ne!(separate, plain);
+    assert_eq!(answer(fused.write()).expect("one tensor"), separate);
 }
 
 /// Files that people open by mistake: one sentence says what it is.
@@ -217,7 +259,12 @@ fn file_without_model_is_refused_by_kind() {
         ("importance matrix", Refused("importance matrix (imatrix)"), |raw| only(raw, &[("general.type", b"imatrix")], b"x.in_sum2")),
         ("control vector", Refused("control vector"), |raw| only(raw, &[("general.architecture", b"controlvector")], b"direction.1")),
         ("vocabulary", Refused("without weights"), |raw| raw.tensors.clear()),
-        ("another family", Refused("\"mllama\" is not supported"), |raw| raw.text("general.architecture", b"mllama")),
+        ("another family", Refused("\"mamba2\" is not supported: its Mamba layers carry a state"), |raw| {
+            raw.text("general.architecture", b"mamba2");
+        }),
+        ("a new family", Refused("\"martian\" is not supported: this version does not know it"), |raw| {
+            raw.text("general.architecture", b"martian");
+        }),
     ]);
     for (bytes, words) in [
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"[..], "Git LFS pointer"),

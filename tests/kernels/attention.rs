@@ -3,7 +3,7 @@
 use doppler_engine::exec::{Executor, gpu::GpuOptions};
 use doppler_engine::kernels::{
     AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
-    AttentionShape, AttentionTier, KvFormat, PAGE, RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, Temperature,
+    AttentionShape, AttentionTier, HeadNorm, KvFormat, PAGE, RopeKv, RopeKvBindings, RopePairing, Rotary, Row, Splits, Temperature,
 };
 use doppler_tests::{Data, Devices, Random, compare, gpu};
 
@@ -52,7 +52,9 @@ fn rope_kv() {
                 let (pages, page_count) = page_table(pages_per_slot);
                 let temperature = (rotated == head_dim).then_some(Temperature { growth: 0.1, span: 16.0 });
                 let rotary = Rotary { rotated, pairing, magnitude: 1.25, temperature };
-                let kernel = || RopeKv { rows: 4, heads, kv_heads, head_dim, rotary, pages_per_slot, kv };
+                // A norm's weights wait for the rotation of whole heads.
+                let weighted = rotated == head_dim && pairing == RopePairing::Halves;
+                let kernel = || RopeKv { rows: 4, heads, kv_heads, head_dim, rotary, weighted, pages_per_slot, kv };
                 let frequencies: Vec<f32> = (0..(rotated / 2).max(1)).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
                 let cached_heads = page_count * PAGE * kv_heads;
                 let buffers = RopeKvBindings {
@@ -61,7 +63,7 @@ fn rope_kv() {
                     values: cache(&mut random, kv, head_dim, cached_heads),
                     pages,
                     rows: rows(&[(0, 1), (1, 33), (1, INACTIVE), (1, 159)]),
-                    rope_constants: Data::F32(frequencies),
+                    rope_constants: Data::F32([frequencies, random.floats(2 * head_dim as usize)].concat()),
                 };
                 // A byte that the device rounds to the other side of a tie is off by one quantum.
                 devices.check(kernel, &buffers, if kv == KvFormat::Q8 { 2e-8 } else { 1e-9 });
@@ -81,6 +83,7 @@ fn rope_far_out() {
         kv_heads: 1,
         head_dim: 4,
         rotary: Rotary { rotated: 4, pairing: RopePairing::Neighbours, magnitude: 1.0, temperature: None },
+        weighted: false,
         pages_per_slot,
         kv: KvFormat::F32,
     };
@@ -131,7 +134,7 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
 fn attention_decode() {
     let mut devices = Devices::open();
     let mut random = Random::new(10);
-    // No rotation; whole heads rotated, with norms; neighbours rotated in a part of the head, with norms.
+    // No rotation; whole heads rotated, with norms before and behind that; neighbours rotated in a part of the head, with norms.
     let rotary = |rotated, pairing| Rotary { rotated, pairing, magnitude: 1.25, temperature: None };
     let temperature = Some(Temperature { growth: 0.1, span: 16.0 });
     for kv in KV_FORMATS {
@@ -139,8 +142,11 @@ fn attention_decode() {
             shape.q_stride = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
             let (rotary, qk_norm) = match i % 3 {
                 0 => (rotary(0, RopePairing::Halves), None),
-                1 => (Rotary { temperature, ..rotary(shape.head_dim, RopePairing::Halves) }, Some(1e-5)),
-                _ => (rotary(6, RopePairing::Neighbours), Some(1e-5)),
+                1 => {
+                    let whole = Rotary { temperature, ..rotary(shape.head_dim, RopePairing::Halves) };
+                    (whole, Some(HeadNorm { eps: 1e-5, behind_rotation: i == 4 }))
+                }
+                _ => (rotary(6, RopePairing::Neighbours), Some(HeadNorm { eps: 1e-5, behind_rotation: false })),
             };
             for (list, count, length) in [
                 (vec![(0, 0), (1, 63)], 1, 64),

@@ -10,7 +10,7 @@ use doppler_engine::kernels::{
     Activation, AttentionPrefill, AttentionShape, AttentionTier, BatchRows, BatchRowsBindings, Capabilities, Cost, Embed, EmbedBindings,
     EmbedIndex, Epilogue, Gated, GatedBindings, Gather, GatherBindings, Kernel, KvFormat, Linear, Matmul, Matvec, Norm, NormBindings,
     NormKind, Pool, PoolBindings, QkNorm, QkNormBindings, Repack, RepackBindings, RooflineMultiply, RooflineMultiplyBindings, RooflineRead,
-    RooflineReadBindings, WeightLayout, dequantize_row,
+    RooflineReadBindings, WeightLayout, Xielu, XieluBindings, XieluParameters, dequantize_row,
 };
 use doppler_tests::{Data, Devices, Random, devices, gpu};
 use half::f16;
@@ -289,11 +289,22 @@ fn costs() {
 fn gated() {
     let mut devices = Devices::open();
     let mut random = Random::new(7);
-    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
-    for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536)].into_iter().zip(activations) {
+    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::ReluSquared];
+    for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536), (2, 130)].into_iter().zip(activations) {
         let gate_up = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
         let out = Data::F32(vec![0.0; (rows * dim) as usize]);
         devices.check(|| Gated { rows, dim, activation }, &GatedBindings { gate_up, out }, F32);
+    }
+}
+
+#[test]
+fn xielu() {
+    let mut devices = Devices::open();
+    let mut random = Random::new(19);
+    for (rows, dim, scale) in [(1, 4, 1.0), (3, 100, 20.0), (5, 512, 0.01)] {
+        let parameters = XieluParameters { positive: 0.8, negative: 1.3, beta: 0.5, eps: -1e-6 };
+        let x = Data::F32(random.floats((rows * dim) as usize).iter().map(|v| scale * v).collect());
+        devices.check(|| Xielu { rows, dim, parameters }, &XieluBindings { x }, F32);
     }
 }
 

@@ -22,7 +22,7 @@ fn epilogues(dtype: DType, others: usize) -> Vec<(Epilogue, u32)> {
     let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh];
     let mut all = vec![
         (Epilogue::STORE, 0),
-        (Epilogue { scale: 0.22, ..Epilogue::ADD }, 0),
+        (Epilogue { scale: 0.22, weight_scale: 1.7, ..Epilogue::ADD }, 0),
         (Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::STORE }, 5),
     ];
     all.extend(activations.map(|activation| (Epilogue { bias: true, activation, ..Epilogue::STORE }, 2)));
@@ -53,7 +53,7 @@ fn matvec() {
 
 /// [`epilogues`], and for one type those of pairs of outputs.
 fn with_gated(dtype: DType) -> Vec<(Epilogue, u32)> {
-    let gated = |activation, bias| (Epilogue { gated: true, activation, bias, ..Epilogue::STORE }, 2);
+    let gated = |activation, bias| (Epilogue { gated: true, activation, bias, weight_scale: 0.7, ..Epilogue::STORE }, 2);
     let pairs = [gated(Activation::Silu, false), gated(Activation::GeluTanh, true)];
     epilogues(dtype, 2).into_iter().chain(pairs.into_iter().filter(|_| dtype == DType::Q8_0)).collect()
 }

@@ -135,6 +135,14 @@ pub enum EngineError {
         /// Supported values.
         supported: String,
     },
+    /// The checkpoint's family is none that the engine runs.
+    #[error("the architecture {name:?} is not supported: {reason}; choose another model")]
+    UnsupportedFamily {
+        /// `general.architecture`.
+        name: String,
+        /// The part that would be needed, as the end of a sentence.
+        reason: &'static str,
+    },
     /// A tensor is absent or of the wrong shape.
     #[error("tensor {name} {problem}; the file is incomplete or damaged, download it again")]
     Tensor {
@@ -201,9 +209,11 @@ impl EngineError {
         match self {
             Self::Format(_) | Self::Text(_) | Self::Tensor { .. } | Self::NotFinite => "DataError",
             Self::Source { .. } | Self::ModelChanged { .. } | Self::ModelStore { .. } | Self::ModelSwitched => "NetworkError",
-            Self::NoAdapter | Self::AdapterNotFound { .. } | Self::Unsupported { .. } | Self::UnsupportedField { .. } => {
-                "NotSupportedError"
-            }
+            Self::NoAdapter
+            | Self::AdapterNotFound { .. }
+            | Self::Unsupported { .. }
+            | Self::UnsupportedFamily { .. }
+            | Self::UnsupportedField { .. } => "NotSupportedError",
             Self::Gpu { .. } | Self::DeviceLost { .. } | Self::Write { .. } => "OperationError",
             Self::TooLarge { .. }
             | Self::NoMemory { .. }
@@ -235,7 +245,7 @@ impl EngineError {
             Self::DeviceLost { .. } => "device_lost",
             Self::TooLarge { .. } => "too_large_for_device",
             Self::NoMemory { .. } | Self::OutOfMemory { .. } => "out_of_memory",
-            Self::Unsupported { .. } => "unsupported_model",
+            Self::Unsupported { .. } | Self::UnsupportedFamily { .. } => "unsupported_model",
             Self::Tensor { .. } => "tensor_invalid",
             Self::NotFinite => "not_finite",
             Self::ContextExceeded { .. } => "context_length_exceeded",
@@ -271,6 +281,7 @@ impl EngineError {
             | Self::NoMemory { .. }
             | Self::OutOfMemory { .. }
             | Self::Unsupported { .. }
+            | Self::UnsupportedFamily { .. }
             | Self::Tensor { .. }
             | Self::NotFinite
             | Self::ModelNotFound { .. } => false,
@@ -307,6 +318,7 @@ mod tests {
             EngineError::ModelStore { code: "aborted".to_owned(), message: name() },
             EngineError::TooLarge { what: name(), needed: 2, limit: 1 },
             EngineError::Unsupported { what: "the architecture", value: name(), supported: problem() },
+            EngineError::UnsupportedFamily { name: name(), reason: "is new" },
             EngineError::Tensor { name: name(), problem: problem() },
             EngineError::ModelNotFound { name: name() },
         ];

@@ -99,6 +99,8 @@ pub struct Checkpoint {
     pub tensors: Vec<TensorInfo>,
     /// What of the file is not used, or used otherwise than it says: a sentence each, for the person at the screen.
     pub notes: Vec<String>,
+    /// Factors that some tensors have in tensors of their own, by the scaled tensor's name.
+    pub scales: HashMap<String, f32>,
     index: HashMap<String, usize>,
 }
 
@@ -114,7 +116,17 @@ impl Checkpoint {
                 return Err(FormatError::BadName { what: "tensor name", name: tensor.name.clone() });
             }
         }
-        Ok(Self { metadata, tensors, notes: Vec::new(), index })
+        Ok(Self { metadata, tensors, notes: Vec::new(), scales: HashMap::new(), index })
+    }
+
+    /// The factor on all values of a tensor.
+    pub fn scale(&self, name: &str) -> f32 {
+        self.scales.get(name).copied().unwrap_or(1.0)
+    }
+
+    /// Whether a tensor is a factor that is in [`Checkpoint::scales`].
+    pub fn is_scale(&self, name: &str) -> bool {
+        name.strip_suffix(".scale").is_some_and(|stem| self.scales.contains_key(&format!("{stem}.weight")))
     }
 
     /// The tensor of this name, if there is one.

@@ -126,8 +126,17 @@ pub struct AttentionDecode {
     pub splits: Splits,
     /// Rotary position embedding.
     pub rotary: Rotary,
-    /// Normalize each query and key first (`RMSNorm`) with this epsilon; the weights are bound behind the frequencies.
-    pub qk_norm: Option<f32>,
+    /// Normalize each query and key; the weights are bound behind the frequencies.
+    pub qk_norm: Option<HeadNorm>,
+}
+
+/// A norm of each query and key (`RMSNorm`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadNorm {
+    /// Epsilon.
+    pub eps: f32,
+    /// Behind the rotation of heads that are rotated whole, instead of before it.
+    pub behind_rotation: bool,
 }
 
 impl AttentionDecode {
@@ -139,9 +148,9 @@ impl AttentionDecode {
         head_dim <= MAX_TILED_HEAD
     }
 
-    /// Where the norms' weights begin, behind the frequencies.
-    fn norm_weights(&self) -> u32 {
-        (self.rotary.rotated / 2).max(1)
+    /// The norm is behind the rotation.
+    fn norm_behind(&self) -> bool {
+        self.qk_norm.is_some_and(|norm| norm.behind_rotation)
     }
 }
 
@@ -167,8 +176,8 @@ impl Kernel for AttentionDecode {
             magnitude: self.rotary.magnitude,
             temperature,
             temperature_span,
-            eps: self.qk_norm.unwrap_or_default(),
-            norm_weights: self.norm_weights(),
+            eps: self.qk_norm.map_or(0.0, |norm| norm.eps),
+            norm_weights: self.rotary.norm_weights(),
         };
         // Query heads of a workgroup: several, so that keys and values are read once, unless that leaves a large device idle.
         let sharing = s.heads / s.kv_heads;
@@ -188,7 +197,7 @@ impl Kernel for AttentionDecode {
             .with("LANES", lanes)
             .with("REDUCED_HEADS", (Self::SCRATCH / (members * quads)).min(queries))
             .with("PAIRING", self.rotary.pairing as u32)
-            .with("QK_NORM", u32::from(self.qk_norm.is_some()))
+            .with("QK_NORM", u32::from(self.qk_norm.is_some()) + u32::from(self.norm_behind()))
     }
 
     fn cost(&self, positions: u32) -> Cost {
@@ -202,8 +211,11 @@ impl Kernel for AttentionDecode {
         let (heads, dim) = (s.heads as usize, s.head_dim as usize);
         // The kernel leaves qkv as it is.
         let qkv = memory.read::<f32>(b.qkv).to_vec();
-        if let Some(eps) = self.qk_norm {
-            let weights = memory.read::<f32>(b.rope_constants)[self.norm_weights() as usize..][..2 * dim].to_vec();
+        if let Some(HeadNorm { eps, behind_rotation }) = self.qk_norm {
+            let mut weights = memory.read::<f32>(b.rope_constants)[self.rotary.norm_weights() as usize..][..2 * dim].to_vec();
+            if behind_rotation {
+                weights.fill(1.0);
+            }
             let normalized = heads + s.kv_heads as usize;
             for row in memory.write::<f32>(b.qkv).chunks_exact_mut(s.q_stride as usize).take(self.rows as usize) {
                 for (i, head) in row.chunks_exact_mut(dim).take(normalized).enumerate() {
@@ -218,6 +230,7 @@ impl Kernel for AttentionDecode {
             kv_heads: s.kv_heads,
             head_dim: s.head_dim,
             rotary: self.rotary,
+            weighted: self.norm_behind(),
             pages_per_slot: s.pages_per_slot,
             kv: s.kv,
         };

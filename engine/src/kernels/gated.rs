@@ -16,6 +16,8 @@ pub enum Activation {
     Gelu = 2,
     /// Its approximation with tanh.
     GeluTanh = 3,
+    /// `max(x, 0)^2` (So et al. 2021).
+    ReluSquared = 4,
 }
 
 impl Activation {
@@ -26,6 +28,7 @@ impl Activation {
             Self::None => v,
             Self::Silu => v / (1.0 + (-v).exp()),
             Self::Gelu => v * normal_cdf(v),
+            Self::ReluSquared => v.max(0.0).powi(2),
             Self::GeluTanh => 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044_715 * v * v * v)).tanh()),
         };
         y as f32

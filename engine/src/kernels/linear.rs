@@ -9,9 +9,11 @@ use crate::buffer::{BufferId, HostMemory};
 use crate::shaders::params::LinearParams;
 use crate::shaders::variants::{MatmulCombineVariant, MatmulSubgroupTile, MatmulSubgroupVariant, MatmulTile, MatmulVariant};
 
-/// Operations on a product `y`: `scale * soft_cap(activation(y + bias))`, stored or added.
+/// Operations on a product `y`: `scale * soft_cap(activation(weight_scale * y + bias))`, stored or added.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epilogue {
+    /// Factor on the weights.
+    pub weight_scale: f32,
     /// Add the bias, which is bound.
     pub bias: bool,
     /// On the biased product.
@@ -29,7 +31,8 @@ pub struct Epilogue {
 
 impl Epilogue {
     /// Stored as it is.
-    pub const STORE: Self = Self { bias: false, activation: Activation::None, gated: false, cap: 0.0, scale: 1.0, add: false };
+    pub const STORE: Self =
+        Self { weight_scale: 1.0, bias: false, activation: Activation::None, gated: false, cap: 0.0, scale: 1.0, add: false };
     /// Added to the output.
     pub const ADD: Self = Self { add: true, ..Self::STORE };
 }
@@ -251,6 +254,7 @@ impl Linear {
             scale: self.epilogue.scale,
             cap: self.epilogue.cap,
             splits: 1,
+            weight_scale: self.epilogue.weight_scale,
         }
     }
 
@@ -307,7 +311,7 @@ impl Linear {
         }
         let out = memory.write::<f32>(out);
         for (r, products) in products.into_iter().enumerate() {
-            let mut y: Vec<f32> = products.iter().zip(&biases).map(|(y, b)| y + b).collect();
+            let mut y: Vec<f32> = products.iter().zip(&biases).map(|(y, b)| e.weight_scale * y + b).collect();
             if e.gated {
                 y = y.chunks_exact(2).map(|pair| e.activation.apply(pair[0]) * pair[1]).collect();
             } else {

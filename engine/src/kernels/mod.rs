@@ -19,8 +19,9 @@ mod roofline;
 mod rope;
 mod sample;
 mod weights;
+mod xielu;
 
-pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, Splits};
+pub use attention::{AttentionCombine, AttentionDecode, AttentionPrefill, AttentionShape, AttentionTier, HeadNorm, Splits};
 pub use batch_rows::BatchRows;
 pub use cache::{KvFormat, PAGE};
 pub use embed::{Embed, EmbedIndex};
@@ -37,6 +38,7 @@ pub use roofline::{RooflineMultiply, RooflineRead};
 pub use rope::{RopeKv, RopePairing, Rotary, Temperature};
 pub use sample::{Best, Group, NO_TOKEN, Row, Sample, SampleDraw, SampleGroups, Sampler, Sampling, sample_reference};
 pub use weights::{Interleave, WeightLayout, dequantize_row};
+pub use xielu::{Xielu, XieluParameters};
 
 pub use crate::device::{Capabilities, SubgroupMatrix, Tuning};
 pub use crate::shaders::bindings::*;

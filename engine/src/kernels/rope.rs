@@ -38,6 +38,11 @@ pub struct Rotary {
 }
 
 impl Rotary {
+    /// Where the weights of a norm begin, behind the frequencies.
+    pub(super) fn norm_weights(&self) -> u32 {
+        (self.rotated / 2).max(1)
+    }
+
     /// Growth and span of the queries' temperature, as kernels take them.
     pub(super) fn temperature_params(&self) -> (f32, f32) {
         self.temperature.map_or((0.0, 1.0), |t| (t.growth, t.span))
@@ -57,6 +62,8 @@ pub struct RopeKv {
     pub head_dim: u32,
     /// Rotation.
     pub rotary: Rotary,
+    /// Rotated queries and keys are multiplied by weights, which are bound behind the frequencies. Needs heads that are rotated whole.
+    pub weighted: bool,
     /// Row length of the block tables.
     pub pages_per_slot: u32,
     /// Elements of the cache.
@@ -79,12 +86,15 @@ impl Kernel for RopeKv {
             magnitude: rotary.magnitude,
             temperature,
             temperature_span,
+            norm_weights: rotary.norm_weights(),
         };
+        debug_assert!(!self.weighted || rotary.rotated == self.head_dim);
         debug_assert!(rotary.temperature.is_none() || rotary.rotated == self.head_dim);
         let quads = self.rows * (self.heads + 2 * self.kv_heads) * (self.head_dim / 4);
         Plan::new(RopeKvVariant { cache: self.kv.variant() }, &params, grid_2d(quads.div_ceil(64)))
             .with_cache(self.kv, self.head_dim)
             .with("PAIRING", rotary.pairing as u32)
+            .with("QK_NORM", if self.weighted { 2 } else { 0 })
     }
 
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
@@ -92,6 +102,7 @@ impl Kernel for RopeKv {
         let row_len = (self.heads + 2 * self.kv_heads) as usize * dim;
         let kv_len = self.kv_heads as usize * dim;
         let frequencies = memory.read::<f32>(b.rope_constants).to_vec();
+        let weights = frequencies.get(self.rotary.norm_weights() as usize..).unwrap_or_default();
         let Rotary { rotated, pairing, magnitude, temperature } = self.rotary;
         let half = rotated as usize / 2;
         for r in 0..self.rows as usize {
@@ -116,6 +127,12 @@ impl Kernel for RopeKv {
                 }
             }
             let queries = self.heads as usize * dim;
+            if self.weighted {
+                for (i, head) in rotated_qkv[..row_len - kv_len].chunks_exact_mut(dim).enumerate() {
+                    let weights = if i < self.heads as usize { &weights[..dim] } else { &weights[dim..] };
+                    head.iter_mut().zip(weights).for_each(|(v, weight)| *v *= weight);
+                }
+            }
             if let Some(Temperature { growth, span }) = temperature {
                 let factor = 1.0 + growth * (1.0 + (row.position as f32 / span).floor()).ln();
                 rotated_qkv[..queries].iter_mut().for_each(|q| *q *= factor);

@@ -1,10 +1,12 @@
 //! From a source to a checkpoint: what the files hold, as the engine uses it.
 
+use std::collections::HashMap;
+
 use super::conventions::adapted;
 use super::families;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::formats::huggingface::{self, Folder};
-use crate::formats::{Checkpoint, FormatError, Gguf, Metadata, TensorInfo, ollama, split};
+use crate::formats::{Checkpoint, DType, FormatError, Gguf, Metadata, TensorInfo, ollama, read_rows, split};
 use crate::source::{FileSpan, Source};
 
 /// The first bytes read of a file: a small model's whole header.
@@ -35,10 +37,30 @@ pub async fn read_checkpoint(source: &dyn Source) -> Result<Checkpoint> {
         }
         None => {
             let mut checkpoint = adapted(checkpoint)?;
+            checkpoint.scales = read_scales(source, &checkpoint).await?;
             ollama::add(source, &beside, &mut checkpoint).await?;
             Ok(checkpoint)
         }
     }
+}
+
+/// The factors that matrices have in a tensor of one number beside them: `X.scale` of `X.weight`.
+async fn read_scales(source: &dyn Source, checkpoint: &Checkpoint) -> Result<HashMap<String, f32>> {
+    let mut scales = HashMap::new();
+    for tensor in &checkpoint.tensors {
+        let scaled = tensor.name.strip_suffix(".scale").map(|stem| format!("{stem}.weight"));
+        let Some(scaled) = scaled.filter(|scaled| checkpoint.find(scaled).is_some()) else { continue };
+        if (tensor.dtype, tensor.elements()) != (DType::F32, 1) {
+            continue;
+        }
+        let bytes = read_rows(source, tensor, 0, tensor.rows()).await?;
+        let scale = bytes.first_chunk().map_or(f32::NAN, |bytes| f32::from_le_bytes(*bytes));
+        if !scale.is_finite() {
+            return Err(EngineError::Tensor { name: tensor.name.clone(), problem: format!("is {scale} instead of a factor") });
+        }
+        scales.insert(scaled, scale);
+    }
+    Ok(scales)
 }
 
 /// What a file is that belongs to models but is none.

@@ -10,6 +10,7 @@ use crate::formats::{Checkpoint, FormatError, Metadata, TensorInfo, Value};
 /// When a value that decides on this is of another type.
 pub(super) fn adapted(checkpoint: Checkpoint) -> Result<Checkpoint, FormatError> {
     let Checkpoint { mut metadata, mut tensors, mut notes, .. } = checkpoint;
+    use_common_name(&mut metadata)?;
     if let Some(name) = metadata.str_opt("general.architecture")?.map(str::to_owned) {
         notes.extend(families::adapt(&name, &mut metadata)?);
         notes.extend(without_prediction(&name, &mut metadata, &mut tensors)?);
@@ -21,6 +22,21 @@ pub(super) fn adapted(checkpoint: Checkpoint) -> Result<Checkpoint, FormatError>
     let mut adapted = Checkpoint::new(metadata, tensors)?;
     adapted.notes = notes;
     Ok(adapted)
+}
+
+/// Brings a family's keys under its common name.
+fn use_common_name(metadata: &mut Metadata) -> Result<(), FormatError> {
+    let name = metadata.str_opt("general.architecture")?;
+    let Some((alias, common)) = name.and_then(families::common_name) else { return Ok(()) };
+    let prefix = format!("{alias}.");
+    let keys: Vec<String> = metadata.iter().map(|(key, _)| key).filter(|key| key.starts_with(&prefix)).map(str::to_owned).collect();
+    for key in keys {
+        if let Some(value) = metadata.remove(&key) {
+            metadata.insert(format!("{common}.{}", &key[prefix.len()..]), value);
+        }
+    }
+    metadata.insert("general.architecture", Value::String(common.to_owned()));
+    Ok(())
 }
 
 /// The engine counts positions up to a limit that no model reaches in use.

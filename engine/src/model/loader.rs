@@ -60,9 +60,10 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// When the file holds tensors that the model has no use for: it is not what it claims to be.
     pub(super) fn finish(self) -> Result<Pieces> {
-        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used.
-        let optional =
-            |name: &str| ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].iter().any(|o| name.ends_with(o));
+        // Older converters stored the constant rotary frequencies of each layer; the short or the long ones of two are used. Scales of
+        // activations are for engines that quantize them by these.
+        const OPTIONAL: [&str; 4] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight", ".input_scale"];
+        let optional = |name: &str| OPTIONAL.iter().any(|optional| name.ends_with(optional)) || self.checkpoint.is_scale(name);
         let unused = |t: &&TensorInfo| !self.used.contains(t.name.as_str()) && !optional(&t.name);
         if let Some(tensor) = self.checkpoint.tensors.iter().find(unused) {
             let supported = "the tensors that models of this architecture have".to_owned();
@@ -134,12 +135,32 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream.
+    /// `<name>.weight` and, where there is one, `<name>.bias` of a norm of the residual stream; ones where norms have no weights.
     pub(super) fn norm(&mut self, name: &str, spec: &ModelSpec) -> Result<NormWeights> {
-        let weight = self.residual_row(&format!("{name}.weight"), spec, spec.norm_factor())?;
+        let (dim, row, factor) = (spec.dim, spec.row(), spec.norm_factor());
+        if !spec.norm.weighted {
+            let ones = self.computed(&[], row, move |_| padded_row(&vec![1.0; dim as usize], factor, row))?;
+            return Ok(NormWeights { weight: self.buffer(name, &[ones])?, bias: None });
+        }
+        let weight = self.residual_row(&self.norm_weight(name), spec, factor)?;
         let bias = format!("{name}.bias");
         let bias = if self.has(&bias) { Some(self.residual_row(&bias, spec, 1.0)?) } else { None };
         Ok(NormWeights { weight, bias })
+    }
+
+    /// The name of a norm's weight: some converters leave out its last part.
+    fn norm_weight(&self, name: &str) -> String {
+        let weight = format!("{name}.weight");
+        if self.has(&weight) || !self.has(name) { weight } else { name.to_owned() }
+    }
+
+    /// `<name>.weight` of a norm of rows of `width` elements, where a layer has it.
+    pub(super) fn sub_norm(&mut self, name: &str, width: u32, wanted: bool) -> Result<Option<NormWeights>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let values = self.floats(&format!("{name}.weight"), width)?;
+        Ok(Some(NormWeights { weight: self.buffer(name, &[values])?, bias: None }))
     }
 
     /// A small tensor times `factor` as a row of the residual stream in a buffer.
@@ -175,13 +196,27 @@ impl<'a> Loader<'a> {
         Ok(Projection { weight, bias: Some(self.buffer("bias", &values)?) })
     }
 
+    /// A small tensor of twice `half` floats, those of its halves alternating.
+    pub(super) fn interleaved_halves(&mut self, name: &str, half: u32) -> Result<BufferId> {
+        let values = self.computed(&[(name, 2 * half)], 2 * half, move |tensors| {
+            let (first, second) = tensors[0].split_at(half as usize);
+            first.iter().zip(second).flat_map(|(a, b)| [*a, *b]).collect()
+        })?;
+        self.buffer(name, &[values])
+    }
+
     /// The type that a tensor's weights have on the device.
     pub(super) fn dtype(&mut self, name: &str) -> Result<DType> {
         let tensor = self.tensor(name)?;
         Ok((self.loaded_dtype)(tensor))
     }
 
-    /// One matrix from tensors of the same type and row length, one below the other.
+    /// Whether two tensors can be parts of one matrix: of one type and scale.
+    pub(super) fn are_alike(&mut self, a: &str, b: &str) -> Result<bool> {
+        Ok(self.dtype(a)? == self.dtype(b)? && self.checkpoint.scale(a).to_bits() == self.checkpoint.scale(b).to_bits())
+    }
+
+    /// One matrix from tensors of the same type, scale and row length, one below the other.
     pub(super) fn stacked(&mut self, parts: &[Part<'_>], cols: u32) -> Result<Weight> {
         let weight = self.allocate(parts, cols)?;
         let mut first_row = 0;
@@ -211,16 +246,17 @@ impl<'a> Loader<'a> {
                 return Err(wrong_shape(tensor, &shape));
             }
             let other = (self.loaded_dtype)(tensor);
-            if other != dtype {
+            if !self.are_alike(first, part.name)? {
                 return Err(EngineError::Unsupported {
-                    what: "mixed types",
+                    what: "mixed types or scales",
                     value: format!("{first} is {dtype}, {} is {other}", part.name),
-                    supported: "one type for both".to_owned(),
+                    supported: "one type and one scale for both".to_owned(),
                 });
             }
         }
         let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
-        Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())
+        let weight = Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())?;
+        Ok(Weight { scale: self.checkpoint.scale(first), ..weight })
     }
 
     /// Lists the pieces that pack rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.

@@ -24,6 +24,8 @@ pub struct Weight {
     pub rows: u32,
     /// The rows in order.
     pub slabs: Vec<Slab>,
+    /// Factor on all weights.
+    pub scale: f32,
 }
 
 impl Weight {
@@ -46,7 +48,7 @@ impl Weight {
             let buffer = scope.create_buffer(executor, name, row_bytes * u64::from(rows))?;
             slabs.push(Slab { buffer, first_row, rows });
         }
-        Ok(Self { layout, rows, slabs })
+        Ok(Self { layout, rows, slabs, scale: 1.0 })
     }
 
     /// The slab of a row.

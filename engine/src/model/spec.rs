@@ -6,7 +6,7 @@
 
 use super::rope::RopeSpec;
 use crate::error::{EngineError, Result};
-use crate::kernels::{Activation, KvFormat, NormKind};
+use crate::kernels::{Activation, KvFormat, NormKind, XieluParameters};
 
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct NormSpec {
     pub kind: NormKind,
     /// Epsilon.
     pub eps: f32,
+    /// What is normalized is multiplied by weights.
+    pub weighted: bool,
 }
 
 /// From tokens to the residual stream: `norm(scale * token + position + type)`.
@@ -58,6 +60,8 @@ pub struct EmbeddingSpec {
 pub struct LayerSpec {
     /// Norms around mixer and feed-forward network.
     pub norms: NormPlacement,
+    /// Name in files of the norm before the feed-forward network.
+    pub ffn_norm: &'static str,
     /// The feed-forward network reads the layer's input instead of the sum behind the mixer (GPT-J's parallel layer).
     pub parallel: bool,
     /// The part that exchanges data between positions.
@@ -123,6 +127,8 @@ pub struct AttentionSpec {
     pub window: Window,
     /// Norms of queries and keys, where the layer has them.
     pub qk_norm: Option<QkNormSpec>,
+    /// The heads' values are normalized together before they are multiplied by the output's matrix.
+    pub sub_norm: bool,
     /// Factor on the scores.
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
@@ -145,6 +151,8 @@ pub enum QkNormSpec {
     Head,
     /// All heads of a position together (`OLMo` 2).
     Row,
+    /// Each head alone, behind its rotation (Hunyuan).
+    RotatedHead,
 }
 
 /// A layer's feed-forward network.
@@ -155,14 +163,18 @@ pub enum FfnSpec {
 }
 
 /// `down(activation(up(x)))`, or `down(activation(gate(x)) * up(x))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenseSpec {
     /// Width of its hidden layer.
     pub width: u32,
     /// Activation.
     pub activation: Activation,
+    /// The activation has parameters, which the layer has as its own.
+    pub xielu: Option<XieluParameters>,
     /// Gate and up instead of up alone.
     pub gated: bool,
+    /// The hidden layer is normalized before it is multiplied by the down matrix.
+    pub sub_norm: bool,
 }
 
 /// From the residual stream to logits or the embedding of a text.
@@ -227,7 +239,13 @@ impl ModelSpec {
             let value = format!("{} with layer norms", self.dim);
             return refused("model width", value, "multiples of 8 with layer norms, any width with RMS norms");
         }
-        for (i, attention) in self.attentions().enumerate() {
+        for (i, layer) in self.layers.iter().enumerate() {
+            // Their rows have no padding.
+            let rows = [(layer.attention().sub_norm, layer.attention().output_row()), (layer.dense().sub_norm, layer.dense().width)];
+            if let Some((_, row)) = rows.iter().find(|(normalized, row)| *normalized && !(row | self.dim).is_multiple_of(8)) {
+                return refused("width of a norm within a layer", format!("{row} in layer {i}"), "multiples of 8");
+            }
+            let attention = layer.attention();
             let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *attention;
             if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
                 let value = format!("{kv_heads} for {heads} query heads in layer {i}");
@@ -241,6 +259,10 @@ impl ModelSpec {
             }
             if key_dim != self.head_dim() {
                 return refused("head length", format!("{key_dim} in layer {i}"), "one length in all layers");
+            }
+            let whole = attention.rope.as_ref().is_none_or(|rope| rope.rotated == key_dim);
+            if attention.qk_norm == Some(QkNormSpec::RotatedHead) && !(whole && self.norm.kind == NormKind::Rms) {
+                return refused("norms of rotated heads", format!("in layer {i}"), "RMS norms of heads that are rotated whole");
             }
             let partial = attention.rope.as_ref().filter(|rope| rope.temperature.is_some() && rope.rotated != key_dim);
             if let Some(rope) = partial {

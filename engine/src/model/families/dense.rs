@@ -7,7 +7,6 @@
 use super::header::{Header, MAX_CONTEXT, MAX_DIM, MAX_HEAD_DIM, MAX_LAYERS};
 use super::rope;
 use crate::error::{EngineError, Result};
-use crate::formats::Value;
 use crate::kernels::{Activation, NormKind, RopePairing};
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{
@@ -24,21 +23,43 @@ pub(super) enum LocalRope {
     Unscaled(Option<f32>),
 }
 
+/// Weights of norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NormWeights {
+    /// In the file.
+    Stored,
+    /// All one.
+    Ones,
+}
+
+/// The meaning of `logit_scale`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LogitScale {
+    /// Logits are divided by it.
+    Divides,
+    /// Logits are multiplied by it.
+    Multiplies,
+}
+
 /// Properties that all models of a family share, and its defaults for keys that a file lacks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dense {
     /// Places of the norms. Without a norm before the feed-forward network in its file, a layer of [`NormPlacement::PRE`] is parallel.
     pub(super) norms: NormPlacement,
+    /// Name in files of the norm before the feed-forward network.
+    pub(super) ffn_norm: &'static str,
     /// Kind of all norms.
     pub(super) norm: NormKind,
+    /// Weights of all norms.
+    pub(super) norm_weights: NormWeights,
     /// Span of the norms of queries and keys, where a file has them.
     pub(super) qk_norm: QkNormSpec,
-    /// Pairs of the rotary embedding; `None`: learned embeddings of positions.
+    /// Pairs of the rotary embedding; `None`: positions have learned embeddings, or none.
     pub(super) rope: Option<RopePairing>,
     /// Base of the rotary embedding where the file has none: transformers' for the family.
     pub(super) rope_base: f32,
-    /// Layers with a rotary embedding.
-    pub(super) rotates: fn(u32) -> bool,
+    /// Layers with a rotary embedding, by their number and whether they see a window only, where the file does not say.
+    pub(super) rotates: fn(u32, bool) -> bool,
     /// Of the feed-forward network.
     pub(super) activation: Activation,
     /// Gate and up instead of up alone.
@@ -53,15 +74,22 @@ pub(super) struct Dense {
     pub(super) windowed: fn(u32) -> bool,
     /// Rotary embedding of those layers.
     pub(super) local_rope: LocalRope,
+    /// The meaning of `logit_scale`.
+    pub(super) logit_scale: LogitScale,
     /// Soft caps of scores and logits where the file has none.
     pub(super) caps: (f32, f32),
     /// The model with this many layers divides scores by the square root of the width per head, not of the head.
     pub(super) scores_by_width: Option<u32>,
 }
 
-/// Of [`Dense::rotates`] and [`Dense::windowed`]: every layer.
+/// Of [`Dense::windowed`]: every layer.
 pub(super) fn every_layer(_: u32) -> bool {
     true
+}
+
+/// Of [`Dense::windowed`]: the last of four layers sees everything.
+pub(super) fn all_but_each_fourth(layer: u32) -> bool {
+    !(layer + 1).is_multiple_of(4)
 }
 
 impl Dense {
@@ -96,7 +124,11 @@ impl Dense {
             dim,
             vocab: header.need_rows("token_embd.weight")?,
             context,
-            norm: NormSpec { kind: self.norm, eps: header.metadata().f32(&header.key(eps))? },
+            norm: NormSpec {
+                kind: self.norm,
+                eps: header.metadata().f32(&header.key(eps))?,
+                weighted: self.norm_weights == NormWeights::Stored,
+            },
             embedding: EmbeddingSpec {
                 scale: header.factor("embedding_scale")?.unwrap_or(scale),
                 positions: header.rows("position_embd.weight"),
@@ -127,6 +159,9 @@ impl Dense {
             (Some(global), LocalRope::Unscaled(base)) => Some(rope::local(header, global, base)?),
             _ => global.clone(),
         };
+        let rotates = header.layer_flags("attention.rope_pattern", layers)?;
+        let is_pre_norm = self.norm_weights == NormWeights::Stored && self.norms == NormPlacement::PRE;
+        let states_parallel = header.flag("use_parallel_residual")?.unwrap_or(false);
         let residual_scale = header.factor("residual_scale")?.unwrap_or(1.0);
         let scale = header.factor("attention.scale")?;
         let cap = header.number("attn_logit_softcapping")?.unwrap_or(self.caps.0);
@@ -138,19 +173,29 @@ impl Dense {
             let score_dim = if self.scores_by_width == Some(layers) { dim / heads } else { key_dim };
             LayerSpec {
                 norms: self.norms,
-                parallel: self.norms == NormPlacement::PRE && !has("ffn_norm"),
+                ffn_norm: self.ffn_norm,
+                parallel: states_parallel || is_pre_norm && !has(self.ffn_norm),
                 mixer: MixerSpec::Attention(AttentionSpec {
                     heads,
                     kv_heads: kv_heads[i as usize],
                     key_dim,
                     value_dim,
-                    rope: rope.filter(|_| (self.rotates)(i)).cloned(),
+                    rope: rope
+                        .filter(|_| rotates.as_ref().map_or_else(|| (self.rotates)(i, window > 0), |flags| flags[i as usize]))
+                        .cloned(),
                     window: self.window(window),
                     qk_norm: (has("attn_q_norm") || has("attn_k_norm")).then_some(self.qk_norm),
+                    sub_norm: has("attn_sub_norm"),
                     scale: scale.unwrap_or(1.0 / (score_dim as f32).sqrt()),
                     cap,
                 }),
-                ffn: FfnSpec::Dense(DenseSpec { width: widths[i as usize], activation: self.activation, gated: self.gated }),
+                ffn: FfnSpec::Dense(DenseSpec {
+                    width: widths[i as usize],
+                    activation: self.activation,
+                    xielu: None,
+                    gated: self.gated,
+                    sub_norm: has("ffn_sub_norm"),
+                }),
                 residual_scale,
             }
         };
@@ -171,22 +216,14 @@ impl Dense {
     /// The length of each layer's window; 0: it sees everything.
     fn windows(&self, header: &Header<'_>, layers: u32) -> Result<Vec<u32>> {
         let window = header.integer("attention.sliding_window")?.unwrap_or(self.default_window);
-        let pattern = header.key("attention.sliding_window_pattern");
-        let windowed: Vec<bool> = match header.metadata().get(&pattern) {
-            None => (0..layers).map(self.windowed).collect(),
-            Some(Value::Array(_)) => header.metadata().bool_array(&pattern)?,
-            Some(_) => {
-                let period = header.metadata().u32(&pattern)?;
-                (0..layers).map(|i| period == 0 || !(i + 1).is_multiple_of(period)).collect()
-            }
+        let pattern = "attention.sliding_window_pattern";
+        let windowed: Vec<bool> = if let Some(flags) = header.layer_flags(pattern, layers)? {
+            flags
+        } else if let Some(period) = header.integer(pattern)? {
+            (0..layers).map(|i| period == 0 || !(i + 1).is_multiple_of(period)).collect()
+        } else {
+            (0..layers).map(self.windowed).collect()
         };
-        if windowed.len() != layers as usize {
-            return Err(EngineError::Unsupported {
-                what: "sliding_window_pattern",
-                value: format!("{} entries", windowed.len()),
-                supported: format!("one for each of the {layers} layers"),
-            });
-        }
         Ok(windowed.into_iter().map(|windowed| if windowed { window } else { 0 }).collect())
     }
 
@@ -207,7 +244,10 @@ impl Dense {
         Ok(HeadSpec {
             norm: self.norms != NormPlacement::RESIDUAL,
             tied: !header.has("output.weight"),
-            scale: header.factor("logit_scale")?.map_or(1.0, |scale| 1.0 / scale),
+            scale: header.factor("logit_scale")?.map_or(1.0, |scale| match self.logit_scale {
+                LogitScale::Divides => 1.0 / scale,
+                LogitScale::Multiplies => scale,
+            }),
             cap: header.number("final_logit_softcapping")?.unwrap_or(self.caps.1),
             pooling,
             dense: if header.has("dense_2.weight") { Some(header.need_rows("dense_2.weight")?) } else { None },

@@ -1,7 +1,7 @@
 //! A checkpoint's header as a family reads it: keys below `general.architecture`, with bounds.
 
 use crate::error::{EngineError, Result};
-use crate::formats::{Checkpoint, Metadata, Value};
+use crate::formats::{Array, Checkpoint, Metadata, Value};
 
 /// Bounds beyond any real model, so that a lying header cannot make sizes overflow.
 pub(super) const MAX_DIM: u32 = 1 << 18;
@@ -79,8 +79,28 @@ impl<'a> Header<'a> {
             return Err(unsupported(format!("{key} of {} numbers", values.len()), format!("a number for each of the {layers} layers")));
         }
         values.truncate(layers);
+        if let Some(layer) = values.iter().position(|value| *value == 0) {
+            return Err(unsupported(format!("{key} = 0 in layer {layer}"), format!("{key} of 1 to {maximum} in every layer")));
+        }
         values.iter().try_for_each(|value| bounded(&key, *value, maximum))?;
         Ok(Some(values))
+    }
+
+    /// Whether `suffix` is true of each of so many layers, if it is an array of at least as many.
+    pub(super) fn layer_flags(&self, suffix: &str, layers: u32) -> Result<Option<Vec<bool>>> {
+        let key = self.key(suffix);
+        if !matches!(self.metadata().get(&key), Some(Value::Array(_))) {
+            return Ok(None);
+        }
+        let mut flags: Vec<bool> = match self.metadata().get(&key) {
+            Some(Value::Array(Array::Bool(flags))) => flags.clone(),
+            _ => self.metadata().u32_array(&key)?.into_iter().map(|flag| flag != 0).collect(),
+        };
+        if flags.len() < layers as usize {
+            return Err(unsupported(format!("{key} of {} entries", flags.len()), format!("one for each of the {layers} layers")));
+        }
+        flags.truncate(layers as usize);
+        Ok(Some(flags))
     }
 
     /// Whether the checkpoint has the tensor `name`.

@@ -1,7 +1,7 @@
 //! Llama, and families that differ from it in some values: Mistral 3, `SmolLM` 3, Granite.
 
 use super::Family;
-use super::dense::{Dense, LocalRope, every_layer};
+use super::dense::{Dense, LocalRope, LogitScale, NormWeights, all_but_each_fourth, every_layer};
 use crate::formats::FormatError;
 use crate::formats::huggingface::{
     Defaults, FolderSpec, Json, NameTable, Put, RopeOrder, SlidingWindow, TensorNames, as_stored, no_variant, refused, stated_kv_heads,
@@ -12,11 +12,13 @@ use crate::model::spec::{NormPlacement, QkNormSpec};
 /// Most families change few of these.
 pub(super) const DENSE: Dense = Dense {
     norms: NormPlacement::PRE,
+    ffn_norm: "ffn_norm",
     norm: NormKind::Rms,
+    norm_weights: NormWeights::Stored,
     qk_norm: QkNormSpec::Head,
     rope: Some(RopePairing::Neighbours),
     rope_base: 10_000.0,
-    rotates: every_layer,
+    rotates: |_, _| true,
     activation: Activation::Silu,
     gated: true,
     causal: true,
@@ -24,6 +26,7 @@ pub(super) const DENSE: Dense = Dense {
     default_window: 0,
     windowed: every_layer,
     local_rope: LocalRope::Same,
+    logit_scale: LogitScale::Divides,
     caps: (0.0, 0.0),
     scores_by_width: None,
 };
@@ -93,14 +96,10 @@ pub(super) const MISTRAL_3: Family = Family { name: "mistral3", spec: |header| D
 
 pub(super) const SMOLLM_3: Family = Family {
     name: "smollm3",
-    spec: |header| Dense { rotates: all_but_each_fourth, rope_base: 2_000_000.0, ..DENSE }.spec(header),
+    spec: |header| Dense { rotates: |layer, _| all_but_each_fourth(layer), rope_base: 2_000_000.0, ..DENSE }.spec(header),
     folder: Some(&FolderSpec { model_types: &["smollm3"], window: SlidingWindow::Ignored, variant: usual_rotated_layers, ..FOLDER }),
     adapt: None,
 };
-
-fn all_but_each_fourth(layer: u32) -> bool {
-    !(layer + 1).is_multiple_of(4)
-}
 
 fn usual_rotated_layers(config: &Json, _: &mut Put<'_>) -> Result<(), FormatError> {
     let rotated = config.get("no_rope_layers").and_then(|layers| layers.as_array());

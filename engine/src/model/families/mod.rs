@@ -5,18 +5,29 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "functions have the signatures of the tables that name them")]
 
+mod apertus;
 mod bert;
+mod bitnet;
+mod cohere;
 mod dense;
+mod exaone;
 mod falcon;
 mod gemma;
+mod glm;
 mod gpt2;
 mod header;
+mod hunyuan;
 mod llama;
+mod minicpm;
+mod nemotron;
+mod neox;
 mod olmo;
 mod phi;
 mod qwen;
 mod rope;
 mod stablelm;
+mod twins;
+mod unsupported;
 
 use super::spec::ModelSpec;
 use crate::error::{EngineError, Result};
@@ -42,6 +53,13 @@ struct Family {
     adapt: Option<Adapt>,
 }
 
+impl Family {
+    /// A family that is known from GGUF files only.
+    const fn gguf(name: &'static str, spec: fn(&Header<'_>) -> Result<ModelSpec>) -> Self {
+        Self { name, spec, folder: None, adapt: None }
+    }
+}
+
 /// Every family that the engine runs.
 const FAMILIES: &[Family] = &[
     llama::LLAMA,
@@ -50,7 +68,12 @@ const FAMILIES: &[Family] = &[
     llama::GRANITE,
     qwen::QWEN_2,
     qwen::QWEN_3,
+    qwen::QWEN_2_VL,
+    qwen::QWEN_3_VL,
+    twins::QWEN,
     phi::PHI_3,
+    neox::PHI_2,
+    olmo::OLMO,
     olmo::OLMO_2,
     gemma::GEMMA,
     gemma::GEMMA_2,
@@ -61,7 +84,44 @@ const FAMILIES: &[Family] = &[
     gpt2::GPT_2,
     bert::BERT,
     bert::NOMIC_BERT,
+    twins::ERNIE_4_5,
+    twins::PADDLE_OCR,
+    hunyuan::HUNYUAN_DENSE,
+    hunyuan::HUNYUAN_VL,
+    hunyuan::MAINCODER,
+    twins::EXAONE,
+    exaone::EXAONE_4,
+    cohere::COMMAND_R,
+    cohere::COHERE_2,
+    glm::CHATGLM,
+    glm::GLM_4,
+    twins::SEED_OSS,
+    minicpm::MINICPM,
+    twins::INTERNLM_2,
+    nemotron::ARCEE,
+    nemotron::NEMOTRON,
+    nemotron::JAIS_2,
+    neox::STARCODER,
+    neox::STARCODER_2,
+    neox::GPT_NEOX,
+    neox::CODESHELL,
+    apertus::APERTUS,
+    bitnet::BITNET,
+    twins::LLAMA_EMBED,
+    twins::PANGU,
+    twins::BAICHUAN,
+    twins::XVERSE,
+    twins::ORION,
+    neox::PLAMO,
 ];
+
+/// Names that Ollama's own conversions have for families, and the common ones.
+const ALIASES: &[(&str, &str)] = &[("qwen25vl", "qwen2vl")];
+
+/// An alias of a family, and its common name.
+pub(super) fn common_name(name: &str) -> Option<(&'static str, &'static str)> {
+    ALIASES.iter().copied().find(|(alias, _)| *alias == name)
+}
 
 fn find(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
@@ -83,11 +143,7 @@ pub(super) fn folders() -> Vec<(&'static str, &'static FolderSpec)> {
 /// When its family is not known, a key is missing, a value makes no sense, or the model needs something that the engine does not do.
 pub fn spec(checkpoint: &Checkpoint) -> Result<ModelSpec> {
     let name = checkpoint.metadata.str("general.architecture")?;
-    let family = find(name).ok_or_else(|| EngineError::Unsupported {
-        what: "architecture",
-        value: name.to_owned(),
-        supported: names().collect::<Vec<_>>().join(", "),
-    })?;
+    let family = find(name).ok_or_else(|| EngineError::UnsupportedFamily { name: name.to_owned(), reason: unsupported::reason(name) })?;
     let spec = (family.spec)(&Header::new(checkpoint, family.name))?;
     spec.check()?;
     Ok(spec)

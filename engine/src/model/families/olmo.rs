@@ -1,8 +1,11 @@
-//! `OLMo` 2 and 3: norms behind attention and feed-forward network, and of whole rows of queries and keys.
+//! `OLMo` 1, whose layer norms have no weights; `OLMo` 2 and 3: norms behind attention and feed-forward network, and of whole rows of
+//! queries and keys.
 
-use super::dense::{Dense, LocalRope};
+use super::dense::{Dense, LocalRope, NormWeights, all_but_each_fourth};
 use super::{Family, llama, qwen};
+use crate::error::EngineError;
 use crate::formats::huggingface::{FolderSpec, RopeOrder, TensorNames};
+use crate::kernels::NormKind;
 use crate::model::spec::{NormPlacement, QkNormSpec};
 
 const DENSE: Dense = Dense {
@@ -26,7 +29,10 @@ pub(super) const OLMO_2: Family = Family {
     adapt: None,
 };
 
-/// `OLMo` 3's layers with a window.
-fn all_but_each_fourth(layer: u32) -> bool {
-    !(layer + 1).is_multiple_of(4)
-}
+pub(super) const OLMO: Family = Family::gguf("olmo", |header| {
+    if let Some(bound) = header.factor("attention.clamp_kqv")? {
+        let (value, supported) = (format!("{bound}"), "queries, keys and values without a bound".to_owned());
+        return Err(EngineError::Unsupported { what: "attention.clamp_kqv", value, supported });
+    }
+    Dense { norm: NormKind::Layer, norm_weights: NormWeights::Ones, ..llama::DENSE }.spec(header)
+});

@@ -20,3 +20,9 @@ pub(super) const QWEN_3: Family = Family {
     folder: Some(&FolderSpec { model_types: &["qwen3"], ..FOLDER }),
     adapt: None,
 };
+
+/// The language model of Qwen 2 VL and 2.5 VL. It rotates sections of a head by positions that are the same for text.
+pub(super) const QWEN_2_VL: Family = Family::gguf("qwen2vl", |header| DENSE.spec(header));
+
+/// The language model of Qwen 3 VL.
+pub(super) const QWEN_3_VL: Family = Family::gguf("qwen3vl", |header| DENSE.spec(header));

@@ -22,6 +22,11 @@ pub(super) fn global(header: &Header<'_>, pairing: RopePairing, base: f32, head_
     let growth = header.number("attention.temperature_scale")?.unwrap_or(0.0);
     let span = header.integer("attention.temperature_length")?.unwrap_or(original_context).max(1);
     let base = header.number("rope.freq_base")?.unwrap_or(base);
+    // Hunyuan: a larger base for longer contexts.
+    let base = match header.factor("rope.scaling.alpha")? {
+        Some(alpha) if head_dim > 2 => base * alpha.powf(head_dim as f32 / (head_dim - 2) as f32),
+        _ => base,
+    };
     let (scaling, magnitude) = scaling(header, base, original_context)?;
     Ok(RopeSpec {
         rotated,

@@ -3,17 +3,17 @@
 use super::super::loader::Loader;
 use super::super::padding::padded_width;
 use super::super::pass::{Act, Attend, PassRecorder};
-use super::super::spec::{AttentionSpec, ModelSpec};
+use super::super::spec::{AttentionSpec, ModelSpec, QkNormSpec};
 use super::super::state::KvCache;
 use super::linear::{Operand, Projection};
-use super::norm::QkNormWeights;
+use super::norm::{NormWeights, QkNormWeights};
 use super::packed::Stacked;
 use super::rope::rotary;
 use crate::error::Result;
 use crate::exec::BufferId;
 use crate::kernels::{
     AttentionCombine, AttentionCombineBindings, AttentionDecode, AttentionDecodeBindings, AttentionPrefill, AttentionPrefillBindings,
-    AttentionShape, AttentionTier, RopeKv, RopeKvBindings, Splits,
+    AttentionShape, AttentionTier, HeadNorm, RopeKv, RopeKvBindings, Splits,
 };
 
 /// Attention of one layer.
@@ -22,6 +22,8 @@ pub(crate) struct Attention {
     pub(super) spec: AttentionSpec,
     qkv: Stacked,
     pub(super) qk_norm: Option<QkNormWeights>,
+    /// Before [`Self::output`].
+    pub(super) sub_norm: Option<NormWeights>,
     /// From the heads to the residual stream.
     pub(super) output: Projection,
 }
@@ -44,6 +46,7 @@ impl Attention {
             spec: spec.clone(),
             qkv: Stacked::load(loader, &name("attn_qkv"), &parts, model.row())?,
             qk_norm: QkNormWeights::load(loader, spec, model.norm, i)?,
+            sub_norm: loader.sub_norm(&name("attn_sub_norm"), spec.output_row(), spec.sub_norm)?,
             output: loader.projection(&name("attn_output"), model.row(), padded_width(spec.output_row()))?,
         })
     }
@@ -64,6 +67,7 @@ impl Attention {
             kv_heads: self.spec.kv_heads,
             head_dim: self.spec.key_dim,
             rotary: rotary(&self.spec),
+            weighted: self.spec.qk_norm == Some(QkNormSpec::RotatedHead),
             pages_per_slot: pass.pages_per_slot,
             kv: pass.options.kv,
         };
@@ -88,7 +92,9 @@ impl Attention {
 
     fn record_decode(&self, pass: &mut PassRecorder<'_>, x: Operand, splits: Splits, buffers: &AttentionBuffers) -> Act {
         let qkv = self.qkv.record(pass, x);
-        let qk_norm = self.qk_norm.as_ref().filter(|norm| norm.of_each_head).map(|norm| norm.norm.eps);
+        let behind_rotation = self.spec.qk_norm == Some(QkNormSpec::RotatedHead);
+        let of_each_head = self.qk_norm.as_ref().filter(|norm| norm.of_each_head);
+        let qk_norm = of_each_head.map(|norm| HeadNorm { eps: norm.norm.eps, behind_rotation });
         if qk_norm.is_none() {
             self.record_qk_norm(pass, &qkv);
         }

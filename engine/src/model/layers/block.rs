@@ -57,8 +57,10 @@ impl Block {
         let input = operand(self.attention_norm.as_ref(), &x);
         let heads = self.attention.record_heads(pass, input, buffers);
         let parallel = self.parallel.then(|| self.record_hidden(pass, &x));
+        let heads = operand(self.attention.sub_norm.as_ref(), &heads);
         let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
         let hidden = parallel.unwrap_or_else(|| self.record_hidden(pass, &x));
+        let hidden = operand(self.mlp.sub_norm.as_ref(), &hidden);
         self.record_residual(pass, x, hidden, &self.mlp.down, self.mlp_post_norm.as_ref())
     }
 
@@ -83,11 +85,10 @@ impl Block {
         &self,
         pass: &mut PassRecorder<'_>,
         x: Act,
-        branch: Act,
+        mut branch: Operand,
         projection: &Projection,
         norm: Option<&NormWeights>,
     ) -> Act {
-        let mut branch = Operand::plain(branch);
         let add = Epilogue { scale: self.residual_scale, ..Epilogue::ADD };
         match (self.output_norm, norm) {
             (OutputNorm::Branch, Some(norm)) => {
@@ -120,8 +121,10 @@ fn load_input_norms(
         return Ok((None, None));
     }
     let first = loader.norm(&format!("blk.{i}.attn_norm"), spec)?;
-    if !layer.parallel {
-        return Ok((Some(first), Some(loader.norm(&format!("blk.{i}.ffn_norm"), spec)?)));
+    let ffn_norm = format!("blk.{i}.{}", layer.ffn_norm);
+    // GPT-NeoX: a norm of its own although parallel.
+    if !layer.parallel || loader.has(&format!("{ffn_norm}.weight")) {
+        return Ok((Some(first), Some(loader.norm(&ffn_norm, spec)?)));
     }
     // Falcon 40B: the first norm is the feed-forward network's alone.
     let second = format!("blk.{i}.attn_norm_2");

@@ -56,6 +56,7 @@ impl Embedding {
 /// Rows of a table: stored for tokens, added for all others.
 fn record_table(pass: &mut PassRecorder<'_>, weight: &Weight, index: EmbedIndex, scale: f32, out: &Act) {
     let add = index != EmbedIndex::Token;
+    let scale = scale * weight.scale;
     for slab in &weight.slabs {
         let kernel = Embed { layout: weight.layout, rows: out.rows, first_index: slab.first_row, slab_rows: slab.rows, index, add, scale };
         pass.dispatch(kernel, EmbedBindings { weights: slab.buffer, rows: pass.rows_buffer, out: out.buffer });

@@ -175,7 +175,7 @@ impl Target {
 impl Projection {
     /// `out = x * weight^T + bias`, in the way that `epilogue` says.
     pub(super) fn record(&self, pass: &mut PassRecorder<'_>, x: &mut Operand, out: Target, epilogue: Epilogue) {
-        let epilogue = Epilogue { bias: self.bias.is_some(), ..epilogue };
+        let epilogue = Epilogue { bias: self.bias.is_some(), weight_scale: self.weight.scale, ..epilogue };
         for slab in &self.weight.slabs {
             // Pairs of rows become one output.
             let first_out = if epilogue.gated { slab.first_row / 2 } else { slab.first_row };

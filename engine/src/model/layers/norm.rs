@@ -18,7 +18,7 @@ pub(crate) struct NormWeights {
 impl NormWeights {
     /// `out = norm(x)`, or added to `out`.
     pub(super) fn record(&self, pass: &mut PassRecorder<'_>, x: &Act, out: &Act, add: bool) {
-        let NormSpec { kind, eps } = pass.norm;
+        let NormSpec { kind, eps, .. } = pass.norm;
         let kernel =
             Norm { kind, rows: x.rows, dim: x.stride, x_offset: x.offset, out_offset: out.offset, eps, bias: self.bias.is_some(), add };
         pass.dispatch(kernel, NormBindings { x: x.buffer, weight: self.weight, bias: self.bias, out: out.buffer });
@@ -58,13 +58,16 @@ impl QkNormWeights {
     pub(super) fn load(loader: &mut Loader<'_>, spec: &AttentionSpec, norm: NormSpec, i: u32) -> Result<Option<Self>> {
         let Some(span) = spec.qk_norm else { return Ok(None) };
         let head_dim = spec.key_dim;
+        let rotated = span == QkNormSpec::RotatedHead;
+        // Weights of rotated heads wait for the rotation.
+        let ones = if rotated { Some(loader.computed(&[], head_dim, move |_| vec![1.0; head_dim as usize])?) } else { None };
         let mut load = |part: &str, heads: u32| -> Result<_> {
             let name = format!("blk.{i}.attn_{part}_norm.weight");
             // One weight for each element of a head, or of all heads of a row.
             let elements = loader.elements(&name)?;
-            let count = if elements == u64::from(head_dim) { head_dim } else { heads * head_dim };
+            let count = if rotated || elements == u64::from(head_dim) { head_dim } else { heads * head_dim };
             let values = loader.floats(&name, count)?;
-            Ok(((loader.buffer(&name, &[values])?, count), values))
+            Ok(((loader.buffer(&name, &[ones.unwrap_or(values)])?, count), values))
         };
         let (q, q_values) = load("q", spec.heads)?;
         let (k, k_values) = load("k", spec.kv_heads)?;
@@ -76,7 +79,7 @@ impl QkNormWeights {
     pub(super) fn record(&self, pass: &mut PassRecorder<'_>, spec: &AttentionSpec, qkv: &Act) {
         let segments = |heads: u32| match self.span {
             QkNormSpec::Row => (1, heads * spec.key_dim),
-            QkNormSpec::Head => (heads, spec.key_dim),
+            QkNormSpec::Head | QkNormSpec::RotatedHead => (heads, spec.key_dim),
         };
         let kernel = QkNorm {
             kind: self.norm.kind,

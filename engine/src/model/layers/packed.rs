@@ -3,13 +3,13 @@
 use super::super::loader::{Loader, Part};
 use super::super::pass::{Act, PassRecorder};
 use super::linear::{Operand, Projection, Target};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::kernels::{Activation, Epilogue, Gated, GatedBindings};
 
 /// Projections side by side in the rows of one output.
 #[derive(Debug)]
 pub(crate) struct Stacked {
-    /// Each with its first column: one for neighbours of one type. Files often have a finer type for the values alone.
+    /// Each with its first column: one for neighbours of one type and scale. Files often have a finer type for the values alone.
     parts: Vec<(Projection, u32)>,
     /// Columns of all together.
     width: u32,
@@ -25,7 +25,7 @@ impl Stacked {
         let mut groups: Vec<Vec<(&String, u32)>> = Vec::new();
         for (part, rows) in parts {
             match groups.last_mut() {
-                Some(group) if loader.dtype(&format!("{part}.weight"))? == loader.dtype(&format!("{}.weight", group[0].0))? => {
+                Some(group) if loader.are_alike(&format!("{part}.weight"), &format!("{}.weight", group[0].0))? => {
                     group.push((part, *rows));
                 }
                 _ => groups.push(vec![(part, *rows)]),
@@ -55,7 +55,7 @@ impl Stacked {
 pub(crate) enum GateUp {
     /// Gate and up, their rows alternating.
     Interleaved(Projection),
-    /// Gate and up of different types.
+    /// Gate and up of different types or scales, or with biases.
     Separate {
         /// Activated.
         gate: Projection,
@@ -76,16 +76,12 @@ impl GateUp {
         if !loader.has(&gate_weight) {
             // Phi-3: one tensor with the gate's rows first.
             let halves = [Part { name: &up_weight, first_row: 0, rows: width }, Part { name: &up_weight, first_row: width, rows: width }];
-            if loader.has(&format!("{up}.bias")) {
-                return Err(EngineError::Unsupported {
-                    what: "tensor",
-                    value: format!("{up}.bias"),
-                    supported: "no bias there".to_owned(),
-                });
-            }
-            return Ok(Self::Interleaved(Projection { weight: loader.interleaved(halves, cols)?, bias: None }));
+            let bias = format!("{up}.bias");
+            let bias = if loader.has(&bias) { Some(loader.interleaved_halves(&bias, width)?) } else { None };
+            return Ok(Self::Interleaved(Projection { weight: loader.interleaved(halves, cols)?, bias }));
         }
-        if loader.dtype(&gate_weight)? != loader.dtype(&up_weight)? || loader.has(&format!("{up}.bias")) {
+        let has_bias = [gate, up].iter().any(|name| loader.has(&format!("{name}.bias")));
+        if !loader.are_alike(&gate_weight, &up_weight)? || has_bias {
             let gate = loader.projection(gate, width, cols)?;
             return Ok(Self::Separate { gate, up: loader.projection(up, width, cols)? });
         }

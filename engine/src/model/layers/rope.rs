@@ -3,7 +3,7 @@
 use super::super::loader::{Floats, Loader};
 use super::super::options::ModelOptions;
 use super::super::rope::{LONG_ROPE_FACTORS, ROPE_FACTORS, RopeSpec, SHORT_ROPE_FACTORS};
-use super::super::spec::AttentionSpec;
+use super::super::spec::{AttentionSpec, QkNormSpec};
 use super::block::Block;
 use crate::error::Result;
 use crate::exec::BufferId;
@@ -12,10 +12,12 @@ use crate::kernels::{RopePairing, Rotary};
 /// How kernels rotate the queries and keys of a layer.
 pub(super) fn rotary(spec: &AttentionSpec) -> Rotary {
     let rope = spec.rope.as_ref();
+    // A norm behind the rotation takes a factor away.
+    let magnified = rope.filter(|_| spec.qk_norm != Some(QkNormSpec::RotatedHead));
     Rotary {
         rotated: rope.map_or(0, |rope| rope.rotated),
         pairing: rope.map_or(RopePairing::Halves, |rope| rope.pairing),
-        magnitude: rope.map_or(1.0, |rope| rope.magnitude),
+        magnitude: magnified.map_or(1.0, |rope| rope.magnitude),
         temperature: rope.and_then(|rope| rope.temperature),
     }
 }
