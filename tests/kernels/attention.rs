@@ -112,6 +112,7 @@ fn attention_shapes(kv: KvFormat, pages_per_slot: u32) -> Vec<AttentionShape> {
             right_window: 0,
             scale: 1.5,
             cap,
+            sinks: 0,
             kv,
         })
         .collect()
@@ -127,7 +128,13 @@ fn attention_buffers(random: &mut Random, shape: &AttentionShape, list: &[(u32, 
         pages,
         rows: rows(list),
         out: Data::F32(vec![0.0; list.len() * (shape.heads * shape.head_dim) as usize]),
+        constants: if shape.sinks > 0 { Some(Data::F32(random.floats((shape.sinks + shape.heads) as usize))) } else { None },
     }
+}
+
+/// The same with a sink for each head.
+fn with_sinks(shape: AttentionShape) -> AttentionShape {
+    AttentionShape { sinks: 3, ..shape }
 }
 
 #[test]
@@ -156,11 +163,14 @@ fn attention_decode() {
                 (vec![(1, 5), (0, INACTIVE), (0, 300)], 2, 512),
             ] {
                 let count_of_rows = list.len() as u32;
-                let AttentionPrefillBindings { q, keys, values, pages, rows, out } = attention_buffers(&mut random, &shape, &list);
+                let AttentionPrefillBindings { q, keys, values, pages, rows, out, .. } = attention_buffers(&mut random, &shape, &list);
                 let rope_constants: Vec<f32> = (0..rotary.rotated / 2).map(|i| 0.9f32.powi(i as i32)).collect();
                 let rope_constants = if rope_constants.is_empty() { vec![0.0] } else { rope_constants };
                 let weights = random.floats(2 * shape.head_dim as usize);
-                let rope_constants = Data::F32([rope_constants, weights].concat());
+                // Every other shape has sinks.
+                shape.sinks = if i % 2 == 1 { (rope_constants.len() + weights.len()) as u32 } else { 0 };
+                let sinks = random.floats(shape.heads as usize);
+                let rope_constants = Data::F32([rope_constants, weights, sinks].concat());
                 // With one split the partial results are not written.
                 let workspace = count_of_rows * shape.heads * count * (shape.head_dim + 4);
                 let workspace = Data::Parts(vec![0.5; workspace as usize]);
@@ -201,11 +211,12 @@ fn attention_combine() {
             }
         }
         let out = Data::F32(vec![0.0; (rows * heads * head_dim) as usize]);
-        devices.check(
-            || AttentionCombine { heads, head_dim, rows, splits },
-            &AttentionCombineBindings { workspace: Data::F32(workspace), out },
-            F32,
-        );
+        let workspace = Data::F32(workspace);
+        let constants = Some(Data::F32(random.floats(2 + heads as usize)));
+        for (sinks, constants) in [(0, None), (2, constants)] {
+            let buffers = AttentionCombineBindings { workspace: workspace.clone(), out: out.clone(), constants };
+            devices.check(|| AttentionCombine { heads, head_dim, rows, splits, sinks }, &buffers, F32);
+        }
     }
 }
 
@@ -244,7 +255,7 @@ fn attention_in_both_directions() {
     for shape in attention_shapes(KvFormat::F16, 20) {
         let two: &[_] = &[(1, 0, 37), (0, 0, 20)];
         for (window, right_window, texts) in [(0, 4096, two), (13, 12, two), (31, 30, &[(1, 0, 1)])] {
-            let shape = AttentionShape { window, right_window, ..shape };
+            let shape = with_sinks(AttentionShape { window, right_window, ..shape });
             let list = runs(texts);
             let rows = list.len() as u32;
             let buffers = attention_buffers(&mut random, &shape, &list);
@@ -281,7 +292,7 @@ fn attention_prefill_large() {
             (&[(1, 0, 70), (0, 0, 33)], 13, 12),
         ];
         for (list, window, right_window) in cases {
-            let shape = if right_window > 0 { AttentionShape { window, right_window, ..shape } } else { shape };
+            let shape = if right_window > 0 { AttentionShape { window, right_window, ..shape } } else { with_sinks(shape) };
             let list = runs(list);
             let count = list.len() as u32;
             let mut buffers = attention_buffers(&mut random, &shape, &list);

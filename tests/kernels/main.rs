@@ -276,6 +276,7 @@ fn costs() {
         right_window: 0,
         scale: 1.0,
         cap: 0.0,
+        sinks: 0,
         kv: KvFormat::F16,
     };
     let prefill = |window| AttentionPrefill { shape: shape(window), rows: 3, tier: AttentionTier::Small, splits: 1 }.cost(5);
@@ -289,8 +290,8 @@ fn costs() {
 fn gated() {
     let mut devices = Devices::open();
     let mut random = Random::new(7);
-    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::ReluSquared];
-    for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536), (2, 130)].into_iter().zip(activations) {
+    let activations = [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::ReluSquared, Activation::ClampedUnit];
+    for ((rows, dim), activation) in [(1, 2), (3, 258), (7, 1536), (2, 130), (4, 96)].into_iter().zip(activations) {
         let gate_up = Data::F32(random.floats(2 * (rows * dim) as usize).iter().map(|v| 20.0 * v).collect());
         let out = Data::F32(vec![0.0; (rows * dim) as usize]);
         devices.check(|| Gated { rows, dim, activation }, &GatedBindings { gate_up, out }, F32);

@@ -54,7 +54,7 @@ fn matvec() {
 /// [`epilogues`], and for one type those of pairs of outputs.
 fn with_gated(dtype: DType) -> Vec<(Epilogue, u32)> {
     let gated = |activation, bias| (Epilogue { gated: true, activation, bias, weight_scale: 0.7, ..Epilogue::STORE }, 2);
-    let pairs = [gated(Activation::Silu, false), gated(Activation::GeluTanh, true)];
+    let pairs = [gated(Activation::Silu, false), gated(Activation::GeluTanh, true), gated(Activation::ClampedUnit, true)];
     epilogues(dtype, 2).into_iter().chain(pairs.into_iter().filter(|_| dtype == DType::Q8_0)).collect()
 }
 

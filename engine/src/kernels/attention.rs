@@ -70,6 +70,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
     pub cap: f32,
+    /// Where a sink of each head begins in the layer's constants: a score that takes weight and has no value. 0: there are none.
+    pub sinks: u32,
     /// Elements of the cache.
     pub kv: KvFormat,
 }
@@ -110,6 +112,7 @@ impl AttentionShape {
             scale: self.scale,
             cap: self.cap,
             splits,
+            sinks: self.sinks,
         }
     }
 }
@@ -178,6 +181,7 @@ impl Kernel for AttentionDecode {
             temperature_span,
             eps: self.qk_norm.map_or(0.0, |norm| norm.eps),
             norm_weights: self.rotary.norm_weights(),
+            sinks: s.sinks,
         };
         // Query heads of a workgroup: several, so that keys and values are read once, unless that leaves a large device idle.
         let sharing = s.heads / s.kv_heads;
@@ -247,7 +251,8 @@ impl Kernel for AttentionDecode {
                     let q = &rotated_qkv[r * s.q_stride as usize + head * dim..][..dim];
                     let (sums, maximum, weight) = attend(memory, cached, s, q, head, row.slot, row.position, span);
                     if self.splits.count == 1 {
-                        store(memory, b.out, (r * heads + head) * dim, &sums, weight);
+                        let sink = sink_weight(memory, Some(b.rope_constants), s.sinks, head, maximum);
+                        store(memory, b.out, (r * heads + head) * dim, &sums, weight + sink);
                     } else {
                         let at = (r * heads + head) * self.splits.count as usize + split as usize;
                         store_part(memory, b.workspace, at, &(sums, maximum, weight));
@@ -269,6 +274,8 @@ pub struct AttentionCombine {
     pub rows: u32,
     /// Splits.
     pub splits: u32,
+    /// As [`AttentionShape::sinks`].
+    pub sinks: u32,
 }
 
 impl AttentionCombine {
@@ -284,7 +291,7 @@ impl Kernel for AttentionCombine {
 
     fn plan(&self, _: &Capabilities) -> Plan<Self::Bindings> {
         debug_assert!(self.splits <= MAX_SPLITS);
-        let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits };
+        let params = AttentionCombineParams { head_dim: self.head_dim, splits: self.splits, heads: self.heads, sinks: self.sinks };
         Plan::new(AttentionCombineVariant, &params, [self.heads, self.rows, 1])
     }
 
@@ -302,7 +309,9 @@ impl Kernel for AttentionCombine {
                     *s += factor * f64::from(*p);
                 }
             }
-            store(memory, b.out, row_head * dim, &sums, weight);
+            let head = row_head % self.heads as usize;
+            let sink = sink_weight(memory, b.constants, self.sinks, head, f64::from(maximum));
+            store(memory, b.out, row_head * dim, &sums, weight + sink);
         }
     }
 }
@@ -418,8 +427,9 @@ impl Kernel for AttentionPrefill {
                 let end = self.shape.last_visible(&row);
                 let q = memory.read::<f32>(b.q)[r * self.shape.q_stride as usize + head * dim..][..dim].to_vec();
                 if self.splits == 1 {
-                    let (sums, _, weight) = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, 0..end + 1);
-                    store(memory, b.out, (r * heads + head) * dim, &sums, weight);
+                    let (sums, maximum, weight) = attend(memory, cached, &self.shape, &q, head, row.slot, row.position, 0..end + 1);
+                    let sink = sink_weight(memory, b.constants, self.shape.sinks, head, maximum);
+                    store(memory, b.out, (r * heads + head) * dim, &sums, weight + sink);
                     continue;
                 }
                 let rows = memory.read::<Row>(b.rows)[..self.rows as usize].to_vec();
@@ -481,6 +491,14 @@ fn attend(
         }
     }
     (sums, maximum, weight)
+}
+
+/// The part of a head's sink in a sum of weights.
+fn sink_weight(memory: &HostMemory, constants: Option<BufferId>, first: u32, head: usize, maximum: f64) -> f64 {
+    match constants {
+        Some(constants) if first > 0 => (f64::from(memory.read::<f32>(constants)[first as usize + head]) - maximum).exp(),
+        _ => 0.0,
+    }
 }
 
 /// Writes the result of [`attend`] for a split to row `index` of the workspace.

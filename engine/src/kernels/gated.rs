@@ -18,6 +18,8 @@ pub enum Activation {
     GeluTanh = 3,
     /// `max(x, 0)^2` (So et al. 2021).
     ReluSquared = 4,
+    /// In gated units only: `g * sigmoid(1.702 g) * (u + 1)` with the gate `g` at most 7 and `u` from -7 to 7 (gpt-oss).
+    ClampedUnit = 5,
 }
 
 impl Activation {
@@ -25,13 +27,23 @@ impl Activation {
     pub(super) fn apply(self, x: f32) -> f32 {
         let v = f64::from(x);
         let y = match self {
-            Self::None => v,
+            Self::None | Self::ClampedUnit => v,
             Self::Silu => v / (1.0 + (-v).exp()),
             Self::Gelu => v * normal_cdf(v),
             Self::ReluSquared => v.max(0.0).powi(2),
             Self::GeluTanh => 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044_715 * v * v * v)).tanh()),
         };
         y as f32
+    }
+
+    /// The gated unit of these two.
+    pub(super) fn apply_gated(self, gate: f32, up: f32) -> f32 {
+        const LIMIT: f32 = 7.0;
+        if self != Self::ClampedUnit {
+            return self.apply(gate) * up;
+        }
+        let (gate, up) = (f64::from(gate.min(LIMIT)), f64::from(up.clamp(-LIMIT, LIMIT)));
+        (gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)) as f32
     }
 }
 
@@ -75,7 +87,7 @@ impl Kernel for Gated {
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let count = (self.rows * self.dim) as usize;
         let pairs = memory.read::<f32>(b.gate_up).chunks_exact(2).take(count);
-        let y: Vec<f32> = pairs.map(|pair| self.activation.apply(pair[0]) * pair[1]).collect();
+        let y: Vec<f32> = pairs.map(|pair| self.activation.apply_gated(pair[0], pair[1])).collect();
         memory.write::<f32>(b.out)[..count].copy_from_slice(&y);
     }
 }

@@ -313,7 +313,7 @@ impl Linear {
         for (r, products) in products.into_iter().enumerate() {
             let mut y: Vec<f32> = products.iter().zip(&biases).map(|(y, b)| e.weight_scale * y + b).collect();
             if e.gated {
-                y = y.chunks_exact(2).map(|pair| e.activation.apply(pair[0]) * pair[1]).collect();
+                y = y.chunks_exact(2).map(|pair| e.activation.apply_gated(pair[0], pair[1])).collect();
             } else {
                 let cap = |y: f32| if e.cap > 0.0 { e.cap * (y / e.cap).tanh() } else { y };
                 for y in &mut y {

@@ -39,7 +39,7 @@ pub struct Rotary {
 
 impl Rotary {
     /// Where the weights of a norm begin, behind the frequencies.
-    pub(super) fn norm_weights(&self) -> u32 {
+    pub(crate) fn norm_weights(&self) -> u32 {
         (self.rotated / 2).max(1)
     }
 

@@ -133,6 +133,8 @@ pub struct AttentionSpec {
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
     pub cap: f32,
+    /// A sink for each head: a score that takes weight and has no value (gpt-oss).
+    pub sinks: bool,
 }
 
 /// Positions that a query sees.

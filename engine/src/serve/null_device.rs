@@ -205,7 +205,7 @@ fn random_requests_get_their_answers_and_leave_nothing() {
         (1..).zip(whole).map(|(seed, (pages, n, context, pace))| (Server::new(seed, pages, n, context), pace)).collect();
     // Layers with windows, in fewer pages than the others.
     for (seed, pages) in [(6, 1), (7, 14)] {
-        let server = Server::of("gemma3", seed, pages, 8, 500);
+        let server = Server::of("olmo3", seed, pages, 8, 500);
         assert!(server.model.pages.windows.is_some_and(|windows| windows.count < server.model.pages.pages));
         servers.push((server, 6));
     }

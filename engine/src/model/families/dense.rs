@@ -188,6 +188,7 @@ impl Dense {
                     sub_norm: has("attn_sub_norm"),
                     scale: scale.unwrap_or(1.0 / (score_dim as f32).sqrt()),
                     cap,
+                    sinks: has("attn_sinks"),
                 }),
                 ffn: FfnSpec::Dense(DenseSpec {
                     width: widths[i as usize],

@@ -1,6 +1,6 @@
 //! Attention with keys and values of all positions in the cache.
 
-use super::super::loader::Loader;
+use super::super::loader::{Floats, Loader};
 use super::super::padding::padded_width;
 use super::super::pass::{Act, Attend, PassRecorder};
 use super::super::spec::{AttentionSpec, ModelSpec, QkNormSpec};
@@ -22,6 +22,8 @@ pub(crate) struct Attention {
     pub(super) spec: AttentionSpec,
     qkv: Stacked,
     pub(super) qk_norm: Option<QkNormWeights>,
+    /// One for each head.
+    pub(super) sinks: Option<Floats>,
     /// Before [`Self::output`].
     pub(super) sub_norm: Option<NormWeights>,
     /// From the heads to the residual stream.
@@ -46,6 +48,7 @@ impl Attention {
             spec: spec.clone(),
             qkv: Stacked::load(loader, &name("attn_qkv"), &parts, model.row())?,
             qk_norm: QkNormWeights::load(loader, spec, model.norm, i)?,
+            sinks: if spec.sinks { Some(loader.floats(&name("attn_sinks.weight"), spec.heads)?) } else { None },
             sub_norm: loader.sub_norm(&name("attn_sub_norm"), spec.output_row(), spec.sub_norm)?,
             output: loader.projection(&name("attn_output"), model.row(), padded_width(spec.output_row()))?,
         })
@@ -85,7 +88,7 @@ impl Attention {
             attend => {
                 let qkv = self.record_cache(pass, x, buffers);
                 let tier = if attend == Attend::Prefill { pass.tier } else { AttentionTier::Streaming };
-                self.record_prefill(pass, &qkv, tier, buffers.cache)
+                self.record_prefill(pass, &qkv, tier, buffers)
             }
         }
     }
@@ -114,12 +117,12 @@ impl Attention {
         };
         pass.dispatch(kernel, bindings);
         if splits.count > 1 {
-            pass.dispatch(combine, AttentionCombineBindings { workspace: workspace.buffer, out: out.buffer });
+            pass.dispatch(combine, self.combine_bindings(workspace.buffer, &out, buffers));
         }
         out
     }
 
-    fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, cache: KvCache) -> Act {
+    fn record_prefill(&self, pass: &mut PassRecorder<'_>, qkv: &Act, tier: AttentionTier, buffers: &AttentionBuffers) -> Act {
         let (shape, rows) = (self.shape(pass), qkv.rows);
         let splits = match pass.pass.attend {
             Attend::Prefill => AttentionPrefill::splits(shape.heads, pass.pass.run, tier, pass.capabilities),
@@ -130,15 +133,16 @@ impl Attention {
         let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
         let bindings = AttentionPrefillBindings {
             q: qkv.buffer,
-            keys: cache.keys,
-            values: cache.values,
-            pages: pass.buffers.pages_of(&cache),
+            keys: buffers.cache.keys,
+            values: buffers.cache.values,
+            pages: pass.buffers.pages_of(&buffers.cache),
+            constants: self.sinks.map(|_| buffers.rope_constants),
             rows: pass.rows_buffer,
             out: workspace.as_ref().map_or(out.buffer, |workspace| workspace.buffer),
         };
         pass.dispatch(AttentionPrefill { shape, rows, tier, splits }, bindings);
         if let Some(workspace) = workspace {
-            pass.dispatch(combine, AttentionCombineBindings { workspace: workspace.buffer, out: out.buffer });
+            pass.dispatch(combine, self.combine_bindings(workspace.buffer, &out, buffers));
         }
         out
     }
@@ -161,11 +165,22 @@ impl Attention {
             right_window: spec.window.right.unwrap_or(pass.options.context),
             scale: spec.scale,
             cap: spec.cap,
+            sinks: self.sinks_at(),
             kv: pass.options.kv,
         }
     }
 
     fn combine(&self, rows: u32, splits: u32) -> AttentionCombine {
-        AttentionCombine { heads: self.spec.heads, head_dim: self.spec.key_dim, rows, splits }
+        AttentionCombine { heads: self.spec.heads, head_dim: self.spec.key_dim, rows, splits, sinks: self.sinks_at() }
+    }
+
+    fn combine_bindings(&self, workspace: BufferId, out: &Act, buffers: &AttentionBuffers) -> AttentionCombineBindings {
+        AttentionCombineBindings { workspace, out: out.buffer, constants: self.sinks.map(|_| buffers.rope_constants) }
+    }
+
+    /// Where the sinks begin in the layer's constants; 0: there are none.
+    fn sinks_at(&self) -> u32 {
+        let norms = if self.qk_norm.as_ref().is_some_and(|norm| norm.of_each_head) { 2 * self.spec.key_dim } else { 0 };
+        self.sinks.map_or(0, |_| rotary(&self.spec).norm_weights() + norms)
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn rotary(spec: &AttentionSpec) -> Rotary {
 }
 
 /// Loads for each layer the frequencies of its rotary embedding, and behind them the weights of its QK-norm where each head has the
-/// same. Layers without such a norm share those of the same rotary embedding.
+/// same, and its sinks. Layers without both share those of the same rotary embedding.
 pub(crate) fn load_constants(loader: &mut Loader<'_>, options: &ModelOptions, blocks: &[Block]) -> Result<Vec<BufferId>> {
     let mut kinds: Vec<(Option<&RopeSpec>, Floats, Option<BufferId>)> = Vec::new();
     let mut constants = Vec::with_capacity(blocks.len());
@@ -37,10 +37,12 @@ pub(crate) fn load_constants(loader: &mut Loader<'_>, options: &ModelOptions, bl
         };
         let (_, frequencies, shared) = &mut kinds[kind];
         let norm = attention.qk_norm.as_ref().filter(|norm| norm.of_each_head);
-        constants.push(match (norm, *shared) {
-            (Some(norm), _) => loader.buffer("rope constants", &[*frequencies, norm.values[0], norm.values[1]])?,
-            (None, Some(buffer)) => buffer,
-            (None, None) => *shared.insert(loader.buffer("rope constants", &[*frequencies])?),
+        let mut parts = vec![*frequencies];
+        parts.extend(norm.iter().flat_map(|norm| norm.values).chain(attention.sinks));
+        constants.push(match (&parts[1..], *shared) {
+            ([], Some(buffer)) => buffer,
+            ([], None) => *shared.insert(loader.buffer("rope constants", &parts)?),
+            _ => loader.buffer("rope constants", &parts)?,
         });
     }
     Ok(constants)
