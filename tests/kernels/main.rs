@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod attention;
+mod moe;
 mod products;
 
 use doppler_engine::exec::{BufferId, Cpu, Executor, Recording};
@@ -184,6 +185,7 @@ fn whole_rows(layout: WeightLayout, n_out: u32, rows: u32) -> Linear {
         out_step: 1,
         first_out: 0,
         epilogue: Epilogue::STORE,
+        experts: None,
     }
 }
 

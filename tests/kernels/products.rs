@@ -45,6 +45,7 @@ fn matvec() {
                 out: Data::F32(random.floats((2 + rows * linear.out_stride) as usize)),
                 norm_weight: optional(norm.is_some(), random.floats(cols as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+                chosen: None,
             };
             devices.check(|| Matvec { linear, norm }, &buffers, FIXED);
         }
@@ -67,7 +68,7 @@ fn flat((n_out, (epilogue, first_out)): (u32, (Epilogue, u32))) -> (u32, Epilogu
 fn scattered(layout: WeightLayout, n_out: u32, rows: u32, epilogue: Epilogue, first_out: u32, case: usize) -> Linear {
     let out_step = if epilogue.gated { 1 } else { 1 + case as u32 % 2 };
     let (x_stride, out_stride) = (layout.cols + 4, n_out * out_step + 3);
-    Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue }
+    Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue, experts: None }
 }
 
 /// Rows of so many blocks that more invocations share them where outputs are few, that each takes several, that a workgroup has them
@@ -89,6 +90,7 @@ fn matvec_of_long_rows() {
                 out: Data::F32(vec![0.0; n_out as usize]),
                 norm_weight: Some(Data::F32(random.floats(cols as usize))),
                 bias: None,
+                chosen: None,
             };
             let matvec = || Matvec { linear: whole_rows(layout, n_out, 1), norm: Some(1e-5) };
             devices.check(matvec, &buffers, FIXED);
@@ -192,7 +194,7 @@ fn matmul_of_subgroup_matrices() {
     check_matmul(&mut with_subgroup_matrices(), some);
 }
 
-fn with_subgroup_matrices() -> Devices {
+pub(super) fn with_subgroup_matrices() -> Devices {
     let tuning = Tuning { matmul_tiles: 1, ..Tuning::of(None, false) };
     let with = |matrix| GpuOptions { matrices: Some(matrix), tuning: Some(tuning), ..GpuOptions::default() };
     Devices::with(SubgroupMatrix::ALL.map(|matrix| ("subgroup matrices", with(matrix))).to_vec())
@@ -207,12 +209,25 @@ fn check_matmul(devices: &mut Devices, formats: impl Iterator<Item = (DType, u32
         for (i, ((n_out, rows), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let (x_stride, out_stride) = (cols + 4, n_out * out_step + 3);
-            let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step, first_out, epilogue };
+            let linear = Linear {
+                layout,
+                n_out,
+                rows,
+                x_offset: 8,
+                x_stride,
+                out_offset: 2,
+                out_stride,
+                out_step,
+                first_out,
+                epilogue,
+                experts: None,
+            };
             let buffers = MatmulBindings {
                 weights: packed_rows(&mut random, &layout, n_out),
                 x: Data::F32(random.floats((8 + rows * x_stride) as usize)),
                 out: Data::F32(random.floats((2 + rows * out_stride) as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+                chosen: None,
             };
             devices.check(|| Matmul { linear, splits: 1 }, &buffers, F32);
         }
@@ -248,8 +263,19 @@ fn matmul_int8() {
         for (i, ((n_out, rows, splits), (epilogue, first_out))) in shapes.zip(epilogues(dtype, 1)).enumerate() {
             let out_step = 1 + i as u32 % 2;
             let out_stride = n_out * out_step + 3;
-            let linear =
-                Linear { layout, n_out, rows, x_offset: 0, x_stride: cols, out_offset: 2, out_stride, out_step, first_out, epilogue };
+            let linear = Linear {
+                layout,
+                n_out,
+                rows,
+                x_offset: 0,
+                x_stride: cols,
+                out_offset: 2,
+                out_stride,
+                out_step,
+                first_out,
+                epilogue,
+                experts: None,
+            };
             let out = if splits == 1 { 2 + rows * out_stride } else { splits * rows * n_out };
             let bytes = (0..rows * cols / 4).map(|_| random.bits() as u32).collect();
             let buffers = MatmulInt8Bindings {
@@ -258,6 +284,7 @@ fn matmul_int8() {
                 out: Data::F32(random.floats(out as usize)),
                 activation_scales: Data::F32(random.floats((rows * cols / 32) as usize)),
                 bias: optional(epilogue.bias, random.floats((first_out + n_out) as usize)),
+                chosen: None,
             };
             devices.check(|| MatmulInt8 { linear, splits }, &buffers, F32);
         }
@@ -280,6 +307,7 @@ fn subgroup_matrices_are_used_where_they_fit() {
         out_step: 1,
         first_out: 0,
         epilogue,
+        experts: None,
     };
     let device = Capabilities {
         subgroup_size: Some(32),
@@ -313,12 +341,24 @@ fn matmul_in_parts() {
         let (n_out, rows) = (37, 70);
         let epilogue = Epilogue { bias: true, cap: 3.0, scale: 0.5, ..Epilogue::ADD };
         let (x_stride, out_stride) = (164, 80);
-        let linear = Linear { layout, n_out, rows, x_offset: 8, x_stride, out_offset: 2, out_stride, out_step: 2, first_out: 1, epilogue };
+        let linear = Linear {
+            layout,
+            n_out,
+            rows,
+            x_offset: 8,
+            x_stride,
+            out_offset: 2,
+            out_stride,
+            out_step: 2,
+            first_out: 1,
+            epilogue,
+            experts: None,
+        };
         let workspace = Data::F32(random.floats((splits * rows * n_out) as usize));
         let bias = Some(Data::F32(random.floats(38)));
         let x = Data::F32(random.floats((8 + rows * x_stride) as usize));
         let weights = packed_rows(&mut random, &layout, n_out);
-        let buffers = MatmulBindings { weights, x, out: workspace.clone(), bias: bias.clone() };
+        let buffers = MatmulBindings { weights, x, out: workspace.clone(), bias: bias.clone(), chosen: None };
         devices.check(|| Matmul { linear, splits }, &buffers, F32);
         subgroups.check_on_one(|| Matmul { linear, splits }, &buffers, F32);
         let out = Data::F32(random.floats((2 + rows * out_stride) as usize));

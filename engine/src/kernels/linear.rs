@@ -60,6 +60,21 @@ pub struct Linear {
     pub first_out: u32,
     /// Operations on the product.
     pub epilogue: Epilogue,
+    /// Each row has the matrix of an expert: `n_out` is that of one, and rows are the choices of all rows.
+    pub experts: Option<Experts>,
+}
+
+/// Experts in a slab, whose matrices lie one below the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// Choices that share a row of x.
+    pub share: u32,
+    /// The slab's first.
+    pub first: u32,
+    /// Experts in the slab.
+    pub count: u32,
+    /// For products in tiles: what [`super::MoeSort`] makes, of which these are the tiles. 0: rows one by one.
+    pub tiles: u32,
 }
 
 /// Most splits of a product.
@@ -119,7 +134,8 @@ impl Matmul {
         let fits = Tile::LARGE.storage(matrix, half) <= capabilities.workgroup_storage && matrix.is_none_or(|m| m.side() == 16);
         let enough = MAX_SPLITS * Self::tiles(linear, Tile::LARGE) >= capabilities.tuning.matmul_tiles;
         let least = Tile::least(matrix);
-        if fits && enough && linear.rows > least.rows { Tile::LARGE } else { least }
+        // Tiles of choices are sorted for the least.
+        if linear.experts.is_none() && fits && enough && linear.rows > least.rows { Tile::LARGE } else { least }
     }
 }
 
@@ -161,7 +177,7 @@ impl Kernel for Matmul {
         let tile = Self::tile(l, capabilities);
         debug_assert!(l.n_out.div_ceil(tile.outputs) <= MAX_WORKGROUPS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
-        let workgroups = [l.n_out.div_ceil(tile.outputs), l.rows.div_ceil(tile.rows), self.splits];
+        let workgroups = [l.n_out.div_ceil(tile.outputs), l.row_tiles(tile.rows), self.splits];
         let weights = l.layout.weights();
         if let Some((matrix, lanes)) = Self::matrices(capabilities) {
             let tile = match matrix {
@@ -170,10 +186,12 @@ impl Kernel for Matmul {
                 SubgroupMatrix::F16x16 if tile == Tile::LARGE => MatmulSubgroupTile::Tile128x128F16_16x16,
                 SubgroupMatrix::F16x16 => MatmulSubgroupTile::Tile64x128F16_16x16,
             };
-            return l.specialize(Plan::new(MatmulSubgroupVariant { weights, tile }, &params, workgroups)).with("LANES", lanes);
+            let plan = l.specialize(Plan::new(MatmulSubgroupVariant { weights, tile }, &params, workgroups));
+            return plan.with("LANES", lanes).with("SHARE", l.share());
         }
         let tile = if tile == Tile::LARGE { MatmulTile::Tile128x128 } else { MatmulTile::Tile64x64 };
         l.specialize(Plan::new(MatmulVariant { weights, tile, half: Self::half(capabilities) }, &params, workgroups))
+            .with("SHARE", l.share())
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -184,7 +202,7 @@ impl Kernel for Matmul {
 
     fn reference(&self, memory: &mut HostMemory, b: &Self::Bindings) {
         let x = self.linear.x(memory, b.x);
-        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
+        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias, chosen: b.chosen };
         self.linear.multiply_splits(memory, operands, &x, self.splits);
     }
 }
@@ -235,6 +253,7 @@ pub(super) struct Operands {
     pub(super) weights: BufferId,
     pub(super) out: BufferId,
     pub(super) bias: Option<BufferId>,
+    pub(super) chosen: Option<BufferId>,
 }
 
 impl Linear {
@@ -255,12 +274,51 @@ impl Linear {
             cap: self.epilogue.cap,
             splits: 1,
             weight_scale: self.epilogue.weight_scale,
+            first_expert: self.experts.map_or(0, |experts| experts.first),
+            experts: self.experts.map_or(0, |experts| experts.count),
+            tiles: self.experts.map_or(0, |experts| experts.tiles),
         }
+    }
+
+    /// The shader's constant.
+    pub(super) fn share(&self) -> u32 {
+        self.experts.map_or(0, |experts| experts.share)
+    }
+
+    /// Tiles of so many rows.
+    pub(super) fn row_tiles(&self, rows: u32) -> u32 {
+        self.experts.map_or_else(|| self.rows.div_ceil(rows), |experts| experts.tiles)
+    }
+
+    /// Rows of x.
+    pub(super) fn x_rows(&self) -> u32 {
+        self.rows / self.share().max(1)
+    }
+
+    /// The expert of each row, where this slab has it.
+    fn experts_of_rows(&self, memory: &HostMemory, chosen: Option<BufferId>) -> Option<Vec<Option<usize>>> {
+        let Experts { first, count, tiles, .. } = self.experts?;
+        let chosen = memory.read::<u32>(chosen.expect("choices"));
+        let here = |expert: u32| (first..first + count).contains(&expert).then_some(expert as usize);
+        if tiles == 0 {
+            return Some(chosen[..self.rows as usize].iter().map(|expert| here(*expert)).collect());
+        }
+        let tile = super::MoeSort::TILE as usize;
+        let mut of_rows = vec![None; self.rows as usize];
+        let (experts, choices) = chosen.split_at(tiles as usize);
+        for (expert, choices) in experts.iter().zip(choices.chunks_exact(tile)) {
+            for choice in choices.iter().filter(|choice| **choice < self.rows) {
+                of_rows[*choice as usize] = here(*expert);
+            }
+        }
+        Some(of_rows)
     }
 
     pub(super) fn cost(&self) -> Cost {
         let (rows, n_out, n_in) = (u64::from(self.rows), u64::from(self.n_out), u64::from(self.layout.cols));
-        Cost { bytes: 4 * (n_out * u64::from(self.layout.stride) + rows * (n_in + n_out)), multiply_adds: rows * n_in * n_out }
+        // Of experts those that are chosen are read: at most one for each row.
+        let matrices = self.experts.map_or(1, |experts| rows.min(experts.count.into()));
+        Cost { bytes: 4 * (matrices * n_out * u64::from(self.layout.stride) + rows * (n_in + n_out)), multiply_adds: rows * n_in * n_out }
     }
 
     /// The pipeline constants of the epilogue.
@@ -272,7 +330,7 @@ impl Linear {
     /// The rows of x.
     pub(super) fn x(&self, memory: &HostMemory, x: BufferId) -> Vec<Vec<f32>> {
         let x = memory.read::<f32>(x);
-        (0..self.rows).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
+        (0..self.x_rows()).map(|r| x[(self.x_offset + r * self.x_stride) as usize..][..self.layout.cols as usize].to_vec()).collect()
     }
 
     /// The product of these rows; with several splits the workspace `(splits, rows, n_out)`, without epilogue.
@@ -294,11 +352,25 @@ impl Linear {
 
     /// Multiplies and writes the output.
     pub(super) fn finish(&self, memory: &mut HostMemory, operands: Operands, x: &[Vec<f32>]) {
-        let weights = memory.read::<u32>(operands.weights).chunks_exact(self.layout.stride as usize).take(self.n_out as usize);
-        let weights: Vec<Vec<f32>> = weights.map(|row| dequantize_row(&self.layout, row)).collect();
+        let experts = self.experts_of_rows(memory, operands.chosen);
+        let matrices = self.experts.map_or(1, |experts| experts.count);
+        let rows = memory.read::<u32>(operands.weights).chunks_exact(self.layout.stride as usize).take((matrices * self.n_out) as usize);
+        let weights: Vec<Vec<f32>> = rows.map(|row| dequantize_row(&self.layout, row)).collect();
         let dot = |w: &Vec<f32>, x: &Vec<f32>| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
-        let products = x.iter().map(|x| weights.iter().map(|w| dot(w, x)).collect()).collect();
-        self.store(memory, operands.out, operands.bias, products);
+        let product = |matrix: &[Vec<f32>], x: &Vec<f32>| matrix.iter().map(|w| dot(w, x)).collect::<Vec<f32>>();
+        let Some(experts) = experts else {
+            let products = x.iter().map(|x| product(&weights, x)).collect();
+            return self.store(memory, operands.out, operands.bias, products);
+        };
+        let Experts { share, first, .. } = self.experts.expect("experts");
+        for (row, expert) in experts.into_iter().enumerate() {
+            let Some(expert) = expert else { continue };
+            let matrix = &weights[(expert - first as usize) * self.n_out as usize..][..self.n_out as usize];
+            let products = vec![product(matrix, &x[row / share as usize])];
+            // One row, with the bias of its expert.
+            let (out_offset, first_out) = (self.out_offset + row as u32 * self.out_stride, expert as u32 * self.n_out);
+            Self { rows: 1, out_offset, first_out, ..*self }.store(memory, operands.out, operands.bias, products);
+        }
     }
 
     /// Applies the epilogue to the products `(rows, n_out)` and writes the output.

@@ -201,6 +201,6 @@ impl Kernel for MatmulInt16 {
             factors[4 * (row * n_in / BLOCK + i / BLOCK)] * (256 * high + low) as f32
         };
         let x: Vec<Vec<f32>> = (0..l.rows as usize).map(|row| (0..n_in).map(|i| element(row, i)).collect()).collect();
-        l.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias }, &x);
+        l.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias, chosen: None }, &x);
     }
 }

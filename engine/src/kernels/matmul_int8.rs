@@ -105,11 +105,8 @@ impl Kernel for MatmulInt8 {
         debug_assert!(self.splits <= MAX_SPLITS);
         let params = LinearParams { splits: self.splits, ..l.params(0.0) };
         let quants = Quants::of(l.layout.dtype).expect("weights that are not floats");
-        l.specialize(Plan::new(
-            MatmulInt8Variant { quants },
-            &params,
-            [l.n_out.div_ceil(Self::TILE), l.rows.div_ceil(Self::TILE), self.splits],
-        ))
+        l.specialize(Plan::new(MatmulInt8Variant { quants }, &params, [l.n_out.div_ceil(Self::TILE), l.row_tiles(Self::TILE), self.splits]))
+            .with("SHARE", l.share())
     }
 
     fn cost(&self, positions: u32) -> Cost {
@@ -125,8 +122,8 @@ impl Kernel for MatmulInt8 {
         let bytes = memory.read::<i8>(b.x);
         let scales = memory.read::<f32>(b.activation_scales);
         let element = |at: usize| scales[at / BLOCK as usize] * f32::from(bytes[order.place(at)]);
-        let x: Vec<Vec<f32>> = (0..self.linear.rows as usize).map(|r| (r * n_in..(r + 1) * n_in).map(element).collect()).collect();
-        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias };
+        let x: Vec<Vec<f32>> = (0..self.linear.x_rows() as usize).map(|r| (r * n_in..(r + 1) * n_in).map(element).collect()).collect();
+        let operands = Operands { weights: b.weights, out: b.out, bias: b.bias, chosen: b.chosen };
         self.linear.multiply_splits(memory, operands, &x, self.splits);
     }
 }

@@ -33,7 +33,9 @@ impl Kernel for Matvec {
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has
         // blocks. The rest of the workgroup takes other outputs.
         let subgroup = capabilities.subgroup_size.unwrap_or(32).next_power_of_two();
-        let workgroups = |lanes: u32| l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
+        // Where rows have experts all of them are at work.
+        let parallel = if l.experts.is_some() { l.rows } else { 1 };
+        let workgroups = |lanes: u32| parallel * l.n_out.div_ceil(OUTPUTS * (workgroup / lanes));
         let mut lanes = subgroup.min(blocks.next_power_of_two()).clamp(4, tile.min(workgroup));
         while 2 * lanes <= blocks.min(tile).min(workgroup) && 2 * workgroups(lanes) <= tuning.matvec_workgroups {
             lanes *= 2;
@@ -46,14 +48,17 @@ impl Kernel for Matvec {
         }
         // A row of x that fits a tile is staged once for many outputs.
         let iterations = if blocks <= tile { workgroups(lanes).div_ceil(tuning.matvec_workgroups) } else { 1 };
+        let of_row = workgroups(lanes) / parallel;
+        let iterations = iterations.min(of_row);
         let variant = MatvecVariant { weights: l.layout.weights(), subgroups: capabilities.has_subgroups() };
-        let [x, y, _] = grid_2d(workgroups(lanes).div_ceil(iterations));
+        let [x, y, _] = grid_2d(of_row.div_ceil(iterations));
         l.specialize(Plan::new(variant, &params, [x, y, l.rows]))
             .with("WORKGROUP", workgroup)
             .with("LANES", lanes)
             .with("ITERATIONS", iterations)
             .with("NORM", u32::from(self.norm.is_some()))
             .with("GATED", u32::from(l.epilogue.gated))
+            .with("SHARE", l.share())
     }
 
     fn cost(&self, _: u32) -> Cost {
@@ -68,6 +73,6 @@ impl Kernel for Matvec {
                 normalize(row, NormKind::Rms, &weight, eps);
             }
         }
-        self.linear.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias }, &x);
+        self.linear.finish(memory, Operands { weights: b.weights, out: b.out, bias: b.bias, chosen: b.chosen }, &x);
     }
 }

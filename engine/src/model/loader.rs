@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::layers::{NormWeights, Projection};
+use super::layers::{ExpertMatrices, NormWeights, Projection};
 use super::padding::padded_row;
 use super::pieces::{FloatPiece, MatrixPiece, Piece, Pieces, Rows, row_bytes};
 use super::slab::Weight;
@@ -196,6 +196,19 @@ impl<'a> Loader<'a> {
         Ok(Projection { weight, bias: Some(self.buffer("bias", &values)?) })
     }
 
+    /// The product with a single row, which may be stored without its number of rows.
+    pub(super) fn row_projection(&mut self, name: &str, cols: u32) -> Result<Projection> {
+        let dtype = self.dtype(name)?;
+        let tensor = self.tensor(name)?;
+        if tensor.elements() != u64::from(cols) || tensor.shape.first() != Some(&u64::from(cols)) {
+            return Err(wrong_shape(tensor, &[u64::from(cols)]));
+        }
+        let layout = WeightLayout::new(name, dtype, u64::from(cols))?;
+        let weight = Weight::allocate(self.executor, self.scope, name, layout, 1, 1)?;
+        self.fill(&weight, &Part { name, first_row: 0, rows: 1 }, 0, 1)?;
+        Ok(Projection { weight: Weight { scale: self.checkpoint.scale(name), ..weight }, bias: None })
+    }
+
     /// A small tensor of twice `half` floats, those of its halves alternating.
     pub(super) fn interleaved_halves(&mut self, name: &str, half: u32) -> Result<BufferId> {
         let values = self.computed(&[(name, 2 * half)], 2 * half, move |tensors| {
@@ -255,8 +268,86 @@ impl<'a> Loader<'a> {
             }
         }
         let layout = WeightLayout::new(first, dtype, u64::from(cols))?;
-        let weight = Weight::allocate(self.executor, self.scope, first, layout, parts.iter().map(|part| part.rows).sum())?;
+        // Interleaved pairs of rows stay together.
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let weight = Weight::allocate(self.executor, self.scope, first, layout, rows, 2)?;
         Ok(Weight { scale: self.checkpoint.scale(first), ..weight })
+    }
+
+    /// The matrices of experts, one below the other, each of `rows` rows: tensors `{cols, rows, experts}`, of two of them the rows alternating,
+    /// with biases where there are any.
+    pub(super) fn experts(&mut self, names: &[&str], experts: u32, rows: u32, cols: u32) -> Result<ExpertMatrices> {
+        let weights: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
+        let dtype = self.dtype(&weights[0])?;
+        for name in &weights {
+            let tensor = self.tensor(name)?;
+            let shape = [cols, rows, experts].map(u64::from);
+            if tensor.shape != shape {
+                return Err(wrong_shape(tensor, &shape));
+            }
+            if !self.are_alike(&weights[0], name)? {
+                return Err(EngineError::Unsupported {
+                    what: "mixed types or scales",
+                    value: format!("{} is {dtype}, and {name} is not", weights[0]),
+                    supported: "one type and one scale for both".to_owned(),
+                });
+            }
+        }
+        let layout = WeightLayout::new(&weights[0], dtype, u64::from(cols))?;
+        let step = names.len() as u32;
+        let (all, of_one) = (experts * rows, step * rows);
+        let weight = Weight::allocate(self.executor, self.scope, &weights[0], layout, step * all, of_one)?;
+        for (first, name) in weights.iter().enumerate() {
+            self.fill(&weight, &Part { name, first_row: 0, rows: all }, first as u32, step)?;
+        }
+        let weight = Weight { scale: self.checkpoint.scale(&weights[0]), ..weight };
+        Ok(ExpertMatrices { weight, bias: self.expert_biases(names, all)?, rows: of_one })
+    }
+
+    /// The same of one tensor that has the rows of two in each expert, those of the first before those of the second.
+    pub(super) fn expert_halves(&mut self, name: &str, experts: u32, half: u32, cols: u32) -> Result<ExpertMatrices> {
+        let weight_name = format!("{name}.weight");
+        let dtype = self.dtype(&weight_name)?;
+        let tensor = self.tensor(&weight_name)?;
+        let shape = [cols, 2 * half, experts].map(u64::from);
+        if tensor.shape != shape {
+            return Err(wrong_shape(tensor, &shape));
+        }
+        let layout = WeightLayout::new(&weight_name, dtype, u64::from(cols))?;
+        let weight = Weight::allocate(self.executor, self.scope, &weight_name, layout, 2 * half * experts, 2 * half)?;
+        for expert in 0..experts {
+            for second in [0, 1] {
+                let part = Part { name: &weight_name, first_row: (2 * expert + second) * half, rows: half };
+                self.fill(&weight, &part, 2 * half * expert + second, 2)?;
+            }
+        }
+        if self.has(&format!("{name}.bias")) {
+            let supported = "no bias of gate and up in one tensor".to_owned();
+            return Err(EngineError::Unsupported { what: "tensor", value: format!("{name}.bias"), supported });
+        }
+        Ok(ExpertMatrices { weight: Weight { scale: self.checkpoint.scale(&weight_name), ..weight }, bias: None, rows: 2 * half })
+    }
+
+    /// The biases of experts, of several tensors alternating; missing ones are zero.
+    fn expert_biases(&mut self, names: &[&str], count: u32) -> Result<Option<BufferId>> {
+        let names: Vec<String> = names.iter().map(|name| format!("{name}.bias")).collect();
+        let stored: Vec<(&str, u32)> = names.iter().filter(|name| self.has(name)).map(|name| (name.as_str(), count)).collect();
+        if stored.is_empty() {
+            return Ok(None);
+        }
+        if stored.len() < names.len() {
+            let value = format!("{} alone", stored[0].0);
+            return Err(EngineError::Unsupported {
+                what: "biases of experts",
+                value,
+                supported: format!("both of {}", names.join(" and ")),
+            });
+        }
+        let all = count * stored.len() as u32;
+        let values = self.computed(&stored, all, move |tensors| {
+            (0..count as usize).flat_map(|i| tensors.iter().map(move |tensor| tensor[i])).collect()
+        })?;
+        Ok(Some(self.buffer("biases of experts", &[values])?))
     }
 
     /// Lists the pieces that pack rows of a tensor, in the matrix's type, to rows `first_row + i * step` of the matrix.

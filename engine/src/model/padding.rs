@@ -1,6 +1,6 @@
 //! Widths that are no multiple of what kernels read at once, filled up with zeros: the results are the same.
 
-use super::spec::{FfnSpec, ModelSpec, NormSpec};
+use super::spec::{FfnSpec, LayerSpec, ModelSpec, NormSpec};
 use crate::formats::{Checkpoint, TensorInfo, Transform};
 
 /// Values that kernels read at once.
@@ -43,14 +43,16 @@ pub(super) fn padded_row(values: &[f32], factor: f64, row: u32) -> Vec<f32> {
 /// rows and columns of feed-forward networks, whose widths in `spec` become the padded ones; and behind the columns of attention's
 /// output. `None` when nothing needs it.
 pub(super) fn padded(checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Option<Checkpoint> {
-    let widths: Vec<(u32, u32)> = spec.layers.iter().map(|layer| (layer.dense().width, layer.attention().output_row())).collect();
+    let width = |layer: &LayerSpec| layer.dense().map_or(0, |dense| dense.width);
+    let widths: Vec<(u32, u32)> = spec.layers.iter().map(|layer| (width(layer), layer.attention().output_row())).collect();
     let dim = spec.dim;
     if std::iter::once(dim).chain(widths.iter().flat_map(|(a, b)| [*a, *b])).all(|width| width == padded_width(width)) {
         return None;
     }
     for layer in &mut spec.layers {
-        let FfnSpec::Dense(dense) = &mut layer.ffn;
-        dense.width = padded_width(dense.width);
+        if let FfnSpec::Dense(dense) = &mut layer.ffn {
+            dense.width = padded_width(dense.width);
+        }
     }
     let mut padded = checkpoint.clone();
     for tensor in &mut padded.tensors {

@@ -29,18 +29,26 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Allocates a matrix of `rows` rows. `name` is for messages.
+    /// Allocates a matrix of `rows` rows, of which each `together` are in one slab. `name` is for messages.
     ///
     /// # Errors
     /// When the device cannot hold it.
-    pub(super) fn allocate(executor: &Executor, scope: &mut Scope, name: &str, layout: WeightLayout, rows: u32) -> Result<Self> {
+    pub(super) fn allocate(
+        executor: &Executor,
+        scope: &mut Scope,
+        name: &str,
+        layout: WeightLayout,
+        rows: u32,
+        together: u32,
+    ) -> Result<Self> {
         let row_bytes = 4 * u64::from(layout.stride);
         let capabilities = executor.capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer);
-        // An even number of rows keeps interleaved pairs together.
-        let slab_rows = u32::try_from((limit / row_bytes).min(u64::from(rows.next_multiple_of(2)))).unwrap_or(rows) & !1;
+        let fitting = u32::try_from((limit / row_bytes).min(u64::from(rows.next_multiple_of(together)))).unwrap_or(rows);
+        let slab_rows = fitting / together * together;
         if slab_rows == 0 {
-            return Err(EngineError::TooLarge { what: format!("a row of {name}"), needed: row_bytes, limit });
+            let what = if together > 2 { format!("an expert of {name}") } else { format!("a row of {name}") };
+            return Err(EngineError::TooLarge { what, needed: row_bytes * u64::from(together), limit });
         }
         let mut slabs = Vec::new();
         for first_row in (0..rows).step_by(slab_rows as usize) {

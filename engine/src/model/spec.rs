@@ -6,7 +6,7 @@
 
 use super::rope::RopeSpec;
 use crate::error::{EngineError, Result};
-use crate::kernels::{Activation, KvFormat, NormKind, XieluParameters};
+use crate::kernels::{Activation, KvFormat, NormKind, TopK, XieluParameters};
 
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,6 +162,32 @@ pub enum QkNormSpec {
 pub enum FfnSpec {
     /// The same weights for all tokens.
     Dense(DenseSpec),
+    /// Those of some experts for each token.
+    Moe(MoeSpec),
+}
+
+/// A mixture of experts (Shazeer et al. 2017), each of them gated: `sum of weight * down(activation(gate(x)) * up(x))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoeSpec {
+    /// The choice of experts.
+    pub top_k: TopK,
+    /// A bias of the scores, for the choice only.
+    pub selection_bias: bool,
+    /// Width of an expert's hidden layer.
+    pub width: u32,
+    /// Activation.
+    pub activation: Activation,
+    /// An expert that all tokens have.
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that all tokens have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SharedExpert {
+    /// The network.
+    pub dense: DenseSpec,
+    /// Its output is multiplied by the sigmoid of a number for each token.
+    pub gated: bool,
 }
 
 /// `down(activation(up(x)))`, or `down(activation(gate(x)) * up(x))`.
@@ -243,9 +269,13 @@ impl ModelSpec {
         }
         for (i, layer) in self.layers.iter().enumerate() {
             // Their rows have no padding.
-            let rows = [(layer.attention().sub_norm, layer.attention().output_row()), (layer.dense().sub_norm, layer.dense().width)];
+            let dense = layer.dense().map_or((false, 0), |dense| (dense.sub_norm, dense.width));
+            let rows = [(layer.attention().sub_norm, layer.attention().output_row()), dense];
             if let Some((_, row)) = rows.iter().find(|(normalized, row)| *normalized && !(row | self.dim).is_multiple_of(8)) {
                 return refused("width of a norm within a layer", format!("{row} in layer {i}"), "multiples of 8");
+            }
+            if let FfnSpec::Moe(moe) = &layer.ffn {
+                moe.check(self.dim)?;
             }
             let attention = layer.attention();
             let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *attention;
@@ -275,6 +305,31 @@ impl ModelSpec {
     }
 }
 
+impl MoeSpec {
+    /// Refuses what no kernel computes.
+    fn check(&self, dim: u32) -> Result<()> {
+        let refused = |what, value: u32, supported: String| Err(EngineError::Unsupported { what, value: value.to_string(), supported });
+        let TopK { experts, used, groups, groups_used, .. } = self.top_k;
+        if !(1..=TopK::MAX_EXPERTS).contains(&experts) {
+            return refused("number of experts", experts, format!("1 to {}", TopK::MAX_EXPERTS));
+        }
+        if !(1..=experts.min(TopK::MAX_USED)).contains(&used) {
+            return refused("experts of a token", used, format!("1 to {}", experts.min(TopK::MAX_USED)));
+        }
+        if !(1..=TopK::MAX_GROUPS).contains(&groups) || !experts.is_multiple_of(groups) || !(1..=groups).contains(&groups_used) {
+            return refused("groups of experts", groups, format!("divisors of {experts} up to {}", TopK::MAX_GROUPS));
+        }
+        // The best of the groups must be enough.
+        if experts / groups * groups_used < used {
+            return refused("groups of experts that are used", groups_used, format!("enough for {used} experts"));
+        }
+        if !self.width.is_multiple_of(8) || !dim.is_multiple_of(8) {
+            return refused("width of experts", self.width, "multiples of 8 in a model whose width is one".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// The state of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateSpec {
@@ -294,10 +349,12 @@ impl LayerSpec {
         attention
     }
 
-    /// The layer's feed-forward network.
-    pub fn dense(&self) -> &DenseSpec {
-        let FfnSpec::Dense(dense) = &self.ffn;
-        dense
+    /// The network that all tokens have, where there is one.
+    pub fn dense(&self) -> Option<&DenseSpec> {
+        match &self.ffn {
+            FfnSpec::Dense(dense) => Some(dense),
+            FfnSpec::Moe(moe) => moe.shared.as_ref().map(|shared| &shared.dense),
+        }
     }
 
     /// The state of the layer, with a cache of such elements.

@@ -21,7 +21,7 @@ fn spec(header: &Header<'_>) -> Result<ModelSpec> {
     let (negative, positive) = (of_layers("xielu.alpha_n")?, of_layers("xielu.alpha_p")?);
     let (beta, eps) = (of_layers("xielu.beta")?, of_layers("xielu.eps")?);
     for (i, layer) in spec.layers.iter_mut().enumerate() {
-        let FfnSpec::Dense(dense) = &mut layer.ffn;
+        let FfnSpec::Dense(dense) = &mut layer.ffn else { continue };
         dense.xielu = Some(XieluParameters {
             positive: softplus(positive[i]),
             negative: beta[i] + softplus(negative[i]),

@@ -5,12 +5,13 @@
 //! projections, and output weights of their own is read from the tensors that a file has.
 
 use super::header::{Header, MAX_CONTEXT, MAX_DIM, MAX_HEAD_DIM, MAX_LAYERS};
+use super::mixture::Mixture;
 use super::rope;
 use crate::error::{EngineError, Result};
 use crate::kernels::{Activation, NormKind, RopePairing};
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{
-    AttentionSpec, DenseSpec, EmbeddingSpec, FfnSpec, HeadSpec, LayerSpec, MixerSpec, ModelSpec, NormPlacement, NormSpec, Pooling,
+    AttentionSpec, DenseSpec, EmbeddingSpec, FfnSpec, HeadSpec, LayerSpec, MixerSpec, ModelSpec, MoeSpec, NormPlacement, NormSpec, Pooling,
     QkNormSpec, Window,
 };
 
@@ -80,6 +81,8 @@ pub(super) struct Dense {
     pub(super) caps: (f32, f32),
     /// The model with this many layers divides scores by the square root of the width per head, not of the head.
     pub(super) scores_by_width: Option<u32>,
+    /// How a layer with a router chooses its experts, in families that have such layers.
+    pub(super) mixture: Option<Mixture>,
 }
 
 /// Of [`Dense::windowed`]: every layer.
@@ -104,11 +107,11 @@ impl Dense {
     }
 
     fn read(&self, header: &Header<'_>) -> Result<ModelSpec> {
-        if let Some(experts) = header.integer("expert_count")?.filter(|n| *n != 0) {
+        if let Some(experts) = header.integer("expert_count")?.filter(|n| *n != 0 && self.mixture.is_none()) {
             return Err(EngineError::Unsupported {
                 what: "mixture of experts",
                 value: format!("{experts} experts"),
-                supported: "dense models".to_owned(),
+                supported: "dense models of this family".to_owned(),
             });
         }
         let eps = match self.norm {
@@ -146,9 +149,15 @@ impl Dense {
             let sizes = header.layer_sizes(suffix, layers, MAX_DIM)?;
             Ok(sizes.ok_or_else(|| crate::formats::FormatError::MissingKey { key: header.key(suffix) })?)
         };
+        let mixture = self.mixture.map(|mixture| mixture.spec(header, self.activation)).transpose()?.flatten();
         let heads = need("attention.head_count")?;
         let kv_heads = header.layer_sizes("attention.head_count_kv", layers, MAX_DIM)?.unwrap_or_else(|| heads.clone());
-        let widths = need("feed_forward_length")?;
+        // Where all layers are mixtures some files state the width of an expert alone.
+        let widths = match (header.layer_sizes("feed_forward_length", layers, MAX_DIM)?, &mixture) {
+            (Some(widths), _) => widths,
+            (None, Some(moe)) => vec![moe.width; layers as usize],
+            (None, None) => need("feed_forward_length")?,
+        };
         let windows = self.windows(header, layers)?;
         let length = |suffix: &str, default: u32| header.within(suffix, header.integer(suffix)?.unwrap_or(default), MAX_HEAD_DIM);
         // Without the key heads share the width: those of the first layer, as in llama.cpp.
@@ -190,13 +199,19 @@ impl Dense {
                     cap,
                     sinks: has("attn_sinks"),
                 }),
-                ffn: FfnSpec::Dense(DenseSpec {
-                    width: widths[i as usize],
-                    activation: self.activation,
-                    xielu: None,
-                    gated: self.gated,
-                    sub_norm: has("ffn_sub_norm"),
-                }),
+                ffn: match mixture.filter(|_| has("ffn_gate_inp")) {
+                    Some(moe) => {
+                        let selection_bias = header.has(&format!("blk.{i}.exp_probs_b.bias"));
+                        FfnSpec::Moe(MoeSpec { selection_bias, shared: moe.shared.filter(|_| has("ffn_down_shexp")), ..moe })
+                    }
+                    None => FfnSpec::Dense(DenseSpec {
+                        width: widths[i as usize],
+                        activation: self.activation,
+                        xielu: None,
+                        gated: self.gated,
+                        sub_norm: has("ffn_sub_norm"),
+                    }),
+                },
                 residual_scale,
             }
         };

@@ -2,6 +2,7 @@
 
 use super::Family;
 use super::dense::{Dense, LocalRope, LogitScale, NormWeights, all_but_each_fourth, every_layer};
+use super::mixture::Mixture;
 use crate::formats::FormatError;
 use crate::formats::huggingface::{
     Defaults, FolderSpec, Json, NameTable, Put, RopeOrder, SlidingWindow, TensorNames, as_stored, no_variant, refused, stated_kv_heads,
@@ -29,6 +30,7 @@ pub(super) const DENSE: Dense = Dense {
     logit_scale: LogitScale::Divides,
     caps: (0.0, 0.0),
     scores_by_width: None,
+    mixture: None,
 };
 
 /// Most families' folders change few of these.
@@ -90,7 +92,13 @@ const RMS_EPSILON: &str = "attention.layer_norm_rms_epsilon";
 /// GGUF's key for the epsilon of layer norms.
 pub(super) const LAYER_EPSILON: &str = "attention.layer_norm_epsilon";
 
-pub(super) const LLAMA: Family = Family { name: "llama", spec: |header| DENSE.spec(header), folder: Some(&FOLDER), adapt: None };
+/// Mixtral too.
+pub(super) const LLAMA: Family = Family {
+    name: "llama",
+    spec: |header| Dense { mixture: Some(Mixture::SOFTMAX), ..DENSE }.spec(header),
+    folder: Some(&FOLDER),
+    adapt: None,
+};
 
 pub(super) const MISTRAL_3: Family = Family { name: "mistral3", spec: |header| DENSE.spec(header), folder: None, adapt: None };
 

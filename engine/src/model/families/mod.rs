@@ -19,6 +19,7 @@ mod header;
 mod hunyuan;
 mod llama;
 mod minicpm;
+mod mixture;
 mod nemotron;
 mod neox;
 mod olmo;
@@ -113,6 +114,19 @@ const FAMILIES: &[Family] = &[
     twins::XVERSE,
     twins::ORION,
     neox::PLAMO,
+    mixture::QWEN_3_MOE,
+    mixture::QWEN_3_VL_MOE,
+    mixture::QWEN_2_MOE,
+    mixture::OLMOE,
+    mixture::GRANITE_MOE,
+    mixture::DEEPSEEK,
+    mixture::ERNIE_4_5_MOE,
+    mixture::HUNYUAN_MOE,
+    mixture::GLM_4_MOE,
+    mixture::DOTS_1,
+    mixture::BAILING_MOE_2,
+    mixture::MINIMAX_M2,
+    mixture::GPT_OSS,
 ];
 
 /// Names that Ollama's own conversions have for families, and the common ones.

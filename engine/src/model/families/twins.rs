@@ -45,8 +45,9 @@ pub(super) const QWEN: Family = Family::gguf("qwen", |header| qwen::DENSE.spec(h
 /// The file states the width of gate and up together.
 fn with_half_widths(mut spec: ModelSpec) -> ModelSpec {
     for layer in &mut spec.layers {
-        let FfnSpec::Dense(dense) = &mut layer.ffn;
-        dense.width /= 2;
+        if let FfnSpec::Dense(dense) = &mut layer.ffn {
+            dense.width /= 2;
+        }
     }
     spec
 }

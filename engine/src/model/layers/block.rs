@@ -2,13 +2,21 @@
 
 use super::super::loader::Loader;
 use super::super::pass::{Act, Output, PassRecorder};
-use super::super::spec::{LayerSpec, ModelSpec, OutputNorm};
+use super::super::spec::{FfnSpec, LayerSpec, ModelSpec, OutputNorm};
 use super::attention::{Attention, AttentionBuffers};
 use super::linear::{Operand, Projection, Target};
 use super::mlp::Mlp;
+use super::moe::Moe;
 use super::norm::{NormWeights, operand};
 use crate::error::Result;
 use crate::kernels::Epilogue;
+
+/// The feed-forward network of a layer.
+#[derive(Debug)]
+enum Ffn {
+    Dense(Mlp),
+    Moe(Box<Moe>),
+}
 
 /// One layer. The norms that it has depend on the spec's [`NormPlacement`](super::super::spec::NormPlacement).
 #[derive(Debug)]
@@ -20,7 +28,7 @@ pub(crate) struct Block {
     pub(super) attention: Attention,
     attention_post_norm: Option<NormWeights>,
     mlp_norm: Option<NormWeights>,
-    mlp: Mlp,
+    ffn: Ffn,
     mlp_post_norm: Option<NormWeights>,
 }
 
@@ -47,7 +55,10 @@ impl Block {
             attention: Attention::load(loader, spec, layer.attention(), i)?,
             attention_post_norm,
             mlp_norm,
-            mlp: Mlp::load(loader, *layer.dense(), spec.row(), i)?,
+            ffn: match layer.ffn {
+                FfnSpec::Dense(dense) => Ffn::Dense(Mlp::load(loader, dense, spec.row(), i)?),
+                FfnSpec::Moe(moe) => Ffn::Moe(Box::new(Moe::load(loader, moe, spec.row(), i)?)),
+            },
             mlp_post_norm,
         })
     }
@@ -56,12 +67,42 @@ impl Block {
     pub(crate) fn record(&self, pass: &mut PassRecorder<'_>, x: Act, buffers: &AttentionBuffers) -> Act {
         let input = operand(self.attention_norm.as_ref(), &x);
         let heads = self.attention.record_heads(pass, input, buffers);
-        let parallel = self.parallel.then(|| self.record_hidden(pass, &x));
         let heads = operand(self.attention.sub_norm.as_ref(), &heads);
-        let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
-        let hidden = parallel.unwrap_or_else(|| self.record_hidden(pass, &x));
-        let hidden = operand(self.mlp.sub_norm.as_ref(), &hidden);
-        self.record_residual(pass, x, hidden, &self.mlp.down, self.mlp_post_norm.as_ref())
+        let hidden = |pass: &mut PassRecorder<'_>, mlp: &Mlp, x: &Act| mlp.record_hidden(pass, operand(self.mlp_norm.as_ref(), x));
+        match &self.ffn {
+            Ffn::Dense(mlp) => {
+                let parallel = self.parallel.then(|| hidden(pass, mlp, &x));
+                let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
+                let hidden = parallel.unwrap_or_else(|| hidden(pass, mlp, &x));
+                let hidden = operand(mlp.sub_norm.as_ref(), &hidden);
+                self.record_residual(pass, x, hidden, &mlp.down, self.mlp_post_norm.as_ref())
+            }
+            Ffn::Moe(moe) => {
+                let x = self.record_residual(pass, x, heads, &self.attention.output, self.attention_post_norm.as_ref());
+                self.record_moe(pass, x, moe)
+            }
+        }
+    }
+
+    /// The residual stream with the mixture's output, with the norm that it has there.
+    fn record_moe(&self, pass: &mut PassRecorder<'_>, x: Act, moe: &Moe) -> Act {
+        let input = operand(self.mlp_norm.as_ref(), &x);
+        match (self.output_norm, &self.mlp_post_norm) {
+            (OutputNorm::Branch, Some(norm)) => {
+                let out = pass.act(x.stride);
+                moe.record(pass, input, &out, 1.0, false);
+                norm.record(pass, &out, &x, true);
+                x
+            }
+            (OutputNorm::Sum, Some(norm)) => {
+                moe.record(pass, input, &x, self.residual_scale, true);
+                norm.record_new(pass, &x)
+            }
+            _ => {
+                moe.record(pass, input, &x, self.residual_scale, true);
+                x
+            }
+        }
     }
 
     /// Whether a pass that ends with this layer needs nothing but [`Self::record_cache`] of it.
@@ -73,11 +114,6 @@ impl Block {
     pub(crate) fn record_cache(&self, pass: &mut PassRecorder<'_>, x: &Act, buffers: &AttentionBuffers) {
         let input = operand(self.attention_norm.as_ref(), x);
         self.attention.record_cache(pass, input, buffers);
-    }
-
-    fn record_hidden(&self, pass: &mut PassRecorder<'_>, x: &Act) -> Act {
-        let input = operand(self.mlp_norm.as_ref(), x);
-        self.mlp.record_hidden(pass, input)
     }
 
     /// Multiplies the last rows of a branch and adds them to the residual stream `x`, with the norm that it has there.

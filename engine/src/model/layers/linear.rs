@@ -98,6 +98,11 @@ impl Operand {
         Self { norm: Some(norm), ..Self::plain(rows) }
     }
 
+    /// The same rows for another product, which makes what it needs of them itself.
+    pub(super) fn again(&self) -> Self {
+        Self { rows: self.rows.clone(), norm: self.norm, normalized: self.normalized.clone(), quantized: None }
+    }
+
     /// Number of rows.
     pub(super) fn count(&self) -> u32 {
         self.rows.rows
@@ -109,13 +114,13 @@ impl Operand {
     }
 
     /// The rows that a kernel gets which applies the norm itself where that is [fused](Self::fused_norm).
-    fn record_unfused(&mut self, pass: &mut PassRecorder<'_>) -> (Act, Option<BufferId>) {
+    pub(super) fn record_unfused(&mut self, pass: &mut PassRecorder<'_>) -> (Act, Option<BufferId>) {
         let fused = self.fused_norm(pass);
         (if fused.is_some() { self.rows.clone() } else { self.record_norm(pass) }, fused)
     }
 
     /// The rows with the norm applied.
-    fn record_norm(&mut self, pass: &mut PassRecorder<'_>) -> Act {
+    pub(super) fn record_norm(&mut self, pass: &mut PassRecorder<'_>) -> Act {
         let Some(norm) = self.norm else { return self.rows.clone() };
         self.normalized.get_or_insert_with(|| norm.record_new(pass, &self.rows)).clone()
     }
@@ -136,7 +141,7 @@ impl Operand {
     }
 
     /// The rows as int8 for weights of this layout, and their scales.
-    fn record_int8(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
+    pub(super) fn record_int8(&mut self, pass: &mut PassRecorder<'_>, layout: &WeightLayout) -> (BufferId, BufferId) {
         let order = layout.interleave();
         self.record_quantized(8, order, |x| {
             let rows = x.record_norm(pass);
@@ -190,12 +195,34 @@ impl Projection {
                 out_step: out.step,
                 first_out: slab.first_row,
                 epilogue,
+                experts: None,
             };
             match Product::of(&linear.layout, linear.n_out, linear.rows, pass.run_of(linear.rows), pass.capabilities) {
                 Product::Rows => self.record_rows(pass, slab, linear, x, out.buffer),
                 Product::Int16 => self.record_int16(pass, slab, linear, x, out.buffer),
                 Product::Tiles => self.record_tiles(pass, slab, linear, x, out.buffer),
             }
+        }
+    }
+
+    /// The same with neither rows nor weights rounded, where the weights are floats: a choice depends on it.
+    pub(super) fn record_exact(&self, pass: &mut PassRecorder<'_>, x: &mut Operand, out: Target) {
+        let epilogue = Epilogue { bias: self.bias.is_some(), weight_scale: self.weight.scale, ..Epilogue::STORE };
+        for slab in &self.weight.slabs {
+            let linear = Linear {
+                layout: self.weight.layout,
+                n_out: slab.rows,
+                rows: x.count(),
+                x_offset: x.rows.offset,
+                x_stride: x.rows.stride,
+                out_offset: out.offset + slab.first_row * out.step,
+                out_stride: out.stride,
+                out_step: out.step,
+                first_out: slab.first_row,
+                epilogue,
+                experts: None,
+            };
+            self.record_rows(pass, slab, linear, x, out.buffer);
         }
     }
 
@@ -210,7 +237,7 @@ impl Projection {
     fn record_rows(&self, pass: &mut PassRecorder<'_>, slab: &Slab, linear: Linear, x: &mut Operand, out: BufferId) {
         let (rows, norm_weight) = x.record_unfused(pass);
         let linear = Linear { x_offset: rows.offset, x_stride: rows.stride, ..linear };
-        let bindings = MatvecBindings { weights: slab.buffer, x: rows.buffer, out, norm_weight, bias: self.bias };
+        let bindings = MatvecBindings { weights: slab.buffer, x: rows.buffer, out, norm_weight, bias: self.bias, chosen: None };
         pass.dispatch(Matvec { linear, norm: norm_weight.map(|_| pass.norm.eps) }, bindings);
     }
 
@@ -232,9 +259,12 @@ impl Projection {
         let workspace = (splits > 1).then(|| pass.workspace(combine.workspace_bytes()));
         let target = workspace.as_ref().map_or(out, |workspace| workspace.buffer);
         if let Some((x, activation_scales)) = int8 {
-            pass.dispatch(MatmulInt8 { linear, splits }, MatmulInt8Bindings { weights, x, out: target, activation_scales, bias });
+            pass.dispatch(
+                MatmulInt8 { linear, splits },
+                MatmulInt8Bindings { weights, x, out: target, activation_scales, bias, chosen: None },
+            );
         } else if let Some(rows) = rows {
-            pass.dispatch(Matmul { linear, splits }, MatmulBindings { weights, x: rows.buffer, out: target, bias });
+            pass.dispatch(Matmul { linear, splits }, MatmulBindings { weights, x: rows.buffer, out: target, bias, chosen: None });
         }
         if let Some(workspace) = workspace {
             pass.dispatch(combine, MatmulCombineBindings { workspace: workspace.buffer, out, bias });

@@ -23,7 +23,12 @@ pub(crate) struct Mlp {
 impl Mlp {
     /// Loads the network of layer `i`, whose residual stream has rows of `dim` elements.
     pub(super) fn load(loader: &mut Loader<'_>, spec: DenseSpec, dim: u32, i: u32) -> Result<Self> {
-        let [gate, up, down, sub_norm] = ["ffn_gate", "ffn_up", "ffn_down", "ffn_sub_norm"].map(|part| format!("blk.{i}.{part}"));
+        Self::load_named(loader, spec, dim, i, "")
+    }
+
+    /// The same, with a suffix of its tensors' names.
+    pub(super) fn load_named(loader: &mut Loader<'_>, spec: DenseSpec, dim: u32, i: u32, suffix: &str) -> Result<Self> {
+        let [gate, up, down, sub_norm] = ["ffn_gate", "ffn_up", "ffn_down", "ffn_sub_norm"].map(|part| format!("blk.{i}.{part}{suffix}"));
         Ok(Self {
             spec,
             up: GateUp::load(loader, [&gate, &up], spec.gated, spec.width, dim)?,
