@@ -179,6 +179,10 @@ families! {
     squared_relu = ["arcee", "nemotron", "jais2"];
     neox = ["gptneox", "gptneox-serial", "starcoder", "starcoder2", "codeshell", "phi2", "plamo"];
     olmo_bitnet_apertus = ["olmo", "bitnet", "apertus"];
+    qwen_mixtures = ["qwen3moe", "qwen2moe"];
+    softmax_mixtures = ["mixtral", "olmoe", "granitemoe", "ernie4_5-moe", "hunyuan-moe"];
+    sigmoid_mixtures = ["glm4moe", "dots1", "minimax-m2"];
+    gpt_oss = ["gpt-oss"];
 }
 
 /// Models in Hugging Face's own layout, as they are: `fixtures/folders`.

@@ -82,12 +82,6 @@ pub(super) const OLMOE: Family = Family::gguf("olmoe", |header| {
 pub(super) const GRANITE_MOE: Family =
     Family::gguf("granitemoe", |header| Dense { mixture: Some(Mixture::SOFTMAX), ..llama::DENSE }.spec(header));
 
-/// `DeepSeek`'s first, of 16 billion weights.
-pub(super) const DEEPSEEK: Family = Family::gguf("deepseek", |header| {
-    let mixture = Mixture { normalize: false, ..Mixture::SOFTMAX };
-    Dense { mixture: Some(mixture), ..llama::DENSE }.spec(header)
-});
-
 pub(super) const ERNIE_4_5_MOE: Family =
     Family::gguf("ernie4_5-moe", |header| Dense { mixture: Some(Mixture::SOFTMAX), rope_base: 500_000.0, ..llama::DENSE }.spec(header));
 
@@ -100,8 +94,6 @@ pub(super) const GLM_4_MOE: Family =
     Family::gguf("glm4moe", |header| Dense { mixture: Some(SIGMOID), ffn_norm: "post_attention_norm", ..qwen::DENSE }.spec(header));
 
 pub(super) const DOTS_1: Family = Family::gguf("dots1", |header| Dense { mixture: Some(SIGMOID), ..qwen::DENSE }.spec(header));
-
-pub(super) const BAILING_MOE_2: Family = Family::gguf("bailingmoe2", |header| Dense { mixture: Some(SIGMOID), ..qwen::DENSE }.spec(header));
 
 pub(super) const MINIMAX_M2: Family =
     Family::gguf("minimax-m2", |header| Dense { mixture: Some(SIGMOID), qk_norm: QkNormSpec::Row, ..qwen::DENSE }.spec(header));

@@ -119,12 +119,10 @@ const FAMILIES: &[Family] = &[
     mixture::QWEN_2_MOE,
     mixture::OLMOE,
     mixture::GRANITE_MOE,
-    mixture::DEEPSEEK,
     mixture::ERNIE_4_5_MOE,
     mixture::HUNYUAN_MOE,
     mixture::GLM_4_MOE,
     mixture::DOTS_1,
-    mixture::BAILING_MOE_2,
     mixture::MINIMAX_M2,
     mixture::GPT_OSS,
 ];

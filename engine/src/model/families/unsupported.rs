@@ -3,9 +3,8 @@
 /// Reasons with the names that they apply to, separated by spaces.
 const REASONS: &[(&str, &str)] = &[
     (
-        "it needs a mixture of experts",
-        "qwen2moe qwen3moe qwen3vlmoe gpt-oss olmoe granitemoe phimoe glm4moe ernie4_5-moe hunyuan-moe hy_v3 bailingmoe \
-         bailingmoe2 dots1 deepseek deepseek2-ocr minimax-m2 llama4 dbrx arctic grok smallthinker grovemoe exaone-moe \
+        "its mixture of experts is of a kind that this version does not know",
+        "phimoe hy_v3 bailingmoe bailingmoe2 deepseek deepseek2-ocr llama4 dbrx arctic grok smallthinker grovemoe exaone-moe \
          afmoe mellum cohere2moe laguna mimo2 step35 maple nomic-bert-moe",
     ),
     ("it needs attention with compressed keys and values (latent attention)", "deepseek2 mistral4 plm minicpm3"),
