@@ -1,11 +1,12 @@
 //! Mixtures of experts: the choice, the order of choices, the products of chosen matrices and their sum.
 
+use doppler_engine::exec::{Executor, Recording, Scope};
 use doppler_engine::formats::DType;
 use doppler_engine::kernels::{
     Activation, Epilogue, Experts, Gating, Linear, Matmul, MatmulBindings, MatmulInt8, MatmulInt8Bindings, Matvec, MatvecBindings,
     MoeCombine, MoeCombineBindings, MoeSort, MoeSortBindings, MoeTopk, MoeTopkBindings, Shared, TopK,
 };
-use doppler_tests::{Data, Devices, Random};
+use doppler_tests::{Data, Devices, Random, devices, gpu, read};
 
 use super::products::with_subgroup_matrices;
 use super::{F32, FIXED, layout, packed_rows};
@@ -71,17 +72,39 @@ fn choices(random: &mut Random, count: u32, experts: u32) -> Vec<u32> {
     (0..count).map(|_| random.below(experts)).collect()
 }
 
+/// Every choice is in a tile of its expert, in any order, and all else is empty.
 #[test]
 fn moe_sort() {
-    let mut devices = Devices::open();
     let mut random = Random::new(32);
-    for (count, experts) in [(1, 8), (64, 1), (129, 2), (600, 8), (1100, 300), (2500, 512)] {
-        let mut chosen = choices(&mut random, count, experts);
-        // What is no expert counts as the last.
-        chosen[count as usize / 2] = u32::MAX;
-        let sort = MoeSort { choices: count, experts };
-        let buffers = MoeSortBindings { chosen: Data::U32(chosen), sorted: Data::U32(vec![5; sort.numbers() as usize]) };
-        devices.check(|| sort, &buffers, 0.0);
+    for (name, options) in devices() {
+        let executor = Executor::Gpu(Box::new(gpu(&options)));
+        for (count, experts) in [(1, 8), (64, 1), (129, 2), (600, 8), (1100, 300), (2500, 512)] {
+            let mut chosen = choices(&mut random, count, experts);
+            // What is no expert counts as the last.
+            chosen[count as usize / 2] = u32::MAX;
+            let sort = MoeSort { choices: count, experts };
+            let mut scope = Scope::default();
+            let from = scope.create_buffer(&executor, "chosen", 4 * u64::from(count)).expect("a buffer");
+            let to = scope.create_buffer(&executor, "sorted", 4 * u64::from(sort.numbers())).expect("a buffer");
+            executor.write(from, 0, bytemuck::cast_slice(&chosen));
+            let mut recording = Recording::new();
+            recording.dispatch(sort, MoeSortBindings { chosen: from, sorted: to });
+            executor.run_once("test", recording).expect("a run");
+            let sorted = read(&executor, to, sort.numbers() as usize);
+            let (tiles, rows) = sorted.split_at(sort.tiles() as usize);
+            let mut found = Vec::new();
+            for (expert, rows) in tiles.iter().zip(rows.chunks_exact(MoeSort::TILE as usize)) {
+                let full = rows.iter().take_while(|choice| **choice != u32::MAX).count();
+                assert!(rows[full..].iter().all(|choice| *choice == u32::MAX) && (full > 0) == (*expert != u32::MAX), "{name}: {tiles:?}");
+                for choice in &rows[..full] {
+                    assert_eq!(chosen[*choice as usize].min(experts - 1), *expert, "{name}: choice {choice}");
+                    found.push(*choice);
+                }
+            }
+            found.sort_unstable();
+            assert!(found.into_iter().eq(0..count), "{name}: {count} choices of {experts} experts");
+            scope.free(&executor);
+        }
     }
 }
 

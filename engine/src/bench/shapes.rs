@@ -33,6 +33,8 @@ pub struct Shape {
     qkv_bias: bool,
     /// Positions that most layers see; 0: all.
     window: u32,
+    /// Experts of each layer, those of a token, and the width of one; 0: none.
+    experts: [u32; 3],
 }
 
 const LLAMA_1B: Shape = Shape {
@@ -51,6 +53,7 @@ const LLAMA_1B: Shape = Shape {
     post_norms: false,
     qkv_bias: false,
     window: 0,
+    experts: [0; 3],
 };
 
 /// Every shape.
@@ -116,8 +119,50 @@ pub const SHAPES: &[Shape] = &[
         window: 1024,
         ..LLAMA_1B
     },
-    Shape { name: "tiny", layers: 2, dim: 256, heads: 4, kv_heads: 2, feed_forward: 512, vocab: 2048, ..LLAMA_1B },
+    Shape {
+        name: "qwen3-30b-a3b",
+        architecture: "qwen3moe",
+        layers: 48,
+        heads: 32,
+        kv_heads: 4,
+        head_dim: 128,
+        feed_forward: 6144,
+        vocab: 151_936,
+        tied: false,
+        rope_base: 1e6,
+        qk_norm: true,
+        experts: [128, 8, 768],
+        ..LLAMA_1B
+    },
+    Shape {
+        name: "mixtral-8x7b",
+        layers: 32,
+        dim: 4096,
+        head_dim: 128,
+        feed_forward: 14_336,
+        vocab: 32_000,
+        tied: false,
+        rope_base: 1e6,
+        experts: [8, 2, 14_336],
+        ..LLAMA_1B
+    },
+    Shape {
+        name: "granite-3-1b-a400m",
+        architecture: "granitemoe",
+        layers: 24,
+        dim: 1024,
+        heads: 16,
+        feed_forward: 512,
+        vocab: 49_155,
+        rope_base: 10_000.0,
+        experts: [32, 8, 512],
+        ..LLAMA_1B
+    },
+    Shape { name: "tiny-moe", experts: [16, 4, 256], ..TINY },
+    TINY,
 ];
+
+const TINY: Shape = Shape { name: "tiny", layers: 2, dim: 256, heads: 4, kv_heads: 2, feed_forward: 512, vocab: 2048, ..LLAMA_1B };
 
 /// Values that are quantized together by any type.
 const POOL_ROW: usize = 256;
@@ -156,6 +201,9 @@ impl Shape {
             ("attention.key_length", self.head_dim),
             ("attention.value_length", self.head_dim),
             ("attention.sliding_window", self.window),
+            ("expert_count", self.experts[0]),
+            ("expert_used_count", self.experts[1]),
+            ("expert_feed_forward_length", self.experts[2]),
         ];
         for (key, value) in numbers {
             metadata.insert(format!("{architecture}.{key}"), Value::U32(value));
@@ -207,9 +255,17 @@ impl Shape {
             }
             part(name("attn_output.weight"), &[q, dim]);
             part(name("ffn_norm.weight"), &[dim]);
-            part(name("ffn_gate.weight"), &[dim, ff]);
-            part(name("ffn_up.weight"), &[dim, ff]);
-            part(name("ffn_down.weight"), &[ff, dim]);
+            if self.experts[0] > 0 {
+                let [experts, _, width] = self.experts.map(u64::from);
+                part(name("ffn_gate_inp.weight"), &[dim, experts]);
+                part(name("ffn_gate_exps.weight"), &[dim, width, experts]);
+                part(name("ffn_up_exps.weight"), &[dim, width, experts]);
+                part(name("ffn_down_exps.weight"), &[width, dim, experts]);
+            } else {
+                part(name("ffn_gate.weight"), &[dim, ff]);
+                part(name("ffn_up.weight"), &[dim, ff]);
+                part(name("ffn_down.weight"), &[ff, dim]);
+            }
             if self.post_norms {
                 part(name("post_attention_norm.weight"), &[dim]);
                 part(name("post_ffw_norm.weight"), &[dim]);

@@ -65,9 +65,11 @@ impl Recipe {
     /// The format for a tensor whatever its row length is.
     fn wanted(self, tensor: &TensorInfo, layers: u64, tied: bool) -> DType {
         let name = tensor.name.as_str();
-        // Positions and token types are small and read by the row, as the norms are small.
-        let is_small =
-            tensor.shape.len() < 2 || name.contains("norm.") || name.starts_with("position_embd.") || name.starts_with("token_types.");
+        // Positions and token types are small and read by the row, as the norms are small, and a choice of experts depends on its router.
+        let is_small = tensor.shape.len() < 2
+            || ["norm.", ".ffn_gate_inp"].iter().any(|part| name.contains(part))
+            || name.starts_with("position_embd.")
+            || name.starts_with("token_types.");
         if is_small {
             return DType::F32;
         }
@@ -83,7 +85,7 @@ impl Recipe {
                 let layer = parts.next().and_then(|layer| layer.parse().ok()).unwrap_or(0);
                 match parts.next() {
                     Some("attn_qkv") => DType::Q6_K,
-                    Some("attn_v" | "ffn_down") if needs_more_bits(layer, layers) => DType::Q6_K,
+                    Some("attn_v" | "ffn_down" | "ffn_down_exps") if needs_more_bits(layer, layers) => DType::Q6_K,
                     _ => DType::Q4_K,
                 }
             }

@@ -109,6 +109,11 @@ impl Matmul {
         capabilities.shader_f16 && capabilities.tuning.matmul_half
     }
 
+    /// Whether products of floats are those of single precision.
+    pub(crate) fn is_exact(capabilities: &Capabilities) -> bool {
+        !Self::half(capabilities) && !Self::multiplies_matrices(capabilities)
+    }
+
     /// Whether a device with these capabilities multiplies with subgroup matrices.
     pub(crate) fn multiplies_matrices(capabilities: &Capabilities) -> bool {
         Self::matrices(capabilities).is_some()

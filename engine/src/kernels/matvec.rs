@@ -27,7 +27,10 @@ impl Kernel for Matvec {
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
-        let workgroup = tuning.matvec_workgroup;
+        // Few outputs, such as a router's, are spread among more workgroups.
+        const FEW_OUTPUTS: u32 = 512;
+        let few = l.n_out <= FEW_OUTPUTS && l.experts.is_none();
+        let workgroup = if few { tuning.matvec_workgroup.min(64) } else { tuning.matvec_workgroup };
         let tile = if l.layout.has_int8_quants() { 128 } else { 64 };
         let blocks = l.layout.cols.div_ceil(32);
         // As many lanes as a subgroup, so that sums need no workgroup memory, or more where outputs are few; no more than a row has

@@ -207,6 +207,8 @@ impl Projection {
 
     /// The same with neither rows nor weights rounded, where the weights are floats: a choice depends on it.
     pub(super) fn record_exact(&self, pass: &mut PassRecorder<'_>, x: &mut Operand, out: Target) {
+        // Tiles of halves round.
+        let tiles = Matmul::is_exact(pass.capabilities) && pass.run_of(x.count()) > INT16_ROWS;
         let epilogue = Epilogue { bias: self.bias.is_some(), weight_scale: self.weight.scale, ..Epilogue::STORE };
         for slab in &self.weight.slabs {
             let linear = Linear {
@@ -222,7 +224,11 @@ impl Projection {
                 epilogue,
                 experts: None,
             };
-            self.record_rows(pass, slab, linear, x, out.buffer);
+            if tiles {
+                self.record_tiles(pass, slab, linear, x, out.buffer);
+            } else {
+                self.record_rows(pass, slab, linear, x, out.buffer);
+            }
         }
     }
 
