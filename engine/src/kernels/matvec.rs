@@ -24,11 +24,11 @@ impl Kernel for Matvec {
         const OUTPUTS: u32 = 4;
         /// Together they read 128 bytes of a row.
         const MIN_LANES: u32 = 8;
+        /// So few outputs, such as a router's, are spread among smaller workgroups.
+        const FEW_OUTPUTS: u32 = 512;
         let l = &self.linear;
         let params = l.params(self.norm.unwrap_or_default());
         let tuning = capabilities.tuning;
-        // Few outputs, such as a router's, are spread among more workgroups.
-        const FEW_OUTPUTS: u32 = 512;
         let few = l.n_out <= FEW_OUTPUTS && l.experts.is_none();
         let workgroup = if few { tuning.matvec_workgroup.min(64) } else { tuning.matvec_workgroup };
         let tile = if l.layout.has_int8_quants() { 128 } else { 64 };

@@ -82,7 +82,9 @@ impl TopK {
             weights = softmax(&weights);
         } else if self.normalize {
             let sum = weights.iter().sum::<f64>().max(Self::LEAST_SUM);
-            weights.iter_mut().for_each(|weight| *weight /= sum);
+            for weight in &mut weights {
+                *weight /= sum;
+            }
         }
         chosen.into_iter().map(|i| i as u32).zip(weights.into_iter().map(|w| (f64::from(self.scale) * w) as f32)).collect()
     }

@@ -23,7 +23,7 @@ impl Mixture {
     pub(super) const SOFTMAX: Self = Self { gating: Gating::Softmax, normalize: true, gated_shared: false };
 
     /// The mixture of a checkpoint's layers, as far as the header states it; `None`: it has no experts.
-    pub(super) fn spec(&self, header: &Header<'_>, activation: Activation) -> Result<Option<MoeSpec>> {
+    pub(super) fn spec(self, header: &Header<'_>, activation: Activation) -> Result<Option<MoeSpec>> {
         let Some(experts) = header.integer("expert_count")?.filter(|experts| *experts > 0) else { return Ok(None) };
         let width = match header.integer("expert_feed_forward_length")?.filter(|width| *width > 0) {
             Some(width) => header.within("expert_feed_forward_length", width, MAX_DIM)?,
@@ -98,7 +98,7 @@ pub(super) const DOTS_1: Family = Family::gguf("dots1", |header| Dense { mixture
 pub(super) const MINIMAX_M2: Family =
     Family::gguf("minimax-m2", |header| Dense { mixture: Some(SIGMOID), qk_norm: QkNormSpec::Row, ..qwen::DENSE }.spec(header));
 
-/// OpenAI's open models: windows in every other layer, sinks, and clamped units.
+/// `OpenAI`'s open models: windows in every other layer, sinks, and clamped units.
 pub(super) const GPT_OSS: Family = Family::gguf("gpt-oss", |header| {
     let dense = Dense {
         mixture: Some(Mixture { gating: Gating::SoftmaxOfChosen, ..Mixture::SOFTMAX }),

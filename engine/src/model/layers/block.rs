@@ -14,7 +14,7 @@ use crate::kernels::Epilogue;
 /// The feed-forward network of a layer.
 #[derive(Debug)]
 enum Ffn {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Moe(Box<Moe>),
 }
 
@@ -56,7 +56,7 @@ impl Block {
             attention_post_norm,
             mlp_norm,
             ffn: match layer.ffn {
-                FfnSpec::Dense(dense) => Ffn::Dense(Mlp::load(loader, dense, spec.row(), i)?),
+                FfnSpec::Dense(dense) => Ffn::Dense(Box::new(Mlp::load(loader, dense, spec.row(), i)?)),
                 FfnSpec::Moe(moe) => Ffn::Moe(Box::new(Moe::load(loader, moe, spec.row(), i)?)),
             },
             mlp_post_norm,
